@@ -11,7 +11,9 @@ pub const CONTROL_VERSION: u32 = 1;
 /// A line to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
+    /// The version of the asker, [`CONTROL_VERSION`].
     pub version: u32,
+    /// What is asked.
     pub ask: Ask,
 }
 
@@ -22,10 +24,24 @@ pub enum Ask {
     /// The table served, with its hash.
     Read,
     /// Serve this table, made durable first, if the one served has the hash `expect`.
-    Replace { expect: TableHash, table: RouteTable },
-    /// Wait until no request is in flight on the targets. WebSockets and event streams on them are closed, spread over `spread_ms`.
+    Replace {
+        /// What the asker believes is served.
+        expect: TableHash,
+        /// What is to be served.
+        table: RouteTable,
+    },
+    /// Wait until no request is in flight on the targets. `WebSockets` and event streams on them are closed, spread over `spread_ms`.
     /// At the deadline what is left is reported; with `cut` it is closed.
-    Drain { targets: Vec<String>, spread_ms: u64, deadline_ms: u64, cut: bool },
+    Drain {
+        /// Target ids, in the table or not in it any more.
+        targets: Vec<String>,
+        /// Over how long the closing of long-lived connections is spread.
+        spread_ms: u64,
+        /// How long to wait at most.
+        deadline_ms: u64,
+        /// Whether what is left at the deadline is closed.
+        cut: bool,
+    },
     /// Counters and latencies of all routes and targets, and whose they are (the proxy's start).
     Figures,
 }
@@ -34,14 +50,39 @@ pub enum Ask {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    Table { hash: TableHash, table: RouteTable },
+    /// What is served now.
+    Table {
+        /// Its hash, for a later [`Ask::Replace`].
+        hash: TableHash,
+        /// The table itself.
+        table: RouteTable,
+    },
     /// The table is durable and served.
-    Replaced { hash: TableHash },
+    Replaced {
+        /// Its hash.
+        hash: TableHash,
+    },
     /// Another table was served; nothing changed.
-    Moved { hash: TableHash, table: RouteTable },
-    /// What was still in flight on the targets when the wait ended (0: drained), and how many upgraded connections were closed.
-    Drained { left: u64, closed: u64, cut: u64 },
+    Moved {
+        /// The hash of what is served.
+        hash: TableHash,
+        /// What is served.
+        table: RouteTable,
+    },
+    /// The wait has ended.
+    Drained {
+        /// Still in flight on the targets (0: drained); with `cut`, what not even the cut ended.
+        left: u64,
+        /// Upgraded connections and event streams that were told to close.
+        closed: u64,
+        /// Requests that were cut at the deadline.
+        cut: u64,
+    },
+    /// Everything counted since the proxy's start.
     Figures(Figures),
     /// The request was not carried out.
-    Refused { reason: String },
+    Refused {
+        /// Why, and what helps.
+        reason: String,
+    },
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// The route under which answers are counted that belong to no route: no route was found, or the request was no request.
+pub const NO_ROUTE: &str = "-";
+
 /// Everything counted since the proxy started.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Figures {
@@ -24,6 +27,7 @@ pub struct TargetFigures {
     pub answers: BTreeMap<String, u64>,
     /// Requests that found no answer: could not be sent, or the connection broke.
     pub broken: u64,
+    /// Time to the head of an answer, hold and queue not included.
     pub latency: Latency,
 }
 
@@ -40,12 +44,17 @@ pub struct RouteFigures {
     pub longest_hold_ms: u64,
 }
 
-/// Time from a request's head to its answer's head, in microseconds.
+/// Time from a request's being given to a target to its answer's head, in microseconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Latency {
+    /// Answers measured.
     pub count: u64,
+    /// Half were faster.
     pub p50_us: u64,
+    /// Nine in ten were faster.
     pub p90_us: u64,
+    /// All but one in a hundred were faster.
     pub p99_us: u64,
+    /// The slowest.
     pub max_us: u64,
 }

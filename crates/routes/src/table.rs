@@ -50,11 +50,20 @@ pub struct Route {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum RouteState {
     /// Requests go to one of the targets.
-    Serving { targets: Vec<Target> },
+    Serving {
+        /// Equal places; none at all answers 503.
+        targets: Vec<Target>,
+    },
     /// Requests wait. Those past a bound, or past the end, get 503 with `Retry-After`.
-    Held { hold: Hold },
+    Held {
+        /// How many, how much, how long.
+        hold: Hold,
+    },
     /// Requests get 503 with the reason.
-    Closed { reason: String },
+    Closed {
+        /// Shown in the 503.
+        reason: String,
+    },
 }
 
 /// The bounds of a hold. It survives a restart of the proxy, so its end is wall-clock time.
@@ -73,8 +82,10 @@ pub struct Hold {
 /// One place that answers requests.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Target {
-    /// The name of the target, unique in the table; figures and drains are asked for by it.
+    /// The name of the target; figures and drains are asked for by it. It stands for one owner's one address: several of that
+    /// owner's routes may lead to it, but nobody else's, and never by another address ([`RouteTable::check`]).
     pub id: String,
+    /// Where it listens.
     pub address: Address,
 }
 
@@ -82,21 +93,46 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Address {
+    /// An IP address and port.
     Tcp(SocketAddr),
+    /// The absolute path of a stream socket.
     Unix(PathBuf),
 }
 
 /// Why a table is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
+    /// The bytes are not a table at all.
     #[error("not a route table: {0}")]
     Malformed(String),
+    /// Written by a newer build; it may mean what this one does not know.
     #[error("the route table has version {found}, this build knows up to {TABLE_VERSION}")]
-    Newer { found: u32 },
+    Newer {
+        /// The version found.
+        found: u32,
+    },
+    /// Two routes, of two owners or of one, would answer the same requests.
     #[error("`{owner}` and `{other}` both claim {host}{path}")]
-    Claimed { owner: String, other: String, host: String, path: String },
+    Claimed {
+        /// Who comes first in the table.
+        owner: String,
+        /// Who claims it too.
+        other: String,
+        /// The host name, or `*` for every host.
+        host: String,
+        /// The path prefix.
+        path: String,
+    },
+    /// One route breaks a rule of its own.
     #[error("route `{name}` of `{owner}`: {problem}")]
-    Invalid { owner: String, name: String, problem: String },
+    Invalid {
+        /// Whose route it is.
+        owner: String,
+        /// The route's name.
+        name: String,
+        /// The broken rule.
+        problem: String,
+    },
 }
 
 impl Default for RouteTable {
@@ -109,7 +145,10 @@ impl RouteTable {
     /// Every target of every route, with its owner.
     pub fn targets(&self) -> impl Iterator<Item = (&str, &Target)> {
         self.owners.iter().flat_map(|(owner, entry)| {
-            entry.routes.iter().flat_map(move |route| route.state.targets().iter().map(move |t| (owner.as_str(), t)))
+            entry
+                .routes
+                .iter()
+                .flat_map(move |route| route.state.targets().iter().map(move |t| (owner.as_str(), t)))
         })
     }
 }
