@@ -1,1 +1,9 @@
-//! See Cargo.toml.
+//! What tests, the demonstration and the soak share: traffic that is counted, releases to deploy, waiting with a
+//! deadline. Never shipped.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod guestbook;
+pub mod probe;
+mod wait;
+
+pub use wait::{NotInTime, wait_until};
