@@ -1,0 +1,108 @@
+//! What images are called, and who we are where they are kept.
+
+use std::fmt;
+
+use bollard::auth::DockerCredentials;
+
+/// What an image is called: `[registry/]name[:tag][@digest]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Registry and name.
+    pub repository: String,
+    /// After the colon.
+    pub tag: Option<String>,
+    /// After the at sign; wins over the tag.
+    pub digest: Option<String>,
+}
+
+impl Reference {
+    /// Takes a reference apart. It is not checked: the engine does that.
+    pub fn split(reference: &str) -> Self {
+        let (rest, digest) = match reference.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.to_owned())),
+            None => (reference, None),
+        };
+        // A colon before the last slash is the registry's port.
+        match rest.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => {
+                Self { repository: repository.to_owned(), tag: Some(tag.to_owned()), digest }
+            }
+            _ => Self { repository: rest.to_owned(), tag: None, digest },
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.repository)?;
+        self.tag.iter().try_for_each(|tag| write!(formatter, ":{tag}"))?;
+        self.digest.iter().try_for_each(|digest| write!(formatter, "@{digest}"))
+    }
+}
+
+/// Who we are to a registry. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryLogin {
+    /// Host name, with port if it has one.
+    pub server: String,
+    /// Name of the account.
+    pub username: String,
+    /// Its password or token.
+    pub password: String,
+}
+
+impl fmt::Debug for RegistryLogin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RegistryLogin")
+            .field("server", &self.server)
+            .field("username", &self.username)
+            .field("password", &format_args!("[redacted]"))
+            .finish()
+    }
+}
+
+impl RegistryLogin {
+    pub(crate) fn credentials(&self) -> DockerCredentials {
+        DockerCredentials {
+            username: Some(self.username.clone()),
+            password: Some(self.password.clone()),
+            serveraddress: Some(self.server.clone()),
+            ..DockerCredentials::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_taken_apart_at_the_right_colon() {
+        let cases = [
+            ("nginx", "nginx", None, None),
+            ("nginx:1.27", "nginx", Some("1.27"), None),
+            ("localhost:5000/app", "localhost:5000/app", None, None),
+            ("localhost:5000/app:v1", "localhost:5000/app", Some("v1"), None),
+            ("ghcr.io/a/b@sha256:00", "ghcr.io/a/b", None, Some("sha256:00")),
+            ("ghcr.io/a/b:v1@sha256:00", "ghcr.io/a/b", Some("v1"), Some("sha256:00")),
+        ];
+        for (text, repository, tag, digest) in cases {
+            let reference = Reference::split(text);
+            assert_eq!(reference.repository, repository, "{text}");
+            assert_eq!(reference.tag.as_deref(), tag, "{text}");
+            assert_eq!(reference.digest.as_deref(), digest, "{text}");
+            assert_eq!(reference.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_registry_password_is_never_shown() {
+        let login = RegistryLogin {
+            server: "registry.example.com".to_owned(),
+            username: "acme".to_owned(),
+            password: "hunter2".to_owned(),
+        };
+        assert!(!format!("{login:?}{login:#?}").contains("hunter2"));
+    }
+}
