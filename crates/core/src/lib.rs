@@ -1,1 +1,25 @@
-//! See Cargo.toml.
+//! What a deploy is and what should happen: pure. No clock, chance, environment, file, process or network; what it needs of them comes
+//! in as data.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod defaults;
+pub mod env_file;
+pub mod exit;
+pub mod failure;
+pub mod gate;
+pub mod hash;
+pub mod journal;
+pub mod layout;
+mod millis;
+pub mod names;
+pub mod plan;
+pub mod release;
+pub mod request;
+pub mod secret;
+pub mod state;
+pub mod template;
+pub mod variables;
+pub mod verdict;
+pub mod wire;

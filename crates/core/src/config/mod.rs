@@ -1,0 +1,3 @@
+//! cutover.yml: from text to a settled configuration, with all its problems at once.
+
+pub mod settings;

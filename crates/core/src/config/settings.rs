@@ -1,0 +1,451 @@
+//! The settled configuration of one environment: what `plan` reads, and, by way of the release record, what hosts carry out.
+//!
+//! Everything here has its default filled in and its public references resolved; what stays open in a [`Template`] is secret or known
+//! to the plan only.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gate::Gate;
+use crate::names::{AppId, DatabaseName, HostName, ServiceName, VariableName, VolumeName};
+use crate::template::Template;
+
+/// One app in one environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// App and environment.
+    pub id: AppId,
+    /// Destructive verbs ask for the environment's name.
+    pub protected: bool,
+    /// The servers; empty means this machine.
+    pub hosts: Vec<HostName>,
+    /// Where images come from, with its credentials' references.
+    pub registry: Option<Registry>,
+    /// The services by name.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// The backing services by name.
+    pub backing: BTreeMap<ServiceName, Backing>,
+    /// The databases by name.
+    pub databases: BTreeMap<DatabaseName, Database>,
+    /// The volumes by name.
+    pub volumes: BTreeMap<VolumeName, Volume>,
+    /// Watching after the switch; zero: none.
+    pub bake: Duration,
+    /// How long the old release keeps running after the bake.
+    pub keep_warm: Duration,
+    /// Releases that rollback can reach.
+    pub keep: u32,
+    /// Names without a value and `${X}` that no public source fills: the host must find a value for each.
+    pub required: BTreeMap<VariableName, Origin>,
+    /// Public variables and where each came from, for the plan's listing.
+    pub variables: BTreeMap<VariableName, Origin>,
+    /// Keys ignored with a note, and other things worth saying.
+    pub notes: Vec<String>,
+}
+
+/// Where a variable's value comes from (never the value).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// `-v NAME=value`.
+    CommandLine,
+    /// The process environment of the command.
+    ProcessEnvironment,
+    /// `.env.<environment>` beside cutover.yml.
+    LocalFile,
+    /// The host's env file.
+    HostFile,
+    /// `environments.X.variables`.
+    EnvironmentVariables,
+    /// `environment:` in cutover.yml.
+    Configuration,
+    /// Made by cutover because it was absent.
+    Generated,
+    /// cutover's own (`CUTOVER_…`, `PORT`).
+    Cutover,
+}
+
+/// A registry to pull from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    /// Its address.
+    pub server: String,
+    /// User name.
+    pub username: Option<Template>,
+    /// A reference; never a value.
+    pub password: Option<Template>,
+}
+
+/// One long-running part of the app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// What it is made from.
+    pub source: Source,
+    /// How an instance runs.
+    pub run: RunSettings,
+    /// The port it listens on; given to it as `PORT`. Needed by routes and by http and tcp gates.
+    pub port: Option<u16>,
+    /// How requests reach it.
+    pub route: Option<RouteSettings>,
+    /// What a candidate must pass.
+    pub gate: Gate,
+    /// What the public route must show after the switch.
+    pub verify: Vec<Verify>,
+    /// How it is replaced.
+    pub strategy: Strategy,
+    /// Equal instances.
+    pub replicas: u32,
+    /// Bounds of its hold.
+    pub hold: HoldSettings,
+    /// How long requests in flight may finish on the old instances.
+    #[serde(with = "crate::millis")]
+    pub drain: Duration,
+    /// Restart the last instance, too, when it turns unhealthy.
+    pub restart_unhealthy: bool,
+}
+
+/// What a service is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// An image of a registry or of the engine.
+    Image {
+        /// Its reference.
+        reference: String,
+    },
+    /// An image to be built.
+    Build(BuildSettings),
+    /// A file or folder of the work tree, run as plain processes.
+    Artifact {
+        /// Relative to cutover.yml.
+        path: String,
+    },
+}
+
+/// How an image is built.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BuildSettings {
+    /// Folder relative to cutover.yml.
+    pub context: String,
+    /// Relative to the context.
+    pub dockerfile: String,
+    /// Stage to stop at.
+    pub target: Option<String>,
+    /// Public values only.
+    pub args: BTreeMap<String, String>,
+}
+
+/// How one instance runs: the Compose keys of its container, or what of them means something for a plain process.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RunSettings {
+    /// Replaces the image's command; for an artifact, what is run.
+    pub command: Option<Command>,
+    /// Replaces the image's entrypoint.
+    pub entrypoint: Option<Command>,
+    /// Variables; open references are secret.
+    pub environment: BTreeMap<VariableName, Template>,
+    /// How it is stopped.
+    pub stop: StopSettings,
+    /// What must be up before it: service → condition.
+    pub depends_on: BTreeMap<ServiceName, DependsOn>,
+    /// Volumes, binds and tmpfs.
+    pub mounts: Vec<Mount>,
+    /// Ports published on the host, besides routes.
+    pub ports: Vec<PublishedPort>,
+    /// The user it runs as.
+    pub user: Option<String>,
+    /// Its working folder (for an artifact: below the artifact).
+    pub working_dir: Option<String>,
+    /// The host name it sees.
+    pub hostname: Option<String>,
+    /// The root file system cannot be written.
+    pub read_only: bool,
+    /// An init as PID 1.
+    pub init: Option<bool>,
+    /// Capabilities added.
+    pub cap_add: Vec<String>,
+    /// Capabilities dropped.
+    pub cap_drop: Vec<String>,
+    /// Security options.
+    pub security_opt: Vec<String>,
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Thousandths of a CPU.
+    pub cpu_millis: Option<u64>,
+    /// Processes.
+    pub pids_limit: Option<i64>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// Name → (soft, hard).
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    /// Kernel settings of the container.
+    pub sysctls: BTreeMap<String, String>,
+    /// `name:address`.
+    pub extra_hosts: Vec<String>,
+    /// Name servers.
+    pub dns: Vec<String>,
+    /// `host:container[:rights]`.
+    pub devices: Vec<String>,
+    /// The user's own labels.
+    pub labels: BTreeMap<String, String>,
+    /// Log driver and options.
+    pub logging: Option<Logging>,
+    /// The container's own health command.
+    pub healthcheck: Option<Healthcheck>,
+    /// `linux/amd64` …
+    pub platform: Option<String>,
+}
+
+/// A command as words; text is split as Compose splits it, and no shell reads it unless the author names one.
+pub type Command = Vec<Template>;
+
+/// How an instance is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopSettings {
+    /// The signal's name without `SIG` (`TERM`, `INT`, `QUIT` …); `None`: the image's, else `TERM`.
+    pub signal: Option<String>,
+    /// From the signal to the kill.
+    #[serde(with = "crate::millis")]
+    pub grace: Duration,
+}
+
+impl Default for StopSettings {
+    fn default() -> Self {
+        Self { signal: None, grace: crate::defaults::STOP_GRACE }
+    }
+}
+
+/// What must hold of another service before this one starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DependsOn {
+    /// It has been started.
+    Started,
+    /// It passed its gate.
+    Healthy,
+}
+
+/// Something mounted into an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mount {
+    /// A volume that outlives releases.
+    Volume {
+        /// Which.
+        volume: VolumeName,
+        /// Where.
+        target: String,
+        /// Cannot be written.
+        read_only: bool,
+    },
+    /// A file or folder of the repository that ships with the release; read-only.
+    Shipped {
+        /// Relative to cutover.yml.
+        source: String,
+        /// Where.
+        target: String,
+    },
+    /// An absolute path of the host.
+    Host {
+        /// On the host.
+        source: String,
+        /// Where.
+        target: String,
+        /// Cannot be written.
+        read_only: bool,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Where.
+        target: String,
+        /// Mount options (`size=64m`).
+        options: String,
+    },
+}
+
+/// A port of an instance that the host publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// 127.0.0.1 unless the author says otherwise.
+    pub address: std::net::IpAddr,
+    /// On the host.
+    pub host: u16,
+    /// In the instance.
+    pub container: u16,
+    /// UDP instead of TCP.
+    pub udp: bool,
+}
+
+/// A container's log driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logging {
+    /// `json-file`, `local`, `journald` …
+    pub driver: String,
+    /// Its options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A container's own health command; run at cutover's pace while gating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healthcheck {
+    /// Words to run (`CMD`), or a shell's text as `["/bin/sh", "-c", text]`.
+    pub test: Vec<String>,
+    /// The engine's own pace after the gate.
+    #[serde(with = "crate::millis")]
+    pub interval: Duration,
+    /// For one try.
+    #[serde(with = "crate::millis")]
+    pub timeout: Duration,
+    /// Tries until unhealthy.
+    pub retries: u32,
+    /// Failures do not count at first.
+    #[serde(with = "crate::millis")]
+    pub start_period: Duration,
+}
+
+/// How requests reach a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSettings {
+    /// Host names, lower case; empty: every host.
+    pub hosts: Vec<String>,
+    /// Path prefix, begins with `/`.
+    pub path: String,
+    /// Take the prefix off.
+    pub strip: bool,
+}
+
+/// What the public route must show after the switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// A GET through the proxy.
+    Http {
+        /// On the route's host; whole path, not below the prefix.
+        path: String,
+        /// The body has this in it.
+        contains: Option<String>,
+        /// Dotted key → expected value in a JSON body.
+        json: BTreeMap<String, String>,
+    },
+    /// A smoke test, run on the host in an instance of the service.
+    Command {
+        /// Its words.
+        words: Vec<String>,
+        /// How long it may take.
+        #[serde(with = "crate::millis")]
+        timeout: Duration,
+    },
+}
+
+/// How a service is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// New beside old, then the switch.
+    BlueGreen,
+    /// Hold, drain, stop old, start new: never two at once.
+    Handover,
+}
+
+/// Bounds of a hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldSettings {
+    /// The budget: how long requests may be kept waiting.
+    #[serde(with = "crate::millis")]
+    pub budget: Duration,
+    /// Requests waiting.
+    pub requests: u32,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// A backing service: started when absent, never replaced by a deploy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backing {
+    /// What it is made from.
+    pub source: Source,
+    /// How it runs.
+    pub run: RunSettings,
+    /// The port its clients use.
+    pub port: Option<u16>,
+    /// When it counts as up.
+    pub gate: Gate,
+}
+
+/// A database of the app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Which engine, and where.
+    pub engine: DatabaseEngine,
+    /// How it is migrated; `None`: it is not.
+    pub migrate: Option<Migrate>,
+    /// `snapshot: none`, the recorded decision to go without.
+    pub snapshot: SnapshotPolicy,
+}
+
+/// Which engine a database has, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "engine", rename_all = "lowercase")]
+pub enum DatabaseEngine {
+    /// A file in a volume.
+    Sqlite {
+        /// Where the file lies.
+        volume: VolumeName,
+        /// Its path below the volume.
+        file: String,
+        /// The services that open it: one group.
+        services: Vec<ServiceName>,
+    },
+    /// Any other (`postgres`, `mysql` …), by its backing service.
+    Server {
+        /// `postgres`, `mysql`, `mariadb` …
+        kind: String,
+        /// The backing service; `None`: outside.
+        service: Option<ServiceName>,
+    },
+}
+
+/// How a database is migrated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrate {
+    /// In whose image or artifact, with whose variables.
+    pub service: ServiceName,
+    /// What is run.
+    pub command: Command,
+    /// How long it may take.
+    #[serde(with = "crate::millis")]
+    pub timeout: Duration,
+    /// Whether the old release can live with the migrated schema.
+    pub compatible: Compatible,
+}
+
+/// Whether the old release can live with a migrated schema (S18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compatible {
+    /// It can.
+    Expand,
+    /// It cannot.
+    Breaking,
+    /// Nothing was said: counts as `expand`, and is recorded as undeclared.
+    Undeclared,
+}
+
+/// Whether a snapshot is taken before a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotPolicy {
+    /// Always.
+    BeforeMigration,
+    /// `snapshot: none`.
+    None,
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The name of one made elsewhere (`external: true`); else cutover makes and names it.
+    pub external: Option<String>,
+}

@@ -1,0 +1,80 @@
+//! Every timeout, interval and limit, in one place. Durations are wall time.
+
+use std::time::Duration;
+
+/// The default budget of a hold.
+pub const HOLD_BUDGET: Duration = Duration::from_secs(30);
+/// Requests that may wait in a hold.
+pub const HOLD_REQUESTS: u32 = 1_000;
+/// Bytes of request bodies that may wait in a hold.
+pub const HOLD_BYTES: u64 = 64 * 1024 * 1024;
+/// For requests in flight on what was replaced.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// For a candidate to pass its gate.
+pub const GATE: Duration = Duration::from_secs(60);
+/// Between two tries of a probe.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// For one try of a probe.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the start of an instance to the first try, and between the first tries.
+pub const FIRST_PROBE: Duration = Duration::from_millis(20);
+/// Failures in a row until a live instance counts as unhealthy.
+pub const FALL: u32 = 3;
+/// Up and not restarted for so long counts as healthy where nothing else is known.
+pub const STEADY: Duration = Duration::from_secs(3);
+/// From the stop signal to the kill.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Watching after the switch.
+pub const BAKE: Duration = Duration::from_secs(10);
+/// The longest bake.
+pub const BAKE_MOST: Duration = Duration::from_mins(10);
+/// Requests from which a bake's error rate counts.
+pub const BAKE_REQUESTS: u64 = 20;
+/// Share of 5xx, in percent, above which a bake fails (when also twice the old release's).
+pub const BAKE_PERCENT: u64 = 5;
+/// Releases that rollback can reach.
+pub const KEEP: u32 = 5;
+/// For a migration.
+pub const MIGRATE: Duration = Duration::from_mins(10);
+/// For a command that verifies.
+pub const VERIFY_COMMAND: Duration = Duration::from_secs(60);
+/// For the public route to answer with the new release after the switch.
+pub const VERIFY: Duration = Duration::from_secs(10);
+/// Free disk below which nothing is started, in bytes.
+pub const DISK_FREE: u64 = 64 * 1024 * 1024;
+/// For everything an engine does in one call.
+pub const ENGINE_CALL: Duration = Duration::from_secs(60);
+/// For the proxy's answer on its control socket, drains apart.
+pub const CONTROL_CALL: Duration = Duration::from_secs(5);
+/// How often watch looks again by itself.
+pub const WATCH: Duration = Duration::from_secs(5);
+/// How often watch looks for runs that died.
+pub const SETTLE: Duration = Duration::from_millis(500);
+/// First pause before a crashed instance is started again; doubles up to [`RESTART_MOST`].
+pub const RESTART_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause before a crashed instance is started again.
+pub const RESTART_MOST: Duration = Duration::from_secs(30);
+/// An instance that ran so long begins anew with the shortest pause.
+pub const RESTART_STEADY: Duration = Duration::from_secs(10);
+/// Restarts within [`CRASH_LOOP_WINDOW`] that make a crash loop.
+pub const CRASH_LOOP: u32 = 5;
+/// See [`CRASH_LOOP`].
+pub const CRASH_LOOP_WINDOW: Duration = Duration::from_mins(1);
+/// A log file is rotated at this size, in bytes.
+pub const LOG_BYTES: u64 = 10 * 1024 * 1024;
+/// Rotated files kept.
+pub const LOG_FILES: u32 = 3;
+/// Log lines shown with a failure.
+pub const LOG_TAIL: usize = 20;
+/// Tries of a recovery until a person is asked.
+pub const RECOVERIES: u32 = 3;
+/// Loopback ports of plain processes: below the usual ephemeral range (32768–60999).
+pub const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Where networks of apps are cut from, unless the host's own configuration says otherwise.
+pub const SUBNETS: &str = "10.213.0.0/16";
+/// Ports the proxy listens on.
+pub const HTTP: u16 = 80;
+/// Where an unprivileged user's proxy listens.
+pub const HTTP_UNPRIVILEGED: &str = "127.0.0.1:8080";
+/// Snapshots kept for each database besides those that rollback needs.
+pub const SNAPSHOTS: u32 = 10;

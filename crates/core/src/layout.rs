@@ -1,0 +1,240 @@
+//! Where everything lies and what it is called: paths under the root, labels, names of containers, networks and volumes. One home.
+
+use std::path::{Path, PathBuf};
+
+use crate::hash::ContentHash;
+use crate::names::{AppId, DatabaseName, InstanceName, ReleaseId, RunId, Slot, VolumeName};
+use crate::state::Role;
+
+/// Labels on everything that is ours in an engine.
+pub mod label {
+    /// The installation's id.
+    pub const INSTALLATION: &str = "dev.cutover.installation";
+    /// `app/environment`.
+    pub const APP: &str = "dev.cutover.app";
+    /// The service.
+    pub const SERVICE: &str = "dev.cutover.service";
+    /// `service`, `backing` or `one_off`.
+    pub const ROLE: &str = "dev.cutover.role";
+    /// The instance's name.
+    pub const INSTANCE: &str = "dev.cutover.instance";
+    /// The release.
+    pub const RELEASE: &str = "dev.cutover.release";
+    /// The colour.
+    pub const SLOT: &str = "dev.cutover.slot";
+    /// The number among equals.
+    pub const REPLICA: &str = "dev.cutover.replica";
+    /// The run.
+    pub const RUN: &str = "dev.cutover.run";
+    /// Hash of the specification.
+    pub const SPEC: &str = "dev.cutover.spec";
+    /// The address the proxy uses.
+    pub const ADDRESS: &str = "dev.cutover.address";
+}
+
+/// The folders of one installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    state: PathBuf,
+    backups: PathBuf,
+    logs: PathBuf,
+    run: PathBuf,
+}
+
+impl Layout {
+    /// The system's own places.
+    pub fn system() -> Self {
+        Self {
+            state: "/var/lib/cutover".into(),
+            backups: "/var/backups/cutover".into(),
+            logs: "/var/log/cutover".into(),
+            run: "/run/cutover".into(),
+        }
+    }
+
+    /// Everything under one folder (`CUTOVER_ROOT`).
+    pub fn under(root: &Path) -> Self {
+        Self {
+            state: root.join("lib"),
+            backups: root.join("backups"),
+            logs: root.join("log"),
+            run: root.join("run"),
+        }
+    }
+
+    /// Where state lies.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+    /// Where snapshots lie.
+    pub fn backups(&self) -> &Path {
+        &self.backups
+    }
+    /// Where event files and logs lie.
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+    /// Where sockets lie.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+    /// The store.
+    pub fn store(&self) -> PathBuf {
+        self.state.join("cutover.db")
+    }
+    /// The installation's id and salt.
+    pub fn installation(&self) -> PathBuf {
+        self.state.join("installation.json")
+    }
+    /// The host's own settings.
+    pub fn host_config(&self) -> PathBuf {
+        self.state.join("host.yml")
+    }
+    /// Lock files.
+    pub fn locks(&self) -> PathBuf {
+        self.state.join("locks")
+    }
+    /// An app's lock.
+    pub fn lock(&self, app: &AppId) -> PathBuf {
+        self.locks().join(format!("{}.{}.lock", app.app, app.environment))
+    }
+    /// The lock of the host itself (upgrades; runs hold it shared, S23).
+    pub fn host_lock(&self) -> PathBuf {
+        self.locks().join("host.lock")
+    }
+    /// The lock of a process of which there is one a root (`proxy`, `watch`, `up`).
+    pub fn process_lock(&self, process: &str) -> PathBuf {
+        self.locks().join(format!("{process}.lock"))
+    }
+    /// The proxy's folder: table, ballast, certificates.
+    pub fn proxy(&self) -> PathBuf {
+        self.state.join("proxy")
+    }
+    /// The proxy's control socket.
+    pub fn proxy_socket(&self) -> PathBuf {
+        self.run.join("proxy.sock")
+    }
+    /// The store's ballast, given up on a full disk (S24).
+    pub fn ballast(&self) -> PathBuf {
+        self.state.join("ballast")
+    }
+    /// The content-addressed artifacts of plain processes.
+    pub fn artifacts(&self) -> PathBuf {
+        self.state.join("artifacts")
+    }
+    /// One artifact.
+    pub fn artifact(&self, hash: &ContentHash) -> PathBuf {
+        self.artifacts().join(hash.as_str())
+    }
+    /// An app's folder.
+    pub fn app(&self, app: &AppId) -> PathBuf {
+        self.state.join("apps").join(app.app.as_str()).join(app.environment.as_str())
+    }
+    /// Its env file.
+    pub fn env_file(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("env")
+    }
+    /// Its live file, where it has no routes.
+    pub fn live_file(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("live.json")
+    }
+    /// A release's folder.
+    pub fn release(&self, app: &AppId, release: &ReleaseId) -> PathBuf {
+        self.app(app).join("releases").join(release.as_str())
+    }
+    /// A release's own env file.
+    pub fn release_env(&self, app: &AppId, release: &ReleaseId) -> PathBuf {
+        self.release(app, release).join("env")
+    }
+    /// Folders of the volumes of plain processes.
+    pub fn volume(&self, app: &AppId, volume: &VolumeName) -> PathBuf {
+        self.app(app).join("volumes").join(volume.as_str())
+    }
+    /// The folders of instances that are plain processes.
+    pub fn instances(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("instances")
+    }
+    /// The folder of one: specification, state, policy.
+    pub fn instance(&self, app: &AppId, instance: &InstanceName) -> PathBuf {
+        self.instances(app).join(instance.as_str())
+    }
+    /// A keeper's socket. Its name is short, because a socket's path has at most 107 bytes.
+    pub fn keeper_socket(&self, app: &AppId, instance: &InstanceName) -> PathBuf {
+        let id = ContentHash::of_parts(&["keeper", &app.to_string(), instance.as_str()]);
+        self.run.join(format!("k{}", &id.as_str()[..12]))
+    }
+    /// A run's folder: its plan and, until admitted, what the client sent for its env file.
+    pub fn run_folder(&self, run: RunId) -> PathBuf {
+        self.state.join("runs").join(run.to_string())
+    }
+    /// The event file of a run.
+    pub fn events(&self, run: RunId) -> PathBuf {
+        self.logs.join("runs").join(format!("{run}.jsonl"))
+    }
+    /// An instance's log file; rotated ones have `.1`, `.2` … behind.
+    pub fn instance_log(&self, app: &AppId, instance: &InstanceName) -> PathBuf {
+        self.logs.join(app.app.as_str()).join(app.environment.as_str()).join(format!("{instance}.log"))
+    }
+    /// Where `process` writes what it has to say to developers.
+    pub fn process_log(&self, process: &str) -> PathBuf {
+        self.logs.join(format!("{process}.log"))
+    }
+    /// A snapshot by its file name.
+    pub fn snapshot(&self, file: &str) -> PathBuf {
+        self.backups.join(file)
+    }
+}
+
+/// The label's text of a role.
+pub fn role_text(role: Role) -> &'static str {
+    match role {
+        Role::Service => "service",
+        Role::Backing => "backing",
+        Role::OneOff => "one_off",
+    }
+}
+
+/// A container's name.
+pub fn container(app: &AppId, instance: &InstanceName) -> String {
+    format!("cutover-{}-{}-{instance}", app.app, app.environment)
+}
+
+/// The network with fixed addresses for the proxy; one an installation, no names.
+pub fn edge_network(installation: &str) -> String {
+    format!("cutover-{}-edge", short_installation(installation))
+}
+
+/// An app's network of one colour: names of services of one release.
+pub fn slot_network(app: &AppId, slot: Slot) -> String {
+    format!("cutover-{}-{}-{slot}", app.app, app.environment)
+}
+
+/// An app's network of backing services.
+pub fn backing_network(app: &AppId) -> String {
+    format!("cutover-{}-{}-backing", app.app, app.environment)
+}
+
+/// The engine's name of a volume.
+pub fn engine_volume(app: &AppId, volume: &VolumeName) -> String {
+    format!("cutover-{}-{}-{volume}", app.app, app.environment)
+}
+
+/// The file name of a snapshot: `{database}_{timestamp}_{commit}.{ext}` below the app's own folder of the backups.
+pub fn snapshot_file(
+    app: &AppId,
+    database: &DatabaseName,
+    at: jiff::Timestamp,
+    release: &ReleaseId,
+    extension: &str,
+) -> String {
+    format!(
+        "{}/{}/{database}_{}_{release}.{extension}",
+        app.app,
+        app.environment,
+        at.strftime("%Y%m%dT%H%M%S%3fZ")
+    )
+}
+
+fn short_installation(installation: &str) -> &str {
+    installation.get(..8).unwrap_or(installation)
+}

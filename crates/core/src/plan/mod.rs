@@ -1,0 +1,5 @@
+//! The only place that decides: configuration × world × request → plan.
+
+mod shape;
+
+pub use shape::*;

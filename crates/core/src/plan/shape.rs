@@ -1,0 +1,731 @@
+//! The plan as data: a field per stage, each saying what to do, or why nothing. Comparable, serialisable, without behaviour.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cutover_routes::Entry as RouteEntry;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::settings::{
+    Compatible, HoldSettings, RunSettings, SnapshotPolicy, StopSettings, Strategy, Verify,
+};
+use crate::gate::Gate;
+use crate::hash::ContentHash;
+use crate::names::{
+    AppId, DatabaseName, HostName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VariableName,
+};
+use crate::release::{Content, Live, Release, RuntimeKind};
+use crate::state::Role;
+
+/// The version of the plan's format on wire and disk.
+pub const PLAN_VERSION: u32 = 1;
+
+/// What a request will do, on every host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// By host.
+    pub hosts: BTreeMap<HostName, HostPlan>,
+}
+
+/// What a request will do on one host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostPlan {
+    /// [`PLAN_VERSION`].
+    pub version: u32,
+    /// The run that will carry it out.
+    pub run: RunId,
+    /// Whose.
+    pub app: AppId,
+    /// What was asked.
+    pub verb: Verb,
+    /// By whom.
+    pub by: String,
+    /// When it was made.
+    pub made: Timestamp,
+    /// Of the state it was made from; the host refuses when its own differs under the lock.
+    pub fingerprint: ContentHash,
+    /// Rules that were let pass.
+    pub allowed: BTreeSet<Rule>,
+    /// Towards what was asked, or back to what was.
+    pub direction: Direction,
+    /// What will be live; `None`: nothing (remove).
+    pub release: Option<Release>,
+    /// What is live when the plan is made; `None`: nothing.
+    pub live: Option<Live>,
+    /// What will be live, as it will be written at the switch.
+    pub becomes: Option<Live>,
+    /// What happens to each service, for people.
+    pub services: BTreeMap<ServiceName, ServicePlan>,
+    /// Where each variable comes from, for people.
+    pub variables: BTreeMap<VariableName, crate::config::settings::Origin>,
+    /// Rights, room, engine, secrets.
+    pub preflight: Planned<PreflightPlan>,
+    /// Networks, volumes, backing services absent so far.
+    pub backing: Planned<BackingPlan>,
+    /// Snapshots outside a handover.
+    pub snapshot: Planned<SnapshotPlan>,
+    /// Migrations outside a handover, and rehearsals.
+    pub migrate: Planned<MigratePlan>,
+    /// New instances beside the old.
+    pub start: Planned<StartPlan>,
+    /// Their gates.
+    pub check: Planned<CheckPlan>,
+    /// Routed singletons and groups.
+    pub handover: Planned<HandoverPlan>,
+    /// The commit point.
+    pub switch: Planned<SwitchPlan>,
+    /// The public route; then services without routes.
+    pub verify: Planned<VerifyPlan>,
+    /// Watching while the old is warm.
+    pub bake: Planned<BakePlan>,
+    /// What was replaced goes.
+    pub drain: Planned<DrainPlan>,
+    /// Records and retention.
+    pub record: RecordPlan,
+    /// Things worth saying.
+    pub notes: Vec<String>,
+}
+
+/// Something to do, or why nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Planned<T> {
+    /// Nothing, and why.
+    NotNeeded(WhyNot),
+    /// This.
+    Do(T),
+}
+
+impl<T> Planned<T> {
+    /// What to do, if anything.
+    pub fn todo(&self) -> Option<&T> {
+        match self {
+            Self::Do(plan) => Some(plan),
+            Self::NotNeeded(_) => None,
+        }
+    }
+}
+
+/// Why a stage has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyNot {
+    /// Nothing differs from what is live.
+    Unchanged,
+    /// The app has none of it.
+    None,
+    /// All of it is there.
+    Present,
+    /// No migration is pending.
+    NothingPending,
+    /// It happens inside the handover.
+    InHandover,
+    /// `snapshot: none`, the recorded decision.
+    Decided,
+    /// `--skip-migrations`.
+    SkipMigrations,
+    /// Switched off (`bake: 0`, `--no-bake`).
+    SwitchedOff,
+    /// Nothing was live before.
+    FirstDeploy,
+    /// Found done by an earlier attempt.
+    AlreadyDone,
+    /// This verb has no such stage.
+    NotInThisVerb,
+}
+
+impl WhyNot {
+    /// The reason as people read it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unchanged => "nothing differs from what is live",
+            Self::None => "the app has none",
+            Self::Present => "all of it is there",
+            Self::NothingPending => "no migration is pending",
+            Self::InHandover => "it happens inside the handover",
+            Self::Decided => "`snapshot: none` was decided",
+            Self::SkipMigrations => "`--skip-migrations`",
+            Self::SwitchedOff => "switched off",
+            Self::FirstDeploy => "nothing was live before",
+            Self::AlreadyDone => "done by an earlier attempt",
+            Self::NotInThisVerb => "not part of this",
+        }
+    }
+}
+
+/// What can be asked of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Put a release live.
+    Deploy,
+    /// Put a recorded release live.
+    Rollback,
+    /// The live release with other variables.
+    Environment,
+    /// New instances of the live release.
+    Restart,
+    /// Start what was stopped.
+    Start,
+    /// Stop services until they are started.
+    Stop,
+    /// Take the app off the host.
+    Remove,
+}
+
+impl Verb {
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Rollback => "rollback",
+            Self::Environment => "env change",
+            Self::Restart => "restart",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// Whether a plan goes towards what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Towards what was asked.
+    Forward,
+    /// Back to what was live before.
+    Back,
+}
+
+/// The stages, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Held by the run.
+    Lock,
+    /// Rights, room, engine, secrets.
+    Preflight,
+    /// Networks, volumes, backing services.
+    Backing,
+    /// Outside a handover.
+    Snapshot,
+    /// Rehearsals, and migrations outside a handover.
+    Migrate,
+    /// New beside old.
+    Start,
+    /// Gates.
+    Check,
+    /// Singletons and groups.
+    Handover,
+    /// The commit point.
+    Switch,
+    /// The public route, then services without routes.
+    Verify,
+    /// Watching.
+    Bake,
+    /// The old goes.
+    Drain,
+    /// Records and retention.
+    Record,
+}
+
+impl Stage {
+    /// All, in their order.
+    pub const ALL: [Self; 13] = [
+        Self::Lock,
+        Self::Preflight,
+        Self::Backing,
+        Self::Snapshot,
+        Self::Migrate,
+        Self::Start,
+        Self::Check,
+        Self::Handover,
+        Self::Switch,
+        Self::Verify,
+        Self::Bake,
+        Self::Drain,
+        Self::Record,
+    ];
+
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Preflight => "preflight",
+            Self::Backing => "backing",
+            Self::Snapshot => "snapshot",
+            Self::Migrate => "migrate",
+            Self::Start => "start",
+            Self::Check => "check",
+            Self::Handover => "handover",
+            Self::Switch => "switch",
+            Self::Verify => "verify",
+            Self::Bake => "bake",
+            Self::Drain => "drain",
+            Self::Record => "record",
+        }
+    }
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The safety rules, by the name that `--allow` takes. Each is a function in `rules.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// A migration without a snapshot and without `snapshot: none`.
+    MigrationWithoutSnapshot,
+    /// A rollback to before a breaking migration.
+    RollbackAcrossBreakingMigration,
+    /// Less room than the plan needs.
+    LowDisk,
+    /// A commit that is a proper ancestor of the live one.
+    OlderCommit,
+    /// A route another app holds, or an app of this name from another repository.
+    ForeignRoute,
+    /// A required variable without a value, or a placeholder.
+    MissingVariable,
+    /// A rehearsed migration longer than half the hold's budget.
+    LongHold,
+    /// An env file others can read.
+    OpenEnvFile,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::MigrationWithoutSnapshot,
+        Self::RollbackAcrossBreakingMigration,
+        Self::LowDisk,
+        Self::OlderCommit,
+        Self::ForeignRoute,
+        Self::MissingVariable,
+        Self::LongHold,
+        Self::OpenEnvFile,
+    ];
+
+    /// The name that `--allow` takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MigrationWithoutSnapshot => "migration-without-snapshot",
+            Self::RollbackAcrossBreakingMigration => "rollback-across-breaking-migration",
+            Self::LowDisk => "low-disk",
+            Self::OlderCommit => "older-commit",
+            Self::ForeignRoute => "foreign-route",
+            Self::MissingVariable => "missing-variable",
+            Self::LongHold => "long-hold",
+            Self::OpenEnvFile => "open-env-file",
+        }
+    }
+
+    /// Rules that nobody can let pass: what they guard belongs to somebody else, or cannot work.
+    pub fn can_be_allowed(self) -> bool {
+        !matches!(self, Self::ForeignRoute | Self::MissingVariable)
+    }
+}
+
+/// What happens to one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "does", rename_all = "snake_case")]
+pub enum ServicePlan {
+    /// Stays as it is.
+    Kept,
+    /// Starts for the first time, or again.
+    Started {
+        /// Its instances.
+        incoming: Vec<InstanceName>,
+    },
+    /// Is replaced.
+    Replaced {
+        /// Why: what differs.
+        why: Vec<Change>,
+        /// How.
+        strategy: Strategy,
+        /// What goes.
+        outgoing: Vec<InstanceName>,
+        /// What comes.
+        incoming: Vec<InstanceName>,
+    },
+    /// Is no longer part of the app, or is stopped.
+    Stopped {
+        /// What goes.
+        outgoing: Vec<InstanceName>,
+    },
+}
+
+/// What differs between a service as it is live and as it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Its image or artifact.
+    Content,
+    /// Its settings.
+    Settings,
+    /// The value of a variable it uses.
+    Variables,
+    /// The address of a service it refers to.
+    Url,
+    /// It was asked for.
+    Asked,
+    /// Its instances are not all there.
+    Missing,
+}
+
+/// All that is needed to make one instance, again and again alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// Its name.
+    pub name: InstanceName,
+    /// Whose.
+    pub app: AppId,
+    /// Which service it runs.
+    pub service: ServiceName,
+    /// What it is for.
+    pub role: Role,
+    /// Which release it is made for; its env file fills the open references.
+    pub release: ReleaseId,
+    /// Its colour.
+    pub slot: Slot,
+    /// Its number among equals, from 1.
+    pub replica: u32,
+    /// The run that plans it.
+    pub run: RunId,
+    /// What it is made of.
+    pub content: Content,
+    /// How it runs.
+    pub settings: RunSettings,
+    /// The port it listens on.
+    pub port: Option<u16>,
+    /// Where the proxy and the probes reach it; fixed, so that a table from disk can never point at another's (S29).
+    pub address: Option<SocketAddr>,
+    /// The container networks it joins, the first one at its creation.
+    pub networks: Vec<NetworkUse>,
+    /// A host port on loopback that stands for the address where the bridge cannot be reached.
+    pub published: Option<u16>,
+    /// `${services.X.url}`.
+    pub urls: BTreeMap<ServiceName, String>,
+    /// `${databases.X.file}`, absolute.
+    pub files: BTreeMap<DatabaseName, String>,
+    /// The engine's volume name, or the folder of a plain process, by the volume's name in the configuration.
+    pub volumes: BTreeMap<crate::names::VolumeName, String>,
+    /// Variables of cutover's own: `PORT`, `CUTOVER_…`.
+    pub given: BTreeMap<VariableName, String>,
+    /// Set for a rehearsal: no network.
+    pub isolated: bool,
+}
+
+impl InstanceSpec {
+    /// What carries it.
+    pub fn runtime(&self) -> RuntimeKind {
+        self.content.runtime()
+    }
+
+    /// The hash of all of it: what its label shows and a look compares.
+    pub fn hash(&self) -> ContentHash {
+        ContentHash::of_value(self)
+    }
+}
+
+/// A network an instance joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkUse {
+    /// The engine's name of it.
+    pub network: String,
+    /// Names it answers to there.
+    pub aliases: Vec<String>,
+    /// A fixed address there.
+    pub address: Option<std::net::Ipv4Addr>,
+}
+
+/// A network to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// The engine's name of it.
+    pub name: String,
+    /// CIDR.
+    pub subnet: String,
+    /// The half the engine hands out of; the other half is ours (S29).
+    pub range: String,
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// What carries it.
+    pub runtime: RuntimeKind,
+    /// The engine's name, or the folder.
+    pub name: String,
+    /// Made elsewhere: must be there already.
+    pub external: bool,
+}
+
+/// An instance that exists, as far as stopping it needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRef {
+    /// Its name, and its target id in the route table.
+    pub name: InstanceName,
+    /// Of which service.
+    pub service: ServiceName,
+    /// What carries it.
+    pub runtime: RuntimeKind,
+    /// How it is stopped.
+    pub stop: StopSettings,
+}
+
+/// What a look must find before anything is touched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PreflightPlan {
+    /// Free bytes wanted.
+    pub disk: u64,
+    /// Artifacts that must lie in the host's store.
+    pub artifacts: BTreeSet<ContentHash>,
+    /// Images that must be there, by what the engine is asked for; pulled where a registry is given.
+    pub images: BTreeMap<String, ContentHash>,
+    /// An engine is needed.
+    pub engine: bool,
+    /// A proxy is needed.
+    pub proxy: bool,
+    /// How the release's env file is made.
+    pub env: EnvSource,
+    /// Names that must have a value in it.
+    pub required: BTreeSet<VariableName>,
+    /// Names that get a generated value in the host's env file where they have none.
+    pub generate: BTreeSet<VariableName>,
+    /// Host ports that must be free.
+    pub ports: BTreeSet<SocketAddr>,
+}
+
+/// How a release's own env file is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnvSource {
+    /// The host's env file, with what the client sent over it.
+    HostFile,
+    /// The release has one already.
+    Recorded,
+}
+
+/// What backing services and their surroundings need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackingPlan {
+    /// Networks that are absent.
+    pub networks: Vec<NetworkSpec>,
+    /// Volumes that are absent.
+    pub volumes: Vec<VolumeSpec>,
+    /// Backing services that are absent, in the order of their dependencies.
+    pub instances: Vec<GatedInstance>,
+}
+
+/// An instance with its gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatedInstance {
+    /// The instance.
+    pub spec: InstanceSpec,
+    /// What it must pass.
+    pub gate: Gate,
+}
+
+/// Snapshots outside a handover. No engine needs one yet: SQLite's are taken inside (S16).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotPlan {}
+
+/// Rehearsals, and migrations outside a handover.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MigratePlan {
+    /// SQLite: rehearsed on a copy here; `plan::amend` puts what is pending into the handover.
+    pub rehearse: Vec<Migration>,
+    /// Other engines: carried out here, after the decision to go without a snapshot.
+    pub direct: Vec<Migration>,
+}
+
+/// One migration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Migration {
+    /// Of which database.
+    pub database: DatabaseName,
+    /// The file on the host; `None`: not SQLite.
+    pub file: Option<String>,
+    /// The one-off instance that migrates.
+    pub spec: InstanceSpec,
+    /// How long it may take.
+    #[serde(with = "crate::millis")]
+    pub timeout: Duration,
+    /// Whether the old release can live with it.
+    pub compatible: Compatible,
+    /// Whether a snapshot is taken.
+    pub snapshot: SnapshotPolicy,
+    /// The file name of its snapshot under the backups folder.
+    pub snapshot_file: String,
+    /// The services that open the file: one group.
+    pub group: BTreeSet<ServiceName>,
+    /// Deadline of the hold, for `refuse_long_hold`.
+    #[serde(with = "crate::millis")]
+    pub budget: Duration,
+}
+
+/// New instances beside the old.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartPlan {
+    /// Waves: those of a later wave wait for the health of those before (`depends_on`).
+    pub waves: Vec<Vec<GatedInstance>>,
+    /// Kept instances that join the new slot's network.
+    pub joins: Vec<NetworkMove>,
+}
+
+/// A kept instance and a network it joins or leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkMove {
+    /// The instance.
+    pub instance: InstanceName,
+    /// The network, with the names it answers to.
+    pub network: NetworkUse,
+}
+
+/// Gates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckPlan {
+    /// What must pass, each with its gate.
+    pub instances: Vec<GatedInstance>,
+}
+
+/// Singletons and groups: prepare, hold, drain, stop old, migrate, start new, gate; the switch ends the hold (S13).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandoverPlan {
+    /// Services whose routes are held.
+    pub hold: Vec<ServiceName>,
+    /// The hold's bounds; its budget is the deadline.
+    pub bounds: HoldSettings,
+    /// What is stopped.
+    pub outgoing: Vec<InstanceRef>,
+    /// What happens to the databases while nothing has them open.
+    pub databases: Vec<HeldDatabase>,
+    /// What is started.
+    pub incoming: Vec<GatedInstance>,
+}
+
+/// What happens to a database while nothing has it open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum HeldDatabase {
+    /// Snapshot, then migrate.
+    Migrate {
+        /// How.
+        migration: Box<Migration>,
+    },
+    /// Put a snapshot in its place; with a snapshot of the present before it, when one is named.
+    Restore {
+        /// Which.
+        database: DatabaseName,
+        /// Its file on the host.
+        file: String,
+        /// The snapshot's file name.
+        snapshot: String,
+        /// Where the present is kept (a restore that somebody asked for); `None`: only candidates can have written (S16).
+        present: Option<String>,
+    },
+}
+
+/// The commit point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum SwitchPlan {
+    /// The app's entry in the route table.
+    Table {
+        /// As found: what a switch back puts back.
+        before: Option<RouteEntry>,
+        /// As it will be; `None`: taken out.
+        after: Option<RouteEntry>,
+    },
+    /// The live file of an app without routes; written when the last gate has passed.
+    LiveFile,
+}
+
+/// The public route; then services without routes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyPlan {
+    /// Requests to be made through the proxy.
+    pub routes: Vec<RouteCheck>,
+    /// Services without routes, in the order of their dependencies.
+    pub follow: Vec<Follow>,
+}
+
+/// A route that must answer with the new release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteCheck {
+    /// Of which service.
+    pub service: ServiceName,
+    /// Sent as `Host`.
+    pub host: Option<String>,
+    /// What is asked for: the gate's path below the route, or the route itself.
+    pub path: String,
+    /// Accepted status codes, from and to inclusive.
+    pub status: (u16, u16),
+    /// The targets of which one must have answered.
+    pub targets: Vec<InstanceName>,
+    /// What else the author wants to see.
+    pub expect: Vec<Verify>,
+}
+
+/// A service without a route that changes after the routed ones have passed verify.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Follow {
+    /// Which.
+    pub service: ServiceName,
+    /// `Handover`: old stopped before new is started. `BlueGreen`: new gated before old is stopped, in the drain.
+    pub strategy: Strategy,
+    /// What goes.
+    pub outgoing: Vec<InstanceRef>,
+    /// What comes.
+    pub incoming: Vec<GatedInstance>,
+}
+
+/// Watching while the old is warm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BakePlan {
+    /// How long.
+    #[serde(with = "crate::millis")]
+    pub duration: Duration,
+    /// The new instances, whose exit or errors fail it.
+    pub watched: Vec<InstanceRef>,
+    /// The targets they replaced, for comparison.
+    pub compared: Vec<InstanceName>,
+}
+
+/// What was replaced goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainPlan {
+    /// Instances that go.
+    pub outgoing: Vec<InstanceRef>,
+    /// For requests in flight.
+    #[serde(with = "crate::millis")]
+    pub deadline: Duration,
+    /// Kept running so long instead.
+    #[serde(with = "crate::millis")]
+    pub keep_warm: Duration,
+    /// Networks that kept instances leave.
+    pub leaves: Vec<NetworkMove>,
+    /// Instances that are stopped and kept for a look, one a service (a failed candidate); they are not removed.
+    pub kept_candidates: Vec<InstanceName>,
+}
+
+/// Records and retention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordPlan {
+    /// Releases that nothing needs any more: their records, env files, artifacts and images.
+    pub forget: Vec<ReleaseId>,
+    /// Failed candidates of earlier deploys, removed now.
+    pub candidates: Vec<InstanceRef>,
+    /// Networks to be removed (remove).
+    pub networks: Vec<String>,
+    /// Volumes to be removed (remove --volumes).
+    pub volumes: Vec<VolumeSpec>,
+    /// The app's state folder goes (remove).
+    pub forget_app: bool,
+}

@@ -1,0 +1,164 @@
+//! A release: one immutable, deployable version, with all that is needed to run it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::settings::{Backing, Database, Registry, Service, Volume};
+use crate::hash::ContentHash;
+use crate::names::{
+    AppId, DatabaseName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VariableName, VolumeName,
+};
+
+/// One immutable, deployable version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its name.
+    pub id: ReleaseId,
+    /// Whose it is.
+    pub app: AppId,
+    /// Where it comes from.
+    pub source: Provenance,
+    /// The services with their content.
+    pub services: BTreeMap<ServiceName, ServiceRelease>,
+    /// The backing services as this release would start them.
+    pub backing: BTreeMap<ServiceName, BackingRelease>,
+    /// The databases it uses.
+    pub databases: BTreeMap<DatabaseName, Database>,
+    /// The volumes it uses.
+    pub volumes: BTreeMap<VolumeName, Volume>,
+    /// For pulling its images again.
+    pub registry: Option<Registry>,
+    /// Salted hashes of the variables' values (S28).
+    pub variables: BTreeMap<VariableName, ContentHash>,
+    /// Watching after its switch.
+    #[serde(with = "crate::millis")]
+    pub bake: Duration,
+    /// How long what it replaced keeps running.
+    #[serde(with = "crate::millis")]
+    pub keep_warm: Duration,
+    /// Releases that rollback can reach.
+    pub keep: u32,
+    /// When its plan was made.
+    pub created: Timestamp,
+}
+
+/// Where a release comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The full commit id.
+    pub commit: Option<String>,
+    /// Its first line.
+    pub subject: Option<String>,
+    /// Set when the work tree was not clean and was used.
+    pub dirty: bool,
+    /// `--version`.
+    pub version: Option<String>,
+    /// The repository's remote, normalised (S2).
+    pub repository: Option<String>,
+}
+
+/// A service of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRelease {
+    /// How it runs, is reached and gated.
+    pub settings: Service,
+    /// What it is made of.
+    pub content: Content,
+}
+
+/// A backing service of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackingRelease {
+    /// How it runs and is gated.
+    pub settings: Backing,
+    /// What it is made of.
+    pub content: Content,
+}
+
+/// What an instance is made of, by content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "content", rename_all = "snake_case")]
+pub enum Content {
+    /// An image, known by its layers and run-relevant configuration, labels aside (S6).
+    Image {
+        /// What the engine is asked for: an id where the engine has it already, else a reference with a digest.
+        reference: String,
+        /// Its identity.
+        identity: ContentHash,
+        /// Its default stop signal, command and the like need no copy here: the engine has them.
+        #[serde(default)]
+        name: Option<String>,
+    },
+    /// A folder of the host's artifact store.
+    Artifact {
+        /// Hash of its tree.
+        hash: ContentHash,
+    },
+}
+
+impl Content {
+    /// What tells this content from another.
+    pub fn identity(&self) -> &ContentHash {
+        match self {
+            Self::Image { identity, .. } => identity,
+            Self::Artifact { hash } => hash,
+        }
+    }
+
+    /// Which runtime carries it.
+    pub fn runtime(&self) -> RuntimeKind {
+        match self {
+            Self::Image { .. } => RuntimeKind::Container,
+            Self::Artifact { .. } => RuntimeKind::Process,
+        }
+    }
+}
+
+/// What carries an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeKind {
+    /// A plain process under a keeper.
+    Process,
+    /// A container of the engine.
+    Container,
+}
+
+/// What is live: the one durable truth of an app and environment (S1). For apps with routes it is the facts of their entry in the
+/// route table, for others the live file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The release that routes point at.
+    pub release: ReleaseId,
+    /// The colour of its newest instances.
+    pub slot: Slot,
+    /// The run that made it so.
+    pub run: RunId,
+    /// The instances that make it up, kept ones of earlier runs included.
+    pub members: BTreeMap<ServiceName, Vec<InstanceName>>,
+    /// Services stopped through cutover; they stay stopped until started.
+    pub stopped: BTreeSet<ServiceName>,
+    /// The repository the app belongs to.
+    pub repository: Option<String>,
+}
+
+impl Live {
+    /// Whether an instance is part of it.
+    pub fn has(&self, name: &InstanceName) -> bool {
+        self.members.values().flatten().any(|member| member == name)
+    }
+
+    /// The facts of the app's entry in the route table.
+    pub fn to_facts(&self) -> BTreeMap<String, String> {
+        let json = serde_json::to_string(self).unwrap_or_default();
+        BTreeMap::from([("live".to_owned(), json), ("release".to_owned(), self.release.to_string())])
+    }
+
+    /// Reads them back; `None` where there are none or they are not ours.
+    pub fn from_facts(facts: &BTreeMap<String, String>) -> Option<Self> {
+        serde_json::from_str(facts.get("live")?).ok()
+    }
+}

@@ -1,0 +1,258 @@
+//! The messages. A client asks, the host answers each with one or more replies; the last one is never [`Reply::Event`],
+//! [`Reply::Line`] or [`Reply::Data`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::hash::ContentHash;
+use crate::journal::{Entry, LockHolder};
+use crate::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName, VariableName};
+use crate::plan::HostPlan;
+use crate::state::HostState;
+use crate::verdict::Verdict;
+
+/// The protocol's version; the sides must speak the same.
+pub const WIRE_VERSION: u32 = 1;
+
+/// From the client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// First of all.
+    Hello {
+        /// [`WIRE_VERSION`] of the client.
+        version: u32,
+        /// The client's package version.
+        package: String,
+    },
+    /// Look at the host for an app → [`Reply::State`].
+    Observe {
+        /// Which.
+        app: AppId,
+        /// Images whose identity the plan wants to know.
+        images: BTreeSet<String>,
+    },
+    /// The files of an artifact follow as a tar archive of `bytes` bytes → [`Reply::Done`] once it is durable under `hash`.
+    Artifact {
+        /// Its content hash.
+        hash: ContentHash,
+        /// Bytes that follow.
+        bytes: u64,
+    },
+    /// Carry a plan out, detached; `env` bytes follow: an env file's text laid over the host's (0 for none).
+    /// → [`Reply::Event`]s, then [`Reply::Verdict`], or with `detach` [`Reply::Done`] at once. A run that is known is attached to (S12).
+    Run {
+        /// The plan.
+        plan: Box<HostPlan>,
+        /// Bytes of an env file that follow.
+        env: u64,
+        /// Names that go out of the host's env file (`env unset`).
+        unset: BTreeSet<VariableName>,
+        /// Whether what was sent is also kept in the host's env file (`env set`), and not for this release only.
+        keep_env: bool,
+        /// Do not follow.
+        detach: bool,
+        /// Wait for the lock instead of refusing.
+        wait: bool,
+    },
+    /// Follow or replay a run from an entry on → [`Reply::Event`]s, [`Reply::Verdict`].
+    Attach {
+        /// Which; `None`: the app's newest.
+        run: Option<RunId>,
+        /// Of which app.
+        app: AppId,
+        /// First `seq` wanted.
+        from: u64,
+    },
+    /// Cancel the app's run → [`Reply::Done`], or refused.
+    Cancel {
+        /// Whose.
+        app: AppId,
+        /// Who asks.
+        by: String,
+    },
+    /// What runs, as samples and probes know it → [`Reply::Health`].
+    Health {
+        /// Which.
+        app: AppId,
+    },
+    /// Verdicts, newest first → [`Reply::History`].
+    History {
+        /// Whose.
+        app: AppId,
+        /// At most.
+        limit: u32,
+    },
+    /// Log lines → [`Reply::Line`]s, then [`Reply::Done`]; with `follow` until the client leaves.
+    Logs {
+        /// Whose.
+        app: AppId,
+        /// Which services; empty: all.
+        services: BTreeSet<ServiceName>,
+        /// Of which release; `None`: the live one, candidates included.
+        release: Option<ReleaseId>,
+        /// From when.
+        since: Option<Timestamp>,
+        /// At most so many of the past, for each instance.
+        tail: Option<u32>,
+        /// Go on.
+        follow: bool,
+    },
+    /// Run a command in a live instance, or with `once` in a fresh one of the live release → [`Reply::Data`]s, [`Reply::Exit`].
+    Exec {
+        /// Whose.
+        app: AppId,
+        /// Which service.
+        service: ServiceName,
+        /// Words.
+        command: Vec<String>,
+        /// In a fresh instance.
+        once: bool,
+        /// Size of the terminal to make, columns and rows; `None`: none.
+        terminal: Option<(u16, u16)>,
+    },
+    /// For a running [`Ask::Exec`]: `bytes` of input follow; 0 ends the input.
+    Input {
+        /// Bytes that follow.
+        bytes: u64,
+    },
+    /// The names in the host's env file, with what is masked of their values → [`Reply::Variables`].
+    EnvList {
+        /// Whose.
+        app: AppId,
+    },
+    /// Change the host's env file without a release (`env set --no-deploy`); `bytes` of env file text follow → [`Reply::Done`].
+    EnvStage {
+        /// Whose.
+        app: AppId,
+        /// Bytes that follow.
+        bytes: u64,
+        /// Names that go.
+        unset: BTreeSet<VariableName>,
+    },
+    /// Who holds the lock → [`Reply::Lock`].
+    Lock {
+        /// Of which app.
+        app: AppId,
+    },
+    /// Start proxy and watch where nothing supervises them yet → [`Reply::Up`].
+    Up,
+}
+
+/// From the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Ask::Hello`].
+    Hello {
+        /// [`WIRE_VERSION`] of the host.
+        version: u32,
+        /// The host's package version.
+        package: String,
+        /// `x86_64-linux` …
+        platform: String,
+        /// The host's clock.
+        now: Timestamp,
+    },
+    /// The host as found.
+    State {
+        /// It.
+        state: Box<HostState>,
+    },
+    /// A line of a run's journal.
+    Event {
+        /// It.
+        entry: Box<Entry>,
+    },
+    /// A run's end.
+    Verdict {
+        /// It.
+        verdict: Box<Verdict>,
+    },
+    /// How the app's services are.
+    Health {
+        /// By service.
+        services: BTreeMap<ServiceName, ServiceHealth>,
+    },
+    /// Verdicts.
+    History {
+        /// Newest first.
+        verdicts: Vec<Verdict>,
+    },
+    /// A log line.
+    Line {
+        /// Of which instance.
+        instance: InstanceName,
+        /// When it was written.
+        at: Option<Timestamp>,
+        /// From the standard error stream.
+        error: bool,
+        /// The line.
+        text: String,
+    },
+    /// Output of an exec; `bytes` follow.
+    Data {
+        /// From the standard error stream.
+        error: bool,
+        /// Bytes that follow.
+        bytes: u64,
+    },
+    /// An exec's end.
+    Exit {
+        /// Its code (128 + signal, where one ended it).
+        code: i32,
+    },
+    /// The host's env file.
+    Variables {
+        /// Name → masked value.
+        masked: BTreeMap<VariableName, String>,
+    },
+    /// Who holds the lock.
+    Lock {
+        /// Nobody, if `None`.
+        holder: Option<LockHolder>,
+    },
+    /// Proxy and watch are there.
+    Up {
+        /// Whether they were started now.
+        started: bool,
+        /// Where the proxy listens.
+        listeners: Vec<std::net::SocketAddr>,
+    },
+    /// It is done.
+    Done,
+    /// It was not done.
+    Failed {
+        /// Why.
+        failure: Box<Failure>,
+    },
+}
+
+/// How one service is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceHealth {
+    /// Its instances.
+    pub instances: Vec<InstanceHealth>,
+    /// Stopped through cutover.
+    pub stopped: bool,
+    /// Wanted instances.
+    pub wanted: u32,
+}
+
+/// How one instance is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceHealth {
+    /// Which.
+    pub name: InstanceName,
+    /// As its runtime shows it.
+    pub state: crate::state::InstanceState,
+    /// It passes its gate now; `None`: not probed.
+    pub healthy: Option<bool>,
+    /// It ends again and again.
+    pub crash_loop: bool,
+    /// What the last failed probe found.
+    pub finding: Option<crate::gate::Finding>,
+}

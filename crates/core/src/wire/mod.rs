@@ -1,0 +1,7 @@
+//! What a client and a `cutover-host session` say to each other: frames over stdin and stdout.
+//!
+//! A frame is one JSON object on a line. A message that brings bulk data says how many bytes follow its line; they follow at once.
+
+mod messages;
+
+pub use messages::*;

@@ -1,0 +1,180 @@
+//! Instances: made, started, stopped, looked at. Every act looks first, so that it can be repeated.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutover_core::config::settings::StopSettings;
+use cutover_core::names::{AppId, InstanceName};
+use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
+use cutover_core::release::RuntimeKind;
+use cutover_core::secret::Secrets;
+use cutover_core::state::{ExitStatus, FoundInstance, RestartPolicy};
+use jiff::Timestamp;
+
+use super::Certainty;
+
+/// What carries instances.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Which kind it is.
+    fn kind(&self) -> RuntimeKind;
+
+    /// Every instance of the app, whatever its state and role. An engine that does not answer is an error, never an empty list (S4a).
+    async fn list(&self, app: &AppId) -> Result<Vec<FoundInstance>, RuntimeError>;
+
+    /// One instance; `None`: there is none of this name.
+    async fn inspect(&self, app: &AppId, name: &InstanceName) -> Result<Option<FoundInstance>, RuntimeError>;
+
+    /// Makes an instance, inert and without restart policy (S4). One of this name with the same specification is left as it is; one with
+    /// another is an error of kind [`RuntimeErrorKind::Exists`]. `values` fill its open references.
+    async fn create(&self, spec: &InstanceSpec, values: &Secrets) -> Result<(), RuntimeError>;
+
+    /// Starts it; what is left of an earlier start is ended first (S10). Already running: nothing.
+    async fn start(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError>;
+
+    /// Stops it: signal, grace, kill of all of it; returns when it is gone. No such instance, or not running: nothing.
+    async fn stop(&self, app: &AppId, name: &InstanceName, stop: &StopSettings) -> Result<(), RuntimeError>;
+
+    /// Removes what a stopped one left. No such instance: nothing. One that runs is an error.
+    async fn remove(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError>;
+
+    /// Says durably whether it is started again after an exit and a reboot.
+    async fn set_restart(
+        &self,
+        app: &AppId,
+        name: &InstanceName,
+        policy: RestartPolicy,
+    ) -> Result<(), RuntimeError>;
+
+    /// Waits for its end and tells it; at once, where it has ended. Heard from the engine's events or the keeper, not found by polling.
+    async fn exited(&self, app: &AppId, name: &InstanceName) -> Result<ExitStatus, RuntimeError>;
+
+    /// Log lines, oldest first.
+    async fn logs(
+        &self,
+        app: &AppId,
+        name: &InstanceName,
+        query: &LogQuery,
+    ) -> Result<Vec<LogLine>, RuntimeError>;
+
+    /// Runs a command in it and waits for its end, at most `timeout`.
+    async fn exec(&self, app: &AppId, name: &InstanceName, exec: &Exec) -> Result<Finished, RuntimeError>;
+
+    /// TCP ports on which anything in it listens, with the address (to tell "loopback only" and "another port" apart).
+    async fn listening(
+        &self,
+        app: &AppId,
+        name: &InstanceName,
+    ) -> Result<Vec<std::net::SocketAddr>, RuntimeError>;
+
+    /// Makes a network where it is absent.
+    async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), RuntimeError>;
+
+    /// Lets a running instance join a network; already there: nothing.
+    async fn join(&self, app: &AppId, name: &InstanceName, network: &NetworkUse) -> Result<(), RuntimeError>;
+
+    /// Lets it leave; not there: nothing.
+    async fn leave(&self, app: &AppId, name: &InstanceName, network: &str) -> Result<(), RuntimeError>;
+
+    /// Removes a network of ours; absent: nothing.
+    async fn remove_network(&self, name: &str) -> Result<(), RuntimeError>;
+
+    /// Makes a volume where it is absent (an external one must be there).
+    async fn ensure_volume(&self, app: &AppId, volume: &VolumeSpec) -> Result<(), RuntimeError>;
+
+    /// Removes a volume of ours and what is in it; absent: nothing.
+    async fn remove_volume(&self, volume: &VolumeSpec) -> Result<(), RuntimeError>;
+
+    /// The folder on this host where a volume's files lie.
+    async fn volume_path(&self, volume: &VolumeSpec) -> Result<std::path::PathBuf, RuntimeError>;
+}
+
+/// Which log lines.
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    /// Not older.
+    pub since: Option<Timestamp>,
+    /// At most so many, the newest.
+    pub tail: Option<usize>,
+    /// Only of the instance's newest start.
+    pub scope: Scope,
+}
+
+/// Which starts of an instance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    #[default]
+    All,
+    /// The newest one.
+    ThisStart,
+}
+
+/// A line an instance wrote. Not redacted yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// On the standard error stream.
+    pub error: bool,
+    /// Itself, without its end.
+    pub text: String,
+}
+
+/// A command to run in an instance.
+#[derive(Debug, Clone)]
+pub struct Exec {
+    /// Words.
+    pub words: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its end.
+    pub exit: ExitStatus,
+    /// The end of what it wrote, both streams. Not redacted yet.
+    pub output: Vec<String>,
+}
+
+/// Why a runtime did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct RuntimeError {
+    /// What kind of trouble.
+    pub kind: RuntimeErrorKind,
+    /// Whether it may have happened all the same.
+    pub certainty: Certainty,
+    /// In the runtime's words, without secrets.
+    pub message: String,
+}
+
+/// Kinds of trouble that decide what is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeErrorKind {
+    /// There is no such thing.
+    Gone,
+    /// Something else has that name or address.
+    Exists,
+    /// The disk is full.
+    Full,
+    /// The runtime does not answer.
+    Unreachable,
+    /// The content (image, artifact, command) is not there or cannot run.
+    Content,
+    /// It took too long.
+    Late,
+    /// The runtime will not do this.
+    Refused,
+    /// Anything else.
+    Other,
+}
+
+impl RuntimeError {
+    /// An error from its parts.
+    pub fn new(kind: RuntimeErrorKind, certainty: Certainty, message: impl Into<String>) -> Self {
+        Self { kind, certainty, message: message.into() }
+    }
+}
