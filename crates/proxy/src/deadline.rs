@@ -1,0 +1,66 @@
+//! Every deadline and limit of the data plane, with its default: the one place to look for "how long" and "how many".
+
+use std::time::Duration;
+
+/// How long each phase may take, and how much of everything there may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From the first byte of a request's head (or from the connection's start) to its last.
+    pub request_head: Duration,
+    /// A connection without a request on it.
+    pub idle: Duration,
+    /// Between two pieces of a request's body, while somebody waits for them.
+    pub request_body: Duration,
+    /// Without a byte of an answer taken by the client.
+    pub response_write: Duration,
+    /// To connect to a target.
+    pub connect: Duration,
+    /// How long a request that no target takes is offered again: an instance that was killed is back within a second.
+    pub restart: Duration,
+    /// Between two such offers.
+    pub offer_again: Duration,
+    /// From a request's last piece to the head of the target's answer.
+    pub response_head: Duration,
+    /// A connection to a target without a request on it. Below what targets allow (5 s is common), so that they never close first.
+    pub target_idle: Duration,
+    /// How long a target that refused a connection is passed over while there are others.
+    pub passed_over: Duration,
+    /// To say goodbye on a WebSocket.
+    pub goodbye: Duration,
+    /// From the wish to stop to the end of the last request.
+    pub shutdown: Duration,
+    /// Bytes of a request's head, and of what is buffered on a connection.
+    pub head_bytes: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// Connections of clients; lowered to what the process may have open. Past them nobody is accepted.
+    pub connections: usize,
+    /// Targets that have left the table and are idle, whose figures are still told.
+    pub departed: usize,
+    /// Bytes of one line on the control socket.
+    pub control_line: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            request_body: Duration::from_secs(30),
+            response_write: Duration::from_mins(1),
+            connect: Duration::from_secs(2),
+            restart: Duration::from_secs(2),
+            offer_again: Duration::from_millis(50),
+            response_head: Duration::from_mins(1),
+            target_idle: Duration::from_secs(4),
+            passed_over: Duration::from_secs(1),
+            goodbye: Duration::from_secs(1),
+            shutdown: Duration::from_secs(10),
+            head_bytes: 64 * 1024,
+            headers: 100,
+            connections: 16_384,
+            departed: 16,
+            control_line: 16 * 1024 * 1024,
+        }
+    }
+}

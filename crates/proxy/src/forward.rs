@@ -1,0 +1,133 @@
+//! Giving a request to a target: on an idle connection or a new one. Says of every failure whether the request was sent.
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cutover_routes::Address;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{timeout, timeout_at};
+
+use crate::body::{RequestBody, Upload};
+use crate::deadline::Limits;
+use crate::pool::Sender;
+use crate::target::Target;
+
+/// How an offer of a request to a target ended.
+pub(crate) enum Offered {
+    /// The target answers. The connection comes along, for when the answer is whole.
+    Answered(Response<Incoming>, Sender),
+    /// Not a byte of the request reached the target: it may be offered again, there or elsewhere.
+    NotSent(Request<RequestBody>, NotSent),
+    /// The connection broke before the answer's head; the target may have carried the request out.
+    Broken(hyper::Error),
+    /// No head of an answer in time; the target may still be at it.
+    Late,
+}
+
+/// Why a request was not sent.
+#[derive(Debug)]
+pub(crate) enum NotSent {
+    Connect(io::Error),
+    /// The target closed the connection at once.
+    Closed(hyper::Error),
+    /// The target was cut while we connected.
+    Cut,
+}
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(formatter, "{error}"),
+            Self::Closed(error) => write!(formatter, "{error}"),
+            Self::Cut => formatter.write_str("the target was cut"),
+        }
+    }
+}
+
+/// Offers a request to a target, on as many idle connections as turn out dead, then on a new one.
+pub(crate) async fn offer(
+    target: &Arc<Target>,
+    mut request: Request<RequestBody>,
+    limits: &Limits,
+) -> Offered {
+    loop {
+        let idle = target.pool.take(limits.target_idle);
+        let fresh = idle.is_none();
+        let mut sender = match idle {
+            Some(sender) => sender,
+            None => match connect(target, limits).await {
+                Ok(sender) => sender,
+                Err(why) => return Offered::NotSent(request, why),
+            },
+        };
+        let upload = request.body().upload();
+        let answer = sender.try_send_request(request);
+        match in_time(answer, upload.as_deref(), limits).await {
+            None => return Offered::Late,
+            Some(Ok(response)) => return Offered::Answered(response, sender),
+            Some(Err(mut error)) => match error.take_message() {
+                Some(back) if fresh => return Offered::NotSent(back, NotSent::Closed(error.into_error())),
+                Some(back) => request = back,
+                None => return Offered::Broken(error.into_error()),
+            },
+        }
+    }
+}
+
+/// Waits for an answer's head; the time counts from the last piece of the body that went on its way.
+async fn in_time<T>(answer: impl Future<Output = T>, upload: Option<&Upload>, limits: &Limits) -> Option<T> {
+    let mut answer = pin!(answer);
+    let mut end = Instant::now() + limits.response_head;
+    loop {
+        if let Ok(answered) = timeout_at(end.into(), answer.as_mut()).await {
+            return Some(answered);
+        }
+        let later = upload.map(|upload| upload.last() + limits.response_head);
+        end = later.filter(|later| *later > Instant::now())?;
+    }
+}
+
+/// A new connection, driven by a task of its own.
+async fn connect(target: &Arc<Target>, limits: &Limits) -> Result<Sender, NotSent> {
+    let cuts = target.cuts();
+    let connecting = async {
+        match &target.address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                shake_hands(target, stream, limits).await
+            }
+            Address::Unix(path) => shake_hands(target, UnixStream::connect(path).await?, limits).await,
+        }
+    };
+    let sender = match timeout(limits.connect, connecting).await {
+        Ok(connected) => connected.map_err(NotSent::Connect)?,
+        Err(_elapsed) => return Err(NotSent::Connect(io::ErrorKind::TimedOut.into())),
+    };
+    // A cut closes what is there; what came to be meanwhile closes itself.
+    if target.cuts() == cuts { Ok(sender) } else { Err(NotSent::Cut) }
+}
+
+async fn shake_hands<S>(target: &Arc<Target>, stream: S, limits: &Limits) -> io::Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(limits.head_bytes.max(64 * 1024)).max_headers(limits.headers.max(256));
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let id = target.id.clone();
+    target.drive(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, target = id, "a connection to a target broke");
+        }
+    });
+    Ok(sender)
+}

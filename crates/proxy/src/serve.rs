@@ -1,0 +1,96 @@
+//! One client's connection: HTTP/1 read from it and written to it, until it ends or the proxy wants to.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::pace::{Pace, PacedStream};
+use crate::plane::Plane;
+use crate::request;
+
+/// Who is at the other end of a connection. Lives as long as anything of the connection does, an upgraded one included.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// As it stands in `X-Forwarded-For`.
+    pub(crate) address: HeaderValue,
+    /// On this machine: a proxy in front of this one, a health check.
+    pub(crate) is_local: bool,
+    pub(crate) pace: Pace,
+    /// The connection's place among those that may be open.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Client {
+    pub(crate) fn new(address: IpAddr) -> Self {
+        // An IPv4 client of an IPv6 listener is an IPv4 client.
+        let address = address.to_canonical();
+        let text = HeaderValue::try_from(address.to_string());
+        Self {
+            address: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            is_local: address.is_loopback(),
+            pace: Pace::default(),
+            _permit: None,
+        }
+    }
+
+    fn in_place(address: IpAddr, permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: Some(permit), ..Self::new(address) }
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(
+    plane: Arc<Plane>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a client left before it was served");
+        return;
+    }
+    let client = Arc::new(Client::in_place(peer.ip(), permit));
+    let io = TokioIo::new(PacedStream::new(stream, Arc::clone(&client), &plane.limits));
+    let service = service_fn(|request| {
+        let (plane, client) = (Arc::clone(&plane), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(request::answer(plane, client, request).await) }
+    });
+    let connection = http1::Builder::new()
+        // Ours are in `pace`: this one would count the time between requests to the next head.
+        .header_read_timeout(None)
+        .max_buf_size(plane.limits.head_bytes)
+        .max_headers(plane.limits.headers)
+        .serve_connection(io, service)
+        .with_upgrades();
+
+    let mut connection = pin!(connection);
+    let mut stop = pin!(plane.stop.told());
+    let mut listening = false;
+    let mut told = false;
+    let ended = poll_fn(|context| {
+        // Registered once; what is polled later is only the flag, because many connections share what they listen to.
+        if !listening {
+            listening = true;
+            told = stop.as_mut().poll(context).is_ready();
+            if told {
+                connection.as_mut().graceful_shutdown();
+            }
+        } else if !told && plane.stop.is_told() {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(%error, %peer, "a client's connection broke");
+    }
+}

@@ -1,0 +1,424 @@
+//! The last good table on disk, and the right to replace it.
+//!
+//! `table.json` is what is served, `table.previous.json` what was served before it; both carry a checksum in their first line. A
+//! replacement is written beside them, made durable, and renamed: at no moment is there no good table. `control.lock` is held by
+//! the one proxy that may replace it. `ballast` is space kept for the day the disk is full: without it a switch back would fail
+//! when it is needed most.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cutover_routes::{RouteTable, TableError, TableHash};
+
+const TABLE: &str = "table.json";
+const PREVIOUS: &str = "table.previous.json";
+const NEXT: &str = "table.next.json";
+/// Where a table goes that could not be read, for a person to look at.
+const BAD: &str = "table.bad.json";
+const LOCK: &str = "control.lock";
+const BALLAST: &str = "ballast";
+const BALLAST_NEXT: &str = "ballast.next";
+const BALLAST_BYTES: u64 = 256 * 1024;
+
+/// The folder of the table, held by this proxy.
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    /// Open as long as the store lives: closing it gives the right away.
+    _lock: File,
+}
+
+/// Why the table's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file or the folder could not be read, written or replaced.
+    #[error("{action} {}: {error}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Another proxy may replace the table.
+    #[error("another proxy{} holds {}; stop that one first, or give this one a folder of its own", process(*holder), path.display())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// The process that wrote its number into it.
+        holder: Option<u32>,
+    },
+    /// A newer build wrote the table.
+    #[error("{} was written by a newer build ({error}); start that build, or move the file away to begin with an empty table", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What was found in it.
+        error: TableError,
+    },
+    /// Neither the table nor the one before it can be read.
+    #[error(
+        "neither {} ({reason}) nor {PREVIOUS} beside it ({previous}) holds a route table; put a good copy of one of them there, or \
+         remove both to begin with an empty table and deploy each app again",
+        path.display()
+    )]
+    Unreadable {
+        /// The file that should hold the table.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What is wrong with the one before it.
+        previous: String,
+    },
+}
+
+fn process(holder: Option<u32>) -> String {
+    holder.map(|number| format!(" (process {number})")).unwrap_or_default()
+}
+
+/// What a file was found to hold.
+enum Found {
+    Nothing,
+    Table(RouteTable),
+    Newer(TableError),
+    Bad(String),
+}
+
+impl Store {
+    /// Takes the right to replace the table in `folder`, which is made where there is none.
+    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| failed("make the folder", folder, error))?;
+        let lock = take_lock(&folder.join(LOCK))?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock })
+    }
+
+    /// The table to serve: the last one, else the one before it. Where there never was one it is empty.
+    pub(crate) fn load(&self) -> Result<RouteTable, StoreError> {
+        let path = self.folder.join(TABLE);
+        let reason = match self.read(TABLE) {
+            Found::Table(table) => return Ok(table),
+            Found::Newer(error) => return Err(StoreError::Newer { path, error }),
+            Found::Nothing => None,
+            Found::Bad(reason) => Some(reason),
+        };
+        match (reason, self.read(PREVIOUS)) {
+            (None, Found::Nothing) => Ok(RouteTable::default()),
+            // Between its two renames a replacement leaves no table but the one before; nobody was told of the new one.
+            (None, Found::Table(table)) => Ok(table),
+            (Some(reason), Found::Table(table)) => {
+                tracing::error!(file = %path.display(), %reason, "the route table cannot be read: the one before it is served");
+                self.set_aside(&path)?;
+                Ok(table)
+            }
+            (_, Found::Newer(error)) => Err(StoreError::Newer { path: self.folder.join(PREVIOUS), error }),
+            (reason, Found::Nothing) => Err(unreadable(path, reason, "it is not there".to_owned())),
+            (reason, Found::Bad(previous)) => Err(unreadable(path, reason, previous)),
+        }
+    }
+
+    fn read(&self, name: &str) -> Found {
+        let bytes = match fs::read(self.folder.join(name)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
+            Err(error) => return Found::Bad(error.to_string()),
+        };
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            return Found::Bad("it is cut short".to_owned());
+        };
+        let (checksum, rest) = (&bytes[..end], &bytes[end + 1..]);
+        let text = rest.strip_suffix(b"\n").unwrap_or(rest);
+        if checksum != self::checksum(text).as_bytes() {
+            return Found::Bad("it is cut or changed: its checksum is another".to_owned());
+        }
+        match RouteTable::from_json(text) {
+            Ok(table) => match table.check() {
+                Ok(()) => Found::Table(table),
+                Err(problems) => {
+                    Found::Bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+                }
+            },
+            Err(error @ TableError::Newer { .. }) => Found::Newer(error),
+            Err(error) => Found::Bad(error.to_string()),
+        }
+    }
+
+    /// A bad table must not become the one before the next, in a good one's place.
+    fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
+        fs::rename(path, self.folder.join(BAD)).map_err(|error| failed("set aside", path, error))
+    }
+
+    /// Makes a table durable: after this returns, a restart finds it. On a full disk the ballast is given up once.
+    pub(crate) fn write(&self, table: &[u8]) -> Result<(), StoreError> {
+        let outcome = match self.try_write(table) {
+            Err(StoreError::Io { error, .. }) if is_full(&error) && self.give_up_ballast() => {
+                self.try_write(table)
+            }
+            outcome => outcome,
+        };
+        if outcome.is_err() {
+            self.remove(NEXT);
+        }
+        outcome
+    }
+
+    fn try_write(&self, table: &[u8]) -> Result<(), StoreError> {
+        let (path, next) = (self.folder.join(TABLE), self.folder.join(NEXT));
+        let write = || -> io::Result<()> {
+            let mut file = private(&next)?;
+            file.write_all(checksum(table).as_bytes())?;
+            file.write_all(b"\n")?;
+            file.write_all(table)?;
+            file.write_all(b"\n")?;
+            file.sync_all()
+        };
+        write().map_err(|error| failed("write", &next, error))?;
+        match fs::rename(&path, self.folder.join(PREVIOUS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("keep", &path, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        fs::rename(&next, &path).map_err(|error| failed("replace", &path, error))?;
+        self.sync_folder()
+    }
+
+    fn sync_folder(&self) -> Result<(), StoreError> {
+        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| failed("make durable", &self.folder, error))
+    }
+
+    fn give_up_ballast(&self) -> bool {
+        let given = fs::remove_file(self.folder.join(BALLAST)).is_ok();
+        if given {
+            tracing::error!(folder = %self.folder.display(), "the disk is full: the ballast was given up for the route table");
+        }
+        given
+    }
+
+    /// Lays the ballast where there is none and room enough; a disk that is nearly full is left alone.
+    pub(crate) fn restore_ballast(&self) {
+        let path = self.folder.join(BALLAST);
+        let whole = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == BALLAST_BYTES);
+        if whole || !self.has_room(4 * BALLAST_BYTES) {
+            return;
+        }
+        let next = self.folder.join(BALLAST_NEXT);
+        let laid = private(&next)
+            .and_then(|mut file| {
+                io::copy(&mut Noise(1).take(BALLAST_BYTES), &mut file).and_then(|_| file.sync_all())
+            })
+            .and_then(|()| fs::rename(&next, &path));
+        if let Err(error) = laid {
+            tracing::warn!(folder = %self.folder.display(), %error, "the ballast could not be laid");
+            self.remove(BALLAST_NEXT);
+        }
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        rustix::fs::statvfs(&self.folder)
+            .is_ok_and(|figures| figures.f_bavail.saturating_mul(figures.f_frsize) >= bytes)
+    }
+
+    /// Removes what a failed write left; the next write replaces it anyway.
+    fn remove(&self, name: &str) {
+        let path = self.folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %path.display(), %error, "a left-over could not be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// The first line of a stored table.
+fn checksum(table: &[u8]) -> String {
+    format!("sha256 {}", TableHash::of_bytes(table))
+}
+
+fn unreadable(path: PathBuf, reason: Option<String>, previous: String) -> StoreError {
+    let reason = reason.unwrap_or_else(|| "it is not there".to_owned());
+    StoreError::Unreadable { path, reason, previous }
+}
+
+fn failed(action: &'static str, path: &Path, error: io::Error) -> StoreError {
+    StoreError::Io { action, path: path.to_owned(), error }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// An empty file that only its owner may read.
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn take_lock(path: &Path) -> Result<File, StoreError> {
+    let io_failed = |error| failed("lock", path, error);
+    loop {
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let mut file = open.map_err(io_failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let read = file.read_to_string(&mut holder);
+                let holder = read.ok().and_then(|_| holder.trim().parse().ok());
+                return Err(StoreError::Held { path: path.to_owned(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(io_failed(error)),
+        }
+        // Somebody may have removed the file between opening and locking it: then the lock locks nothing.
+        let (ours, theirs) = (file.metadata().map_err(io_failed)?, fs::metadata(path));
+        if theirs.is_ok_and(|theirs| theirs.ino() == ours.ino()) {
+            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io_failed)?;
+            return Ok(file);
+        }
+    }
+}
+
+/// Bytes that no file system squeezes.
+struct Noise(u64);
+
+impl Read for Noise {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        for byte in buffer.iter_mut() {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            *byte = self.0.to_le_bytes()[3];
+        }
+        Ok(buffer.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(live: &str) -> RouteTable {
+        let mut table = RouteTable::default();
+        table.owners.entry("a".into()).or_default().facts.insert("live".into(), live.into());
+        table
+    }
+
+    fn written(tables: &[&str]) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for live in tables {
+            store.write(&table(live).to_json()).unwrap();
+        }
+        (folder, store)
+    }
+
+    fn cut(folder: &Path, name: &str) {
+        let path = folder.join(name);
+        let length = fs::metadata(&path).unwrap().len();
+        OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2).unwrap();
+    }
+
+    #[test]
+    fn a_fresh_folder_holds_the_empty_table() {
+        let (_folder, store) = written(&[]);
+
+        assert_eq!(store.load().unwrap(), RouteTable::default());
+    }
+
+    #[test]
+    fn the_last_table_written_is_loaded_and_private() {
+        let (folder, store) = written(&["v1", "v2"]);
+
+        assert_eq!(store.load().unwrap(), table("v2"));
+        for name in [TABLE, PREVIOUS, LOCK] {
+            assert_eq!(fs::metadata(folder.path().join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
+        }
+        assert!(!folder.path().join(NEXT).exists());
+    }
+
+    #[test]
+    fn a_cut_table_is_set_aside_and_the_one_before_it_loaded_until_the_next_is_written() {
+        let (folder, store) = written(&["v1", "v2"]);
+        cut(folder.path(), TABLE);
+
+        assert_eq!(store.load().unwrap(), table("v1"));
+        assert!(folder.path().join(BAD).exists());
+        store.write(&table("v3").to_json()).unwrap();
+        assert_eq!(store.load().unwrap(), table("v3"));
+        cut(folder.path(), TABLE);
+        assert_eq!(store.load().unwrap(), table("v1"), "the cut table did not push the good one out");
+    }
+
+    #[test]
+    fn one_changed_byte_is_noticed() {
+        let (folder, store) = written(&["v1", "v2"]);
+        let path = folder.path().join(TABLE);
+        let text = fs::read_to_string(&path).unwrap().replace("v2", "v9");
+        fs::write(&path, text).unwrap();
+
+        assert_eq!(store.load().unwrap(), table("v1"));
+    }
+
+    #[test]
+    fn a_crash_between_the_two_renames_loses_nothing() {
+        let (folder, store) = written(&["v1", "v2"]);
+        fs::rename(folder.path().join(TABLE), folder.path().join(PREVIOUS)).unwrap();
+
+        assert_eq!(store.load().unwrap(), table("v2"));
+    }
+
+    #[test]
+    fn two_bad_tables_are_told_with_the_remedy() {
+        let (folder, store) = written(&["v1", "v2"]);
+        cut(folder.path(), TABLE);
+        cut(folder.path(), PREVIOUS);
+
+        let text = store.load().unwrap_err().to_string();
+
+        assert!(text.contains("table.json (it is cut short)"), "{text}");
+        assert!(text.contains("remove both to begin with an empty table"), "{text}");
+    }
+
+    #[test]
+    fn a_newer_table_is_refused_and_stays() {
+        let (folder, store) = written(&["v1"]);
+        store.write(br#"{"version":2,"owners":{}}"#).unwrap();
+
+        let error = store.load().unwrap_err();
+
+        assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+        assert!(folder.path().join(TABLE).exists());
+    }
+
+    #[test]
+    fn a_second_proxy_is_told_who_holds_the_folder() {
+        let (folder, store) = written(&[]);
+
+        let error = Store::open(folder.path()).unwrap_err();
+
+        let expected = format!("another proxy (process {}) holds", std::process::id());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        drop(store);
+        Store::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn the_ballast_is_laid_once_and_takes_room() {
+        let (folder, store) = written(&[]);
+
+        store.restore_ballast();
+        let first = fs::metadata(folder.path().join(BALLAST)).unwrap();
+        store.restore_ballast();
+
+        assert_eq!(first.len(), BALLAST_BYTES);
+        assert!(first.blocks() * 512 >= BALLAST_BYTES);
+        assert_eq!(fs::metadata(folder.path().join(BALLAST)).unwrap().ino(), first.ino());
+        assert!(store.give_up_ballast());
+        assert!(!store.give_up_ballast());
+    }
+}

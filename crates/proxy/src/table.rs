@@ -1,0 +1,210 @@
+//! What is served: one table at a time, replaced as a whole. Durable first, then served, then acknowledged.
+
+use std::collections::HashMap;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::{ArcSwap, Guard};
+use cutover_routes::figures::{NO_ROUTE, RouteFigures, TargetFigures};
+use cutover_routes::{RouteTable, TableHash};
+use tokio::sync::watch;
+
+use crate::balance::Targets;
+use crate::figures::RouteCounters;
+use crate::route::{LiveRoute, Routes};
+use crate::store::{Store, StoreError};
+use crate::target::Target;
+
+/// One table as it is served.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) number: u64,
+    pub(crate) table: RouteTable,
+    pub(crate) hash: TableHash,
+    pub(crate) routes: Routes,
+}
+
+/// How an attempt to replace the table ended.
+#[derive(Debug)]
+pub(crate) enum Replaced {
+    Done(TableHash),
+    /// Another table than the asker believes is served.
+    Moved(Arc<Generation>),
+    Refused(String),
+}
+
+/// The table that is served, and all targets and counters that tables of this run have named.
+#[derive(Debug)]
+pub(crate) struct ServedTable {
+    current: ArcSwap<Generation>,
+    changes: watch::Sender<u64>,
+    /// Whoever holds it replaces the table.
+    store: tokio::sync::Mutex<Arc<Store>>,
+    known: Mutex<Known>,
+    pub(crate) no_route: Arc<RouteCounters>,
+}
+
+/// Targets and counters by name, kept over changes of the table.
+#[derive(Debug, Default)]
+struct Known {
+    targets: HashMap<String, Arc<Target>>,
+    /// Those no table names any more, newest last.
+    departed: Vec<Arc<Target>>,
+    routes: HashMap<String, Arc<RouteCounters>>,
+    departed_kept: usize,
+}
+
+impl ServedTable {
+    pub(crate) fn new(store: Store, table: RouteTable, departed_kept: usize) -> Self {
+        let mut known = Known { departed_kept, ..Known::default() };
+        let first = known.generation(0, table);
+        Self {
+            current: ArcSwap::from_pointee(first),
+            changes: watch::Sender::new(0),
+            store: tokio::sync::Mutex::new(Arc::new(store)),
+            known: Mutex::new(known),
+            no_route: Arc::default(),
+        }
+    }
+
+    /// What is served at this moment. Held only between two waits.
+    pub(crate) fn load(&self) -> Guard<Arc<Generation>> {
+        self.current.load()
+    }
+
+    pub(crate) fn load_full(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// Whether `generation` is what is served. Asked by requests after they have counted themselves in flight.
+    pub(crate) fn is_current(&self, generation: &Arc<Generation>) -> bool {
+        fence(Ordering::SeqCst);
+        Arc::ptr_eq(generation, &self.current.load())
+    }
+
+    /// Tells of each change by the number of the new generation.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Serves another table if the one served has the hash `expect`.
+    pub(crate) async fn replace(&self, expect: TableHash, table: RouteTable) -> Replaced {
+        if let Err(problems) = table.check() {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            return Replaced::Refused(format!("the table breaks its rules: {}", problems.join("; ")));
+        }
+        let store = self.store.lock().await;
+        let before = self.load_full();
+        if before.hash != expect {
+            return Replaced::Moved(before);
+        }
+        if let Err(error) = write(Arc::clone(&store), table.to_json()).await {
+            return Replaced::Refused(format!(
+                "the table could not be made durable, what was served is served: {error}"
+            ));
+        }
+        let generation = self.known().generation(before.number + 1, table);
+        let (number, hash) = (generation.number, generation.hash.clone());
+        self.current.store(Arc::new(generation));
+        fence(Ordering::SeqCst);
+        self.changes.send_replace(number);
+        tracing::info!(%hash, number, "another table is served");
+        tokio::task::spawn_blocking({
+            let store = Arc::clone(&store);
+            move || store.restore_ballast()
+        });
+        Replaced::Done(hash)
+    }
+
+    /// All targets that go by one of the ids, in the table or not in it any more.
+    pub(crate) fn targets(&self, ids: &[String]) -> Vec<Arc<Target>> {
+        let known = self.known();
+        known
+            .targets
+            .values()
+            .chain(&known.departed)
+            .filter(|target| ids.contains(&target.id))
+            .cloned()
+            .collect()
+    }
+
+    /// All targets that anything may be open on.
+    pub(crate) fn all_targets(&self) -> Vec<Arc<Target>> {
+        let known = self.known();
+        known.targets.values().chain(&known.departed).cloned().collect()
+    }
+
+    pub(crate) fn figures(
+        &self,
+    ) -> (impl Iterator<Item = (String, TargetFigures)>, impl Iterator<Item = (String, RouteFigures)>) {
+        // An id that was given another address counts for the new one; the old one is told while anything is in flight on it.
+        let mut targets = self.all_targets();
+        targets.reverse();
+        let mut known = self.known();
+        known.forget();
+        let mut routes: Vec<_> =
+            known.routes.iter().map(|(name, counters)| (name.clone(), counters.figures())).collect();
+        routes.push((NO_ROUTE.to_owned(), self.no_route.figures()));
+        let targets = targets
+            .into_iter()
+            .map(|target| (target.id.clone(), target.counters.figures(target.in_flight.get())));
+        (targets, routes.into_iter())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn write(store: Arc<Store>, bytes: Vec<u8>) -> Result<(), StoreError> {
+    match tokio::task::spawn_blocking(move || store.write(&bytes)).await {
+        Ok(written) => written,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+impl Known {
+    /// A table with the targets and counters it names: those known go on, new ones begin, others depart.
+    fn generation(&mut self, number: u64, table: RouteTable) -> Generation {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let before = std::mem::take(&mut self.targets);
+        self.departed.extend(before.into_values());
+        let counters_before = std::mem::take(&mut self.routes);
+        let routes = Routes::new(&table, |owner, route| {
+            let targets = route.state.targets().iter().map(|target| self.target(target)).collect();
+            let name = format!("{owner}/{}", route.name);
+            let counters = counters_before.get(&name).cloned().unwrap_or_default();
+            self.routes.insert(name, Arc::clone(&counters));
+            LiveRoute::new(route, Targets::new(targets), counters, now)
+        });
+        self.forget();
+        let hash = TableHash::of(&table);
+        Generation { number, table, hash, routes }
+    }
+
+    /// The target of this id and address: the one that departed comes back with all it had.
+    fn target(&mut self, wanted: &cutover_routes::Target) -> Arc<Target> {
+        if let Some(target) = self.targets.get(&wanted.id) {
+            return Arc::clone(target);
+        }
+        let same = |target: &Arc<Target>| target.id == wanted.id && target.address == wanted.address;
+        let target = match self.departed.iter().position(same) {
+            Some(place) => self.departed.remove(place),
+            None => Arc::new(Target::new(wanted.id.clone(), wanted.address.clone())),
+        };
+        self.targets.insert(wanted.id.clone(), Arc::clone(&target));
+        target
+    }
+
+    /// Lets go of departed targets that are idle, the oldest first, save for the last few.
+    fn forget(&mut self) {
+        let idle = self.departed.iter().filter(|target| target.in_flight.get() == 0).count();
+        let mut surplus = idle.saturating_sub(self.departed_kept);
+        self.departed.retain(|target| {
+            let goes = surplus > 0 && target.in_flight.get() == 0;
+            surplus -= usize::from(goes);
+            !goes
+        });
+    }
+}
