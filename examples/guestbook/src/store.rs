@@ -183,6 +183,8 @@ fn connect(file: &Path) -> Result<Connection, StoreError> {
 /// What every connection to the file has, the migrating one too.
 pub(crate) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
+    // A container from scratch has no folder for temporary files.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")
 }

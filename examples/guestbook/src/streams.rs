@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -36,11 +36,12 @@ const LARGEST_MESSAGE: usize = 1024 * 1024;
 /// A text that takes `milliseconds` to come, evenly spread.
 pub(crate) fn slow(milliseconds: u64) -> Response<Body> {
     let pause = Duration::from_millis(milliseconds).min(LONGEST_SLOW) / SLOW_PARTS;
+    let start = Instant::now();
     let parts = stream::unfold(0, move |part| async move {
         if part == SLOW_PARTS {
             return None;
         }
-        sleep(pause).await;
+        sleep_until(start + pause * (part + 1)).await;
         let last = if part + 1 == SLOW_PARTS { "done\n" } else { "" };
         Some((Ok(Frame::data(Bytes::from(format!("part {}\n{last}", part + 1)))), part + 1))
     });

@@ -14,7 +14,8 @@
 //! | failed | all else: refused, reset, truncated, too late, an answer of the proxy's, one that nobody signed |
 //!
 //! The app signs its answers with `x-app-release` ([`Mark`]); the proxy signs those it makes with `x-cutover-error`.
-//! A WebSocket or event stream that ends is `closed`, and its reconnect is a request like any other.
+//! A WebSocket or event stream that ends is `closed`, and its reconnect is a request like any other. One that
+//! stays open and falls silent, or says back something else than it was told, is a failed request of its own.
 //!
 //! A request is sent a second time in two cases only, as RFC 9110 §9.2.2 lets a client do unseen, and this is counted as
 //! `retried`: it was not sent at all because the kept connection had been closed before; or it is a GET, the kept

@@ -11,6 +11,8 @@ use super::outcome::{Kind, Outcome};
 
 /// So many failures are kept with their reasons; all are counted.
 const FAILURES_KEPT: usize = 20;
+/// The histogram's last microsecond; a longer wait counts as this one.
+const LONGEST_WAIT: u64 = 120_000_000;
 
 /// Counts of one kind of request.
 #[derive(Clone, Debug)]
@@ -37,8 +39,8 @@ pub struct Figures {
 
 impl Default for Figures {
     fn default() -> Self {
-        let latencies =
-            Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are a valid precision"));
+        let latencies = Histogram::new_with_bounds(1, LONGEST_WAIT, 2)
+            .unwrap_or_else(|_| unreachable!("the bounds are valid"));
         Self {
             sent: 0,
             answered: 0,
@@ -74,8 +76,7 @@ impl Figures {
         self.closed += other.closed;
         self.closed_abruptly += other.closed_abruptly;
         self.slowest = self.slowest.max(other.slowest);
-        // The histogram grows as it must; merging cannot fail.
-        self.latencies.add(&other.latencies).unwrap_or_else(|_| unreachable!("resizes by itself"));
+        self.latencies.add(&other.latencies).unwrap_or_else(|_| unreachable!("all have the same bounds"));
     }
 }
 
@@ -294,7 +295,10 @@ mod tests {
         assert_eq!(first.releases_in_order(), ["r1", "r2"]);
         let reasons: Vec<_> = first.failures.iter().map(|failure| failure.why.as_str()).collect();
         assert_eq!(reasons, ["sooner", "later"]);
-        assert_eq!(first.total().latencies.len(), 2);
+        let latencies = first.total().latencies;
+        assert_eq!(latencies.len(), 2);
+        assert!(latencies.equivalent(latencies.value_at_quantile(0.5), 3_000));
+        assert!(latencies.equivalent(latencies.max(), 9_000));
     }
 
     #[test]

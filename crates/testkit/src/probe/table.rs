@@ -56,7 +56,11 @@ impl Report {
 }
 
 fn row(formatter: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Result {
-    let quantile = |part| milliseconds(Duration::from_micros(figures.latencies.value_at_quantile(part)));
+    // A bucket's upper bound may lie above the slowest of all.
+    let quantile = |part| {
+        let bound = Duration::from_micros(figures.latencies.value_at_quantile(part));
+        milliseconds(bound.min(figures.slowest))
+    };
     writeln!(
         formatter,
         "{name:<10} {:>8} {:>7} {:>10} {:>5} {:>4} {:>8} {:>7} {:>9} {:>9} {:>9}",
