@@ -1,0 +1,324 @@
+#!/usr/bin/env bash
+# A container engine for the tests: the one that answers, else one of our own that leaves nothing behind.
+#
+#   engine.sh start FOLDER            prints DOCKER_HOST=unix://… of the engine that answers (DOCKER_HOST, then the usual
+#                                     socket, then the one in FOLDER); where none does and it may (root on Debian or
+#                                     Ubuntu), installs the distribution's and starts it with everything in FOLDER
+#   engine.sh stop FOLDER             stops the engine in FOLDER, and no other, and removes all it made
+#   engine.sh base                    makes the image cutover-test/busybox:1 from the machine's static busybox
+#   engine.sh debian-base FOLDER      makes the image cutover-test/debian:1; keeps its archive in FOLDER
+#
+# Only results go to stdout, talk goes to stderr. Exit codes: 0 done · 3 there is no engine and there can be none here,
+# the last line says why · 1 anything else.
+
+set -euo pipefail
+
+readonly WAIT_FOR_SOCKET=60 # seconds
+readonly WAIT_FOR_END=30    # seconds
+readonly MARK=engine-of-the-tests
+readonly LOCK=/run/lock/cutover-test-engine
+readonly USUAL=/var/run/docker.sock
+
+say() { printf 'engine.sh: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+cannot() { say "no container engine: $*"; exit 3; }
+
+# Whether an engine answers at the address. Needs a client: docker's own, or curl.
+answers() {
+    local address=$1
+    if [[ $address == unix://* && ! -S ${address#unix://} ]]; then return 1; fi
+    if command -v docker >/dev/null; then
+        timeout 10 docker -H "$address" version --format '{{.Server.Version}}' >/dev/null 2>&1
+    elif command -v curl >/dev/null && [[ $address == unix://* ]]; then
+        curl -fsS -m 10 --unix-socket "${address#unix://}" http://engine/_ping >/dev/null 2>&1
+    else
+        return 1
+    fi
+}
+
+# ---- start ---------------------------------------------------------------------------------------------------------
+
+start() {
+    local folder=${1:?start needs a folder}
+    local address
+    for address in "${DOCKER_HOST:-}" "unix://$USUAL" "unix://$folder/sock"; do
+        if [[ -n $address ]] && answers "$address"; then
+            say "using the engine at $address"
+            echo "DOCKER_HOST=$address"
+            return
+        fi
+    done
+    may_start "$folder"
+    # One at a time: packages, free subnets and the packet filter are the whole machine's.
+    mkdir -p "$(dirname "$LOCK")"
+    exec 9>"$LOCK"
+    flock -w 600 9 || fail "another start on this machine does not end"
+    install_engine
+    clear_remains "$folder"
+    launch "$folder"
+}
+
+may_start() {
+    local folder=$1
+    [[ $(uname -s) == Linux ]] || cannot "none answers, and only on Linux one can be started here"
+    [[ $(id -u) == 0 ]] || cannot "none answers, and starting one needs root"
+    [[ $folder == /* ]] || fail "the folder has to be an absolute path: $folder"
+    # The sockets below it must fit into 108 bytes.
+    ((${#folder} <= 60)) || fail "the folder's path is longer than 60 characters: $folder"
+}
+
+install_engine() {
+    if command -v dockerd >/dev/null && command -v docker >/dev/null && command -v iptables >/dev/null; then return; fi
+    command -v apt-get >/dev/null || cannot "none answers, and packages are installed on Debian and Ubuntu only"
+    say "installing the distribution's docker.io"
+    local packages=(docker.io iptables iproute2)
+    # Newer releases have the client in a package of its own.
+    if apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
+    apt_install "${packages[@]}" || cannot "docker.io could not be installed"
+    command -v dockerd >/dev/null || cannot "docker.io brought no dockerd"
+}
+
+apt_install() {
+    export DEBIAN_FRONTEND=noninteractive
+    local options=(-y -q --no-install-recommends -o DPkg::Lock::Timeout=300)
+    if ! apt-get install "${options[@]}" "$@" >&2; then
+        apt-get update -q >&2 && apt-get install "${options[@]}" "$@" >&2
+    fi
+}
+
+launch() {
+    local folder=$1 name bridge address log
+    name=$(basename "$(mktemp -u ctXXXXXX)")
+    bridge="$name"
+    mkdir -p "$folder/data" "$folder/exec"
+    chmod 0711 "$folder"
+    log="$folder/log"
+    # A bridge of its own: two engines on one machine would take docker0 from each other.
+    address=$(free_address) || cannot "no free subnet for its bridge"
+    printf '%s\n' "$bridge" >"$folder/$MARK"
+    ip link add name "$bridge" type bridge || cannot "no bridge can be made here (CAP_NET_ADMIN, kernel module)"
+    ip address add "$address" dev "$bridge"
+    ip link set "$bridge" up
+    local options=(
+        --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid"
+        --host "unix://$folder/sock" --group root --bridge "$bridge"
+        # Beside a containerd of the system's, or another engine's, nothing is mixed up.
+        --containerd-namespace "$name" --containerd-plugins-namespace "$name-plugins"
+    )
+    if another_engine_runs; then
+        # Each start of an engine flushes the packet filter's chains, the other one's rules with them.
+        say "another engine runs on this machine: ours leaves the packet filter alone (no way out for its containers)"
+        options+=(--iptables=false --ip6tables=false)
+        # The other one's rules drop what is bridged between our containers, unless told otherwise. Taken back at the end.
+        bridged_rule -I "$bridge" || say "containers of one network may not reach each other"
+    elif ! iptables -w -t nat -nL DOCKER >/dev/null 2>&1; then
+        # Else they are of an engine that does not run now, and are kept at the end.
+        iptables -w -S FORWARD | sed -n 's/^-P FORWARD //p' >"$folder/forward-policy"
+    fi
+    say "starting $(dockerd --version) in $folder"
+    setsid dockerd "${options[@]}" >"$log" 2>&1 </dev/null 9>&- &
+    local engine=$!
+    if ! wait_for_socket "$folder" "$engine"; then
+        say "the last lines of $log:"
+        tail -n 15 "$log" >&2 || true
+        stop "$folder"
+        cannot "dockerd did not come up within ${WAIT_FOR_SOCKET}s"
+    fi
+    say "storage driver: $(docker -H "unix://$folder/sock" info --format '{{.Driver}}' 2>/dev/null)"
+    echo "DOCKER_HOST=unix://$folder/sock"
+}
+
+wait_for_socket() {
+    local folder=$1 engine=$2 deadline=$((SECONDS + WAIT_FOR_SOCKET))
+    while ((SECONDS < deadline)); do
+        if answers "unix://$folder/sock"; then return 0; fi
+        if [[ ! -d /proc/$engine ]]; then return 1; fi
+        sleep 0.1
+    done
+    return 1
+}
+
+another_engine_runs() {
+    local entry name
+    for entry in /proc/[0-9]*; do
+        name=$(cat "$entry/comm" 2>/dev/null) || continue
+        if [[ $name == dockerd ]] && ! ended "${entry#/proc/}"; then return 0; fi
+    done
+    return 1
+}
+
+# An address of the host's on a subnet that no interface and no route here knows.
+free_address() {
+    local number
+    for number in $(seq 255 -1 200); do
+        if ! ip -4 route show | grep -q "^172\.31\.$number\." && ! ip -4 address show | grep -q " 172\.31\.$number\."; then
+            echo "172.31.$number.1/24"
+            return
+        fi
+    done
+    return 1
+}
+
+# ---- stop ----------------------------------------------------------------------------------------------------------
+
+stop() {
+    local folder=${1:?stop needs a folder}
+    if [[ ! -f $folder/$MARK ]]; then
+        say "no engine of ours in $folder"
+        return
+    fi
+    empty_engine "$folder"
+    end_process "$(engine_process "$folder")" dockerd
+    clear_remains "$folder"
+    say "stopped the engine in $folder"
+}
+
+# The process of the engine in the folder, if it is that one: process ids come again.
+engine_process() {
+    local folder=$1 process
+    process=$(cat "$folder/pid" 2>/dev/null) || return 0
+    if [[ $process =~ ^[0-9]+$ ]] && arguments "$process" | grep -qF -- "$folder/data"; then
+        echo "$process"
+    fi
+}
+
+# Containers and networks go through the engine while it lives: it takes its bridges and rules with it.
+empty_engine() {
+    local address="unix://$1/sock" containers networks
+    if ! answers "$address"; then return; fi
+    containers=$(timeout 20 docker -H "$address" ps -aq 2>/dev/null || true)
+    # shellcheck disable=SC2086 # one word each
+    if [[ -n $containers ]]; then timeout 60 docker -H "$address" rm -fv $containers >/dev/null 2>&1 || true; fi
+    networks=$(timeout 20 docker -H "$address" network ls -q --filter type=custom 2>/dev/null || true)
+    # shellcheck disable=SC2086
+    if [[ -n $networks ]]; then timeout 60 docker -H "$address" network rm $networks >/dev/null 2>&1 || true; fi
+}
+
+arguments() { { tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null || true; }
+
+end_process() {
+    local process=$1 name=$2 deadline=$((SECONDS + WAIT_FOR_END))
+    if [[ -z $process ]]; then return; fi
+    kill -TERM "$process" 2>/dev/null || return 0
+    while [[ -d /proc/$process ]] && ! ended "$process"; do
+        if ((SECONDS >= deadline)); then
+            say "$name ($process) did not end by itself: killed"
+            kill -KILL "$process" 2>/dev/null || true
+            return
+        fi
+        sleep 0.1
+    done
+}
+
+# A process nobody waited for yet is still listed.
+ended() { [[ $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) == [ZX] ]]; }
+
+# What an engine leaves, above all one that was killed: its containerd, its containers, mounts, bridges, rules, folder.
+clear_remains() {
+    local folder=$1 entry process bridge mount
+    [[ -f $folder/$MARK ]] || return 0
+    for entry in /proc/[0-9]*; do
+        process=${entry#/proc/}
+        if [[ $process == "$$" || $process == "$PPID" ]]; then continue; fi
+        case $(arguments "${entry#/proc/}") in
+            *containerd*"$folder/exec"* | *docker-proxy*"$folder"*) end_process "$process" "a helper of the engine" ;;
+        esac
+    done
+    # Deepest first.
+    while read -r mount; do
+        umount -l "$mount" 2>/dev/null || say "could not unmount $mount"
+    done < <(awk -v under="$folder/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
+    while read -r bridge; do
+        if [[ -n $bridge && -d /sys/class/net/$bridge/bridge ]]; then ip link delete "$bridge" || true; fi
+    done < <(bridges_of "$folder")
+    while bridged_rule -D "$(cat "$folder/$MARK")"; do :; done
+    if [[ -f $folder/forward-policy ]] && ! another_engine_runs; then
+        remove_chains "$(cat "$folder/$MARK")" "$(cat "$folder/forward-policy")"
+    fi
+    rm -rf --one-file-system "$folder"
+}
+
+# Lets pass what stays on one bridge; the comment tells whose rule it is.
+bridged_rule() {
+    iptables -w "$1" FORWARD -m physdev --physdev-is-bridged -m comment --comment "$2" -j ACCEPT 2>/dev/null
+}
+
+bridges_of() {
+    cat "$1/$MARK"
+    # Networks of an engine that was killed stand in its own book only.
+    grep -aoE 'br-[0-9a-f]{12}' "$1/data/network/files/local-kv.db" 2>/dev/null | sort -u || true
+}
+
+# The packet filter's chains of an engine; only where there were none before ours.
+remove_chains() {
+    local bridge=$1 policy=$2 table chain rule
+    for table in nat filter; do
+        # Jumps first, then the chains they lead to.
+        while read -r rule; do
+            # shellcheck disable=SC2086 # a rule is several words
+            iptables -w -t "$table" ${rule/#-A/-D} 2>/dev/null || true
+        done < <(iptables -w -t "$table" -S 2>/dev/null | grep -E -- "^-A .*( -j DOCKER| -[io] $bridge | -[io] br-[0-9a-f]{12} )" || true)
+        for chain in $(chains_in "$table"); do iptables -w -t "$table" -F "$chain" 2>/dev/null || true; done
+        for chain in $(chains_in "$table"); do iptables -w -t "$table" -X "$chain" 2>/dev/null || true; done
+    done
+    if [[ -n $policy ]]; then iptables -w -P FORWARD "$policy" 2>/dev/null || true; fi
+}
+
+chains_in() { iptables -w -t "$1" -S 2>/dev/null | awk '/^-N DOCKER/ { print $2 }'; }
+
+# ---- base images ---------------------------------------------------------------------------------------------------
+
+base() {
+    local image=cutover-test/busybox:1 root
+    if docker image inspect "$image" >/dev/null 2>&1; then echo "$image"; return; fi
+    if [[ ! -x /bin/busybox ]]; then
+        if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then cannot "there is no static busybox at /bin/busybox"; fi
+        apt_install busybox-static || cannot "busybox-static could not be installed"
+    fi
+    root=$(mktemp -d)
+    # shellcheck disable=SC2064 # this very folder
+    trap "rm -rf '$root'" EXIT
+    mkdir -p "$root/bin" "$root/etc" "$root/tmp"
+    chmod 1777 "$root/tmp"
+    cp -L /bin/busybox "$root/bin/busybox"
+    /bin/busybox --list | while read -r tool; do
+        if [[ $tool != busybox ]]; then ln -s busybox "$root/bin/$tool"; fi
+    done
+    tar -C "$root" --owner=0 --group=0 -c . | docker import -c 'CMD ["/bin/sh"]' - "$image" >/dev/null
+    echo "$image"
+}
+
+debian_base() {
+    local folder=${1:?debian-base needs a folder to keep the archive in} image=cutover-test/debian:1 archive suite
+    if docker image inspect "$image" >/dev/null 2>&1; then echo "$image"; return; fi
+    # shellcheck disable=SC1091 # the system's own
+    suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [[ -n $suite ]] || cannot "this system does not say which Debian or Ubuntu it is"
+    archive="$folder/debian-base-$suite-$(dpkg --print-architecture).tar"
+    if [[ ! -s $archive ]]; then
+        [[ $(id -u) == 0 ]] || cannot "a Debian image is made as root only"
+        command -v mmdebstrap >/dev/null || apt_install mmdebstrap || cannot "mmdebstrap could not be installed"
+        mkdir -p "$folder"
+        say "making a minimal $suite"
+        # The machine's own sources, so that its mirror is used.
+        sources_of_this_machine | mmdebstrap --variant=minbase "$suite" "$archive.part" - >&2 || fail "mmdebstrap failed"
+        mv "$archive.part" "$archive"
+    fi
+    docker import -c 'CMD ["/bin/bash"]' "$archive" "$image" >/dev/null
+    echo "$image"
+}
+
+sources_of_this_machine() {
+    local file
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+        if [[ -f $file ]]; then cat "$file"; echo; fi
+    done
+}
+
+case ${1:-} in
+    start) start "${2:-}" ;;
+    stop) stop "${2:-}" ;;
+    base) base ;;
+    debian-base) debian_base "${2:-}" ;;
+    *) fail "usage: engine.sh start FOLDER | stop FOLDER | base | debian-base FOLDER" ;;
+esac
