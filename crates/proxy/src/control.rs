@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 
 use crate::drain::Drain;
 use crate::plane::Plane;
@@ -45,13 +46,15 @@ pub(crate) fn bind(path: &Path) -> io::Result<(UnixListener, Socket)> {
     Ok((listener, Socket { path: path.to_owned() }))
 }
 
-/// Answers everybody who connects.
+/// Answers everybody who connects. Conversations end with it.
 pub(crate) async fn answer_all(plane: Arc<Plane>, listener: UnixListener) {
+    let mut conversations = JoinSet::new();
     loop {
+        while conversations.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
                 let plane = Arc::clone(&plane);
-                tokio::spawn(async move {
+                conversations.spawn(async move {
                     if let Err(error) = converse(&plane, stream).await {
                         tracing::debug!(%error, "a control connection broke");
                     }

@@ -29,10 +29,10 @@ pub struct Limits {
     pub goodbye: Duration,
     /// From the wish to stop to the end of the last request.
     pub shutdown: Duration,
-    /// Bytes of a request's head, and of what is buffered on a connection.
+    /// Bytes of a request's head. (Its headers are at most 100: hyper's own bound, which costs no allocation.)
     pub head_bytes: usize,
-    /// Headers of a request.
-    pub headers: usize,
+    /// Bytes that are buffered on one connection, at least 8192.
+    pub buffer: usize,
     /// Connections of clients; lowered to what the process may have open. Past them nobody is accepted.
     pub connections: usize,
     /// Targets that have left the table and are idle, whose figures are still told.
@@ -56,8 +56,8 @@ impl Default for Limits {
             passed_over: Duration::from_secs(1),
             goodbye: Duration::from_secs(1),
             shutdown: Duration::from_secs(10),
-            head_bytes: 64 * 1024,
-            headers: 100,
+            head_bytes: 32 * 1024,
+            buffer: 64 * 1024,
             connections: 16_384,
             departed: 16,
             control_line: 16 * 1024 * 1024,

@@ -121,8 +121,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(limits.head_bytes.max(64 * 1024)).max_headers(limits.headers.max(256));
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (sender, connection) = builder
+        .max_buf_size(limits.buffer)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     let id = target.id.clone();
     target.drive(async move {
         if let Err(error) = connection.with_upgrades().await {

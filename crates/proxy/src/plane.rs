@@ -158,6 +158,7 @@ impl Proxy {
         // The table may not be replaced by anybody else while requests that rely on it are inside: the folder goes last.
         self.answering.shutdown().await;
         drop(self.control);
+        self.plane.table.close().await;
     }
 }
 

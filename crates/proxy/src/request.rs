@@ -59,7 +59,7 @@ struct Journey<'plane> {
     counters: Option<Arc<RouteCounters>>,
     /// Its place in a hold, from the first wait to the first target.
     place: Option<Place>,
-    /// Targets that did not take it.
+    /// Targets that did not take it, or broke it off.
     refused_by: Vec<Arc<Target>>,
     /// When it is no longer offered, from the first refusal on.
     give_up: Option<Instant>,
@@ -257,6 +257,7 @@ impl<'plane> Journey<'plane> {
                 };
                 let copy = copy.ok_or_else(broken)?;
                 self.repeated = true;
+                self.refused_by.push(target);
                 Ok(Err(copy))
             }
             Offered::Late => {

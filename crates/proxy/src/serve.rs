@@ -67,8 +67,8 @@ pub(crate) async fn serve(
     let connection = http1::Builder::new()
         // Ours are in `pace`: this one would count the time between requests to the next head.
         .header_read_timeout(None)
-        .max_buf_size(plane.limits.head_bytes)
-        .max_headers(plane.limits.headers)
+        .max_header_size(plane.limits.head_bytes)
+        .max_buf_size(plane.limits.buffer)
         .serve_connection(io, service)
         .with_upgrades();
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::balance::Targets;
 use crate::figures::RouteCounters;
 use crate::route::{LiveRoute, Routes};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::target::Target;
 
 /// One table as it is served.
@@ -39,8 +39,8 @@ pub(crate) enum Replaced {
 pub(crate) struct ServedTable {
     current: ArcSwap<Generation>,
     changes: watch::Sender<u64>,
-    /// Whoever holds it replaces the table.
-    store: tokio::sync::Mutex<Arc<Store>>,
+    /// Whoever holds it replaces the table; none once the proxy has given the table's folder away.
+    store: Arc<tokio::sync::Mutex<Option<Store>>>,
     known: Mutex<Known>,
     pub(crate) no_route: Arc<RouteCounters>,
 }
@@ -62,7 +62,7 @@ impl ServedTable {
         Self {
             current: ArcSwap::from_pointee(first),
             changes: watch::Sender::new(0),
-            store: tokio::sync::Mutex::new(Arc::new(store)),
+            store: Arc::new(tokio::sync::Mutex::new(Some(store))),
             known: Mutex::new(known),
             no_route: Arc::default(),
         }
@@ -94,27 +94,29 @@ impl ServedTable {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
             return Replaced::Refused(format!("the table breaks its rules: {}", problems.join("; ")));
         }
-        let store = self.store.lock().await;
+        let store = Arc::clone(&self.store).lock_owned().await;
         let before = self.load_full();
         if before.hash != expect {
             return Replaced::Moved(before);
         }
-        if let Err(error) = write(Arc::clone(&store), table.to_json()).await {
-            return Replaced::Refused(format!(
-                "the table could not be made durable, what was served is served: {error}"
-            ));
-        }
+        let store = match write(store, table.to_json()).await {
+            (store, Ok(())) => store,
+            (_, Err(reason)) => return Replaced::Refused(reason),
+        };
         let generation = self.known().generation(before.number + 1, table);
         let (number, hash) = (generation.number, generation.hash.clone());
         self.current.store(Arc::new(generation));
         fence(Ordering::SeqCst);
         self.changes.send_replace(number);
         tracing::info!(%hash, number, "another table is served");
-        tokio::task::spawn_blocking({
-            let store = Arc::clone(&store);
-            move || store.restore_ballast()
-        });
+        // After the answer, and before the next replacement: on a nearly full disk the two must not compete.
+        tokio::task::spawn_blocking(move || store.as_ref().map(Store::restore_ballast));
         Replaced::Done(hash)
+    }
+
+    /// Gives the table's folder away, after a replacement that is being made.
+    pub(crate) async fn close(&self) {
+        drop(self.store.lock().await.take());
     }
 
     /// All targets that go by one of the ids, in the table or not in it any more.
@@ -157,11 +159,20 @@ impl ServedTable {
     }
 }
 
-async fn write(store: Arc<Store>, bytes: Vec<u8>) -> Result<(), StoreError> {
-    match tokio::task::spawn_blocking(move || store.write(&bytes)).await {
-        Ok(written) => written,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
+type HeldStore = tokio::sync::OwnedMutexGuard<Option<Store>>;
+
+/// Makes a table durable where blocking is allowed.
+async fn write(store: HeldStore, bytes: Vec<u8>) -> (HeldStore, Result<(), String>) {
+    let written = tokio::task::spawn_blocking(move || {
+        let outcome = match store.as_ref() {
+            Some(store) => store.write(&bytes).map_err(|error| {
+                format!("the table could not be made durable, what was served is served: {error}")
+            }),
+            None => Err("the proxy is about to end".to_owned()),
+        };
+        (store, outcome)
+    });
+    written.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 impl Known {

@@ -156,10 +156,19 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn start(address: SocketAddr, each: usize) -> Self {
+        Self::of(address, &[0, 1, 2, 3].repeat(each))
+    }
+
+    /// GETs alone, quick and slow.
+    pub(crate) fn gets(address: SocketAddr, each: usize) -> Self {
+        Self::of(address, &[0, 2, 3].repeat(each))
+    }
+
+    fn of(address: SocketAddr, kinds: &[usize]) -> Self {
         let (tally, stop, mut clients) =
             (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)), JoinSet::new());
-        for number in 0..each * 4 {
-            clients.spawn(one(address, number % 4, Arc::clone(&tally), Arc::clone(&stop)));
+        for kind in kinds {
+            clients.spawn(one(address, *kind, Arc::clone(&tally), Arc::clone(&stop)));
         }
         Self { tally, stop, clients }
     }

@@ -1,0 +1,454 @@
+//! What passes through, byte for byte where it matters, and what does not.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cutover_routes::{Address, Route, RouteState, Target};
+use support::client::{Client, Raw, exchange, get, request};
+use support::upstream::{Seen, Upstream, converse};
+use support::{TestProxy, eventually, in_time, nobody, route, serving, web};
+
+async fn proxied() -> (TestProxy, Upstream) {
+    let (proxy, app) = (TestProxy::start().await, Upstream::start("app").await);
+    proxy.serve(vec![web(serving(&[("app", app.address)]))]).await;
+    (proxy, app)
+}
+
+#[tokio::test]
+async fn the_head_arrives_with_the_way_it_came_and_without_what_was_for_one_hop() {
+    let (proxy, _app) = proxied().await;
+
+    let answer = exchange(
+        proxy.address,
+        "GET /head?a=b&c HTTP/1.1\r\nHost: App.test:8080\r\nX-Custom: kept\r\nConnection: close, x-hop\r\nX-Hop: gone\r\n\
+         TE: trailers\r\nUpgrade: h2c\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n",
+    )
+    .await;
+
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    let mut lines: Vec<_> = body.lines().collect();
+    assert_eq!(lines.remove(0), "GET /head?a=b&c HTTP/1.1");
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "host: App.test:8080",
+            "x-custom: kept",
+            "x-forwarded-for: 198.51.100.7, 127.0.0.1",
+            "x-forwarded-host: App.test:8080",
+            "x-forwarded-proto: http",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_answers_head_passes_without_what_was_for_one_hop() {
+    let (proxy, _app) = proxied().await;
+
+    let answer = get(proxy.address, "/hop").await;
+
+    assert_eq!(answer.body, "app");
+    for gone in ["connection", "keep-alive", "x-inner", "x-cutover-error"] {
+        assert!(!answer.headers.contains_key(gone), "{gone}");
+    }
+    assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
+    for status in [204, 304, 404, 500] {
+        assert_eq!(get(proxy.address, &format!("/status?{status}")).await.status.as_u16(), status);
+    }
+}
+
+#[tokio::test]
+async fn one_client_connection_and_one_upstream_connection_carry_many_requests() {
+    let (proxy, app) = proxied().await;
+    let mut client = Client::new(proxy.address);
+
+    for number in 0..50 {
+        assert_eq!(client.get("/").await.body, "app");
+        assert_eq!(client.post("/echo", &"y".repeat(number * 100)).await.body.len(), number * 100);
+        assert_eq!(client.get("/status?204").await.body, "");
+    }
+
+    assert_eq!(app.requests(), 150);
+    assert!(app.seen.connections.load(Ordering::SeqCst) <= 2, "{:?}", app.seen);
+    let figures = &proxy.figures().await.targets["app"];
+    assert_eq!((figures.answers["2xx"], figures.broken, figures.in_flight), (150, 0, 0));
+    assert_eq!(figures.latency.count, 150);
+}
+
+#[tokio::test]
+async fn http_1_0_clients_are_served_with_and_without_keep_alive() {
+    let (proxy, _app) = proxied().await;
+
+    let plain = exchange(proxy.address, "GET /large?3 HTTP/1.0\r\n\r\n").await;
+    assert!(plain.starts_with("HTTP/1.0 200 OK\r\n"), "{plain}");
+    assert!(
+        plain.ends_with(&format!("\r\n\r\n{}", "x".repeat(3072))) && !plain.contains("chunked"),
+        "{plain}"
+    );
+
+    let mut raw = Raw::connect(proxy.address).await;
+    for _ in 0..2 {
+        raw.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+        let head = raw.read_to("\r\n\r\n").await.to_lowercase();
+        assert!(head.contains("connection: keep-alive") && head.contains("content-length: 3"), "{head}");
+        raw.read_to("app").await;
+    }
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let (proxy, _app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+
+    raw.send("GET /slow?30 HTTP/1.1\r\nHost: a\r\n\r\nPOST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET /status?404 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+
+    assert!(raw.read_to("app").await.starts_with("HTTP/1.1 200"));
+    raw.read_to("\r\n\r\nhi").await;
+    raw.read_to("HTTP/1.1 404").await;
+}
+
+#[tokio::test]
+async fn a_head_request_tells_the_length_and_sends_no_body() {
+    let (proxy, _app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+
+    for _ in 0..2 {
+        raw.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = raw.read_to("\r\n\r\n").await.to_lowercase();
+        assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 3"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn chunked_bodies_pass_both_ways() {
+    let (proxy, _app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+
+    raw.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    raw.read_to("HTTP/1.1 100 Continue\r\n\r\n").await;
+    raw.send("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n").await;
+    raw.read_to("\r\n\r\nhello world").await;
+
+    assert_eq!(get(proxy.address, "/large?5000").await.body.len(), 5000 * 1024);
+}
+
+#[tokio::test]
+async fn a_request_with_two_lengths_cannot_smuggle_another() {
+    let (proxy, app) = proxied().await;
+
+    // Chunked wins, the length is not passed on, and nothing that follows on the connection is read.
+    let both = "POST /head HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = exchange(proxy.address, both).await;
+    assert!(!answer.to_lowercase().contains("\ncontent-length: 6"), "{answer}");
+    assert!(answer.contains("connection: close") && app.requests() == 1, "{answer}");
+
+    let before = app.requests();
+    for bad in [
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nContent-Length: 5\r\n\r\nhello!",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Bad : 1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n folded: 1\r\n\r\n",
+        "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let answer = exchange(proxy.address, bad).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.0 400"),
+            "{bad:?}: {answer}"
+        );
+    }
+    assert_eq!(app.requests(), before, "none of them arrived");
+}
+
+#[tokio::test]
+async fn what_is_no_request_for_us_is_refused_with_the_reason() {
+    let (proxy, app) = proxied().await;
+
+    for (bytes, status, reason) in [
+        ("GET / HTTP/1.1\r\n\r\n", "400", "bad-request"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400", "bad-request"),
+        ("GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n", "400", "bad-request"),
+        ("GET /a/%2e%2E/b HTTP/1.1\r\nHost: a\r\n\r\n", "400", "bad-request"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", "405", "method"),
+    ] {
+        let mut raw = Raw::connect(proxy.address).await;
+        raw.send(bytes).await;
+        let head = raw.read_to("\r\n\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:?}: {head}");
+        assert!(head.contains(&format!("x-cutover-error: {reason}\r\n")), "{bytes:?}: {head}");
+    }
+    assert_eq!(app.requests(), 0);
+    assert_eq!(proxy.figures().await.routes["-"].refused["bad-request"], 4);
+}
+
+#[tokio::test]
+async fn the_request_lines_host_counts_before_the_headers() {
+    let (proxy, app) = (TestProxy::start().await, Upstream::start("app").await);
+    let mut named = web(serving(&[("app", app.address)]));
+    named.hosts = vec!["app.test".into()];
+    proxy.serve(vec![named]).await;
+
+    let found = exchange(
+        proxy.address,
+        "GET http://app.test/head HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(found.contains("\nhost: app.test") && found.contains("GET /head HTTP/1.1"), "{found}");
+    let lost =
+        exchange(proxy.address, "GET / HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n").await;
+    assert!(lost.starts_with("HTTP/1.1 404") && lost.contains("x-cutover-error: no-route"), "{lost}");
+}
+
+#[tokio::test]
+async fn the_longest_prefix_gets_the_request_and_strip_takes_it_off() {
+    let proxy = TestProxy::start().await;
+    let (site, api) = (Upstream::start("site").await, Upstream::start("api").await);
+    let stripped = Route { strip: true, ..route("api", "/api", serving(&[("api", api.address)])) };
+    proxy.serve(vec![web(serving(&[("site", site.address)])), stripped]).await;
+
+    assert_eq!(get(proxy.address, "/apiary").await.body, "site");
+    let answer = get(proxy.address, "/api/head?page=2").await.body;
+    assert!(answer.starts_with("GET /head?page=2 HTTP/1.1\n"), "{answer}");
+    assert!(answer.contains("\nx-forwarded-prefix: /api"), "{answer}");
+    assert_eq!(get(proxy.address, "/%61pi").await.body, "api");
+}
+
+#[tokio::test]
+async fn closed_empty_and_missing_routes_say_so() {
+    let proxy = TestProxy::start().await;
+    let none = get(proxy.address, "/").await;
+    assert_eq!((none.status.as_u16(), none.refused()), (404, "no-route"));
+
+    proxy.serve(vec![web(serving(&[]))]).await;
+    let empty = get(proxy.address, "/").await;
+    assert_eq!((empty.status.as_u16(), empty.refused()), (503, "no-target"));
+
+    proxy.serve(vec![web(RouteState::Closed { reason: "stopped by hand".into() })]).await;
+    let closed = get(proxy.address, "/").await;
+    assert_eq!(
+        (closed.status.as_u16(), closed.refused(), closed.body.as_str()),
+        (503, "closed", "stopped by hand\n")
+    );
+    assert!(closed.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_a_target_like_any_other() {
+    let proxy = TestProxy::start().await;
+    let path = proxy.home.path().join("app.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let accepting = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(converse("unix", stream, Arc::<Seen>::default(), stopped.clone()));
+        }
+    });
+    let target = Target { id: "unix".into(), address: Address::Unix(path) };
+    proxy.serve(vec![web(RouteState::Serving { targets: vec![target] })]).await;
+
+    assert_eq!(get(proxy.address, "/").await.body, "unix");
+    assert_eq!(Client::new(proxy.address).post("/echo", "hello").await.body, "hello");
+    accepting.abort();
+}
+
+#[tokio::test]
+async fn requests_are_spread_over_replicas() {
+    let proxy = TestProxy::start().await;
+    let (one, two) = (Upstream::start("one").await, Upstream::start("two").await);
+    proxy.serve(vec![web(serving(&[("one", one.address), ("two", two.address)]))]).await;
+
+    let address = proxy.address;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        clients.spawn(async move { get(address, "/slow?200").await.body });
+    }
+    eventually("all are inside", || async { one.requests() + two.requests() == 20 }).await;
+
+    assert_eq!((one.requests(), two.requests()), (10, 10));
+    assert_eq!(clients.join_all().await.len(), 20);
+}
+
+#[tokio::test]
+async fn a_replica_that_refuses_is_passed_over_and_nobody_notices() {
+    let proxy = TestProxy::start().await;
+    let app = Upstream::start("app").await;
+    proxy.serve(vec![web(serving(&[("gone", nobody()), ("app", app.address)]))]).await;
+    let mut client = Client::new(proxy.address);
+
+    for number in 0..20 {
+        assert_eq!(client.get("/").await.body, "app", "GET {number}");
+        assert_eq!(client.post("/echo", "hello").await.body, "hello", "POST {number}");
+    }
+
+    let figures = proxy.figures().await;
+    assert!((1..=5).contains(&figures.targets["gone"].broken), "{figures:?}");
+    assert_eq!(figures.routes["app/web"].refused.len(), 0);
+}
+
+#[tokio::test]
+async fn an_instance_that_comes_back_in_time_has_lost_nothing() {
+    let proxy = TestProxy::start().await;
+    let app = Upstream::start("app").await;
+    let address = app.address;
+    proxy.serve(vec![web(serving(&[("app", address)]))]).await;
+    assert_eq!(get(proxy.address, "/").await.body, "app");
+    app.kill().await;
+
+    let proxy_address = proxy.address;
+    let posts: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(async move { Client::new(proxy_address).post("/echo", "hello").await }))
+        .collect();
+    eventually("the dead one was tried", || async { proxy.figures().await.targets["app"].broken >= 10 })
+        .await;
+    let _back = Upstream::on("app", tokio::net::TcpListener::bind(address).await.unwrap());
+
+    for post in posts {
+        assert_eq!(in_time("a post", post).await.unwrap().body, "hello");
+    }
+}
+
+#[tokio::test]
+async fn a_get_that_was_broken_off_is_sent_once_more_and_a_post_never() {
+    let proxy = TestProxy::start().await;
+    // An upstream that reads a request and closes without a word.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mute = listener.local_addr().unwrap();
+    let seen = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counting = tokio::spawn({
+        let seen = Arc::clone(&seen);
+        async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 1024];
+                if tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await.unwrap() > 0 {
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    });
+    proxy.serve(vec![web(serving(&[("mute", mute)]))]).await;
+
+    let post = Client::new(proxy.address).post("/", "once").await;
+    assert_eq!((post.status.as_u16(), post.refused()), (502, "upstream-broken"));
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    let answer = get(proxy.address, "/").await;
+    assert_eq!((answer.status.as_u16(), answer.refused()), (502, "upstream-broken"));
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+    counting.abort();
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_in_the_middle_does_not_look_whole() {
+    let (proxy, app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send("GET /drip?1000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    raw.read_to("data: 1\n").await;
+
+    app.kill().await;
+
+    let rest = raw.read_all().await;
+    assert!(!rest.ends_with("0\r\n\r\n"), "{rest}");
+    eventually("it is counted", || async { proxy.figures().await.targets["app"].broken == 1 }).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_request_upstream() {
+    let (proxy, app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send("GET /slow?600000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    eventually("it is inside", || async { app.requests() == 1 }).await;
+    assert_eq!(proxy.in_flight("app").await, 1);
+
+    drop(raw);
+
+    eventually("it is out", || async { proxy.in_flight("app").await == 0 }).await;
+}
+
+#[tokio::test]
+async fn an_event_stream_flows_unbuffered_and_ends_properly_at_a_drain() {
+    let (proxy, app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    raw.read_to("data: 3\n").await;
+    assert_eq!(proxy.in_flight("app").await, 1);
+    proxy.serve(vec![]).await;
+
+    assert_eq!(proxy.control().await.drain("app", 10_000, false).await, (0, 1, 0));
+
+    raw.read_to("\r\n0\r\n\r\n").await;
+    assert_eq!(proxy.in_flight("app").await, 0);
+    app.terminate().await;
+}
+
+async fn websocket(address: std::net::SocketAddr) -> Raw {
+    let mut raw = Raw::connect(address).await;
+    raw.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
+    let head = raw.read_to("\r\n\r\n").await.to_lowercase();
+    assert!(
+        head.starts_with("http/1.1 101")
+            && head.contains("upgrade: websocket")
+            && head.contains("connection: upgrade"),
+        "{head}"
+    );
+    raw
+}
+
+#[tokio::test]
+async fn a_websocket_passes_both_ways_and_a_drain_says_goodbye_between_two_frames() {
+    let (proxy, app) = proxied().await;
+    let mut raw = websocket(proxy.address).await;
+    raw.send(b"\x82\x05hello").await;
+    assert_eq!(raw.read_bytes(7).await, b"\x82\x05hello");
+    assert_eq!(proxy.in_flight("app").await, 1);
+    // The drain begins in the middle of a frame of each direction; another WebSocket, between two, tells when.
+    let mut other = websocket(proxy.address).await;
+    raw.send(b"\x82\x06hal").await;
+    assert_eq!(raw.read_bytes(5).await, b"\x82\x06hal");
+    proxy.serve(vec![]).await;
+
+    let mut control = proxy.control().await;
+    let drain = tokio::spawn(async move { control.drain("app", 10_000, false).await });
+    assert_eq!(other.read_bytes(4).await, b"\x88\x02\x03\xe9");
+    drop(other);
+    raw.send(b"f\xff\xff").await;
+
+    assert_eq!(raw.read_bytes(7).await, b"f\xff\xff\x88\x02\x03\xe9");
+    raw.send(b"\x88\x82\0\0\0\0\x03\xe9").await;
+    drop(raw);
+    assert_eq!(in_time("the drain", drain).await.unwrap(), (0, 2, 0));
+    app.terminate().await;
+}
+
+#[tokio::test]
+async fn websockets_end_with_their_client_and_with_their_app() {
+    let (proxy, app) = proxied().await;
+    let first = websocket(proxy.address).await;
+    let mut second = websocket(proxy.address).await;
+    assert_eq!(proxy.in_flight("app").await, 2);
+
+    drop(first);
+    eventually("the first is out", || async { proxy.in_flight("app").await == 1 }).await;
+    proxy.serve(vec![]).await;
+    assert_eq!(proxy.control().await.drain("app", 10_000, false).await, (0, 1, 0));
+    assert!(second.read_all().await.starts_with('\u{fffd}'), "a goodbye before the end");
+    app.kill().await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_the_app_declines_is_an_answer() {
+    let (proxy, _app) = proxied().await;
+    let mut client = Client::new(proxy.address);
+    let mut wish = request(http::Method::GET, "/", "");
+    wish.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    wish.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+
+    assert_eq!(client.send(wish).await.unwrap().body, "app");
+    assert_eq!(client.get("/").await.body, "app");
+}
