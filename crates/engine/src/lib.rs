@@ -9,6 +9,7 @@
 mod connect;
 mod containers;
 mod error;
+mod events;
 mod filters;
 mod identity;
 mod images;
@@ -24,6 +25,7 @@ pub use containers::{
     Published, RemoveVolumes, RestartPolicy, State, TerminalSize, Ulimit,
 };
 pub use error::{Certainty, EngineError, Kind};
+pub use events::{ContainerEvent, Happening, Heard};
 pub use identity::Image;
 pub use images::{ListedImage, PullProgress};
 pub use networks::{Network, NetworkSpec, NotASubnet, Subnet};
