@@ -6,8 +6,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod build;
 mod connect;
 mod containers;
+mod context;
 mod error;
 mod events;
 mod filters;
@@ -17,6 +19,7 @@ mod networks;
 mod registry;
 mod volumes;
 
+pub use build::{BaseImages, BuildCache, BuildError, BuildSpec, Built, OriginLabels};
 pub use connect::{Engine, EngineInfo, Product, newest_api};
 pub use containers::{
     Attached, Container, ContainerSpec, Created, Device, Endpoint, Environment, ExecCommand, ExecOutcome,
@@ -24,6 +27,7 @@ pub use containers::{
     LogQuery, Logging, Mount, MountSource, Networking, OnceOutcome, OutputStream, Phase, Port, Protocol,
     Published, RemoveVolumes, RestartPolicy, State, TerminalSize, Ulimit,
 };
+pub use context::{Commit, Context, ContextError, ContextSource, ContextStream, Packed};
 pub use error::{Certainty, EngineError, Kind};
 pub use events::{ContainerEvent, Happening, Heard};
 pub use identity::Image;

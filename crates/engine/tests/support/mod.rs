@@ -113,7 +113,11 @@ async fn clean(engine: &Engine, labels: &BTreeMap<String, String>) {
     }
 }
 
+/// One test of a binary makes it, the others wait.
+static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn base_image(engine: &Engine) -> Result<(), String> {
+    let _making = MAKING.lock().await;
     if engine.inspect_image(BASE).await.is_ok() {
         return Ok(());
     }
