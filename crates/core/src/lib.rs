@@ -3,8 +3,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(missing_docs)]
 
+pub mod artifact;
 pub mod config;
 pub mod defaults;
+pub mod diagnosis;
 pub mod env_file;
 pub mod exit;
 pub mod failure;
