@@ -1,7 +1,7 @@
 //! The only user of the container engine's API (Docker Engine from 20.10 on, Podman 4 and later).
 //!
 //! Used by the CLI, which builds images, and by the host, which runs containers. It carries out single acts and tells
-//! facts as plain data; it decides nothing, keeps nothing, retries nothing, and never prints. Names, labels and
+//! facts as plain data; it decides nothing, keeps nothing, and never prints. Names, labels and
 //! deadlines come from the caller: a call is ended by dropping it, and every act can be repeated.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

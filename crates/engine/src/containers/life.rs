@@ -22,6 +22,9 @@ use crate::error::{Certainty, EngineError, Kind, Subject, explain};
 /// Multi-endpoint creation came with this minor of the API; before it, each further network is a call of its own.
 const SEVERAL_NETWORKS_AT_ONCE: usize = 44;
 
+/// Between tries at a container that is just ending; after that, some 2.5 s in all, the engine's answer stands.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// What `create` found or made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
@@ -147,15 +150,25 @@ impl Engine {
     }
 
     /// Changes what the engine does when it ends; takes effect at once, also on a running one.
+    ///
+    /// The engine touches the running process on the way and fails, changing nothing, where that ends in this very
+    /// moment. One that crashes again and again must lose its policy all the same, so it is tried again.
     pub async fn set_restart(&self, container: &str, policy: RestartPolicy) -> Result<(), EngineError> {
         let change = ContainerUpdateBody {
             restart_policy: Some(body::restart_policy(policy)),
             ..ContainerUpdateBody::default()
         };
-        self.docker()
-            .update_container(container, change)
-            .await
-            .map_err(explain(Subject::Thing, || format!("set the restart policy of container {container}")))
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let changed = self.docker().update_container(container, change.clone()).await;
+            let act = || format!("set the restart policy of container {container}");
+            match changed.map_err(explain(Subject::Thing, act)) {
+                Err(error) if error.kind == Kind::Other && pause < LONGEST_PAUSE => {}
+                other => return other,
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     /// Waits until it is not running, and says how it ended. Returns at once for one that has ended or never started.
