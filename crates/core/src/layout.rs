@@ -185,6 +185,11 @@ impl Layout {
     }
 }
 
+/// The folder of a plain process's volume, below a host's folder of state as [`crate::state::HostState::root`] tells it.
+pub fn volume_folder(state_root: &str, app: &AppId, volume: &VolumeName) -> String {
+    format!("{state_root}/apps/{}/{}/volumes/{volume}", app.app, app.environment)
+}
+
 /// The label's text of a role.
 pub fn role_text(role: Role) -> &'static str {
     match role {

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(missing_docs)]
 
+pub mod addresses;
 pub mod artifact;
 pub mod config;
 pub mod defaults;
@@ -17,8 +18,10 @@ pub mod layout;
 mod millis;
 pub mod names;
 pub mod plan;
+pub mod recover;
 pub mod release;
 pub mod request;
+pub mod rules;
 pub mod secret;
 pub mod state;
 pub mod template;

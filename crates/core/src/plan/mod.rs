@@ -1,5 +1,44 @@
 //! The only place that decides: configuration × world × request → plan.
 
+mod assemble;
+mod databases;
+mod deploy;
+mod lifecycle;
 mod shape;
+pub(crate) mod specify;
+mod transition;
 
+pub(crate) use assemble::default_hold;
+pub use deploy::plan;
+pub(crate) use lifecycle::crossed;
+pub use lifecycle::lifecycle;
 pub use shape::*;
+
+use crate::failure::Failure;
+
+/// Why there is no plan: safety rules, or a request that does not fit what is there. Nothing was touched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusals(pub Vec<Failure>);
+
+impl Refusals {
+    /// All of them as one failure: the first one's words, everybody's causes and remedies.
+    pub fn failure(&self) -> Failure {
+        let mut refusals = self.0.iter();
+        let Some(first) = refusals.next() else {
+            return Failure::new(crate::exit::Exit::Failed, "the plan was refused");
+        };
+        let mut failure = first.clone();
+        for other in refusals {
+            failure.cause.push(other.what.clone());
+            failure.cause.extend(other.cause.iter().cloned());
+            failure.next.extend(other.next.iter().filter(|next| !first.next.contains(next)).cloned());
+        }
+        failure
+    }
+}
+
+impl From<Failure> for Refusals {
+    fn from(failure: Failure) -> Self {
+        Self(vec![failure])
+    }
+}

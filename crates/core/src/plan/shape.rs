@@ -539,10 +539,12 @@ pub enum SnapshotPlan {}
 /// Rehearsals, and migrations outside a handover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MigratePlan {
-    /// SQLite: rehearsed on a copy here; `plan::amend` puts what is pending into the handover.
+    /// SQLite: rehearsed on a copy here; what is pending happens inside the handover of `if_pending`.
     pub rehearse: Vec<Migration>,
     /// Other engines: carried out here, after the decision to go without a snapshot.
     pub direct: Vec<Migration>,
+    /// The plan to go on with when a rehearsal finds something pending: the group is handed over (S16).
+    pub if_pending: Option<Box<HostPlan>>,
 }
 
 /// One migration.
@@ -550,8 +552,8 @@ pub struct MigratePlan {
 pub struct Migration {
     /// Of which database.
     pub database: DatabaseName,
-    /// The file on the host; `None`: not SQLite.
-    pub file: Option<String>,
+    /// Where its file lies; `None`: not SQLite.
+    pub place: Option<DatabasePlace>,
     /// The one-off instance that migrates.
     pub spec: InstanceSpec,
     /// How long it may take.
@@ -570,9 +572,22 @@ pub struct Migration {
     pub budget: Duration,
 }
 
+/// Where a SQLite file lies on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabasePlace {
+    /// In which volume.
+    pub volume: VolumeSpec,
+    /// The volume's name in the configuration.
+    pub name: crate::names::VolumeName,
+    /// Its path below the volume.
+    pub file: String,
+}
+
 /// New instances beside the old.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartPlan {
+    /// Warm instances of an earlier release that wear the colour the new ones will wear: they go first, or names would meet.
+    pub retire: Vec<InstanceRef>,
     /// Waves: those of a later wave wait for the health of those before (`depends_on`).
     pub waves: Vec<Vec<GatedInstance>>,
     /// Kept instances that join the new slot's network.
@@ -623,10 +638,10 @@ pub enum HeldDatabase {
     Restore {
         /// Which.
         database: DatabaseName,
-        /// Its file on the host.
-        file: String,
-        /// The snapshot's file name.
-        snapshot: String,
+        /// Where its file lies.
+        place: DatabasePlace,
+        /// The snapshot's file name; `None`: there was no file, and none stays.
+        snapshot: Option<String>,
         /// Where the present is kept (a restore that somebody asked for); `None`: only candidates can have written (S16).
         present: Option<String>,
     },

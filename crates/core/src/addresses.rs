@@ -1,0 +1,116 @@
+//! Fixed addresses, pure: a subnet nobody uses, an address in the half the engine does not hand out, a loopback port outside the
+//! ephemeral range (S29).
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+
+/// An IPv4 network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subnet {
+    first: u32,
+    prefix: u8,
+}
+
+impl Subnet {
+    /// Reads `a.b.c.d/n`; bits behind the prefix are cleared.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.trim().split_once('/')?;
+        let prefix: u8 = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
+        let address: Ipv4Addr = address.parse().ok()?;
+        Some(Self { first: u32::from(address) & mask(prefix), prefix })
+    }
+
+    fn last(self) -> u32 {
+        self.first | !mask(self.prefix)
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last() && other.first <= self.last()
+    }
+
+    /// The first subnet of `prefix` bits in this one that meets none of `used`.
+    pub fn choose(self, prefix: u8, used: &[Self]) -> Option<Self> {
+        let step = 1_u64 << (32 - u32::from(prefix.min(31)));
+        let mut first = u64::from(self.first);
+        while first + step - 1 <= u64::from(self.last()) {
+            let candidate = Self { first: u32::try_from(first).ok()?, prefix };
+            if !used.iter().any(|other| candidate.overlaps(*other)) {
+                return Some(candidate);
+            }
+            first += step;
+        }
+        None
+    }
+
+    /// The lower half, which the engine hands out of (`--ip-range`).
+    #[must_use]
+    pub fn engine_half(self) -> Self {
+        Self { first: self.first, prefix: (self.prefix + 1).min(32) }
+    }
+
+    /// The first address of the upper half that is not taken; the broadcast address is not given.
+    pub fn fixed(self, taken: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
+        let half = self.engine_half().last() + 1;
+        (half..self.last()).map(Ipv4Addr::from).find(|address| !taken.contains(&IpAddr::V4(*address)))
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", Ipv4Addr::from(self.first), self.prefix)
+    }
+}
+
+fn mask(prefix: u8) -> u32 {
+    if prefix == 0 { 0 } else { u32::MAX << (32 - u32::from(prefix.min(32))) }
+}
+
+/// A loopback port of `range` that is not taken. The search begins at a place given by `seed`, so that two apps on one host rarely meet.
+pub fn loopback_port(range: &Range<u16>, taken: &BTreeSet<SocketAddr>, seed: u64) -> Option<u16> {
+    let length = u64::from(range.end - range.start);
+    (0..length)
+        .map(|step| range.start + u16::try_from((seed + step) % length).unwrap_or_default())
+        .find(|port| !taken.iter().any(|address| address.port() == *port && loopback_or_any(address.ip())))
+}
+
+fn loopback_or_any(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet(text: &str) -> Subnet {
+        Subnet::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_subnet_is_chosen_beside_those_in_use() {
+        let used = [subnet("10.213.0.0/26"), subnet("10.213.0.96/27"), subnet("192.168.0.0/16")];
+        assert_eq!(subnet("10.213.0.0/16").choose(26, &used).unwrap().to_string(), "10.213.0.128/26");
+        assert_eq!(subnet("10.213.0.0/26").choose(26, &used), None);
+        assert_eq!(subnet("10.213.0.0/16").choose(26, &[subnet("0.0.0.0/0")]), None);
+    }
+
+    #[test]
+    fn fixed_addresses_come_from_the_half_the_engine_leaves_alone() {
+        let net = subnet("10.213.0.0/29");
+        assert_eq!(net.engine_half().to_string(), "10.213.0.0/30");
+        let mut taken = BTreeSet::new();
+        for expected in [4, 5, 6] {
+            let address = net.fixed(&taken).unwrap();
+            assert_eq!(address, Ipv4Addr::new(10, 213, 0, expected));
+            taken.insert(IpAddr::V4(address));
+        }
+        assert_eq!(net.fixed(&taken), None);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_passed_over() {
+        let taken = BTreeSet::from(["127.0.0.1:21".parse().unwrap(), "0.0.0.0:22".parse().unwrap()]);
+        assert_eq!(loopback_port(&(20..24), &taken, 1), Some(23));
+        assert_eq!(loopback_port(&(21..23), &taken, 0), None);
+    }
+}

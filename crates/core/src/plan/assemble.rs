@@ -1,0 +1,766 @@
+//! From a transition to the plan: which instance moves in which stage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cutover_routes::{Address, Entry, Route, RouteState, Target};
+
+use crate::addresses::Subnet;
+use crate::config::settings::{DependsOn, HoldSettings, Service, Strategy};
+use crate::gate::Check;
+use crate::hash::ContentHash;
+use crate::layout;
+use crate::names::{InstanceName, ReleaseId, ServiceName, VariableName};
+use crate::plan::specify::{Ground, Identity, reference};
+use crate::plan::transition::{Moved, NoTransition, Transition};
+use crate::plan::{
+    BackingPlan, BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan,
+    HeldDatabase, HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse,
+    PLAN_VERSION, Planned, PreflightPlan, RecordPlan, RouteCheck, ServicePlan, StartPlan, SwitchPlan, Verb,
+    VerifyPlan, VolumeSpec, WhyNot, databases,
+};
+use crate::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
+use crate::request::{Request, Stamp};
+use crate::state::{HostState, InstanceState, Role};
+
+/// All that a plan is assembled from.
+pub(crate) struct Parts<'a> {
+    pub(crate) state: &'a HostState,
+    pub(crate) request: &'a Request,
+    pub(crate) stamp: Stamp,
+    pub(crate) release: &'a Release,
+    pub(crate) stopped: BTreeSet<ServiceName>,
+    pub(crate) transition: Transition,
+    /// Migrations that may be pending.
+    pub(crate) migrations: Vec<Migration>,
+    /// Databases that are put back to a snapshot (rollback --restore-db).
+    pub(crate) restores: Vec<HeldDatabase>,
+    pub(crate) env: EnvSource,
+    pub(crate) generate: BTreeSet<VariableName>,
+    pub(crate) required: BTreeSet<VariableName>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// The plan, with its alternative for a pending SQLite migration inside.
+pub(crate) fn assemble(parts: &Parts<'_>) -> Result<HostPlan, NoTransition> {
+    let (sqlite, direct): (Vec<_>, Vec<_>) =
+        parts.migrations.iter().cloned().partition(|migration| migration.place.is_some());
+    let restored = restored_group(parts);
+    let mut plan = base(parts, &restored, &parts.restores)?;
+    if sqlite.is_empty() && direct.is_empty() {
+        plan.migrate = Planned::NotNeeded(if parts.request.skip_migrations {
+            WhyNot::SkipMigrations
+        } else {
+            no_migration(parts)
+        });
+        return Ok(plan);
+    }
+    let if_pending = if sqlite.is_empty() {
+        None
+    } else {
+        let mut group = databases::group(&sqlite);
+        group.extend(restored);
+        let held =
+            sqlite.iter().map(|migration| HeldDatabase::Migrate { migration: Box::new(migration.clone()) });
+        let mut pending = base(parts, &group, &held.collect::<Vec<_>>())?;
+        pending.migrate = Planned::NotNeeded(WhyNot::InHandover);
+        pending.snapshot = Planned::NotNeeded(WhyNot::InHandover);
+        Some(Box::new(pending))
+    };
+    if databases::decided_without(&parts.migrations) {
+        plan.snapshot = Planned::NotNeeded(WhyNot::Decided);
+    }
+    plan.migrate = Planned::Do(MigratePlan { rehearse: sqlite, direct, if_pending });
+    Ok(plan)
+}
+
+fn no_migration(parts: &Parts<'_>) -> WhyNot {
+    match parts.request.verb {
+        Verb::Deploy if parts.release.databases.values().any(|database| database.migrate.is_some()) => {
+            WhyNot::Unchanged
+        }
+        Verb::Deploy => WhyNot::None,
+        _ => WhyNot::NotInThisVerb,
+    }
+}
+
+fn restored_group(parts: &Parts<'_>) -> BTreeSet<ServiceName> {
+    let openers = databases::openers(parts.release);
+    let restored = parts.restores.iter().filter_map(|held| match held {
+        HeldDatabase::Restore { database, .. } => openers.get(database),
+        HeldDatabase::Migrate { .. } => None,
+    });
+    restored.flatten().cloned().collect()
+}
+
+/// How each service moves.
+struct Ways<'a> {
+    beside: Vec<(&'a ServiceName, &'a Moved)>,
+    handed: Vec<(&'a ServiceName, Moved)>,
+    follow: Vec<(&'a ServiceName, Moved, bool)>,
+    gone: Vec<&'a Moved>,
+}
+
+fn base(
+    parts: &Parts<'_>,
+    group: &BTreeSet<ServiceName>,
+    held: &[HeldDatabase],
+) -> Result<HostPlan, NoTransition> {
+    let Parts { state, request, stamp, release, .. } = parts;
+    let ways = ways(parts, group);
+    let becomes = becomes(parts, &ways);
+    let switch = switch(parts, &ways, &becomes);
+    let routed = matches!(switch, SwitchPlan::Table { .. });
+    let incoming: Vec<&GatedInstance> = ways
+        .beside
+        .iter()
+        .flat_map(|(_, moved)| &moved.incoming)
+        .chain(ways.handed.iter().flat_map(|(_, moved)| &moved.incoming))
+        .chain(ways.follow.iter().flat_map(|(_, moved, _)| &moved.incoming))
+        .collect();
+    let outgoing: Vec<InstanceRef> = ways
+        .beside
+        .iter()
+        .flat_map(|(_, moved)| &moved.outgoing)
+        .chain(ways.handed.iter().flat_map(|(_, moved)| &moved.outgoing))
+        .chain(ways.follow.iter().flat_map(|(_, moved, _)| &moved.outgoing))
+        .chain(ways.gone.iter().flat_map(|moved| &moved.outgoing))
+        .cloned()
+        .collect();
+    let unchanged = incoming.is_empty() && outgoing.is_empty() && held.is_empty();
+    let backing = backing(parts, &incoming)?;
+    let (joins, leaves) = moves(parts, &incoming);
+    let retire = warm_leftovers(state, &becomes, &incoming);
+    let first = state.live.is_none();
+    let same = state
+        .live
+        .as_ref()
+        .is_some_and(|live| live.release == release.id && unchanged && live.stopped == becomes.stopped);
+    let start = !(ways.beside.is_empty() && joins.is_empty() && retire.is_empty());
+    let mut plan = HostPlan {
+        version: PLAN_VERSION,
+        run: stamp.run,
+        app: release.app.clone(),
+        verb: request.verb,
+        by: request.by.clone(),
+        made: stamp.now,
+        fingerprint: state.fingerprint(),
+        allowed: request.allow.clone(),
+        direction: Direction::Forward,
+        release: Some((*release).clone()),
+        live: state.live.clone(),
+        services: parts
+            .transition
+            .services
+            .iter()
+            .map(|(name, moved)| (name.clone(), shown(name, moved, &ways)))
+            .collect(),
+        variables: BTreeMap::new(),
+        preflight: Planned::Do(preflight(parts, &incoming, routed)),
+        backing,
+        snapshot: Planned::NotNeeded(WhyNot::NothingPending),
+        migrate: Planned::NotNeeded(WhyNot::None),
+        start: todo(start, WhyNot::Unchanged, || StartPlan {
+            retire,
+            waves: waves(release, &ways.beside),
+            joins,
+        }),
+        check: todo(!ways.beside.is_empty(), WhyNot::Unchanged, || CheckPlan {
+            instances: ways.beside.iter().flat_map(|(_, moved)| moved.incoming.clone()).collect(),
+        }),
+        handover: todo(!ways.handed.is_empty(), WhyNot::None, || handover(parts, &ways, held)),
+        verify: todo(!same && (routed || !ways.follow.is_empty()), WhyNot::None, || {
+            verify(parts, &ways, &becomes)
+        }),
+        bake: bake(parts, &incoming, &outgoing, first),
+        drain: todo(!outgoing.is_empty() || !leaves.is_empty(), WhyNot::None, || DrainPlan {
+            deadline: drain_deadline(release, state),
+            keep_warm: if held.is_empty() { release.keep_warm } else { Duration::ZERO },
+            outgoing,
+            leaves,
+            kept_candidates: Vec::new(),
+        }),
+        record: record(parts, &becomes),
+        switch: if same { Planned::NotNeeded(WhyNot::Unchanged) } else { Planned::Do(switch) },
+        becomes: Some(becomes),
+        notes: parts.notes.clone(),
+    };
+    if same {
+        plan.preflight = Planned::NotNeeded(WhyNot::Unchanged);
+        plan.backing =
+            if plan.backing.todo().is_some() { plan.backing } else { Planned::NotNeeded(WhyNot::Unchanged) };
+    }
+    Ok(plan)
+}
+
+fn todo<T>(needed: bool, why: WhyNot, plan: impl FnOnce() -> T) -> Planned<T> {
+    if needed { Planned::Do(plan()) } else { Planned::NotNeeded(why) }
+}
+
+/// Which way each service goes: beside the old, by handover, or after verify.
+fn ways<'a>(parts: &'a Parts<'_>, group: &BTreeSet<ServiceName>) -> Ways<'a> {
+    let mut ways = Ways { beside: Vec::new(), handed: Vec::new(), follow: Vec::new(), gone: Vec::new() };
+    let routed_app = parts.release.services.values().any(|service| service.settings.route.is_some());
+    for (name, moved) in &parts.transition.services {
+        let Some(service) = parts.release.services.get(name) else {
+            ways.gone.push(moved);
+            continue;
+        };
+        if matches!(moved.plan, ServicePlan::Stopped { .. }) {
+            ways.gone.push(moved);
+            continue;
+        }
+        let held = group.contains(name);
+        let kept = matches!(moved.plan, ServicePlan::Kept);
+        // An unchanged member of a group has the file open as any other: it is made anew, too.
+        let moved_anew = (kept && held).then(|| anew(parts, name, service)).flatten();
+        let waits = routed_app
+            && service.settings.route.is_none()
+            && (service.settings.port.is_none() || service.settings.strategy == Strategy::Handover);
+        match (held, moved_anew, kept) {
+            (true, anew, _) => {
+                let moved = anew.unwrap_or_else(|| moved.clone_moved());
+                if waits {
+                    let first = Moved { incoming: Vec::new(), ..moved.clone_moved() };
+                    ways.handed.push((name, first));
+                    ways.follow.push((name, Moved { outgoing: Vec::new(), ..moved }, true));
+                } else {
+                    ways.handed.push((name, moved));
+                }
+            }
+            (false, _, true) => {}
+            (false, _, false) if waits => {
+                ways.follow.push((name, moved.clone_moved(), service.settings.strategy == Strategy::Handover))
+            }
+            (false, _, false)
+                if service.settings.strategy == Strategy::Handover && !moved.outgoing.is_empty() =>
+            {
+                ways.handed.push((name, moved.clone_moved()));
+            }
+            (false, _, false) => ways.beside.push((name, moved)),
+        }
+    }
+    ways
+}
+
+fn anew(parts: &Parts<'_>, name: &ServiceName, service: &ServiceRelease) -> Option<Moved> {
+    let ground = Ground { state: parts.state, release: parts.release, urls: parts.transition.urls.clone() };
+    let live = parts.state.live.as_ref();
+    let found = crate::plan::transition::live_members(parts.state, live, name);
+    let mut incoming = Vec::new();
+    for replica in 1..=service.settings.replicas {
+        // Old and new never run at once here, so the new one may have the old one's address.
+        let address = found.iter().find(|found| found.replica == replica).and_then(|found| found.address);
+        let slot = parts.transition.slot;
+        let instance = crate::names::instance_name(name, slot, replica, parts.stamp.run).ok()?;
+        incoming.push(
+            ground
+                .service(name, &Identity { name: instance, slot, replica, run: parts.stamp.run, address })?,
+        );
+    }
+    let outgoing: Vec<_> = found.into_iter().map(|found| reference(parts.state, found)).collect();
+    let members =
+        incoming.iter().map(|instance| (instance.spec.name.clone(), instance.spec.address)).collect();
+    let plan = ServicePlan::Replaced {
+        why: vec![crate::plan::Change::Asked],
+        strategy: Strategy::Handover,
+        outgoing: outgoing.iter().map(|instance| instance.name.clone()).collect(),
+        incoming: incoming.iter().map(|instance| instance.spec.name.clone()).collect(),
+    };
+    Some(Moved { plan, outgoing, incoming, members })
+}
+
+/// A service's line in the plan, with the way it really goes.
+fn shown(name: &ServiceName, moved: &Moved, ways: &Ways<'_>) -> ServicePlan {
+    let handed = ways.handed.iter().find(|(handed, _)| *handed == name).map(|(_, moved)| &moved.plan);
+    match (handed, &moved.plan) {
+        (Some(ServicePlan::Replaced { why, outgoing, incoming, .. }), _) => ServicePlan::Replaced {
+            why: why.clone(),
+            strategy: Strategy::Handover,
+            outgoing: outgoing.clone(),
+            incoming: incoming.clone(),
+        },
+        (_, plan) => plan.clone(),
+    }
+}
+
+fn becomes(parts: &Parts<'_>, ways: &Ways<'_>) -> Live {
+    let mut members: BTreeMap<ServiceName, Vec<InstanceName>> = BTreeMap::new();
+    for name in parts.release.services.keys() {
+        if let Some((moved, _)) = members_of(parts, ways, name) {
+            members.insert(name.clone(), moved.iter().map(|(name, _)| name.clone()).collect());
+        }
+    }
+    members.retain(|_, instances| !instances.is_empty());
+    let repository = parts.release.source.repository.clone();
+    Live {
+        release: parts.release.id.clone(),
+        slot: parts.transition.slot,
+        run: parts.stamp.run,
+        members,
+        stopped: parts.stopped.clone(),
+        repository: repository.or_else(|| parts.state.live.as_ref().and_then(|live| live.repository.clone())),
+    }
+}
+
+type Members = Vec<(InstanceName, Option<std::net::SocketAddr>)>;
+
+fn members_of<'a>(
+    parts: &'a Parts<'_>,
+    ways: &'a Ways<'_>,
+    name: &ServiceName,
+) -> Option<(&'a Members, bool)> {
+    let moved = ways.handed.iter().find(|(handed, _)| *handed == name).map(|(_, moved)| moved);
+    moved.or_else(|| parts.transition.services.get(name)).map(|moved| (&moved.members, true))
+}
+
+fn switch(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> SwitchPlan {
+    let before = parts
+        .state
+        .table
+        .as_ref()
+        .and_then(|found| found.table.owners.get(&parts.release.app.owner()))
+        .cloned();
+    let mut routes = Vec::new();
+    for (name, service) in &parts.release.services {
+        let Some(route) = &service.settings.route else { continue };
+        let targets: Vec<Target> = members_of(parts, ways, name)
+            .into_iter()
+            .flat_map(|(members, _)| members)
+            .filter_map(|(name, address)| {
+                Some(Target { id: name.to_string(), address: Address::Tcp((*address)?) })
+            })
+            .collect();
+        let state = if parts.stopped.contains(name) || targets.is_empty() {
+            RouteState::Closed { reason: format!("{name} is stopped") }
+        } else {
+            RouteState::Serving { targets }
+        };
+        routes.push(Route {
+            name: name.to_string(),
+            hosts: route.hosts.clone(),
+            path: route.path.clone(),
+            strip: route.strip,
+            state,
+        });
+    }
+    if routes.is_empty() && before.is_none() {
+        return SwitchPlan::LiveFile;
+    }
+    SwitchPlan::Table { before, after: Some(Entry { facts: becomes.to_facts(), routes }) }
+}
+
+fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> PreflightPlan {
+    let release = parts.release;
+    let contents = || {
+        let backing = release
+            .backing
+            .iter()
+            .filter(|(name, _)| !has_backing(parts.state, name))
+            .map(|(_, backing)| &backing.content);
+        incoming
+            .iter()
+            .map(|instance| &instance.spec.content)
+            .chain(parts.migrations.iter().map(|m| &m.spec.content))
+            .chain(backing)
+    };
+    let databases: u64 = parts
+        .migrations
+        .iter()
+        .filter_map(|m| parts.state.databases.get(&m.database))
+        .map(|found| found.bytes * 3)
+        .sum();
+    let taken_by_us: BTreeSet<_> =
+        parts.state.instances.iter().filter(|found| found.is_running()).map(|found| &found.service).collect();
+    let ports = incoming.iter().filter(|instance| !taken_by_us.contains(&instance.spec.service));
+    PreflightPlan {
+        disk: crate::defaults::DISK_FREE + databases,
+        artifacts: contents()
+            .filter_map(|c| if let Content::Artifact { hash } = c { Some(hash.clone()) } else { None })
+            .collect(),
+        images: contents()
+            .filter_map(|c| match c {
+                Content::Image { reference, identity, .. } => Some((reference.clone(), identity.clone())),
+                Content::Artifact { .. } => None,
+            })
+            .collect(),
+        engine: contents().any(|content| content.runtime() == RuntimeKind::Container),
+        proxy: routed,
+        env: parts.env.clone(),
+        required: parts.required.clone(),
+        generate: parts.generate.clone(),
+        ports: ports
+            .flat_map(|i| &i.spec.settings.ports)
+            .map(|port| (port.address, port.host).into())
+            .collect(),
+    }
+}
+
+fn has_backing(state: &HostState, name: &ServiceName) -> bool {
+    state
+        .instances
+        .iter()
+        .any(|found| found.role == Role::Backing && found.service == *name && found.is_running())
+}
+
+fn backing(parts: &Parts<'_>, incoming: &[&GatedInstance]) -> Result<Planned<BackingPlan>, NoTransition> {
+    let Parts { state, release, stamp, .. } = parts;
+    let ground = Ground { state, release, urls: parts.transition.urls.clone() };
+    // Addresses the transition gave are not given again.
+    let mut allocation = parts.transition.allocation.clone();
+    let mut instances = Vec::new();
+    for (name, backing) in
+        in_order(&release.backing, |backing| backing.settings.run.depends_on.keys().collect())
+    {
+        if has_backing(state, name) {
+            continue;
+        }
+        let existing =
+            state.instances.iter().find(|found| found.role == Role::Backing && found.service == *name);
+        let address = match (
+            existing.and_then(|found| found.address),
+            backing.settings.port,
+            backing.content.runtime(),
+        ) {
+            (Some(address), _, _) => Some(address),
+            (None, Some(port), RuntimeKind::Container) => {
+                Some(allocation.container(state, &layout::backing_network(&release.app), 24, port, name)?)
+            }
+            (None, Some(_), RuntimeKind::Process) => Some(allocation.loopback(state, name)?),
+            (None, None, _) => None,
+        };
+        let identity = existing.map_or_else(
+            || {
+                Ok(Identity {
+                    name: name.as_str().parse()?,
+                    slot: crate::names::Slot::Blue,
+                    replica: 1,
+                    run: stamp.run,
+                    address,
+                })
+            },
+            |found| {
+                Ok::<_, NoTransition>(Identity {
+                    name: found.name.clone(),
+                    slot: found.slot,
+                    replica: 1,
+                    run: found.run,
+                    address,
+                })
+            },
+        )?;
+        instances.extend(ground.backing(name, &identity));
+    }
+    let specs = || {
+        incoming
+            .iter()
+            .map(|instance| &instance.spec)
+            .chain(instances.iter().map(|i| &i.spec))
+            .chain(parts.migrations.iter().map(|m| &m.spec))
+    };
+    let present: BTreeSet<&String> = state.engine.iter().flat_map(|engine| engine.networks.keys()).collect();
+    let wanted: BTreeSet<&String> =
+        specs().flat_map(|spec| &spec.networks).map(|network| &network.network).collect();
+    let mut networks = Vec::new();
+    for name in wanted.into_iter().filter(|name| !present.contains(*name)) {
+        let subnet: Subnet = allocation.network(name, 24)?;
+        networks.push(NetworkSpec {
+            name: name.clone(),
+            subnet: subnet.to_string(),
+            range: subnet.engine_half().to_string(),
+        });
+    }
+    let volumes: Vec<VolumeSpec> = volumes(&ground, specs());
+    let needed = !(networks.is_empty() && volumes.is_empty() && instances.is_empty());
+    let why = if release.backing.is_empty() { WhyNot::None } else { WhyNot::Present };
+    Ok(todo(needed, why, || BackingPlan { networks, volumes, instances }))
+}
+
+fn volumes<'a>(
+    ground: &Ground<'_>,
+    specs: impl Iterator<Item = &'a crate::plan::InstanceSpec>,
+) -> Vec<VolumeSpec> {
+    let engine = ground.state.engine.as_ref();
+    let mut volumes: BTreeMap<String, VolumeSpec> = BTreeMap::new();
+    for spec in specs {
+        for name in spec.volumes.keys() {
+            let volume = ground.volume(spec.runtime(), name);
+            let present = volume.runtime == RuntimeKind::Container
+                && engine.is_some_and(|engine| engine.volumes.contains(&volume.name));
+            if !present {
+                volumes.insert(volume.name.clone(), volume);
+            }
+        }
+    }
+    volumes.into_values().collect()
+}
+
+/// Names in the order of what they depend on; where there is a cycle (the configuration refuses one) the rest in the order of names.
+fn in_order<'a, T>(
+    all: &'a BTreeMap<ServiceName, T>,
+    needs: impl Fn(&'a T) -> Vec<&'a ServiceName>,
+) -> Vec<(&'a ServiceName, &'a T)> {
+    let mut ordered: Vec<(&ServiceName, &T)> = Vec::new();
+    while ordered.len() < all.len() {
+        let done: BTreeSet<&ServiceName> = ordered.iter().map(|(name, _)| *name).collect();
+        let open = || all.iter().filter(|(name, _)| !done.contains(name));
+        let ready = open()
+            .find(|(_, of)| needs(of).iter().all(|need| done.contains(need) || !all.contains_key(*need)));
+        match ready.or_else(|| open().next()) {
+            Some(next) => ordered.push(next),
+            None => break,
+        }
+    }
+    ordered
+}
+
+/// Waves: a service whose `depends_on` asks for the health of another starts in a later wave.
+fn waves(release: &Release, beside: &[(&ServiceName, &Moved)]) -> Vec<Vec<GatedInstance>> {
+    let starting: BTreeMap<&ServiceName, &Moved> =
+        beside.iter().map(|(name, moved)| (*name, *moved)).collect();
+    let mut wave_of: BTreeMap<&ServiceName, usize> = BTreeMap::new();
+    for (name, service) in
+        in_order(&release.services, |service| service.settings.run.depends_on.keys().collect())
+    {
+        let needs = service.settings.run.depends_on.iter().filter_map(|(need, condition)| {
+            let wave = wave_of.get(need)?;
+            Some(if *condition == DependsOn::Healthy { wave + 1 } else { *wave })
+        });
+        let wave = needs.max().unwrap_or(0);
+        if starting.contains_key(name) {
+            wave_of.insert(name, wave);
+        }
+    }
+    let count = wave_of.values().max().map_or(0, |last| last + 1);
+    let mut waves: Vec<Vec<GatedInstance>> = vec![Vec::new(); count];
+    for (name, _) in in_order(&release.services, |service| service.settings.run.depends_on.keys().collect()) {
+        if let (Some(wave), Some(moved)) = (wave_of.get(name), starting.get(name)) {
+            waves[*wave].extend(moved.incoming.iter().cloned());
+        }
+    }
+    waves.retain(|wave| !wave.is_empty());
+    waves
+}
+
+fn handover(parts: &Parts<'_>, ways: &Ways<'_>, held: &[HeldDatabase]) -> HandoverPlan {
+    let routed = |name: &ServiceName| {
+        parts.release.services.get(name).is_some_and(|service| service.settings.route.is_some())
+    };
+    let serving =
+        |name: &ServiceName| parts.state.live.as_ref().is_some_and(|live| live.members.contains_key(name));
+    let hold: Vec<_> = ways
+        .handed
+        .iter()
+        .map(|(name, _)| (*name).clone())
+        .filter(|name| routed(name) && serving(name))
+        .collect();
+    let bounds = ways
+        .handed
+        .iter()
+        .filter_map(|(name, _)| parts.release.services.get(*name))
+        .map(|service| &service.settings.hold);
+    HandoverPlan {
+        bounds: bounds.min_by_key(|hold| hold.budget).cloned().unwrap_or_else(default_hold),
+        hold,
+        outgoing: ways.handed.iter().flat_map(|(_, moved)| moved.outgoing.clone()).collect(),
+        databases: held.to_vec(),
+        incoming: ways.handed.iter().flat_map(|(_, moved)| moved.incoming.clone()).collect(),
+    }
+}
+
+pub(crate) fn default_hold() -> HoldSettings {
+    HoldSettings {
+        budget: crate::defaults::HOLD_BUDGET,
+        requests: crate::defaults::HOLD_REQUESTS,
+        bytes: crate::defaults::HOLD_BYTES,
+    }
+}
+
+fn verify(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> VerifyPlan {
+    let mut routes = Vec::new();
+    for (name, service) in &parts.release.services {
+        let targets = becomes.members.get(name).cloned().unwrap_or_default();
+        if let (Some(check), false) =
+            (route_check(name, &service.settings, targets.clone()), targets.is_empty())
+        {
+            routes.push(check);
+        }
+    }
+    let follow = ways.follow.iter().map(|(name, moved, handover)| Follow {
+        service: (*name).clone(),
+        strategy: if *handover { Strategy::Handover } else { Strategy::BlueGreen },
+        outgoing: moved.outgoing.clone(),
+        incoming: moved.incoming.clone(),
+    });
+    VerifyPlan { routes, follow: follow.collect() }
+}
+
+/// What is asked of a route after the switch: the gate's own path where it lies on the route, else the route itself.
+pub(crate) fn route_check(
+    name: &ServiceName,
+    service: &Service,
+    targets: Vec<InstanceName>,
+) -> Option<RouteCheck> {
+    let route = service.route.as_ref()?;
+    let gate = service.gate.checks.iter().find_map(|check| match &check.check {
+        Check::Http { path, status, port: None, .. } => Some((path.clone(), *status)),
+        _ => None,
+    });
+    let prefix = route.path.trim_end_matches('/');
+    let below = |path: &str| route.path == "/" || path == prefix || path.starts_with(&format!("{prefix}/"));
+    let (path, status) = match gate {
+        Some((path, status)) if route.strip => (format!("{prefix}{path}"), status),
+        Some((path, status)) if below(&path) => (path, status),
+        // The app's own answer of whatever kind shows that the route leads to it.
+        _ => (route.path.clone(), (100, 499)),
+    };
+    Some(RouteCheck {
+        service: name.clone(),
+        host: route.hosts.first().cloned(),
+        path,
+        status,
+        targets,
+        expect: service.verify.clone(),
+    })
+}
+
+fn bake(
+    parts: &Parts<'_>,
+    incoming: &[&GatedInstance],
+    outgoing: &[InstanceRef],
+    first: bool,
+) -> Planned<BakePlan> {
+    let duration = parts.release.bake;
+    if incoming.is_empty() {
+        return Planned::NotNeeded(WhyNot::Unchanged);
+    }
+    if first {
+        return Planned::NotNeeded(WhyNot::FirstDeploy);
+    }
+    if duration.is_zero() || parts.request.no_bake {
+        return Planned::NotNeeded(WhyNot::SwitchedOff);
+    }
+    let watched = incoming.iter().map(|instance| InstanceRef {
+        name: instance.spec.name.clone(),
+        service: instance.spec.service.clone(),
+        runtime: instance.spec.runtime(),
+        stop: instance.spec.settings.stop.clone(),
+    });
+    Planned::Do(BakePlan {
+        duration,
+        watched: watched.collect(),
+        compared: outgoing.iter().map(|i| i.name.clone()).collect(),
+    })
+}
+
+fn drain_deadline(release: &Release, state: &HostState) -> Duration {
+    let was =
+        state.live.as_ref().and_then(|live| state.releases.iter().find(|r| r.release.id == live.release));
+    let old = was.into_iter().flat_map(|record| record.release.services.values());
+    old.chain(release.services.values())
+        .map(|service| service.settings.drain)
+        .max()
+        .unwrap_or(crate::defaults::DRAIN)
+}
+
+/// Kept containers join the new colour's network, and leave the old one's at the drain.
+fn moves(parts: &Parts<'_>, incoming: &[&GatedInstance]) -> (Vec<NetworkMove>, Vec<NetworkMove>) {
+    let release = parts.release;
+    let joining: BTreeSet<&String> =
+        incoming.iter().flat_map(|i| &i.spec.networks).map(|network| &network.network).collect();
+    let network = layout::slot_network(&release.app, parts.transition.slot);
+    let (mut joins, mut leaves) = (Vec::new(), Vec::new());
+    if !joining.contains(&network) {
+        return (joins, leaves);
+    }
+    for (name, moved) in &parts.transition.services {
+        let container =
+            release.services.get(name).is_some_and(|s| s.content.runtime() == RuntimeKind::Container);
+        if !container || !matches!(moved.plan, ServicePlan::Kept) {
+            continue;
+        }
+        for (instance, _) in &moved.members {
+            let of = |network: String| NetworkMove {
+                instance: instance.clone(),
+                network: NetworkUse { network, aliases: vec![name.to_string()], address: None },
+            };
+            joins.push(of(network.clone()));
+            leaves.push(of(layout::slot_network(&release.app, parts.transition.slot.idle())));
+        }
+    }
+    (joins, leaves)
+}
+
+/// Instances of earlier releases that still run warm and are not part of what comes.
+fn warm_leftovers(state: &HostState, becomes: &Live, incoming: &[&GatedInstance]) -> Vec<InstanceRef> {
+    let leftover = state.instances.iter().filter(|found| {
+        found.ours
+            && found.role == Role::Service
+            && matches!(found.state, InstanceState::Running { .. } | InstanceState::Restarting { .. })
+            && !state.live.as_ref().is_some_and(|live| live.has(&found.name))
+            && !becomes.has(&found.name)
+            && !incoming.iter().any(|instance| instance.spec.name == found.name)
+    });
+    leftover.map(|found| reference(state, found)).collect()
+}
+
+fn record(parts: &Parts<'_>, becomes: &Live) -> RecordPlan {
+    let state = parts.state;
+    let candidates = state.instances.iter().filter(|found| {
+        found.ours
+            && found.role == Role::Service
+            && matches!(found.state, InstanceState::Exited { .. } | InstanceState::Created)
+            && !becomes.has(&found.name)
+            && !state.live.as_ref().is_some_and(|live| live.has(&found.name))
+    });
+    RecordPlan {
+        forget: forgotten(state, parts.release, becomes),
+        candidates: candidates.map(|found| reference(state, found)).collect(),
+        networks: Vec::new(),
+        volumes: Vec::new(),
+        forget_app: false,
+    }
+}
+
+/// Releases that nothing needs: beyond `keep` by sequence (S26), and those that never lived.
+fn forgotten(state: &HostState, release: &Release, becomes: &Live) -> Vec<ReleaseId> {
+    let live = state.live.as_ref().map(|live| &live.release);
+    let members: BTreeSet<&ReleaseId> =
+        state.instances.iter().filter(|found| becomes.has(&found.name)).map(|found| &found.release).collect();
+    let needed = |id: &ReleaseId| *id == release.id || Some(id) == live || members.contains(id);
+    let mut lived: Vec<_> =
+        state.releases.iter().filter(|record| record.lived && !needed(&record.release.id)).collect();
+    lived.sort_by_key(|record| std::cmp::Reverse(record.sequence));
+    // The live one of now is the first that rollback can reach.
+    let beyond = lived.into_iter().skip((release.keep as usize).saturating_sub(1));
+    let never = state.releases.iter().filter(|record| !record.lived && !needed(&record.release.id));
+    beyond.chain(never).map(|record| record.release.id.clone()).collect()
+}
+
+impl Moved {
+    fn clone_moved(&self) -> Self {
+        Self {
+            plan: self.plan.clone(),
+            outgoing: self.outgoing.clone(),
+            incoming: self.incoming.clone(),
+            members: self.members.clone(),
+        }
+    }
+}
+
+impl HostState {
+    /// Of what a plan depends on: what is live, what is in the table for the app, which instances there are and whether they run, releases
+    /// and variables. Not of what moves by itself.
+    pub fn fingerprint(&self) -> ContentHash {
+        let entry = self.table.as_ref().and_then(|found| found.table.owners.get(&self.app.owner()));
+        let instances: Vec<_> = self
+            .instances
+            .iter()
+            .filter(|found| found.role != Role::OneOff)
+            .map(|found| (&found.name, &found.spec, found.is_running()))
+            .collect();
+        let releases: Vec<_> =
+            self.releases.iter().map(|record| (&record.release.id, record.lived)).collect();
+        ContentHash::of_value(&(&self.live, entry, instances, releases, &self.variables))
+    }
+}

@@ -1,0 +1,225 @@
+//! The plan of a deploy: a release made from the configuration, and the way from what is live to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::settings::{Config, SnapshotPolicy, Source};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::hash::ContentHash;
+use crate::names::{NameError, ReleaseId, ServiceName, Slot, VariableName};
+use crate::plan::assemble::{Parts, assemble};
+use crate::plan::specify::Ground;
+use crate::plan::transition::{Anew, NoTransition, transition};
+use crate::plan::{EnvSource, HostPlan, Plan, Refusals, databases};
+use crate::release::{BackingRelease, Content, Release, ServiceRelease};
+use crate::request::{Request, Stamp};
+use crate::rules;
+use crate::state::{HostState, World};
+
+/// Plans a deploy.
+///
+/// # Errors
+/// Every safety rule that refuses it and was not let pass, and content that is not there.
+pub fn plan(config: &Config, world: &World, request: &Request, stamp: Stamp) -> Result<Plan, Refusals> {
+    let mut hosts = BTreeMap::new();
+    for (name, state) in &world.hosts {
+        let plan = host_plan(config, state, request, stamp)?;
+        rules::check(&plan, state, request).map_err(Refusals)?;
+        hosts.insert(name.clone(), plan);
+    }
+    Ok(Plan { hosts })
+}
+
+fn host_plan(
+    config: &Config,
+    state: &HostState,
+    request: &Request,
+    stamp: Stamp,
+) -> Result<HostPlan, Refusals> {
+    let release = release(config, state, request, stamp)?;
+    let anew = if request.all { Anew::Asked(BTreeSet::new()) } else { Anew::OnlyChanged };
+    let moved =
+        transition(state, &release, &BTreeSet::new(), &anew, stamp).map_err(|error| no_transition(&error))?;
+    let was = state
+        .live
+        .as_ref()
+        .and_then(|live| state.releases.iter().find(|r| r.release.id == live.release))
+        .map(|r| &r.release);
+    let ground = Ground { state, release: &release, urls: moved.urls.clone() };
+    let migrations = if request.skip_migrations {
+        Vec::new()
+    } else {
+        databases::migrations(&ground, was, Slot::Blue, stamp)
+    };
+    let parts = Parts {
+        state,
+        request,
+        stamp,
+        release: &release,
+        stopped: BTreeSet::new(),
+        transition: moved,
+        migrations,
+        restores: Vec::new(),
+        env: EnvSource::HostFile,
+        generate: config.generate.clone(),
+        required: config.required.keys().cloned().collect(),
+        notes: notes(config, request),
+    };
+    let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
+    plan.variables = config
+        .variables
+        .iter()
+        .chain(&config.required)
+        .map(|(name, origin)| (name.clone(), *origin))
+        .collect();
+    Ok(plan)
+}
+
+fn notes(config: &Config, request: &Request) -> Vec<String> {
+    let mut notes = config.notes.clone();
+    for (name, database) in &config.databases {
+        if database
+            .migrate
+            .as_ref()
+            .is_some_and(|m| m.compatible == crate::config::settings::Compatible::Undeclared)
+        {
+            notes.push(format!("database `{name}`: `compatible` is not declared; migrations count as `expand`, and are recorded as undeclared"));
+        }
+        if database.snapshot == SnapshotPolicy::None {
+            notes.push(format!(
+                "database `{name}`: `snapshot: none` is recorded; a migration that fails is not undone"
+            ));
+        }
+    }
+    if request.skip_migrations && config.databases.values().any(|database| database.migrate.is_some()) {
+        notes.push("migrations are skipped: the schema may not match the release".to_owned());
+    }
+    notes
+}
+
+/// The release that the configuration and the contents make.
+fn release(config: &Config, state: &HostState, request: &Request, stamp: Stamp) -> Result<Release, Refusals> {
+    let mut absent = Vec::new();
+    let mut content = |name: &ServiceName, source: &Source| -> Option<Content> {
+        let found = request.contents.get(name).cloned();
+        if found.is_none() {
+            absent.push(absent_content(name, source));
+        }
+        found
+    };
+    let services: BTreeMap<_, _> = config
+        .services
+        .iter()
+        .filter_map(|(name, settings)| {
+            let content = content(name, &settings.source)?;
+            Some((name.clone(), ServiceRelease { settings: settings.clone(), content }))
+        })
+        .collect();
+    let backing: BTreeMap<_, _> = config
+        .backing
+        .iter()
+        .filter_map(|(name, settings)| {
+            let content = content(name, &settings.source)?;
+            Some((name.clone(), BackingRelease { settings: settings.clone(), content }))
+        })
+        .collect();
+    if !absent.is_empty() {
+        return Err(Refusals(absent));
+    }
+    let variables = variables(state, request);
+    let identity =
+        ContentHash::of_value(&(&services, &backing, &config.databases, &config.volumes, &variables));
+    let id = release_id(state, request, &identity)
+        .map_err(|error| Failure::new(Exit::Failed, "the release has no name").because(error.to_string()))?;
+    Ok(Release {
+        id,
+        app: config.id.clone(),
+        source: request.source.clone(),
+        services,
+        backing,
+        databases: config.databases.clone(),
+        volumes: config.volumes.clone(),
+        registry: config.registry.clone(),
+        variables,
+        bake: config.bake,
+        keep_warm: config.keep_warm,
+        keep: config.keep,
+        created: stamp.now,
+    })
+}
+
+fn absent_content(name: &ServiceName, source: &Source) -> Failure {
+    let what = match source {
+        Source::Image { reference } => format!("image `{reference}` of `{name}` is not there"),
+        Source::Build(build) => format!("the image of `{name}` was not built from `{}`", build.context),
+        Source::Artifact { path } => format!("artifact `{path}` of `{name}` is not there"),
+    };
+    let next = match source {
+        Source::Image { reference } => {
+            format!("check the name; `docker pull {reference}` on the host shows whether it can be had")
+        }
+        Source::Build(_) => "see the build's output above".to_owned(),
+        Source::Artifact { path } => {
+            format!("build it, or correct `artifact:`; it is looked for at `{path}` beside cutover.yml")
+        }
+    };
+    Failure::new(Exit::Refused, what).next(next)
+}
+
+/// Salted hashes of what the release's env file will hold.
+pub(crate) fn variables(state: &HostState, request: &Request) -> BTreeMap<VariableName, ContentHash> {
+    let mut variables = state.variables.clone().unwrap_or_default();
+    variables.retain(|name, _| !request.unset.contains(name));
+    variables.extend(request.overlay.iter().map(|(name, hash)| (name.clone(), hash.clone())));
+    variables
+}
+
+/// The commit's first seven characters, else the content's; with `-2`, `-3` … where that names another release already.
+fn release_id(state: &HostState, request: &Request, identity: &ContentHash) -> Result<ReleaseId, NameError> {
+    let source = &request.source;
+    let base = match &source.commit {
+        Some(commit) if !source.dirty => commit.get(..7).unwrap_or(commit).to_ascii_lowercase(),
+        Some(commit) => format!("{}-dirty", commit.get(..7).unwrap_or(commit).to_ascii_lowercase()),
+        None => identity.short().to_owned(),
+    };
+    free_id(state, &base, identity)
+}
+
+/// The first of `base`, `base-2`, `base-3` … that no other release has.
+pub(crate) fn free_id(state: &HostState, base: &str, identity: &ContentHash) -> Result<ReleaseId, NameError> {
+    let mut number = 1_u32;
+    loop {
+        let id: ReleaseId = if number == 1 { base.parse()? } else { format!("{base}-{number}").parse()? };
+        match state.releases.iter().find(|record| record.release.id == id) {
+            Some(record) if content_identity(&record.release) != *identity => number += 1,
+            _ => return Ok(id),
+        }
+    }
+}
+
+/// What tells a release from another: all that runs, without when and whence.
+pub(crate) fn content_identity(release: &Release) -> ContentHash {
+    ContentHash::of_value(&(
+        &release.services,
+        &release.backing,
+        &release.databases,
+        &release.volumes,
+        &release.variables,
+    ))
+}
+
+pub(crate) fn no_transition(error: &NoTransition) -> Refusals {
+    let next = match error {
+        NoTransition::NoSubnet(_) => {
+            "remove networks nobody uses (`docker network prune`), or name another range in the host's host.yml"
+        }
+        NoTransition::NoAddress(_) | NoTransition::NoPort => {
+            "remove apps that are no longer used: `cutover remove`"
+        }
+        NoTransition::Name(_) => "give the service a shorter name",
+    };
+    Failure::new(Exit::Refused, "the plan finds no place for the new instances")
+        .because(error.to_string())
+        .next(next)
+        .into()
+}

@@ -1,0 +1,338 @@
+//! Plans of the verbs that need no configuration: rollback, env change, restart, start, stop, remove. All work on recorded releases.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::config::settings::{Compatible, DatabaseEngine};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::layout;
+use crate::names::{AppId, ReleaseId, ServiceName};
+use crate::plan::assemble::{Parts, assemble};
+use crate::plan::deploy::{content_identity, free_id, no_transition, variables};
+use crate::plan::specify::{Ground, reference};
+use crate::plan::transition::{Anew, transition};
+use crate::plan::{
+    Direction, DrainPlan, EnvSource, HeldDatabase, HostPlan, PLAN_VERSION, Plan, Planned, RecordPlan,
+    Refusals, ServicePlan, SwitchPlan, Verb, WhyNot, databases,
+};
+use crate::release::{Live, Release, RuntimeKind};
+use crate::request::{Request, Stamp};
+use crate::rules;
+use crate::state::{HostState, ReleaseRecord, World};
+
+/// Plans a verb that needs no configuration.
+///
+/// # Errors
+/// Every safety rule that refuses it, and what is asked of something that is not there.
+pub fn lifecycle(id: &AppId, world: &World, request: &Request, stamp: Stamp) -> Result<Plan, Refusals> {
+    let mut hosts = BTreeMap::new();
+    for (name, state) in &world.hosts {
+        let plan = match request.verb {
+            Verb::Remove => remove(id, state, request, stamp)?,
+            _ => of_release(id, state, request, stamp)?,
+        };
+        rules::check(&plan, state, request).map_err(Refusals)?;
+        hosts.insert(name.clone(), plan);
+    }
+    Ok(Plan { hosts })
+}
+
+fn nothing_live(id: &AppId) -> Failure {
+    Failure::new(Exit::Refused, format!("nothing of {id} is live here"))
+        .while_serving("nothing is serving")
+        .next("`cutover deploy` puts a release live")
+}
+
+fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) -> Result<HostPlan, Refusals> {
+    let live = state.live.as_ref().ok_or_else(|| nothing_live(id))?;
+    let current = record(state, &live.release).ok_or_else(|| unknown_release(state, &live.release))?;
+    known_services(&current.release, &request.services)?;
+    let all: BTreeSet<ServiceName> = current.release.services.keys().cloned().collect();
+    let named = |set: &BTreeSet<ServiceName>| if set.is_empty() { all.clone() } else { set.clone() };
+    let (release, stopped, anew, env) = match request.verb {
+        Verb::Rollback => (
+            target(state, live, request)?.release.clone(),
+            BTreeSet::new(),
+            Anew::OnlyChanged,
+            EnvSource::Recorded,
+        ),
+        Verb::Environment => (
+            with_variables(state, &current.release, request, stamp)?,
+            live.stopped.clone(),
+            Anew::OnlyChanged,
+            EnvSource::HostFile,
+        ),
+        Verb::Restart => (
+            current.release.clone(),
+            live.stopped.clone(),
+            Anew::Asked(request.services.clone()),
+            EnvSource::Recorded,
+        ),
+        Verb::Stop => {
+            let stopped = live.stopped.union(&named(&request.services)).cloned().collect();
+            (current.release.clone(), stopped, Anew::OnlyChanged, EnvSource::Recorded)
+        }
+        Verb::Start => {
+            let started = named(&request.services);
+            let stopped = live.stopped.difference(&started).cloned().collect();
+            (current.release.clone(), stopped, Anew::OnlyChanged, EnvSource::Recorded)
+        }
+        Verb::Deploy | Verb::Remove => {
+            return Err(Failure::new(Exit::Failed, "this verb needs another plan").into());
+        }
+    };
+    let moved = transition(state, &release, &stopped, &anew, stamp).map_err(|error| no_transition(&error))?;
+    let restores = if request.verb == Verb::Rollback && request.restore_databases {
+        restores(
+            state,
+            live,
+            &release,
+            &Ground { state, release: &release, urls: moved.urls.clone() },
+            stamp,
+        )?
+    } else {
+        Vec::new()
+    };
+    let parts = Parts {
+        state,
+        request,
+        stamp,
+        release: &release,
+        stopped,
+        transition: moved,
+        migrations: Vec::new(),
+        restores,
+        env,
+        generate: BTreeSet::new(),
+        required: BTreeSet::new(),
+        notes: Vec::new(),
+    };
+    let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
+    if request.verb == Verb::Stop {
+        plan.verify = Planned::NotNeeded(WhyNot::NotInThisVerb);
+        if let Planned::Do(drain) = &mut plan.drain {
+            drain.keep_warm = Duration::ZERO;
+        }
+    }
+    Ok(plan)
+}
+
+fn record<'a>(state: &'a HostState, id: &ReleaseId) -> Option<&'a ReleaseRecord> {
+    state.releases.iter().find(|record| record.release.id == *id)
+}
+
+fn unknown_release(state: &HostState, id: &ReleaseId) -> Failure {
+    let known: Vec<_> = state
+        .releases
+        .iter()
+        .filter(|record| record.lived)
+        .map(|record| record.release.id.to_string())
+        .collect();
+    Failure::new(Exit::Refused, format!("release {id} is not on record here"))
+        .because(if known.is_empty() {
+            "no release is on record".to_owned()
+        } else {
+            format!("on record: {}", known.join(", "))
+        })
+        .next("`cutover releases` lists what rollback can reach")
+}
+
+fn known_services(release: &Release, asked: &BTreeSet<ServiceName>) -> Result<(), Refusals> {
+    let unknown: Vec<_> =
+        asked.iter().filter(|name| !release.services.contains_key(*name)).map(ToString::to_string).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<_> = release.services.keys().map(ToString::to_string).collect();
+    Err(Failure::new(Exit::Usage, format!("the live release has no service {}", unknown.join(", ")))
+        .because(format!("it has: {}", known.join(", ")))
+        .into())
+}
+
+/// The release to go back to: the one asked for, else the newest other one that was live before.
+fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'a ReleaseRecord, Refusals> {
+    let current = record(state, &live.release).map_or(u64::MAX, |record| record.sequence);
+    match &request.to {
+        Some(id) => match record(state, id) {
+            Some(found) if found.lived => Ok(found),
+            Some(_) => Err(Failure::new(Exit::Refused, format!("release {id} was never live"))
+                .next("`cutover releases` lists what rollback can reach")
+                .into()),
+            None => Err(unknown_release(state, id).into()),
+        },
+        None => state
+            .releases
+            .iter()
+            .filter(|record| record.lived && record.release.id != live.release && record.sequence < current)
+            .max_by_key(|record| record.sequence)
+            .ok_or_else(|| {
+                Failure::new(Exit::Refused, "there is no earlier release to go back to")
+                    .next("`cutover releases` lists what rollback can reach")
+                    .into()
+            }),
+    }
+}
+
+fn with_variables(
+    state: &HostState,
+    current: &Release,
+    request: &Request,
+    stamp: Stamp,
+) -> Result<Release, Refusals> {
+    let mut release = Release { variables: variables(state, request), created: stamp.now, ..current.clone() };
+    let identity = content_identity(&release);
+    if identity != content_identity(current) {
+        let base = current.id.as_str().split_once("-").map_or(current.id.as_str(), |(base, _)| base);
+        release.id = free_id(state, base, &identity).map_err(|error| {
+            Failure::new(Exit::Failed, "the release has no name").because(error.to_string())
+        })?;
+    }
+    Ok(release)
+}
+
+/// Breaking migrations that went live after `release` and up to the live one, oldest first: what a rollback to it crosses.
+pub(crate) fn crossed<'a>(
+    state: &'a HostState,
+    live: &Live,
+    release: &Release,
+) -> Vec<(&'a ReleaseRecord, &'a crate::state::MigrationRecord)> {
+    let sequence = |id: &ReleaseId| record(state, id).map(|record| record.sequence);
+    let (Some(from), Some(to)) = (sequence(&release.id), sequence(&live.release)) else { return Vec::new() };
+    let mut records: Vec<_> =
+        state.releases.iter().filter(|record| record.sequence > from && record.sequence <= to).collect();
+    records.sort_by_key(|record| record.sequence);
+    let migrations = records
+        .into_iter()
+        .flat_map(|record| record.migrations.iter().map(move |migration| (record, migration)));
+    migrations.filter(|(_, migration)| migration.compatible == Compatible::Breaking).collect()
+}
+
+/// The snapshots taken before the oldest breaking migration that is crossed, by database.
+fn restores(
+    state: &HostState,
+    live: &Live,
+    release: &Release,
+    ground: &Ground<'_>,
+    stamp: Stamp,
+) -> Result<Vec<HeldDatabase>, Refusals> {
+    let mut held: BTreeMap<_, HeldDatabase> = BTreeMap::new();
+    for (record, migration) in crossed(state, live, release) {
+        let Some(database) = release.databases.get(&migration.database) else { continue };
+        let DatabaseEngine::Sqlite { services, .. } = &database.engine else { continue };
+        let Some(snapshot) = migration.snapshot.clone() else {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("database `{}` cannot be put back", migration.database),
+            )
+            .because(format!("release {} was migrated without a snapshot", record.release.id))
+            .into());
+        };
+        let Some(place) = services.first().and_then(|service| databases::place(ground, service, database))
+        else {
+            continue;
+        };
+        let present = Some(layout::snapshot_file(
+            &release.app,
+            &migration.database,
+            stamp.now,
+            &live.release,
+            "sqlite",
+        ));
+        let restore = HeldDatabase::Restore {
+            database: migration.database.clone(),
+            place,
+            snapshot: Some(snapshot),
+            present,
+        };
+        // The oldest one counts: it is the state before all of them.
+        held.entry(migration.database.clone()).or_insert(restore);
+    }
+    Ok(held.into_values().collect())
+}
+
+/// Takes the app off the host: routes first, then instances, networks, state; volumes only when asked.
+fn remove(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) -> Result<HostPlan, Refusals> {
+    let before = state.table.as_ref().and_then(|found| found.table.owners.get(&id.owner())).cloned();
+    if state.live.is_none() && state.instances.is_empty() && state.releases.is_empty() && before.is_none() {
+        return Err(nothing_live(id).into());
+    }
+    let outgoing: Vec<_> =
+        state.instances.iter().filter(|found| found.ours).map(|found| reference(state, found)).collect();
+    let services = state.live.iter().flat_map(|live| &live.members);
+    let volumes = if request.volumes { removed_volumes(state) } else { Vec::new() };
+    let mut notes = Vec::new();
+    if !request.volumes {
+        notes.push("volumes and snapshots are kept; `--volumes` removes the volumes, too".to_owned());
+    }
+    let own = state
+        .engine
+        .iter()
+        .flat_map(|engine| engine.networks.keys())
+        .filter(|name| **name != layout::edge_network(&state.installation));
+    Ok(HostPlan {
+        version: PLAN_VERSION,
+        run: stamp.run,
+        app: id.clone(),
+        verb: Verb::Remove,
+        by: request.by.clone(),
+        made: stamp.now,
+        fingerprint: state.fingerprint(),
+        allowed: request.allow.clone(),
+        direction: Direction::Forward,
+        release: None,
+        live: state.live.clone(),
+        becomes: None,
+        services: services
+            .map(|(name, members)| (name.clone(), ServicePlan::Stopped { outgoing: members.clone() }))
+            .collect(),
+        variables: BTreeMap::new(),
+        preflight: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        backing: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        snapshot: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        migrate: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        start: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        check: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        handover: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        switch: Planned::Do(if before.is_some() {
+            SwitchPlan::Table { before, after: None }
+        } else {
+            SwitchPlan::LiveFile
+        }),
+        verify: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        bake: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        drain: Planned::Do(DrainPlan {
+            outgoing,
+            deadline: crate::defaults::DRAIN,
+            keep_warm: Duration::ZERO,
+            leaves: Vec::new(),
+            kept_candidates: Vec::new(),
+        }),
+        record: RecordPlan {
+            forget: state.releases.iter().map(|record| record.release.id.clone()).collect(),
+            candidates: Vec::new(),
+            networks: own.cloned().collect(),
+            volumes,
+            forget_app: true,
+        },
+        notes,
+    })
+}
+
+fn removed_volumes(state: &HostState) -> Vec<crate::plan::VolumeSpec> {
+    let mut volumes = BTreeMap::new();
+    for record in &state.releases {
+        let ground = Ground { state, release: &record.release, urls: BTreeMap::new() };
+        for name in record.release.volumes.keys() {
+            for runtime in [RuntimeKind::Process, RuntimeKind::Container] {
+                let volume = ground.volume(runtime, name);
+                let there = runtime == RuntimeKind::Process
+                    || state.engine.as_ref().is_some_and(|e| e.volumes.contains(&volume.name));
+                if !volume.external && there {
+                    volumes.insert(volume.name.clone(), volume);
+                }
+            }
+        }
+    }
+    volumes.into_values().collect()
+}

@@ -1,0 +1,622 @@
+//! From a journal and a look to what is done next: the same way for a failed stage, a cancel, a deadline and a crash.
+//!
+//! What is served and what runs decides; the journal explains it, it does not overrule it (S1). Not yet switched: the new goes, the old
+//! goes on. Switched: finish, or switch back while the old is warm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::config::settings::{Compatible, Strategy};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::journal::{Entry, Step, StepResult, What};
+use crate::names::{DatabaseName, InstanceName, ServiceName};
+use crate::plan::specify::{reference, respecify};
+use crate::plan::{
+    CheckPlan, Direction, DrainPlan, Follow, GatedInstance, HandoverPlan, HeldDatabase, HostPlan,
+    InstanceRef, Migration, Planned, RecordPlan, ServicePlan, Stage, StartPlan, SwitchPlan, Verb, VerifyPlan,
+    WhyNot,
+};
+use crate::release::{Live, Release};
+use crate::request::Stamp;
+use crate::state::{HostState, MigrationRecord, Role};
+use crate::verdict::{Outcome, Verdict};
+
+/// What is done next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recovery {
+    /// Nothing: this is how it ended.
+    Settled(Box<Verdict>),
+    /// This, by the same executor; then look again.
+    Act(Box<HostPlan>),
+    /// Nothing that cutover may do by itself.
+    Person(Box<Failure>),
+}
+
+/// Where a run stands, read from its journal and the host as found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The commit point was passed: what was asked is live.
+    pub switched: bool,
+    /// The failure that turned the run around, or stopped it.
+    pub failed: Option<(Stage, Failure)>,
+    /// A breaking migration was carried out and its hold has ended: no way back by itself (S18).
+    pub past_return: bool,
+    /// What was replaced is no longer whole: no way back either.
+    pub drained: bool,
+}
+
+/// Decides what is done next for a run whose process ended, or whose stage failed.
+pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
+    if let Some(verdict) = journal
+        .iter()
+        .find_map(|entry| if let What::Verdict { verdict } = &entry.what { Some(verdict) } else { None })
+    {
+        return Recovery::Settled(verdict.clone());
+    }
+    let Some(goal) = goal(journal) else {
+        let failure = Failure::new(Exit::Failed, "the run ended before it had a plan").next("start it again");
+        return Recovery::Settled(Box::new(verdict_of_none(journal, found, stamp, failure)));
+    };
+    let standing = standing(journal, goal, found);
+    let attempts = journal.iter().filter(|entry| matches!(entry.what, What::Resumed { .. })).count();
+    if attempts > crate::defaults::RECOVERIES as usize {
+        return Recovery::Person(Box::new(person(goal, &standing, found)));
+    }
+    let carried_out = finished(journal);
+    if standing.switched && !wants_back(&standing) {
+        if carried_out == Some(Direction::Forward) {
+            return Recovery::Settled(Box::new(conclude(journal, found, stamp)));
+        }
+        return Recovery::Act(Box::new(onward(goal, &standing, journal)));
+    }
+    if carried_out == Some(Direction::Back) && !standing.switched && clean(goal, found) {
+        return Recovery::Settled(Box::new(conclude(journal, found, stamp)));
+    }
+    Recovery::Act(Box::new(back(goal, journal, found, stamp)))
+}
+
+/// The plan that was asked for: the last one forward (a rehearsal may have put its alternative in the first one's place).
+pub fn goal(journal: &[Entry]) -> Option<&HostPlan> {
+    plans(journal).filter(|plan| plan.direction == Direction::Forward).last()
+}
+
+fn plans(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
+    journal
+        .iter()
+        .filter_map(|entry| if let What::Planned { plan } = &entry.what { Some(plan.as_ref()) } else { None })
+}
+
+/// The direction of the newest plan, when its last stage is over.
+fn finished(journal: &[Entry]) -> Option<Direction> {
+    let at = journal.iter().rposition(|entry| matches!(entry.what, What::Planned { .. }))?;
+    let What::Planned { plan } = &journal[at].what else { return None };
+    let recorded =
+        journal[at..].iter().any(|entry| matches!(entry.what, What::Left { stage: Stage::Record, .. }));
+    recorded.then_some(plan.direction)
+}
+
+/// Where the run stands.
+pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standing {
+    let switched = match &goal.becomes {
+        Some(_) => found.live.as_ref().is_some_and(|live| live.run == goal.run),
+        None => found.live.is_none(),
+    };
+    let failed = journal.iter().rev().find_map(|entry| match &entry.what {
+        What::Failed { stage, failure } => Some((*stage, failure.clone())),
+        _ => None,
+    });
+    // Only the failures of the way forward turn a run around; a failed way back is walked again.
+    let switched_before = switched || journal_switched(journal);
+    let migrated = migrated(journal, goal);
+    let breaking = migrated.iter().any(|migration| migration.compatible == Compatible::Breaking);
+    let drained = drained(journal, goal, found);
+    Standing { switched, failed, past_return: breaking && switched_before, drained }
+}
+
+fn journal_switched(journal: &[Entry]) -> bool {
+    outcomes(journal).any(|(step, _)| matches!(step, Step::Switch | Step::Live)) && {
+        // A switch of a way back does not count as one forward.
+        let forward = plans(journal).all(|plan| plan.direction == Direction::Forward);
+        forward
+    }
+}
+
+fn wants_back(standing: &Standing) -> bool {
+    standing.failed.as_ref().is_some_and(|(stage, _)| *stage < Stage::Drain)
+        && !standing.past_return
+        && !standing.drained
+}
+
+/// Whether something that what was live before needs is gone or going.
+fn drained(journal: &[Entry], goal: &HostPlan, found: &HostState) -> bool {
+    let began = journal.iter().any(|entry| match &entry.what {
+        What::Intent { stage: Stage::Drain, step } => matches!(step, Step::Stop { .. } | Step::Remove { .. }),
+        _ => false,
+    });
+    let Some(live) = &goal.live else { return goal.verb != Verb::Deploy || began };
+    began
+        || live
+            .members
+            .values()
+            .flatten()
+            .any(|name| !found.instances.iter().any(|instance| instance.name == *name))
+}
+
+/// Steps with an outcome, in order.
+fn outcomes(journal: &[Entry]) -> impl Iterator<Item = (&Step, &StepResult)> {
+    journal.iter().filter_map(|entry| {
+        let What::Outcome { intent, result } = &entry.what else { return None };
+        journal.iter().find_map(|other| match &other.what {
+            What::Intent { step, .. } if other.seq == *intent => Some((step, result)),
+            _ => None,
+        })
+    })
+}
+
+/// Migrations of the goal that were begun on the database itself.
+fn migrated<'a>(journal: &[Entry], goal: &'a HostPlan) -> Vec<&'a Migration> {
+    let begun: BTreeSet<&DatabaseName> = journal
+        .iter()
+        .filter_map(|entry| {
+            if let What::Intent { step: Step::Migrate { database }, .. } = &entry.what {
+                Some(database)
+            } else {
+                None
+            }
+        })
+        .collect();
+    let direct = goal.migrate.todo().into_iter().flat_map(|plan| &plan.direct);
+    let held =
+        goal.handover.todo().into_iter().flat_map(|plan| &plan.databases).filter_map(|held| match held {
+            HeldDatabase::Migrate { migration } => Some(migration.as_ref()),
+            HeldDatabase::Restore { .. } => None,
+        });
+    direct.chain(held).filter(|migration| begun.contains(&migration.database)).collect()
+}
+
+/// What the records keep of the migrations that went live with a goal.
+pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<MigrationRecord> {
+    let taken: BTreeSet<&String> = outcomes(journal)
+        .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
+        .collect();
+    migrated(journal, goal)
+        .into_iter()
+        .map(|migration| MigrationRecord {
+            database: migration.database.clone(),
+            compatible: migration.compatible,
+            snapshot: taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone()),
+        })
+        .collect()
+}
+
+/// The rest of the way forward: what is done is not done again, the public route is verified and the bake begins anew (S20).
+fn onward(goal: &HostPlan, standing: &Standing, journal: &[Entry]) -> HostPlan {
+    let mut plan = goal.clone();
+    plan.preflight = Planned::NotNeeded(WhyNot::AlreadyDone);
+    plan.backing = Planned::NotNeeded(WhyNot::AlreadyDone);
+    plan.snapshot = Planned::NotNeeded(WhyNot::AlreadyDone);
+    plan.migrate = Planned::NotNeeded(WhyNot::AlreadyDone);
+    plan.handover = Planned::NotNeeded(WhyNot::AlreadyDone);
+    // The new instances are looked at again: started where a crash of the host took them, and gated.
+    let mut instances: Vec<GatedInstance> =
+        goal.check.todo().map(|check| check.instances.clone()).unwrap_or_default();
+    instances.extend(goal.handover.todo().into_iter().flat_map(|handover| handover.incoming.iter().cloned()));
+    if instances.is_empty() {
+        plan.start = Planned::NotNeeded(WhyNot::AlreadyDone);
+        plan.check = Planned::NotNeeded(WhyNot::AlreadyDone);
+    } else {
+        let joins = goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default();
+        plan.start = Planned::Do(StartPlan { retire: Vec::new(), waves: vec![instances.clone()], joins });
+        plan.check = Planned::Do(CheckPlan { instances });
+    }
+    let broken = standing.failed.is_some();
+    let baked = journal.iter().any(|entry| matches!(entry.what, What::Left { stage: Stage::Bake, .. }));
+    if standing.drained || broken {
+        // There is no way back to take: neither would tell anything that could be acted upon.
+        plan.bake = Planned::NotNeeded(WhyNot::AlreadyDone);
+    }
+    if broken || (standing.drained && baked) {
+        if let Planned::Do(verify) = &mut plan.verify {
+            verify.routes.clear();
+        }
+    }
+    if broken && !standing.drained {
+        // The gate has been passed once; what failed since is told to a person, not tried again and again.
+        plan.start = Planned::NotNeeded(WhyNot::AlreadyDone);
+        plan.check = Planned::NotNeeded(WhyNot::AlreadyDone);
+    }
+    plan
+}
+
+/// The way back: the new goes, databases are put back while nothing has them open, what was live is started where it was stopped, gated,
+/// and gets its routes back; the switch ends the hold.
+fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> HostPlan {
+    let live = goal.live.as_ref();
+    let coming = coming(goal);
+    let here: Vec<_> = found
+        .instances
+        .iter()
+        .filter(|instance| {
+            instance.ours
+                && coming.contains(&instance.name)
+                && !live.is_some_and(|live| live.has(&instance.name))
+        })
+        .collect();
+    let one_off = found.instances.iter().filter(|instance| instance.ours && instance.role == Role::OneOff);
+    let mut outgoing: Vec<_> = here.iter().map(|instance| reference(found, instance)).collect();
+    let databases = restores(goal, journal);
+    let (handed, following) = (handed(goal), following(goal));
+    let among = |set: &BTreeSet<InstanceName>| {
+        outgoing.iter().filter(|instance| set.contains(&instance.name)).cloned().collect::<Vec<_>>()
+    };
+    let stopped_first: Vec<_> =
+        one_off.clone().map(|instance| reference(found, instance)).chain(among(&handed)).collect();
+    let followed = among(&following);
+    outgoing.extend(one_off.map(|instance| reference(found, instance)));
+    let old: Vec<GatedInstance> = live
+        .into_iter()
+        .flat_map(|live| live.members.values().flatten())
+        .filter_map(|name| found.instances.iter().find(|instance| instance.name == *name))
+        .filter_map(|instance| respecify(found, instance))
+        .collect();
+    let runs =
+        |name: &InstanceName| found.instances.iter().any(|other| other.name == *name && other.is_running());
+    let (running, resting): (Vec<_>, Vec<_>) =
+        old.into_iter().partition(|instance| runs(&instance.spec.name));
+    // What follows the routes forward follows them back: routes go back at once, a polling bot after them.
+    let follows = |instance: &GatedInstance| {
+        goal.verify
+            .todo()
+            .is_some_and(|verify| verify.follow.iter().any(|f| f.service == instance.spec.service))
+    };
+    let (back_after, back_first): (Vec<_>, Vec<_>) = resting.into_iter().partition(follows);
+    let switched = standing(journal, goal, found).switched;
+    let hold = if switched {
+        goal.handover.todo().map(|handover| handover.hold.clone()).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let handover_needed = !(stopped_first.is_empty() && databases.is_empty() && back_first.is_empty());
+    let follow = follow_back(goal, &followed, &back_after);
+    let switch = match goal.switch.todo() {
+        Some(SwitchPlan::Table { before, .. }) => {
+            let now =
+                found.table.as_ref().and_then(|table| table.table.owners.get(&goal.app.owner())).cloned();
+            Planned::Do(SwitchPlan::Table { before: now, after: before.clone() })
+        }
+        Some(SwitchPlan::LiveFile) => Planned::Do(SwitchPlan::LiveFile),
+        None => Planned::NotNeeded(WhyNot::Unchanged),
+    };
+    let joined = goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default();
+    let kept_candidates = kept_candidates(journal, goal, found, &coming);
+    HostPlan {
+        direction: Direction::Back,
+        made: stamp.now,
+        fingerprint: found.fingerprint(),
+        release: live
+            .and_then(|live| found.releases.iter().find(|r| r.release.id == live.release))
+            .map(|r| r.release.clone()),
+        becomes: goal.live.clone(),
+        services: BTreeMap::<ServiceName, ServicePlan>::new(),
+        preflight: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        backing: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        snapshot: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        migrate: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        start: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        check: if running.is_empty() {
+            Planned::NotNeeded(if live.is_none() { WhyNot::FirstDeploy } else { WhyNot::InHandover })
+        } else {
+            Planned::Do(CheckPlan { instances: running })
+        },
+        handover: if handover_needed {
+            Planned::Do(HandoverPlan {
+                hold,
+                bounds: goal
+                    .handover
+                    .todo()
+                    .map_or_else(crate::plan::default_hold, |handover| handover.bounds.clone()),
+                outgoing: stopped_first,
+                databases,
+                incoming: back_first,
+            })
+        } else {
+            Planned::NotNeeded(WhyNot::None)
+        },
+        switch,
+        verify: if follow.is_empty() {
+            Planned::NotNeeded(WhyNot::NotInThisVerb)
+        } else {
+            Planned::Do(VerifyPlan { routes: Vec::new(), follow })
+        },
+        bake: Planned::NotNeeded(WhyNot::NotInThisVerb),
+        drain: Planned::Do(DrainPlan {
+            outgoing,
+            deadline: goal.drain.todo().map_or(crate::defaults::DRAIN, |drain| drain.deadline),
+            keep_warm: Duration::ZERO,
+            leaves: joined,
+            kept_candidates,
+        }),
+        record: RecordPlan {
+            forget: Vec::new(),
+            candidates: Vec::new(),
+            networks: Vec::new(),
+            volumes: Vec::new(),
+            forget_app: false,
+        },
+        ..goal.clone()
+    }
+}
+
+/// Instances that a goal starts.
+fn coming(goal: &HostPlan) -> BTreeSet<InstanceName> {
+    let beside = goal.start.todo().into_iter().flat_map(|start| start.waves.iter().flatten());
+    let handed = goal.handover.todo().into_iter().flat_map(|handover| &handover.incoming);
+    let following = goal
+        .verify
+        .todo()
+        .into_iter()
+        .flat_map(|verify| verify.follow.iter().flat_map(|follow| &follow.incoming));
+    beside.chain(handed).chain(following).map(|instance| instance.spec.name.clone()).collect()
+}
+
+/// Instances that a goal starts inside its handover: gone before what was live may start again.
+fn handed(goal: &HostPlan) -> BTreeSet<InstanceName> {
+    let handed = goal.handover.todo().into_iter().flat_map(|handover| &handover.incoming);
+    handed.map(|instance| instance.spec.name.clone()).collect()
+}
+
+/// Instances that a goal starts after its routes were verified.
+fn following(goal: &HostPlan) -> BTreeSet<InstanceName> {
+    let following = goal
+        .verify
+        .todo()
+        .into_iter()
+        .flat_map(|verify| verify.follow.iter().flat_map(|follow| &follow.incoming));
+    following.map(|instance| instance.spec.name.clone()).collect()
+}
+
+/// Services without routes on their way back: the new one stopped and gone, then the old one started and gated.
+fn follow_back(goal: &HostPlan, outgoing: &[InstanceRef], incoming: &[GatedInstance]) -> Vec<Follow> {
+    let services =
+        goal.verify.todo().into_iter().flat_map(|verify| verify.follow.iter().map(|follow| &follow.service));
+    services
+        .map(|service| Follow {
+            service: service.clone(),
+            strategy: Strategy::Handover,
+            outgoing: outgoing.iter().filter(|instance| instance.service == *service).cloned().collect(),
+            incoming: incoming.iter().filter(|instance| instance.spec.service == *service).cloned().collect(),
+        })
+        .filter(|follow| !(follow.outgoing.is_empty() && follow.incoming.is_empty()))
+        .collect()
+}
+
+/// Databases to be put back: those that were begun to be changed, unless the schema may stay (the hold has ended and the old release can
+/// live with it).
+fn restores(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
+    if journal_switched_forward(journal) {
+        return Vec::new();
+    }
+    let taken: BTreeSet<&String> = outcomes(journal)
+        .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
+        .collect();
+    let touched: BTreeSet<&DatabaseName> = journal
+        .iter()
+        .filter_map(|entry| match &entry.what {
+            What::Intent { step: Step::Migrate { database } | Step::Restore { database, .. }, .. } => {
+                Some(database)
+            }
+            _ => None,
+        })
+        .collect();
+    let held = goal.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    held.filter_map(|held| match held {
+        HeldDatabase::Migrate { migration } if touched.contains(&migration.database) => {
+            let place = migration.place.clone()?;
+            // `snapshot: none` was decided: there is nothing to put back, and what is there is not thrown away.
+            if migration.snapshot == crate::config::settings::SnapshotPolicy::None {
+                return None;
+            }
+            let snapshot = taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone());
+            Some(HeldDatabase::Restore {
+                database: migration.database.clone(),
+                place,
+                snapshot,
+                present: None,
+            })
+        }
+        HeldDatabase::Restore { database, place, present: Some(present), .. }
+            if touched.contains(database) && taken.contains(present) =>
+        {
+            Some(HeldDatabase::Restore {
+                database: database.clone(),
+                place: place.clone(),
+                snapshot: Some(present.clone()),
+                present: None,
+            })
+        }
+        _ => None,
+    })
+    .collect()
+}
+
+fn journal_switched_forward(journal: &[Entry]) -> bool {
+    let mut forward = false;
+    for entry in journal {
+        match &entry.what {
+            What::Planned { plan } => forward = plan.direction == Direction::Forward,
+            What::Outcome { intent, .. } if forward => {
+                let of = journal.iter().find(|other| other.seq == *intent).map(|other| &other.what);
+                if matches!(of, Some(What::Intent { step: Step::Switch | Step::Live, .. })) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// At most one failed candidate a service is kept, stopped, for a look: the first of those that a failing gate was about.
+fn kept_candidates(
+    journal: &[Entry],
+    goal: &HostPlan,
+    found: &HostState,
+    coming: &BTreeSet<InstanceName>,
+) -> Vec<InstanceName> {
+    let failed_gate = journal
+        .iter()
+        .any(|entry| matches!(&entry.what, What::Failed { failure, .. } if failure.exit == Exit::NotHealthy));
+    let mut kept: BTreeMap<ServiceName, InstanceName> = BTreeMap::new();
+    if failed_gate {
+        for instance in &found.instances {
+            let candidate = coming.contains(&instance.name)
+                && !goal.live.as_ref().is_some_and(|live| live.has(&instance.name));
+            if candidate && instance.role == Role::Service {
+                kept.entry(instance.service.clone()).or_insert_with(|| instance.name.clone());
+            }
+        }
+    }
+    kept.into_values().collect()
+}
+
+/// Whether nothing of the goal is left but kept candidates, stopped.
+fn clean(goal: &HostPlan, found: &HostState) -> bool {
+    let coming = coming(goal);
+    !found.instances.iter().any(|instance| {
+        instance.ours
+            && (coming.contains(&instance.name) || instance.role == Role::OneOff)
+            && !goal.live.as_ref().is_some_and(|live| live.has(&instance.name))
+            && instance.is_running()
+    })
+}
+
+fn person(goal: &HostPlan, standing: &Standing, found: &HostState) -> Failure {
+    let mut failure = Failure::new(
+        Exit::Person,
+        format!("{} of {} could not be settled by itself", goal.verb.as_str(), goal.app),
+    );
+    if let Some((stage, last)) = &standing.failed {
+        failure = failure.because(format!("stage {stage}: {}", last.what));
+        failure.cause.extend(last.cause.iter().cloned());
+        failure.next.extend(last.next.iter().cloned());
+    }
+    failure.while_serving(serving_text(found.live.as_ref())).next("`cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again")
+}
+
+/// What is serving, as a sentence.
+pub fn serving_text(live: Option<&Live>) -> String {
+    match live {
+        None => "nothing is serving".to_owned(),
+        Some(live) if live.members.is_empty() => {
+            format!("release {} is live, all of it stopped", live.release)
+        }
+        Some(live) => format!("{} (release {}) is serving", live.slot, live.release),
+    }
+}
+
+/// The verdict of a run whose plan, forward or back, has been carried out.
+pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
+    let goal = goal(journal);
+    let failed = goal.and_then(|goal| standing(journal, goal, found).failed);
+    let switched = goal.is_some_and(|goal| standing(journal, goal, found).switched);
+    let killed = || {
+        Failure::new(Exit::Failed, "the run was ended from outside")
+            .because("its process died before the switch; what it had begun was taken back")
+            .next("start it again")
+    };
+    let failure = match (failed, switched) {
+        (None, true) => None,
+        (None, false) => Some(killed()),
+        (Some((_, failure)), true) => Some(went_on(failure)),
+        (Some((_, failure)), false) => Some(failure),
+    };
+    let mut verdict = verdict_of(journal, found, stamp);
+    if let Some(mut failure) = failure {
+        let first = goal.is_some_and(|goal| goal.live.is_none());
+        failure.state = if first && found.live.is_none() {
+            "nothing was serving; nothing is".to_owned()
+        } else {
+            state_text(journal, goal, found)
+        };
+        verdict.outcome = Outcome::Failed { failure };
+    }
+    verdict
+}
+
+/// A failure behind a breaking migration: the new release goes on, and a person must know (S18).
+fn went_on(failure: Failure) -> Failure {
+    let mut failure = failure;
+    failure.exit = Exit::Person;
+    failure
+        .cause
+        .push("the old release cannot run on the migrated database, so the new one goes on".to_owned());
+    failure.next.insert(0, "mend it with a new release, or `cutover rollback --restore-db` (what was written since is then not served)".to_owned());
+    failure
+}
+
+fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &HostState) -> String {
+    let mut parts = vec![serving_text(found.live.as_ref())];
+    let Some(goal) = goal else { return parts.remove(0) };
+    let coming = coming(goal);
+    let kept = found.instances.iter().any(|instance| {
+        coming.contains(&instance.name) && !found.live.as_ref().is_some_and(|l| l.has(&instance.name))
+    });
+    if kept {
+        parts.push("the failed candidate is stopped and kept".to_owned());
+    }
+    let touched = migrated(journal, goal);
+    let restored = outcomes(journal).any(|(step, _)| matches!(step, Step::Restore { .. }));
+    let has_databases = goal
+        .release
+        .as_ref()
+        .is_some_and(|release| release.databases.values().any(|database| database.migrate.is_some()));
+    if restored {
+        parts.push("the database was put back as it was".to_owned());
+    } else if !touched.is_empty() {
+        parts.push("the database is migrated".to_owned());
+    } else if has_databases {
+        parts.push("database not migrated".to_owned());
+    }
+    parts.join("; ")
+}
+
+fn verdict_of_none(journal: &[Entry], found: &HostState, stamp: Stamp, failure: Failure) -> Verdict {
+    let mut verdict = verdict_of(journal, found, stamp);
+    let failure = failure.while_serving(serving_text(found.live.as_ref()));
+    verdict.outcome = Outcome::Failed { failure };
+    verdict
+}
+
+fn verdict_of(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
+    let goal = goal(journal);
+    let started = journal.first().map_or(stamp.now, |entry| entry.at);
+    let warnings = journal.iter().filter_map(|entry| {
+        if let What::Warning { text, .. } = &entry.what { Some(text.clone()) } else { None }
+    });
+    Verdict {
+        run: stamp.run,
+        app: found.app.clone(),
+        verb: goal.map_or(Verb::Deploy, |goal| goal.verb),
+        release: goal.and_then(|goal| goal.release.as_ref()).map(|release: &Release| release.id.clone()),
+        serving: found.live.as_ref().map(|live| live.release.clone()),
+        outcome: Outcome::Done,
+        allowed: goal.map(|goal| goal.allowed.iter().copied().collect()).unwrap_or_default(),
+        by: goal.map(|goal| goal.by.clone()).unwrap_or_default(),
+        started,
+        finished: stamp.now,
+        switched_ms: switched_at(journal)
+            .and_then(|at| u64::try_from(at.duration_since(started).as_millis()).ok()),
+        warnings: warnings.collect(),
+    }
+}
+
+fn switched_at(journal: &[Entry]) -> Option<jiff::Timestamp> {
+    let intent = journal
+        .iter()
+        .find(|entry| matches!(&entry.what, What::Intent { step: Step::Switch | Step::Live, .. }))?;
+    journal
+        .iter()
+        .find(|entry| matches!(&entry.what, What::Outcome { intent: of, .. } if *of == intent.seq))
+        .map(|entry| entry.at)
+}

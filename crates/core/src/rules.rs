@@ -1,0 +1,249 @@
+//! Safety rules: named pure functions over the plan. Each refuses with its four answers; `--allow RULE` lets one pass, recorded. The host
+//! applies them again to what it received.
+
+use std::collections::BTreeSet;
+
+use cutover_routes::Entry;
+
+use crate::config::settings::SnapshotPolicy;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::plan::{HostPlan, Rule, SwitchPlan, Verb};
+use crate::request::{Ancestry, Request};
+use crate::state::HostState;
+
+/// Every rule that refuses the plan and was not let pass.
+///
+/// # Errors
+/// The refusals, in the order of the rules.
+pub fn check(plan: &HostPlan, state: &HostState, request: &Request) -> Result<(), Vec<Failure>> {
+    let mut refusals = recheck(plan, state).err().unwrap_or_default();
+    if !plan.allowed.contains(&Rule::OlderCommit) {
+        refusals.extend(refuse_older_commit(state, request));
+    }
+    if !plan.allowed.contains(&Rule::RollbackAcrossBreakingMigration) {
+        refusals.extend(refuse_rollback_across_breaking_migration(plan, state, request.restore_databases));
+    }
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+}
+
+/// The rules that need nothing of the client: what a host applies again under its lock.
+///
+/// # Errors
+/// The refusals, in the order of the rules.
+pub fn recheck(plan: &HostPlan, state: &HostState) -> Result<(), Vec<Failure>> {
+    let rules: [(Rule, fn(&HostPlan, &HostState) -> Option<Failure>); 5] = [
+        (Rule::MigrationWithoutSnapshot, refuse_migration_without_snapshot),
+        (Rule::LowDisk, refuse_low_disk),
+        (Rule::ForeignRoute, refuse_foreign_route),
+        (Rule::MissingVariable, refuse_missing_variable),
+        (Rule::OpenEnvFile, refuse_open_env_file),
+    ];
+    let asked = rules.iter().filter(|(rule, _)| !(rule.can_be_allowed() && plan.allowed.contains(rule)));
+    let refusals: Vec<Failure> = asked.filter_map(|(_, refuse)| refuse(plan, state)).collect();
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+}
+
+fn refusal(rule: Rule, what: impl Into<String>) -> Failure {
+    let failure = Failure::new(Exit::Refused, what);
+    if rule.can_be_allowed() {
+        failure.next(format!("or let it pass, on record: `--allow {}`", rule.as_str()))
+    } else {
+        failure
+    }
+}
+
+/// A migration of an engine whose snapshots cutover does not take runs only after the decision to go without one.
+pub fn refuse_migration_without_snapshot(plan: &HostPlan, _: &HostState) -> Option<Failure> {
+    let direct = &plan.migrate.todo()?.direct;
+    let without = direct.iter().find(|migration| migration.snapshot == SnapshotPolicy::BeforeMigration)?;
+    let database = &without.database;
+    let mut failure = refusal(
+        Rule::MigrationWithoutSnapshot,
+        format!("database `{database}` would be migrated without a snapshot"),
+    );
+    failure.cause.push("cutover takes no snapshots of its engine yet".to_owned());
+    failure.next.insert(0, format!("take one yourself and say so: `databases.{database}.snapshot: none`"));
+    Some(failure)
+}
+
+/// A release from before a breaking migration does not run on the schema of today (S18).
+pub fn refuse_rollback_across_breaking_migration(
+    plan: &HostPlan,
+    state: &HostState,
+    restore: bool,
+) -> Option<Failure> {
+    let (live, release) = (plan.live.as_ref()?, plan.release.as_ref()?);
+    if plan.verb != Verb::Rollback || restore {
+        return None;
+    }
+    let crossed = crate::plan::crossed(state, live, release);
+    let (record, migration) = crossed.first()?;
+    let mut failure = refusal(
+        Rule::RollbackAcrossBreakingMigration,
+        format!("release {} cannot run on the database of today", release.id),
+    );
+    failure.cause.push(format!(
+        "release {} migrated `{}` and declared it breaking",
+        record.release.id, migration.database
+    ));
+    let remedy = match &migration.snapshot {
+        Some(file) => format!(
+            "`cutover rollback --to {} --restore-db` puts back the snapshot taken before it ({file}); what was written since is kept in a snapshot of the present, but not served",
+            release.id
+        ),
+        None => "it was migrated without a snapshot: go forward with a new release".to_owned(),
+    };
+    failure.next.insert(0, remedy);
+    Some(failure.while_serving(format!("release {} is serving", live.release)))
+}
+
+/// Less room than the plan needs.
+pub fn refuse_low_disk(plan: &HostPlan, state: &HostState) -> Option<Failure> {
+    let needed = plan.preflight.todo()?.disk;
+    (state.disk_free < needed).then(|| {
+        let mut failure = refusal(Rule::LowDisk, "there is not enough room on the disk");
+        failure.cause.push(format!(
+            "{} free where state lies ({}), {} needed",
+            size(state.disk_free),
+            state.root,
+            size(needed)
+        ));
+        failure.next.insert(0, format!("make room under {}", state.root));
+        failure
+    })
+}
+
+/// Bytes as people read them.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = UNITS.iter().find(|(_, unit)| bytes >= *unit);
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(name, unit)| format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+    )
+}
+
+/// A commit that is a proper ancestor of the live one (S27).
+pub fn refuse_older_commit(state: &HostState, request: &Request) -> Option<Failure> {
+    let live = state.live.as_ref()?;
+    (request.verb == Verb::Deploy && request.ancestry == Ancestry::Older).then(|| {
+        let commit =
+            request.source.commit.as_deref().and_then(|commit| commit.get(..7)).unwrap_or("this one");
+        let mut failure = refusal(Rule::OlderCommit, format!("commit {commit} is older than what is live"));
+        failure.cause.push(format!(
+            "it is an ancestor of release {}: a stale work tree or a late job would undo it",
+            live.release
+        ));
+        failure.next.insert(0, "pull and deploy again; to go back on purpose: `cutover rollback`".to_owned());
+        failure.while_serving(format!("release {} is serving", live.release))
+    })
+}
+
+/// A route another app holds, or an app of this name from another repository (S2).
+pub fn refuse_foreign_route(plan: &HostPlan, state: &HostState) -> Option<Failure> {
+    let mine = plan.release.as_ref().and_then(|release| release.source.repository.as_ref());
+    let theirs = state.live.as_ref().and_then(|live| live.repository.as_ref());
+    if let (Some(mine), Some(theirs)) = (mine, theirs) {
+        if mine != theirs {
+            let what = format!("{} on this host belongs to another repository", plan.app);
+            let failure = refusal(Rule::ForeignRoute, what)
+                .because(format!("it was deployed from {theirs}, this is {mine}"));
+            return Some(failure.next("give one of them another `app:` name"));
+        }
+    }
+    let SwitchPlan::Table { after: Some(after), .. } = plan.switch.todo()? else { return None };
+    let own = plan.app.owner();
+    let others = state.table.iter().flat_map(|found| &found.table.owners).filter(|(owner, _)| **owner != own);
+    for (owner, entry) in others {
+        if let Some((host, path)) = clash(entry, after) {
+            let what = format!("route {host}{path} belongs to {owner}");
+            return Some(
+                refusal(Rule::ForeignRoute, what)
+                    .next(format!("choose another host or path, or take it off there first (app {owner})")),
+            );
+        }
+    }
+    None
+}
+
+fn clash(theirs: &Entry, mine: &Entry) -> Option<(String, String)> {
+    let ways = |entry: &Entry| -> BTreeSet<(String, String)> {
+        let of = |route: &cutover_routes::Route| {
+            let hosts = if route.hosts.is_empty() { vec!["*".to_owned()] } else { route.hosts.clone() };
+            hosts.into_iter().map(|host| (host, route.path.clone())).collect::<Vec<_>>()
+        };
+        entry.routes.iter().flat_map(of).collect()
+    };
+    ways(theirs).intersection(&ways(mine)).next().cloned()
+}
+
+/// A required variable without a value, or with a placeholder in the host's env file.
+pub fn refuse_missing_variable(plan: &HostPlan, state: &HostState) -> Option<Failure> {
+    let preflight = plan.preflight.todo()?;
+    let release = plan.release.as_ref()?;
+    let missing: Vec<_> = preflight
+        .required
+        .iter()
+        .filter(|name| !release.variables.contains_key(*name) && !preflight.generate.contains(*name))
+        .map(ToString::to_string)
+        .collect();
+    let unfilled = preflight.required.iter().filter(|name| {
+        // A value sent along stands over the host's placeholder.
+        state.placeholders.contains(*name)
+            && state.variables.as_ref().and_then(|v| v.get(*name)) == release.variables.get(*name)
+    });
+    let unfilled: Vec<_> = unfilled.map(ToString::to_string).collect();
+    let environment = &plan.app.environment;
+    if !missing.is_empty() {
+        let failure = refusal(Rule::MissingVariable, format!("no value for {}", missing.join(", ")));
+        return Some(failure.because("cutover.yml names them without a value, and no source has one").next(
+            format!(
+                "`cutover env set -e {environment} {}=…`, or a line in `{}` (0600) beside cutover.yml",
+                missing[0],
+                if environment.as_str() == "local" {
+                    ".env".to_owned()
+                } else {
+                    format!(".env.{environment}")
+                }
+            ),
+        ));
+    }
+    (!unfilled.is_empty()).then(|| {
+        refusal(Rule::MissingVariable, format!("{} still holds a placeholder", unfilled.join(", ")))
+            .because("the host's env file has `CHANGE_ME` or the like there")
+            .next(format!("`cutover env set -e {environment} {}=…`", unfilled[0]))
+    })
+}
+
+/// An env file that others on the host can read.
+pub fn refuse_open_env_file(plan: &HostPlan, state: &HostState) -> Option<Failure> {
+    let mode = state.env_file_mode?;
+    (plan.preflight.todo().is_some() && mode & 0o077 != 0).then(|| {
+        let path = format!("{}/apps/{}/{}/env", state.root, plan.app.app, plan.app.environment);
+        let mut failure = refusal(Rule::OpenEnvFile, "the host's env file can be read by others");
+        failure.cause.push(format!("{path} has mode {:04o}", mode & 0o7777));
+        failure.next.insert(0, format!("`chmod 600 {path}`; consider its secrets known and change them"));
+        failure
+    })
+}
+
+/// A rehearsed migration whose hold would be longer than half its budget (S16).
+pub fn refuse_long_hold(database: &str, took_ms: u64, budget_ms: u64) -> Option<Failure> {
+    (took_ms.saturating_mul(2) > budget_ms).then(|| {
+        let mut failure = refusal(
+            Rule::LongHold,
+            format!("the migration of `{database}` would hold requests for too long"),
+        );
+        failure.cause.push(format!(
+            "copy and migration took {took_ms} ms in the rehearsal; half the hold's budget is {} ms",
+            budget_ms / 2
+        ));
+        failure.next.insert(
+            0,
+            "raise `hold: { budget: … }` of the services that share the file, or make the migration quicker"
+                .to_owned(),
+        );
+        failure
+    })
+}
