@@ -1,0 +1,280 @@
+//! Files that must be there after the power is lost: replaced whole, never edited (S3). The one place that knows how; what lies in them
+//! is its callers' affair.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why a file could not be read, written, replaced or removed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct FileError {
+    /// Which.
+    pub path: PathBuf,
+    /// The disk, or the user's share of it, is full.
+    pub full: bool,
+    /// What was tried on what, and what the system said.
+    pub message: String,
+}
+
+impl FileError {
+    /// An error of the system, with what was tried.
+    pub fn new(action: &str, path: &Path, error: &io::Error) -> Self {
+        Self {
+            path: path.to_owned(),
+            full: is_full(error),
+            message: format!("cannot {action} {}: {error}", path.display()),
+        }
+    }
+}
+
+/// Whether the system said that there is no room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Puts `bytes` in the file's place, durably: after this returns, a restart finds them; before, it finds what was there.
+///
+/// # Errors
+/// When there is no room, no such folder, or no right; the old file is still there.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let next = beside(path);
+    let write = || -> io::Result<()> {
+        let mut file = private(&next)?;
+        file.write_all(bytes)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(&next, path)
+    };
+    write().map_err(|error| {
+        discard(&next);
+        FileError::new("replace", path, &error)
+    })?;
+    sync_folder(folder_of(path))
+}
+
+/// Removes a file, durably; one that is not there is no error.
+///
+/// # Errors
+/// When it is still there.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_folder(folder_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(FileError::new("remove", path, &error)),
+    }
+}
+
+/// Makes a folder and those above it, durably; those it makes get `mode`. One that is there is left as it is.
+///
+/// # Errors
+/// When it cannot be made, or something else has its name.
+pub fn ensure_folder(path: &Path, mode: u32) -> Result<(), FileError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = folder_of(path);
+    ensure_folder(above, mode)?;
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => sync_folder(above),
+        // Made by another process in between.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(FileError::new("make the folder", path, &error)),
+    }
+}
+
+/// Makes durable what was made, renamed or removed in a folder.
+///
+/// # Errors
+/// When the system cannot say that it is.
+pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| FileError::new("make durable", folder, &error))
+}
+
+/// The folder a path lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name in the same folder that no other writer uses now.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", uuid::Uuid::now_v7().simple()))
+}
+
+/// An empty file that only its owner may read.
+pub(crate) fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Takes away what a failed write left beside a file.
+pub(crate) fn discard(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %path.display(), %error, "a left-over could not be removed");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Space kept for the day the disk is full: given up, it lets a switch back, a recovery and a verdict be written (S24).
+#[derive(Debug, Clone)]
+pub struct Ballast {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Ballast {
+    /// A ballast of so many bytes, not laid yet.
+    pub fn new(path: PathBuf, bytes: u64) -> Self {
+        Self { path, bytes }
+    }
+
+    /// Lays it where it is absent and the disk has room for four of it; a disk that is nearly full is left alone.
+    ///
+    /// # Errors
+    /// When it could not be written; what was written of it is gone again.
+    pub fn lay(&self) -> Result<(), FileError> {
+        let whole = fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == self.bytes);
+        if whole || free(&self.path)? < self.bytes.saturating_mul(4) {
+            return Ok(());
+        }
+        let next = beside(&self.path);
+        let laid = private(&next)
+            .and_then(|mut file| {
+                io::copy(&mut Noise(1).take(self.bytes), &mut file)?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&next, &self.path));
+        laid.map_err(|error| {
+            discard(&next);
+            FileError::new("lay the ballast", &self.path, &error)
+        })
+    }
+
+    /// Gives it up; tells whether there was one to give.
+    pub fn give_up(&self) -> bool {
+        let given = fs::remove_file(&self.path).is_ok();
+        if given {
+            tracing::error!(file = %self.path.display(), "the disk is full: the ballast was given up");
+        }
+        given
+    }
+}
+
+/// Free bytes for us on the file system where a path lies, or would lie.
+///
+/// # Errors
+/// When neither the path nor its folder can be asked.
+pub fn free(path: &Path) -> Result<u64, FileError> {
+    let folder = if path.is_dir() { path } else { folder_of(path) };
+    rustix::fs::statvfs(folder)
+        .map(|figures| figures.f_bavail.saturating_mul(figures.f_frsize))
+        .map_err(|error| FileError::new("ask the free space of", folder, &error.into()))
+}
+
+/// Bytes that no file system squeezes.
+struct Noise(u64);
+
+impl Read for Noise {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        for byte in buffer.iter_mut() {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            *byte = self.0.to_le_bytes()[3];
+        }
+        Ok(buffer.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("env");
+
+        replace(&path, b"one, and longer", 0o644).unwrap();
+        replace(&path, b"two", 0o600).unwrap();
+
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(names(folder.path()), ["env"]);
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_old_file_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), b"x").unwrap();
+
+        let error = replace(&path, b"two", 0o600).unwrap_err();
+
+        assert!(error.to_string().starts_with("cannot replace "), "{error}");
+        assert!(!error.full);
+        assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn folders_are_made_with_their_mode_and_those_that_are_there_keep_theirs() {
+        let root = tempfile::tempdir().unwrap();
+        let there = root.path().join("there");
+        fs::create_dir(&there).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o755)).unwrap();
+
+        ensure_folder(&there.join("a/b"), 0o700).unwrap();
+        ensure_folder(&there.join("a/b"), 0o750).unwrap();
+
+        assert_eq!([mode(&there), mode(&there.join("a")), mode(&there.join("a/b"))], [0o755, 0o700, 0o700]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        fs::write(&path, b"").unwrap();
+
+        let error = ensure_folder(&path, 0o700).unwrap_err();
+
+        assert!(error.to_string().contains("make the folder"), "{error}");
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_no_error() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        fs::write(&path, b"").unwrap();
+
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_ballast_is_laid_once_and_given_up_once() {
+        let root = tempfile::tempdir().unwrap();
+        let ballast = Ballast::new(root.path().join("ballast"), 64 * 1024);
+
+        ballast.lay().unwrap();
+        ballast.lay().unwrap();
+
+        assert_eq!(fs::metadata(root.path().join("ballast")).unwrap().len(), 64 * 1024);
+        assert!(ballast.give_up());
+        assert!(!ballast.give_up());
+    }
+}

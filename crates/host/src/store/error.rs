@@ -1,0 +1,47 @@
+//! Why the store did not answer or record.
+
+use crate::files::FileError;
+
+/// Why the store did not answer or record.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    /// The disk is full, and there was no ballast left to give up.
+    pub full: bool,
+    /// A newer build wrote it: its version, and the newest known here.
+    pub newer: Option<(u32, u32)>,
+    /// What happened.
+    pub message: String,
+}
+
+impl StoreError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { full: false, newer: None, message: message.into() }
+    }
+
+    pub(super) fn newer(found: u32, known: u32) -> Self {
+        Self {
+            full: false,
+            newer: Some((found, known)),
+            message: format!(
+                "the state database is of version {found}, this cutover-host knows {known}: upgrade cutover-host"
+            ),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ffi;
+        // On a full disk the shared memory of WAL cannot grow either; SQLite calls that an I/O error.
+        let full = matches!(&error, rusqlite::Error::SqliteFailure(code, _)
+            if code.code == rusqlite::ErrorCode::DiskFull || code.extended_code == ffi::SQLITE_IOERR_SHMSIZE);
+        Self { full, newer: None, message: format!("the state database: {error}") }
+    }
+}
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        Self { full: error.full, newer: None, message: error.message }
+    }
+}

@@ -1,0 +1,111 @@
+//! What a host remembers: runs with their journals, verdicts, releases. SQLite in WAL mode with `synchronous=FULL`, so that what a method
+//! returned from is there after the power is lost (S3).
+//!
+//! It records and answers; it decides nothing, and what is live it does not know (S1: the table and the live file say that). Figures that
+//! may be lost lie in a file of their own ([`samples`]).
+
+mod error;
+mod format;
+mod journal;
+mod releases;
+pub mod samples;
+mod schema;
+mod verdicts;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cutover_core::layout::Layout;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+pub use error::StoreError;
+pub use journal::RunRow;
+
+use crate::files::{self, Ballast};
+
+/// For another process that writes.
+const BUSY: Duration = Duration::from_secs(5);
+/// Room for the rest of a journal, a recovery and a verdict (S24).
+const BALLAST: u64 = 1024 * 1024;
+
+/// The records of one installation. Several processes have it open at once.
+#[derive(Debug)]
+pub struct Store {
+    connection: Mutex<Connection>,
+    ballast: Option<Ballast>,
+}
+
+impl Store {
+    /// Opens the installation's store; makes it where there is none.
+    ///
+    /// # Errors
+    /// When a newer build wrote it ([`StoreError::newer`]), or it cannot be read or made.
+    pub fn open(layout: &Layout) -> Result<Self, StoreError> {
+        files::ensure_folder(layout.state(), 0o700)?;
+        let ballast = Ballast::new(layout.ballast(), BALLAST);
+        let connection = match open_file(&layout.store()) {
+            Err(error) if error.full && ballast.give_up() => open_file(&layout.store()),
+            opened => opened,
+        }?;
+        if let Err(error) = ballast.lay() {
+            tracing::warn!(%error, "there is no ballast for a full disk");
+        }
+        Ok(Self { connection: Mutex::new(connection), ballast: Some(ballast) })
+    }
+
+    /// A store that is gone when dropped, for tests.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let mut connection = Connection::open_in_memory()?;
+        schema::upgrade(&mut connection)?;
+        Ok(Self { connection: Mutex::new(connection), ballast: None })
+    }
+
+    /// Reads.
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        read(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes in one transaction. On a full disk the ballast is given up, and it is tried once more (S24).
+    fn write<T>(&self, write: impl Fn(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        match transact(&mut connection, &write) {
+            Err(error) if error.full && self.ballast.as_ref().is_some_and(Ballast::give_up) => {
+                transact(&mut connection, &write)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    write: impl Fn(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = write(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
+}
+
+fn open_file(path: &Path) -> Result<Connection, StoreError> {
+    // Made by us first: SQLite would make it readable for others, and its -wal and -shm take their rights from it.
+    let private = std::fs::OpenOptions::new();
+    make_private(private, path)?;
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    schema::upgrade(&mut connection)?;
+    Ok(connection)
+}
+
+fn make_private(mut options: std::fs::OpenOptions, path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let made = options.write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.map(drop).map_err(|error| files::FileError::new("open the state database", path, &error).into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Releases on record: what rollback can reach.
+
+use cutover_core::names::{AppId, ReleaseId};
+use cutover_core::release::Release;
+use cutover_core::state::{MigrationRecord, ReleaseRecord};
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::journal::timestamp;
+use super::{Store, StoreError, format};
+
+impl Store {
+    /// Records a release; gives its sequence. The same id again takes the record's place: a release that never lived becomes the newest,
+    /// one that did keeps its place.
+    ///
+    /// # Errors
+    /// When it is not recorded; also when a release of this id was live with other content, since a release is immutable.
+    pub fn put_release(&self, release: &Release) -> Result<u64, StoreError> {
+        let text = format::write(release)?;
+        let (app, id) = (release.app.to_string(), release.id.to_string());
+        self.write(|transaction| {
+            let known: Option<(u64, bool, u32, String)> = transaction
+                .query_row(
+                    "SELECT sequence, lived, format, release FROM releases WHERE app = ?1 AND id = ?2",
+                    params![app, id],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+                )
+                .optional()?;
+            let sequence = match known {
+                Some((sequence, true, format, known)) => {
+                    refuse_other_content(release, &format::read(format, &known)?)?;
+                    sequence
+                }
+                Some((_, false, ..)) | None => next_sequence(transaction, &app)?,
+            };
+            transaction.execute(
+                "INSERT INTO releases (app, id, sequence, format, release) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (app, id) DO UPDATE SET sequence = ?3, format = ?4, release = ?5",
+                params![app, id, sequence, format::FORMAT, text],
+            )?;
+            Ok(sequence)
+        })
+    }
+
+    /// An app's releases, by sequence.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn releases(&self, app: &AppId) -> Result<Vec<ReleaseRecord>, StoreError> {
+        type Found = (u64, bool, Option<String>, u32, String, String);
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sequence, lived, warm_until, format, release, migrations FROM releases \
+                 WHERE app = ?1 ORDER BY sequence",
+            )?;
+            let rows = statement.query_map([app.to_string()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            })?;
+            rows.map(|row| {
+                let (sequence, lived, warm, format, release, migrations): Found = row?;
+                Ok(ReleaseRecord {
+                    release: format::read(format, &release)?,
+                    sequence,
+                    lived,
+                    migrations: format::read(format, &migrations)?,
+                    warm_until: warm.as_deref().map(timestamp).transpose()?,
+                })
+            })
+            .collect()
+        })
+    }
+
+    /// Records that a release went live: it is the newest now. What was recorded of its migrations before stays, database by database,
+    /// unless it is among these: a restart migrates nothing, and the way back is no shorter for it.
+    ///
+    /// # Errors
+    /// When it is not recorded, or there is no such release.
+    pub fn mark_live(
+        &self,
+        app: &AppId,
+        id: &ReleaseId,
+        migrations: &[MigrationRecord],
+    ) -> Result<(), StoreError> {
+        let key = (app.to_string(), id.to_string());
+        self.write(|transaction| {
+            let known: Option<(u32, String)> = transaction
+                .query_row(
+                    "SELECT format, migrations FROM releases WHERE app = ?1 AND id = ?2",
+                    params![key.0, key.1],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()?;
+            let (format, known) =
+                known.ok_or_else(|| StoreError::new(format!("release {id} of {app} is not on record")))?;
+            let mut all: Vec<MigrationRecord> = format::read(format, &known)?;
+            all.retain(|old| migrations.iter().all(|new| new.database != old.database));
+            all.extend_from_slice(migrations);
+            transaction.execute(
+                "UPDATE releases SET lived = 1, warm_until = NULL, sequence = ?3, migrations = ?4 WHERE app = ?1 AND id = ?2",
+                params![key.0, key.1, next_sequence(transaction, &key.0)?, format::write(&all)?],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Records until when a replaced release keeps running; `None`: it does not.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn set_warm(&self, app: &AppId, id: &ReleaseId, until: Option<Timestamp>) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.execute(
+                "UPDATE releases SET warm_until = ?3 WHERE app = ?1 AND id = ?2",
+                params![app.to_string(), id.to_string(), until.map(|until| until.to_string())],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Takes a release off the record; unknown: nothing.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub fn forget_release(&self, app: &AppId, id: &ReleaseId) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.execute(
+                "DELETE FROM releases WHERE app = ?1 AND id = ?2",
+                params![app.to_string(), id.to_string()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Takes all releases of an app off the record. What happened to it stays: the history outlives the app.
+    ///
+    /// # Errors
+    /// When they are still there.
+    pub fn forget_app(&self, app: &AppId) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM releases WHERE app = ?1", [app.to_string()])?;
+            Ok(())
+        })
+    }
+}
+
+fn next_sequence(transaction: &Transaction<'_>, app: &str) -> Result<u64, StoreError> {
+    Ok(transaction.query_row(
+        "SELECT coalesce(max(sequence), 0) + 1 FROM releases WHERE app = ?1",
+        [app],
+        |row| row.get(0),
+    )?)
+}
+
+/// What instances are made of and configured with may not change under a name; how a deploy of it goes may.
+fn refuse_other_content(new: &Release, known: &Release) -> Result<(), StoreError> {
+    let same = new.services == known.services
+        && new.backing == known.backing
+        && new.databases == known.databases
+        && new.volumes == known.volumes
+        && new.variables == known.variables;
+    if same {
+        Ok(())
+    } else {
+        Err(StoreError::new(format!("release {} of {} was live with other content", new.id, new.app)))
+    }
+}

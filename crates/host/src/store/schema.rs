@@ -1,0 +1,97 @@
+//! The tables, and the way to them from every earlier version.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use super::StoreError;
+
+/// The version of the tables that this build writes, kept in `user_version`.
+pub(super) const VERSION: u32 = 1;
+
+/// Order is by `number` and `sequence`, never by clock: a clock that jumps reorders nothing (S26).
+const V1: &str = "
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL UNIQUE,
+    app TEXT NOT NULL,
+    verb TEXT NOT NULL,
+    by TEXT NOT NULL,
+    started TEXT NOT NULL,
+    finished TEXT,
+    cancel_asked_by TEXT
+);
+CREATE INDEX runs_by_app ON runs (app, number);
+CREATE INDEX runs_unfinished ON runs (number) WHERE finished IS NULL;
+CREATE TABLE entries (
+    run TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    at TEXT NOT NULL,
+    format INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
+CREATE TABLE verdicts (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL UNIQUE,
+    app TEXT NOT NULL,
+    format INTEGER NOT NULL,
+    verdict TEXT NOT NULL
+);
+CREATE INDEX verdicts_by_app ON verdicts (app, sequence);
+CREATE TABLE releases (
+    app TEXT NOT NULL,
+    id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    lived INTEGER NOT NULL DEFAULT 0,
+    warm_until TEXT,
+    format INTEGER NOT NULL,
+    release TEXT NOT NULL,
+    migrations TEXT NOT NULL DEFAULT '[]',
+    PRIMARY KEY (app, id)
+) WITHOUT ROWID;
+";
+
+/// Sets the connection up and brings the tables to [`VERSION`]. A newer store is refused before anything is written.
+pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
+    refuse_newer(version(connection)?)?;
+    enter_wal(connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    if version(connection)? == VERSION {
+        return Ok(());
+    }
+    // Looked at again under the lock: another process may be upgrading, too.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
+    refuse_newer(found)?;
+    if found < 1 {
+        transaction.execute_batch(V1)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn refuse_newer(found: u32) -> Result<(), StoreError> {
+    if found > VERSION { Err(StoreError::newer(found, VERSION)) } else { Ok(()) }
+}
+
+fn version(connection: &Connection) -> Result<u32, StoreError> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+/// The change of mode needs the file alone, and does not wait for it by itself.
+fn enter_wal(connection: &Connection) -> Result<(), StoreError> {
+    let end = Instant::now() + super::BUSY;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
+            Err(rusqlite::Error::SqliteFailure(error, _))
+                if error.code == ErrorCode::DatabaseBusy && Instant::now() < end =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+}

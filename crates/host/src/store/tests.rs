@@ -1,0 +1,372 @@
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::What;
+use cutover_core::names::{AppId, ReleaseId, RunId};
+use cutover_core::plan::{Stage, Verb};
+use cutover_core::release::{Provenance, Release};
+use cutover_core::state::MigrationRecord;
+use cutover_core::verdict::{Outcome, Verdict};
+use jiff::Timestamp;
+
+use super::*;
+
+fn app(name: &str) -> AppId {
+    format!("{name}/local").parse().unwrap()
+}
+
+fn run(number: u8) -> RunId {
+    RunId::new(uuid::Uuid::from_bytes([number; 16]))
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::new(1_700_000_000 + second, 123_456_789).unwrap()
+}
+
+fn note(text: &str) -> What {
+    What::Note { stage: Stage::Start, text: text.to_owned() }
+}
+
+fn release(name: &str, subject: &str) -> Release {
+    Release {
+        id: name.parse().unwrap(),
+        app: app("shop"),
+        source: Provenance { subject: Some(subject.to_owned()), ..Provenance::default() },
+        services: [].into(),
+        backing: [].into(),
+        databases: [].into(),
+        volumes: [].into(),
+        registry: None,
+        variables: [].into(),
+        bake: Duration::from_secs(10),
+        keep_warm: Duration::ZERO,
+        keep: 5,
+        created: at(0),
+    }
+}
+
+fn id(name: &str) -> ReleaseId {
+    name.parse().unwrap()
+}
+
+fn verdict(number: u8, outcome: Outcome) -> Verdict {
+    Verdict {
+        run: run(number),
+        app: app("shop"),
+        verb: Verb::Deploy,
+        release: Some(id("v1")),
+        serving: Some(id("v1")),
+        outcome,
+        allowed: vec![],
+        by: "ann@laptop".to_owned(),
+        started: at(1),
+        finished: at(2),
+        switched_ms: Some(7),
+        warnings: vec![],
+    }
+}
+
+fn begun(store: &Store, numbers: impl IntoIterator<Item = u8>) {
+    for number in numbers {
+        store.begin_run(run(number), &app("shop"), Verb::Deploy, "ann@laptop", at(0)).unwrap();
+    }
+}
+
+#[test]
+fn a_journal_is_read_back_in_order_and_from_any_line() {
+    let store = Store::in_memory().unwrap();
+    begun(&store, [1, 2]);
+
+    let written: Vec<_> =
+        (0..3).map(|n| store.append(run(1), at(n), &note(&format!("line {n}"))).unwrap()).collect();
+    store.append(run(2), at(0), &note("of another run")).unwrap();
+
+    assert_eq!(written.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(store.entries(run(1), 0).unwrap(), written);
+    assert_eq!(store.entries(run(1), 3).unwrap(), written[2..]);
+    assert_eq!(store.entries(run(9), 0).unwrap(), []);
+}
+
+#[test]
+fn a_run_begins_once_and_is_found_again() {
+    let store = Store::in_memory().unwrap();
+    begun(&store, [1]);
+    store.begin_run(run(1), &app("other"), Verb::Remove, "ben", at(9)).unwrap();
+
+    let row = store.run(run(1)).unwrap().unwrap();
+
+    assert_eq!((row.app, row.verb, row.by.as_str()), (app("shop"), Verb::Deploy, "ann@laptop"));
+    assert_eq!((row.started, row.finished), (at(0), None));
+    assert_eq!(store.run(run(2)).unwrap(), None);
+}
+
+#[test]
+fn unfinished_is_what_has_a_journal_and_no_verdict() {
+    let store = Store::in_memory().unwrap();
+    begun(&store, [3, 1, 2]);
+    assert_eq!(store.unfinished(&app("shop")).unwrap(), None, "they all wait for the lock");
+    store.append(run(1), at(0), &note("")).unwrap();
+
+    assert_eq!(store.unfinished(&app("shop")).unwrap(), Some(run(1)));
+    assert_eq!(store.newest_run(&app("shop")).unwrap(), Some(run(2)), "by order, not by id or clock");
+    let all: Vec<_> = store.all_unfinished().unwrap().into_iter().map(|(_, run)| run).collect();
+    assert_eq!(all, [run(3), run(1), run(2)]);
+
+    store.finish_run(&verdict(1, Outcome::Done)).unwrap();
+    assert_eq!(store.unfinished(&app("shop")).unwrap(), None);
+    assert_eq!(store.run(run(1)).unwrap().unwrap().finished, Some(at(2)));
+}
+
+#[test]
+fn a_run_has_one_verdict_the_first() {
+    let store = Store::in_memory().unwrap();
+    let failed = Outcome::Failed { failure: Failure::new(Exit::NotHealthy, "it broke").because("a fact") };
+    begun(&store, [1]);
+    store.finish_run(&verdict(1, failed.clone())).unwrap();
+    store.finish_run(&verdict(1, Outcome::Done)).unwrap();
+    store.finish_run(&verdict(2, Outcome::Done)).unwrap();
+
+    assert_eq!(store.verdict(run(1)).unwrap(), Some(verdict(1, failed)));
+    assert_eq!(store.verdict(run(3)).unwrap(), None);
+    let runs = |limit| {
+        let found = store.verdicts(&app("shop"), limit).unwrap();
+        found.into_iter().map(|verdict| verdict.run).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(10), [run(2), run(1)], "a verdict of a run that never began is kept, too");
+    assert_eq!(runs(1), [run(2)]);
+}
+
+#[test]
+fn the_first_wish_to_cancel_stays() {
+    let store = Store::in_memory().unwrap();
+    begun(&store, [1]);
+    assert_eq!(store.cancel_asked(run(1)).unwrap(), None);
+
+    store.ask_cancel(run(1), "ann").unwrap();
+    store.ask_cancel(run(1), "ben").unwrap();
+
+    assert_eq!(store.cancel_asked(run(1)).unwrap().as_deref(), Some("ann"));
+    assert_eq!(store.cancel_asked(run(2)).unwrap(), None);
+}
+
+#[test]
+fn releases_are_in_the_order_in_which_they_went_live() {
+    let store = Store::in_memory().unwrap();
+    for name in ["v1", "v2", "v3"] {
+        store.put_release(&release(name, "x")).unwrap();
+        store.mark_live(&app("shop"), &id(name), &[]).unwrap();
+    }
+    store.mark_live(&app("shop"), &id("v1"), &[]).unwrap();
+    store.set_warm(&app("shop"), &id("v3"), Some(at(60))).unwrap();
+    store.put_release(&release("v4", "never lived")).unwrap();
+
+    let records = store.releases(&app("shop")).unwrap();
+
+    let seen: Vec<_> =
+        records.iter().map(|record| (record.release.id.as_str(), record.lived, record.warm_until)).collect();
+    assert_eq!(
+        seen,
+        [("v2", true, None), ("v3", true, Some(at(60))), ("v1", true, None), ("v4", false, None)]
+    );
+    assert!(records.is_sorted_by(|a, b| a.sequence < b.sequence));
+    assert!(store.mark_live(&app("shop"), &id("v9"), &[]).is_err());
+}
+
+#[test]
+fn a_release_that_lived_keeps_its_content() {
+    let store = Store::in_memory().unwrap();
+    let first = store.put_release(&release("v1", "before")).unwrap();
+    let mut other = release("v1", "after");
+    other.variables.insert("A".parse().unwrap(), cutover_core::hash::ContentHash::of(b"x"));
+    let second = store.put_release(&other).unwrap();
+    assert!(second > first, "one that never lived may become another");
+    store.mark_live(&app("shop"), &id("v1"), &[]).unwrap();
+
+    let error = store.put_release(&release("v1", "again")).unwrap_err();
+    assert_eq!(error.to_string(), "release v1 of shop/local was live with other content");
+    other.bake = Duration::ZERO;
+    let third = store.put_release(&other).unwrap();
+
+    let records = store.releases(&app("shop")).unwrap();
+    assert_eq!((records.len(), records[0].sequence, records[0].lived), (1, third, true));
+    assert_eq!(records[0].release.bake, Duration::ZERO);
+}
+
+#[test]
+fn a_restart_does_not_forget_a_breaking_migration() {
+    use cutover_core::config::settings::Compatible;
+    let store = Store::in_memory().unwrap();
+    let migration = |database: &str, snapshot: &str| MigrationRecord {
+        database: database.parse().unwrap(),
+        compatible: Compatible::Breaking,
+        snapshot: Some(snapshot.to_owned()),
+    };
+    store.put_release(&release("v1", "x")).unwrap();
+    store.mark_live(&app("shop"), &id("v1"), &[migration("main", "one"), migration("jobs", "two")]).unwrap();
+
+    store.mark_live(&app("shop"), &id("v1"), &[]).unwrap();
+    store.mark_live(&app("shop"), &id("v1"), &[migration("main", "three")]).unwrap();
+
+    let records = store.releases(&app("shop")).unwrap();
+    assert_eq!(records[0].migrations, [migration("jobs", "two"), migration("main", "three")]);
+}
+
+#[test]
+fn what_is_forgotten_is_gone_and_the_history_stays() {
+    let store = Store::in_memory().unwrap();
+    for name in ["v1", "v2"] {
+        store.put_release(&release(name, "x")).unwrap();
+    }
+    begun(&store, [1]);
+    assert_eq!(store.apps().unwrap(), [app("shop")]);
+    store.finish_run(&verdict(1, Outcome::Done)).unwrap();
+
+    store.forget_release(&app("shop"), &id("v1")).unwrap();
+    assert_eq!(store.releases(&app("shop")).unwrap().len(), 1);
+    store.forget_app(&app("shop")).unwrap();
+
+    assert_eq!(store.apps().unwrap(), []);
+    assert_eq!(store.verdicts(&app("shop"), 9).unwrap().len(), 1);
+}
+
+mod on_disk {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn root() -> (tempfile::TempDir, Layout) {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        (folder, layout)
+    }
+
+    #[test]
+    fn what_was_recorded_is_there_for_the_next_process_and_nobody_else_may_read_it() {
+        let (_folder, layout) = root();
+        let store = Store::open(&layout).unwrap();
+        begun(&store, [1]);
+        store.append(run(1), at(0), &note("kept")).unwrap();
+
+        let other = Store::open(&layout).unwrap();
+        assert_eq!(other.entries(run(1), 0).unwrap().len(), 1);
+        for file in fs::read_dir(layout.state()).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600, "{:?}", file.path());
+        }
+        let (mode, synchronous): (String, u32) = store
+            .read(|connection| {
+                Ok((
+                    connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?,
+                    connection.pragma_query_value(None, "synchronous", |row| row.get(0))?,
+                ))
+            })
+            .unwrap();
+        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+
+    #[test]
+    fn many_processes_open_and_write_at_once() {
+        let (_folder, layout) = root();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let layout = &layout;
+                scope.spawn(move || {
+                    let store = Store::open(layout).unwrap();
+                    for second in 0..10 {
+                        store.append(run(1), at(second), &note(&format!("{number} {second}"))).unwrap();
+                    }
+                });
+            }
+        });
+
+        let entries = Store::open(&layout).unwrap().entries(run(1), 0).unwrap();
+
+        assert!(entries.iter().map(|entry| entry.seq).eq(1..=80));
+    }
+
+    #[test]
+    fn a_newer_store_is_refused_and_stays_as_it_is() {
+        let (_folder, layout) = root();
+        drop(Store::open(&layout).unwrap());
+        let connection = Connection::open(layout.store()).unwrap();
+        connection.pragma_update(None, "user_version", 7).unwrap();
+        drop(connection);
+        let before = fs::read(layout.store()).unwrap();
+
+        let error = Store::open(&layout).unwrap_err();
+
+        assert_eq!(error.newer, Some((7, 1)));
+        assert_eq!(
+            error.to_string(),
+            "the state database is of version 7, this cutover-host knows 1: upgrade cutover-host"
+        );
+        assert_eq!(fs::read(layout.store()).unwrap(), before);
+    }
+
+    #[test]
+    fn the_store_of_version_one_is_read() {
+        let (_folder, layout) = root();
+        files::ensure_folder(layout.state(), 0o700).unwrap();
+        let connection = Connection::open(layout.store()).unwrap();
+        connection.execute_batch(include_str!("../../fixtures/store_v1.sql")).unwrap();
+        drop(connection);
+
+        let store = Store::open(&layout).unwrap();
+
+        let shop: AppId = "shop/production".parse().unwrap();
+        let runs: Vec<_> = store.all_unfinished().unwrap().into_iter().map(|(_, run)| run).collect();
+        assert_eq!(store.unfinished(&shop).unwrap(), Some(runs[0]));
+        let entries = store.entries(runs[0], 0).unwrap();
+        assert!(matches!(entries[0].what, What::Entered { stage: Stage::Start }), "{entries:?}");
+        let records = store.releases(&shop).unwrap();
+        assert_eq!((records[0].release.id.as_str(), records[0].lived), ("7f3c9e1", true));
+        assert_eq!(records[0].migrations.len(), 1);
+        assert_eq!(store.verdicts(&shop, 9).unwrap()[0].exit(), Exit::NotHealthy);
+        assert_eq!(store.cancel_asked(runs[0]).unwrap().as_deref(), Some("ann@laptop"));
+    }
+
+    #[test]
+    fn a_record_of_a_newer_format_is_told_as_such() {
+        let (_folder, layout) = root();
+        let store = Store::open(&layout).unwrap();
+        store.append(run(1), at(0), &note("")).unwrap();
+        store.write(|transaction| Ok(transaction.execute("UPDATE entries SET format = 2", [])?)).unwrap();
+
+        assert_eq!(store.entries(run(1), 0).unwrap_err().newer, Some((2, 1)));
+    }
+
+    #[test]
+    fn garbage_in_the_place_of_the_store_is_an_error() {
+        let (_folder, layout) = root();
+        files::ensure_folder(layout.state(), 0o700).unwrap();
+        fs::write(layout.store(), b"no database at all, but long enough to be one").unwrap();
+
+        let error = Store::open(&layout).unwrap_err();
+
+        assert!(error.to_string().contains("not a database"), "{error}");
+    }
+
+    #[test]
+    fn on_a_full_disk_the_ballast_is_given_up_and_laid_again_when_there_is_room() {
+        let (_folder, layout) = root();
+        let store = Store::open(&layout).unwrap();
+        assert!(layout.ballast().exists());
+        let limit = |pages: u32| {
+            store
+                .read(|connection| {
+                    Ok(connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
+                })
+                .unwrap();
+        };
+        limit(1);
+
+        let error = store.append(run(1), at(0), &note(&"x".repeat(100_000))).unwrap_err();
+
+        assert!(error.full, "{error}");
+        assert!(!layout.ballast().exists());
+        limit(1_000_000);
+        store.append(run(1), at(0), &note(&"x".repeat(100_000))).unwrap();
+        drop(Store::open(&layout).unwrap());
+        assert!(layout.ballast().exists());
+    }
+}

@@ -1,0 +1,67 @@
+//! Verdicts: the one outcome of each run.
+
+use cutover_core::names::{AppId, RunId};
+use cutover_core::verdict::Verdict;
+use rusqlite::{OptionalExtension, params};
+
+use super::{Store, StoreError, format};
+
+impl Store {
+    /// Records the outcome of a run. The first verdict stays: a run has one.
+    ///
+    /// # Errors
+    /// When it is not recorded; the run counts as unfinished.
+    pub fn finish_run(&self, verdict: &Verdict) -> Result<(), StoreError> {
+        let (run, app) = (verdict.run.to_string(), verdict.app.to_string());
+        let text = format::write(verdict)?;
+        let verb = format::write(&verdict.verb)?;
+        self.write(|transaction| {
+            transaction.execute(
+                "INSERT INTO runs (run, app, verb, by, started) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (run) DO NOTHING",
+                params![run, app, verb, verdict.by, verdict.started.to_string()],
+            )?;
+            transaction.execute(
+                "INSERT INTO verdicts (run, app, format, verdict) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run) DO NOTHING",
+                params![run, app, format::FORMAT, text],
+            )?;
+            transaction.execute(
+                "UPDATE runs SET finished = ?2 WHERE run = ?1 AND finished IS NULL",
+                params![run, verdict.finished.to_string()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The verdict of a run; `None`: it has none yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn verdict(&self, run: RunId) -> Result<Option<Verdict>, StoreError> {
+        self.read(|connection| {
+            let found: Option<(u32, String)> = connection
+                .prepare_cached("SELECT format, verdict FROM verdicts WHERE run = ?1")?
+                .query_row([run.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            found.map(|(format, text)| format::read(format, &text)).transpose()
+        })
+    }
+
+    /// The newest verdicts of an app, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn verdicts(&self, app: &AppId, limit: u32) -> Result<Vec<Verdict>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT format, verdict FROM verdicts WHERE app = ?1 ORDER BY sequence DESC LIMIT ?2",
+            )?;
+            let rows =
+                statement.query_map(params![app.to_string(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.map(|row| {
+                let (format, text): (u32, String) = row?;
+                format::read(format, &text)
+            })
+            .collect()
+        })
+    }
+}
