@@ -32,7 +32,7 @@ impl Targets {
         // `min_by_key` keeps the first of equals, which is the one whose turn it is.
         in_turn
             .filter(|target| !refused.iter().any(|other| Arc::ptr_eq(target, other)))
-            .min_by_key(|target| (target.is_passed_over(), target.in_flight.get()))
+            .min_by_key(|target| (target.is_passed_over(), target.in_flight.glance()))
     }
 }
 

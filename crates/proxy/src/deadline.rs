@@ -27,7 +27,10 @@ pub struct Limits {
     pub passed_over: Duration,
     /// To say goodbye on a WebSocket.
     pub goodbye: Duration,
-    /// From the wish to stop to the end of the last request.
+    /// From the wish to stop to the end of accepting: meanwhile each answer closes its connection, so that who has an idle one finds
+    /// it working once more and comes back on a new one, to the successor.
+    pub farewell: Duration,
+    /// From there to the end of the last request.
     pub shutdown: Duration,
     /// Bytes of a request's head. (Its headers are at most 100: hyper's own bound, which costs no allocation.)
     pub head_bytes: usize,
@@ -55,6 +58,7 @@ impl Default for Limits {
             target_idle: Duration::from_secs(4),
             passed_over: Duration::from_secs(1),
             goodbye: Duration::from_secs(1),
+            farewell: Duration::from_millis(500),
             shutdown: Duration::from_secs(10),
             head_bytes: 32 * 1024,
             buffer: 64 * 1024,

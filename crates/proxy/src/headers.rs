@@ -14,6 +14,8 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// What apps behind nginx believe; nobody's word but a proxy's.
+const REAL_ADDRESS: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Makes a client's head fit for the target. Gives the protocol the client wants to change to, if that may pass.
@@ -96,6 +98,9 @@ fn tell_the_way(headers: &mut HeaderMap, client: &Client, asked: &Asked) {
     if !client.is_local || !headers.contains_key(FORWARDED_HOST) {
         headers.insert(FORWARDED_HOST, asked.host_header().clone());
     }
+    if !client.is_local {
+        headers.remove(REAL_ADDRESS);
+    }
     // HTTP/1.1 to the target wants a Host, also where an older client gave none.
     headers.insert(HOST, asked.host_header().clone());
 }
@@ -166,8 +171,11 @@ mod tests {
                 ("x-forwarded-for", "203.0.113.9"),
                 ("x-forwarded-proto", "https"),
                 ("x-forwarded-host", "evil.test"),
+                ("x-real-ip", "203.0.113.9"),
             ],
         );
+
+        assert!(!headers.contains_key("x-real-ip"));
 
         assert_eq!(headers["x-forwarded-for"], "198.51.100.7, 203.0.113.9, 192.0.2.1");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);

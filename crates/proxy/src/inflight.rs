@@ -24,6 +24,11 @@ impl Counter {
         self.inside.load(Ordering::SeqCst)
     }
 
+    /// Roughly: to compare, where nothing hangs on it.
+    pub(crate) fn glance(&self) -> u64 {
+        self.inside.load(Ordering::Relaxed)
+    }
+
     /// Returns at a moment when nothing was in flight.
     pub(crate) async fn empty(&self) {
         loop {

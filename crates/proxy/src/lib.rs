@@ -1,7 +1,7 @@
 //! The data plane: takes requests in, finds their route, gives them to a target, brings the answer back.
 //!
 //! It knows [`cutover_routes`] and nothing of deploys. In the order of a request's life:
-//! [`listen`] accepts · [`serve`] reads a request · [`request`] leads it through: `address` → `route` → `hold` → `balance` →
+//! `listen` accepts · `serve` reads a request · `request` leads it through: `address` → `route` → `hold` → `balance` →
 //! `forward` → `body` or `upgrade`. Beside it `control` answers on a socket: `table` replaces what is served (`store` makes it
 //! durable first), `drain` empties targets, `figures` tells what was counted.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -9,6 +9,7 @@
 
 mod address;
 mod balance;
+mod ballast;
 mod body;
 mod control;
 mod deadline;
@@ -19,6 +20,7 @@ mod headers;
 mod hold;
 mod inflight;
 mod listen;
+mod lock;
 mod pace;
 mod plane;
 mod pool;
@@ -36,3 +38,4 @@ mod websocket;
 pub use deadline::Limits;
 pub use plane::{Options, Proxy, ProxyError, run};
 pub use refuse::{ERROR_HEADER, Reason};
+pub use store::StoreError;

@@ -25,6 +25,12 @@ pub(crate) struct Pace {
     tunnel: AtomicBool,
 }
 
+impl Pace {
+    pub(crate) fn had_requests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// A request is inside, from its head to the end of its answer.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Client>);

@@ -64,14 +64,24 @@ pub(crate) struct Plane {
     pub(crate) started: String,
 }
 
-/// The wish to end.
-#[derive(Debug)]
+/// The wish to end: first to say so with each answer, then to take nobody in.
+#[derive(Debug, Default)]
 pub(crate) struct Stop {
+    leaving: AtomicBool,
     flag: AtomicBool,
     tell: watch::Sender<bool>,
 }
 
 impl Stop {
+    /// Whether connections end with their next answer.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn is_told(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }
@@ -110,7 +120,7 @@ impl Proxy {
         let plane = Arc::new(Plane {
             table: ServedTable::new(store, table, limits.departed),
             limits,
-            stop: Stop { flag: AtomicBool::new(false), tell: watch::Sender::new(false) },
+            stop: Stop::default(),
             connections: Arc::new(Semaphore::new(places as usize)),
             started: started(),
         });
@@ -137,9 +147,12 @@ impl Proxy {
         &self.addresses
     }
 
-    /// Serves until `shutdown` is done; then takes nobody in, closes what never ends by itself, and lets the rest end within the limit.
+    /// Serves until `shutdown` is done; says so with each answer for a moment; then takes nobody in, closes what never ends by itself,
+    /// and lets the rest end within the limit.
     pub async fn serve_until(mut self, shutdown: impl Future<Output = ()>) {
         shutdown.await;
+        self.plane.stop.leave();
+        tokio::time::sleep(self.plane.limits.farewell).await;
         self.plane.stop.tell();
         while self.accepting.join_next().await.is_some() {}
         let ended = async {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -25,13 +26,21 @@ use crate::upgrade;
 
 /// Answers a request: with a target's answer, or with one of the proxy's own that says so.
 pub(crate) async fn answer(
-    plane: Arc<Plane>,
-    client: Arc<Client>,
+    plane: &Plane,
+    client: &Arc<Client>,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
-    let busy = Busy::begin(&client);
+    let busy = Busy::begin(client);
+    let mut response = answer_as_it_is(plane, busy, request).await;
+    if plane.stop.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer_as_it_is(plane: &Plane, busy: Busy, request: Request<Incoming>) -> Response<AnswerBody> {
     let mut journey = match Asked::read(&request) {
-        Ok(asked) => Journey::new(&plane, asked),
+        Ok(asked) => Journey::new(plane, asked),
         Err(refusal) => {
             plane.table.no_route.taken_in();
             plane.table.no_route.refused(refusal.reason);
@@ -39,7 +48,7 @@ pub(crate) async fn answer(
         }
     };
     match journey.lead(request, &busy).await {
-        Ok(arrived) => arrived.into_response(&plane, busy),
+        Ok(arrived) => arrived.into_response(plane, busy),
         Err(refusal) => {
             journey.counters().refused(refusal.reason);
             own(refusal, busy)
@@ -313,7 +322,7 @@ impl Arrived {
 }
 
 fn is_event_stream(response: &Response<Incoming>) -> bool {
-    let content = response.headers().get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let content = response.headers().get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     content
         .and_then(|content| content.get(..17))
         .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))

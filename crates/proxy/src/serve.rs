@@ -60,10 +60,9 @@ pub(crate) async fn serve(
     }
     let client = Arc::new(Client::in_place(peer.ip(), permit));
     let io = TokioIo::new(PacedStream::new(stream, Arc::clone(&client), &plane.limits));
-    let service = service_fn(|request| {
-        let (plane, client) = (Arc::clone(&plane), Arc::clone(&client));
-        async move { Ok::<_, Infallible>(request::answer(plane, client, request).await) }
-    });
+    let (plane, client) = (&plane, &client);
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(request::answer(plane, client, request).await) });
     let connection = http1::Builder::new()
         // Ours are in `pace`: this one would count the time between requests to the next head.
         .header_read_timeout(None)
@@ -73,24 +72,30 @@ pub(crate) async fn serve(
         .with_upgrades();
 
     let mut connection = pin!(connection);
-    let mut stop = pin!(plane.stop.told());
-    let mut listening = false;
+    let mut ending = pin!(ending(plane, client));
+    let mut registered = false;
     let mut told = false;
     let ended = poll_fn(|context| {
-        // Registered once; what is polled later is only the flag, because many connections share what they listen to.
-        if !listening {
-            listening = true;
-            told = stop.as_mut().poll(context).is_ready();
+        // Polled once to be woken, and then only when there is something to hear: many connections share what they listen to.
+        if !told && (!registered || plane.stop.is_told()) {
+            registered = true;
+            told = ending.as_mut().poll(context).is_ready();
             if told {
                 connection.as_mut().graceful_shutdown();
             }
-        } else if !told && plane.stop.is_told() {
-            told = true;
-            connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(context)
     });
     if let Err(error) = ended.await {
         tracing::debug!(%error, %peer, "a client's connection broke");
+    }
+}
+
+/// Done when the connection is to end with what is on it. One that was opened a moment ago and has sent nothing yet has a request on
+/// its way: it gets the time to send it, and ends with the answer.
+async fn ending(plane: &Plane, client: &Client) {
+    plane.stop.told().await;
+    if !client.pace.had_requests() {
+        tokio::time::sleep(plane.limits.farewell).await;
     }
 }

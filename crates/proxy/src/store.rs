@@ -5,12 +5,14 @@
 //! the one proxy that may replace it. `ballast` is space kept for the day the disk is full: without it a switch back would fail
 //! when it is needed most.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use cutover_routes::{RouteTable, TableError, TableHash};
+
+use crate::{ballast, lock};
 
 const TABLE: &str = "table.json";
 const PREVIOUS: &str = "table.previous.json";
@@ -18,9 +20,6 @@ const NEXT: &str = "table.next.json";
 /// Where a table goes that could not be read, for a person to look at.
 const BAD: &str = "table.bad.json";
 const LOCK: &str = "control.lock";
-const BALLAST: &str = "ballast";
-const BALLAST_NEXT: &str = "ballast.next";
-const BALLAST_BYTES: u64 = 256 * 1024;
 
 /// The folder of the table, held by this proxy.
 #[derive(Debug)]
@@ -92,7 +91,7 @@ impl Store {
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|error| failed("make the folder", folder, error))?;
-        let lock = take_lock(&folder.join(LOCK))?;
+        let lock = lock::take(&folder.join(LOCK))?;
         Ok(Self { folder: folder.to_owned(), _lock: lock })
     }
 
@@ -154,13 +153,13 @@ impl Store {
     /// Makes a table durable: after this returns, a restart finds it. On a full disk the ballast is given up once.
     pub(crate) fn write(&self, table: &[u8]) -> Result<(), StoreError> {
         let outcome = match self.try_write(table) {
-            Err(StoreError::Io { error, .. }) if is_full(&error) && self.give_up_ballast() => {
+            Err(StoreError::Io { error, .. }) if is_full(&error) && ballast::give_up(&self.folder) => {
                 self.try_write(table)
             }
             outcome => outcome,
         };
         if outcome.is_err() {
-            self.remove(NEXT);
+            remove(&self.folder.join(NEXT));
         }
         outcome
     }
@@ -191,47 +190,9 @@ impl Store {
         synced.map_err(|error| failed("make durable", &self.folder, error))
     }
 
-    fn give_up_ballast(&self) -> bool {
-        let given = fs::remove_file(self.folder.join(BALLAST)).is_ok();
-        if given {
-            tracing::error!(folder = %self.folder.display(), "the disk is full: the ballast was given up for the route table");
-        }
-        given
-    }
-
-    /// Lays the ballast where there is none and room enough; a disk that is nearly full is left alone.
+    /// Lays the ballast anew where it was given up and there is room.
     pub(crate) fn restore_ballast(&self) {
-        let path = self.folder.join(BALLAST);
-        let whole = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == BALLAST_BYTES);
-        if whole || !self.has_room(4 * BALLAST_BYTES) {
-            return;
-        }
-        let next = self.folder.join(BALLAST_NEXT);
-        let laid = private(&next)
-            .and_then(|mut file| {
-                io::copy(&mut Noise(1).take(BALLAST_BYTES), &mut file).and_then(|_| file.sync_all())
-            })
-            .and_then(|()| fs::rename(&next, &path));
-        if let Err(error) = laid {
-            tracing::warn!(folder = %self.folder.display(), %error, "the ballast could not be laid");
-            self.remove(BALLAST_NEXT);
-        }
-    }
-
-    fn has_room(&self, bytes: u64) -> bool {
-        rustix::fs::statvfs(&self.folder)
-            .is_ok_and(|figures| figures.f_bavail.saturating_mul(figures.f_frsize) >= bytes)
-    }
-
-    /// Removes what a failed write left; the next write replaces it anyway.
-    fn remove(&self, name: &str) {
-        let path = self.folder.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(file = %path.display(), %error, "a left-over could not be removed");
-            }
-            Ok(()) | Err(_) => {}
-        }
+        ballast::lay(&self.folder);
     }
 }
 
@@ -245,7 +206,7 @@ fn unreadable(path: PathBuf, reason: Option<String>, previous: String) -> StoreE
     StoreError::Unreadable { path, reason, previous }
 }
 
-fn failed(action: &'static str, path: &Path, error: io::Error) -> StoreError {
+pub(crate) fn failed(action: &'static str, path: &Path, error: io::Error) -> StoreError {
     StoreError::Io { action, path: path.to_owned(), error }
 }
 
@@ -253,54 +214,25 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Removes what a failed write left; the next write replaces it anyway.
+pub(crate) fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %path.display(), %error, "a left-over could not be removed");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
 /// An empty file that only its owner may read.
-fn private(path: &Path) -> io::Result<File> {
+pub(crate) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
-}
-
-fn take_lock(path: &Path) -> Result<File, StoreError> {
-    let io_failed = |error| failed("lock", path, error);
-    loop {
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let mut file = open.map_err(io_failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let read = file.read_to_string(&mut holder);
-                let holder = read.ok().and_then(|_| holder.trim().parse().ok());
-                return Err(StoreError::Held { path: path.to_owned(), holder });
-            }
-            Err(TryLockError::Error(error)) => return Err(io_failed(error)),
-        }
-        // Somebody may have removed the file between opening and locking it: then the lock locks nothing.
-        let (ours, theirs) = (file.metadata().map_err(io_failed)?, fs::metadata(path));
-        if theirs.is_ok_and(|theirs| theirs.ino() == ours.ino()) {
-            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io_failed)?;
-            return Ok(file);
-        }
-    }
-}
-
-/// Bytes that no file system squeezes.
-struct Noise(u64);
-
-impl Read for Noise {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        for byte in buffer.iter_mut() {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            *byte = self.0.to_le_bytes()[3];
-        }
-        Ok(buffer.len())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     fn table(live: &str) -> RouteTable {
         let mut table = RouteTable::default();
@@ -405,20 +337,5 @@ mod tests {
         assert!(error.to_string().starts_with(&expected), "{error}");
         drop(store);
         Store::open(folder.path()).unwrap();
-    }
-
-    #[test]
-    fn the_ballast_is_laid_once_and_takes_room() {
-        let (folder, store) = written(&[]);
-
-        store.restore_ballast();
-        let first = fs::metadata(folder.path().join(BALLAST)).unwrap();
-        store.restore_ballast();
-
-        assert_eq!(first.len(), BALLAST_BYTES);
-        assert!(first.blocks() * 512 >= BALLAST_BYTES);
-        assert_eq!(fs::metadata(folder.path().join(BALLAST)).unwrap().ino(), first.ino());
-        assert!(store.give_up_ballast());
-        assert!(!store.give_up_ballast());
     }
 }

@@ -219,3 +219,80 @@ impl Known {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inflight::InFlight;
+    use cutover_routes::{Address, Route, RouteState};
+
+    fn serving(targets: &[(&str, u16)]) -> RouteTable {
+        let targets = targets.iter().map(|(id, port)| cutover_routes::Target {
+            id: (*id).to_owned(),
+            address: Address::Tcp(([127, 0, 0, 1], *port).into()),
+        });
+        let state = RouteState::Serving { targets: targets.collect() };
+        let route = Route { name: "web".into(), hosts: vec![], path: "/".into(), strip: false, state };
+        let mut table = RouteTable::default();
+        table.owners.entry("app".into()).or_default().routes.push(route);
+        table
+    }
+
+    fn known(departed_kept: usize) -> Known {
+        Known { departed_kept, ..Known::default() }
+    }
+
+    #[test]
+    fn a_target_that_comes_back_is_the_one_that_left() {
+        let mut known = known(2);
+        known.generation(0, serving(&[("a", 1)]));
+        let first = Arc::clone(&known.targets["a"]);
+
+        known.generation(1, serving(&[("b", 2)]));
+        known.generation(2, serving(&[("a", 1), ("b", 2)]));
+
+        assert!(Arc::ptr_eq(&first, &known.targets["a"]));
+        assert_eq!(known.departed.len(), 0);
+    }
+
+    #[test]
+    fn another_address_is_another_target_and_both_are_drained_by_the_id() {
+        let mut known = known(2);
+        known.generation(0, serving(&[("a", 1)]));
+        let first = Arc::clone(&known.targets["a"]);
+
+        known.generation(1, serving(&[("a", 2)]));
+
+        assert!(!Arc::ptr_eq(&first, &known.targets["a"]));
+        assert_eq!(known.departed.len(), 1);
+    }
+
+    #[test]
+    fn departed_targets_are_forgotten_save_the_last_and_the_busy() {
+        let mut known = known(2);
+        known.generation(0, serving(&[("busy", 1)]));
+        let busy = InFlight::enter(&known.targets["busy"]);
+
+        for port in 2..20 {
+            known.generation(u64::from(port), serving(&[(&format!("t{port}"), port)]));
+        }
+
+        let departed =
+            |known: &Known| known.departed.iter().map(|target| target.id.clone()).collect::<Vec<_>>();
+        assert_eq!(departed(&known), ["busy", "t17", "t18"]);
+        drop(busy);
+        known.forget();
+        assert_eq!(departed(&known), ["t17", "t18"]);
+    }
+
+    #[test]
+    fn a_routes_counters_go_on_over_a_change() {
+        let mut known = known(2);
+        known.generation(0, serving(&[("a", 1)]));
+        known.routes["app/web"].taken_in();
+
+        known.generation(1, serving(&[("b", 2)]));
+
+        assert_eq!(known.routes["app/web"].figures().requests, 1);
+    }
+}

@@ -84,7 +84,7 @@ impl Target {
         self.cuts.load(Ordering::SeqCst)
     }
 
-    /// Drives a connection in a task of its own, to its end or until [`Target::cut`].
+    /// Drives a connection, or what became of it, in a task of its own: to its end or until [`Target::cut`].
     pub(crate) fn drive(self: &Arc<Self>, connection: impl Future<Output = ()> + Send + 'static) {
         let mut connections = self.connections();
         let number = connections.next;

@@ -45,9 +45,10 @@ pub(crate) fn join(
         response.headers_mut().insert(UPGRADE, protocol);
     }
 
-    let stream = exchange.in_flight.target().streams.enter();
+    let target = Arc::clone(exchange.in_flight.target());
+    let stream = target.streams.enter();
     let tunnel = Tunnel { is_websocket, goodbye: limits.goodbye, stream, _client: Arc::clone(busy.client()) };
-    tokio::spawn(async move {
+    target.drive(async move {
         match tokio::try_join!(on_client, on_target) {
             Ok((client, target)) => tunnel.carry(TokioIo::new(client), TokioIo::new(target)).await,
             Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),

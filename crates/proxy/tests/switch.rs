@@ -202,3 +202,27 @@ async fn a_lost_compare_and_swap_changes_nothing_and_tells_what_is_served() {
     }
     assert_eq!(get(proxy.address, "/").await.body, "app");
 }
+
+#[tokio::test]
+async fn a_cut_ends_what_a_client_does_not_even_take() {
+    let proxy = TestProxy::start().await;
+    let old = Upstream::start("old").await;
+    proxy.serve(vec![web(serving(&[("old", old.address)]))]).await;
+    let mut stuck = support::client::Raw::connect(proxy.address).await;
+    stuck.send("GET /large?1000000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut websocket = support::client::Raw::connect(proxy.address).await;
+    websocket.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    websocket.read_to("\r\n\r\n").await;
+    // In the middle of a frame, which never ends.
+    websocket.send(b"\x82\x06hal").await;
+    assert_eq!(websocket.read_bytes(5).await, b"\x82\x06hal");
+    eventually("both are inside", || async { proxy.in_flight("old").await == 2 }).await;
+    proxy.serve(vec![]).await;
+
+    let (left, closed, _cut) = proxy.control().await.drain("old", 50, true).await;
+
+    assert_eq!((left, closed), (0, 1));
+    websocket.read_all().await;
+    // A well-behaved end waits for its connections: none is left.
+    old.terminate().await;
+}

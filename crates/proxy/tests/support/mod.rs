@@ -50,7 +50,10 @@ pub(crate) struct TestProxy {
 }
 
 pub(crate) fn options(home: &TempDir, limits: Limits) -> Options {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listening(TcpListener::bind("127.0.0.1:0").unwrap(), home, limits)
+}
+
+pub(crate) fn listening(listener: TcpListener, home: &TempDir, limits: Limits) -> Options {
     Options {
         listeners: vec![listener],
         control: home.path().join("control.sock"),
@@ -69,7 +72,12 @@ impl TestProxy {
     }
 
     pub(crate) async fn at(home: Arc<TempDir>, limits: Limits) -> Result<Self, ProxyError> {
-        let proxy = Proxy::start(options(&home, limits)).await?;
+        let options = options(&home, limits);
+        Self::of(home, options).await
+    }
+
+    pub(crate) async fn of(home: Arc<TempDir>, options: Options) -> Result<Self, ProxyError> {
+        let proxy = Proxy::start(options).await?;
         let address = proxy.addresses()[0];
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(proxy.serve_until(async {

@@ -131,7 +131,10 @@ async fn answer(name: &'static str, mut request: Request<Incoming>) -> Response<
         "/head" => text(&head(&request)),
         "/status" => {
             let mut response = text(name);
-            *response.status_mut() = StatusCode::from_u16(u16::try_from(query).unwrap()).unwrap();
+            *response.status_mut() = u16::try_from(query)
+                .ok()
+                .and_then(|code| StatusCode::from_u16(code).ok())
+                .unwrap_or_default();
             response
         }
         "/hop" => {
@@ -170,7 +173,9 @@ fn chunks(count: usize, pause: Duration, content: &str) -> Response<Body> {
         if number >= count {
             return None;
         }
-        tokio::time::sleep(pause).await;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let chunk = if pause.is_zero() {
             Bytes::from(vec![b'x'; 1024])
         } else {
