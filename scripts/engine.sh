@@ -217,6 +217,7 @@ ended() { [[ $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/d
 clear_remains() {
     local folder=$1 entry process bridge mount
     [[ -f $folder/$MARK ]] || return 0
+    end_containers "$folder"
     for entry in /proc/[0-9]*; do
         process=${entry#/proc/}
         if [[ $process == "$$" || $process == "$PPID" ]]; then continue; fi
@@ -236,6 +237,22 @@ clear_remains() {
         remove_chains "$(cat "$folder/$MARK")" "$(cat "$folder/forward-policy")"
     fi
     rm -rf --one-file-system "$folder"
+}
+
+# The processes of containers outlive an engine and a containerd that were killed; their control groups tell whose they
+# are.
+end_containers() {
+    local folder=$1 container entry group
+    for container in "$folder"/data/containers/*/; do
+        container=$(basename "$container")
+        if [[ ! $container =~ ^[0-9a-f]{64}$ ]]; then continue; fi
+        for entry in /proc/[0-9]*; do
+            if grep -qF "$container" "$entry/cgroup" 2>/dev/null; then kill -KILL "${entry#/proc/}" 2>/dev/null || true; fi
+        done
+        while read -r group; do
+            rmdir "$group" 2>/dev/null || true
+        done < <(find /sys/fs/cgroup -depth -type d -path "*$container*" 2>/dev/null)
+    done
 }
 
 # Lets pass what stays on one bridge; the comment tells whose rule it is.
@@ -300,19 +317,19 @@ debian_base() {
         command -v mmdebstrap >/dev/null || apt_install mmdebstrap || cannot "mmdebstrap could not be installed"
         mkdir -p "$folder"
         say "making a minimal $suite"
-        # The machine's own sources, so that its mirror is used.
-        sources_of_this_machine | mmdebstrap --variant=minbase "$suite" "$archive.part" - >&2 || fail "mmdebstrap failed"
+        # shellcheck disable=SC2046 # none or one
+        mmdebstrap --quiet --variant=minbase --format=tar "$suite" "$archive.part" $(mirror_of_this_machine) >&2 ||
+            fail "mmdebstrap failed"
         mv "$archive.part" "$archive"
     fi
     docker import -c 'CMD ["/bin/bash"]' "$archive" "$image" >/dev/null
     echo "$image"
 }
 
-sources_of_this_machine() {
-    local file
-    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
-        if [[ -f $file ]]; then cat "$file"; echo; fi
-    done
+# Where this machine has its packages from; nothing where it does not say, and then mmdebstrap knows.
+mirror_of_this_machine() {
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -v '^[[:space:]]*#' |
+        grep -oE 'https?://[^ ]+/(debian|ubuntu)/?( |$)' | head -n 1 || true
 }
 
 case ${1:-} in

@@ -17,7 +17,7 @@ const _: () = assert!(matches!(
     log::LevelFilter::Off | log::LevelFilter::Error | log::LevelFilter::Warn | log::LevelFilter::Info
 ));
 
-/// The oldest engine API that does all that is needed (Docker 20.10, Podman 4).
+/// The oldest engine API that does all that is needed.
 const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
 /// How long an engine may take for the first answer, so that a hung one is told apart from a slow deploy.
@@ -120,7 +120,7 @@ impl Engine {
             return Err(EngineError::refused(
                 act(),
                 format!(
-                    "it speaks API {version}; {OLDEST} (Docker 20.10, Podman 4) is the oldest that will do"
+                    "it speaks API {version}; {OLDEST} (Docker 20.10) is the oldest that will do"
                 ),
             ));
         }

@@ -147,7 +147,15 @@ fn said(message: &str) -> Option<Kind> {
     let any = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if any(&["no space left on device", "disk quota exceeded"]) {
         Some(Kind::Full)
-    } else if any(&["port is already allocated", "address already in use", "pool overlaps"]) {
+    } else if any(&["network already exists", "that name is already in use"]) {
+        Some(Kind::Exists)
+    } else if any(&[
+        "port is already allocated",
+        "address already in use",
+        "pool overlaps",
+        "is already used on the host",
+        "container state improper",
+    ]) {
         Some(Kind::Conflict)
     } else if any(&["manifest unknown", "not found: manifest", "no such image"]) {
         Some(Kind::NotFoundImage)
@@ -235,6 +243,14 @@ mod tests {
             ),
             ("error creating overlay mount: no space left on device", Kind::Full),
             ("Address already in use", Kind::Conflict),
+            // Podman 4.3, which knows no status but 500 for these.
+            ("network name edge already used: network already exists", Kind::Exists),
+            ("subnet 10.213.40.0/24 is already used on the host or by another config", Kind::Conflict),
+            (
+                "the container name \"web\" is already in use by 9db1. You have to remove that container to be able to reuse that name: that name is already in use",
+                Kind::Exists,
+            ),
+            ("can only create exec sessions on running containers: container state improper", Kind::Conflict),
             ("something else", Kind::Other),
         ];
         for (message, kind) in cases {

@@ -1,4 +1,5 @@
-//! The only user of the container engine's API (Docker Engine from 20.10 on, Podman 4 and later).
+//! The only user of the container engine's API: Docker Engine from 20.10 on. Podman answers most of the same calls through
+//! its compatible socket, but not all, and is not tested here.
 //!
 //! Used by the CLI, which builds images, and by the host, which runs containers. It carries out single acts and tells
 //! facts as plain data; it decides nothing, keeps nothing, and never prints. Names, labels and

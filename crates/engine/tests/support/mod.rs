@@ -136,6 +136,12 @@ async fn base_image(engine: &Engine) -> Result<(), String> {
     while let Some(report) = reports.next().await {
         report.map_err(|error| error.to_string())?;
     }
+    if engine.inspect_image(BASE).await.is_err() {
+        // Podman 4.3 does not heed the tag of an import.
+        let untagged = Reference::split(BASE).repository;
+        engine.tag(&untagged, &Reference::split(BASE)).await.map_err(|error| error.to_string())?;
+        engine.remove_image(&untagged).await.map_err(|error| error.to_string())?;
+    }
     Ok(())
 }
 
