@@ -1,8 +1,14 @@
 //! Effects on a server: carries out plans behind narrow ports.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod database;
 pub mod file_system;
 pub mod files;
 pub mod lock;
 pub mod ports;
+pub mod probe;
+mod readiness;
+pub mod router;
 pub mod store;
+pub mod up;
+pub mod watch;

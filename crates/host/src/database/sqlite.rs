@@ -1,0 +1,262 @@
+//! SQLite files: copied while they are used, compared by content, snapshot, put back (S16).
+//!
+//! A database's own file is opened by SQLite alone as long as a connection of this process may have it: its locks belong to the process,
+//! and closing any other descriptor of the file would drop them. Nothing here decides when.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::content;
+use super::openers::openers;
+use crate::files::{self, FileError};
+use crate::ports::{Certainty, Content, Database, DatabaseError};
+
+/// For another connection that writes.
+const BUSY: Duration = Duration::from_secs(5);
+/// For a process that is ending to let go of a file.
+const LET_GO: Duration = Duration::from_secs(2);
+/// What may lie beside a database file and belongs to its present content.
+const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// SQLite files of this host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sqlite;
+
+#[async_trait]
+impl Database for Sqlite {
+    /// An absent file, too, has a copy: an empty database.
+    async fn copy(&self, from: &Path, to: &Path) -> Result<u64, DatabaseError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        blocking(move || copy(&from, &to, Check::No)).await
+    }
+
+    async fn content(&self, file: &Path) -> Result<Content, DatabaseError> {
+        let file = file.to_owned();
+        blocking(move || {
+            if is_absent(&file)? {
+                return Ok(Content::default());
+            }
+            content::of(&open(&file)?).map_err(|error| failed("read", &file, &error))
+        })
+        .await
+    }
+
+    async fn snapshot(&self, file: &Path, to: &Path) -> Result<u64, DatabaseError> {
+        let (file, to) = (file.to_owned(), to.to_owned());
+        blocking(move || copy(&file, &to, Check::Integrity)).await
+    }
+
+    async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
+        let (snapshot, file) = (snapshot.to_owned(), file.to_owned());
+        blocking(move || restore(&snapshot, &file)).await
+    }
+}
+
+/// Long work, off the runtime's own threads. Given up, it goes on to its end.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DatabaseError> + Send + 'static,
+) -> Result<T, DatabaseError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| {
+        Err(DatabaseError {
+            full: false,
+            certainty: Certainty::Unknown,
+            message: format!("the work on the database broke off: {error}"),
+        })
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    No,
+    Integrity,
+}
+
+fn copy(from: &Path, to: &Path, check: Check) -> Result<u64, DatabaseError> {
+    files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| not_done(&error))?;
+    let next = files::beside(to);
+    let copied = copy_beside(from, &next, check).and_then(|bytes| {
+        put_in_place(&next, to)?;
+        Ok(bytes)
+    });
+    if copied.is_err() {
+        files::discard(&next);
+    }
+    copied
+}
+
+fn copy_beside(from: &Path, next: &Path, check: Check) -> Result<u64, DatabaseError> {
+    files::private(next).map_err(|error| not_done(&FileError::new("make", next, &error)))?;
+    if !is_absent(from)? {
+        back_up(from, next)?;
+    }
+    if check == Check::Integrity {
+        verify(next)?;
+    }
+    // Closed by SQLite by now: this descriptor drops nobody's locks.
+    let durable = File::open(next).and_then(|file| {
+        file.sync_all()?;
+        Ok(file.metadata()?.len())
+    });
+    durable.map_err(|error| not_done(&FileError::new("make durable", next, &error)))
+}
+
+/// The online backup in one step, so that a busy writer cannot make it start over for ever; in WAL mode nobody waits for it.
+fn back_up(from: &Path, to: &Path) -> Result<(), DatabaseError> {
+    let copy_failed = |error: rusqlite::Error| failed("copy", from, &error);
+    let source = open(from)?;
+    let mut target = Connection::open(to).map_err(|error| failed("write", to, &error))?;
+    target
+        .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+        .map_err(|error| failed("write", to, &error))?;
+    let end = Instant::now() + BUSY;
+    {
+        let backup = Backup::new(&source, &mut target).map_err(copy_failed)?;
+        while backup.step(-1).map_err(copy_failed)? != StepResult::Done {
+            if Instant::now() >= end {
+                return Err(other(from, "copy", "another process keeps it locked"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    target.close().map_err(|(_, error)| failed("write", to, &error))?;
+    source.close().map_err(|(_, error)| failed("close", from, &error))
+}
+
+fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
+    verify(snapshot)?;
+    refuse_while_open(file)?;
+    let next = files::beside(file);
+    let ready = copy_for(snapshot, &next, file);
+    if let Err(error) = ready {
+        files::discard(&next);
+        return Err(not_done(&error));
+    }
+    swap_in(&next, file).map_err(|error| DatabaseError {
+        full: error.full,
+        certainty: Certainty::Unknown,
+        message: error.message,
+    })
+}
+
+/// The log goes first, durably. The other way round a power cut between the two would leave the restored file with the log of the one it
+/// replaced: SQLite would play it into the restored file and corrupt it, for nothing in a log says which file it is for. This way a power
+/// cut leaves the old file without its log: content that was to be dropped anyway, and the restore is repeated before anything opens it.
+fn swap_in(next: &Path, file: &Path) -> Result<(), FileError> {
+    for ending in BESIDE {
+        let mut name = file.as_os_str().to_owned();
+        name.push(ending);
+        files::remove(&PathBuf::from(name))?;
+    }
+    fs::rename(next, file).map_err(|error| FileError::new("replace", file, &error))?;
+    files::sync_folder(files::folder_of(file))
+}
+
+/// A durable copy with the owner and mode of the file whose place it will take; where that is absent, for its folder's owner alone.
+fn copy_for(snapshot: &Path, next: &Path, file: &Path) -> Result<(), FileError> {
+    let failed = |error: io::Error| FileError::new("copy the snapshot to", next, &error);
+    let (like, mode) = match fs::metadata(file) {
+        Ok(there) => (there.clone(), there.permissions().mode() & 0o7777),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            (fs::metadata(files::folder_of(file)).map_err(failed)?, 0o600)
+        }
+        Err(error) => return Err(FileError::new("look at", file, &error)),
+    };
+    let mut target = files::private(next).map_err(failed)?;
+    io::copy(&mut File::open(snapshot).map_err(failed)?, &mut target).map_err(failed)?;
+    let copy = target.metadata().map_err(failed)?;
+    if (copy.uid(), copy.gid()) != (like.uid(), like.gid()) {
+        chown(next, Some(like.uid()), Some(like.gid())).map_err(failed)?;
+    }
+    target.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
+    target.sync_all().map_err(failed)
+}
+
+/// Whoever has the file open would go on writing into what was replaced (P8).
+fn refuse_while_open(file: &Path) -> Result<(), DatabaseError> {
+    let end = Instant::now() + LET_GO;
+    loop {
+        let found = openers(file);
+        if found.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(other(file, "restore", &format!("{} has it open", found.join(", "))));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Every page and index of a file that nobody writes; nothing is left beside it.
+fn verify(file: &Path) -> Result<(), DatabaseError> {
+    let mut uri = String::from("file:");
+    for character in file.to_string_lossy().chars() {
+        match character {
+            '%' => uri.push_str("%25"),
+            '?' => uri.push_str("%3f"),
+            '#' => uri.push_str("%23"),
+            other => uri.push(other),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let check = || -> rusqlite::Result<String> {
+        let connection = Connection::open_with_flags(&uri, flags)?;
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+    };
+    match check() {
+        Ok(found) if found == "ok" => Ok(()),
+        Ok(found) => Err(other(file, "trust", &format!("integrity_check says: {found}"))),
+        Err(error) => Err(failed("check", file, &error)),
+    }
+}
+
+/// For reading; it may write all the same, because what a crash left half-done is finished by whoever opens the file next.
+fn open(file: &Path) -> Result<Connection, DatabaseError> {
+    let open = || {
+        let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    };
+    open().map_err(|error| failed("open", file, &error))
+}
+
+fn is_absent(file: &Path) -> Result<bool, DatabaseError> {
+    let exists = file.try_exists().map_err(|error| not_done(&FileError::new("look at", file, &error)))?;
+    Ok(!exists)
+}
+
+fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
+    let placed = fs::rename(next, to).map_err(|error| FileError::new("replace", to, &error));
+    placed.and_then(|()| files::sync_folder(files::folder_of(to))).map_err(|error| not_done(&error))
+}
+
+fn not_done(error: &FileError) -> DatabaseError {
+    DatabaseError { full: error.full, certainty: Certainty::NotDone, message: error.message.clone() }
+}
+
+fn failed(action: &str, file: &Path, error: &rusqlite::Error) -> DatabaseError {
+    DatabaseError {
+        full: error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+        ..other(file, action, &error.to_string())
+    }
+}
+
+fn other(file: &Path, action: &str, why: &str) -> DatabaseError {
+    DatabaseError {
+        full: false,
+        certainty: Certainty::NotDone,
+        message: format!("cannot {action} the database {}: {why}", file.display()),
+    }
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

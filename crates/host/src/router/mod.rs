@@ -1,0 +1,3 @@
+//! What carries requests to instances.
+
+pub mod proxy;
