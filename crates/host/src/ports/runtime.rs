@@ -67,6 +67,24 @@ pub trait Runtime: Send + Sync {
         name: &InstanceName,
     ) -> Result<Vec<std::net::SocketAddr>, RuntimeError>;
 
+    /// The command of the instance's own health check, as words; `None`: it has none.
+    async fn health_command(
+        &self,
+        _app: &AppId,
+        _name: &InstanceName,
+    ) -> Result<Option<Vec<String>>, RuntimeError> {
+        Ok(None)
+    }
+
+    /// The file of the network namespace the running instance has for itself (`/proc/…/ns/net`); `None`: it shares the host's.
+    async fn network_namespace(
+        &self,
+        _app: &AppId,
+        _name: &InstanceName,
+    ) -> Result<Option<std::path::PathBuf>, RuntimeError> {
+        Ok(None)
+    }
+
     /// Makes a network where it is absent.
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), RuntimeError>;
 

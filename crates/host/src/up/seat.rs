@@ -1,0 +1,118 @@
+//! A proxy's place: the lock that makes it the only one of its root, and the sockets it listens on, inherited or bound.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use cutover_core::layout::Layout;
+use cutover_core::{defaults, variables};
+
+use super::{UpError, port, sockets};
+use crate::files;
+use crate::lock::ProcessLock;
+
+/// What a proxy is started with. To be kept as long as it serves.
+#[derive(Debug)]
+pub struct ProxySeat {
+    /// The sockets to take requests on.
+    pub listeners: Vec<TcpListener>,
+    _lock: ProcessLock,
+}
+
+impl ProxySeat {
+    /// Takes the lock, and the sockets from the standard input where a supervisor put them, else binds `http`. What it listens on is then
+    /// known to [`listeners`].
+    ///
+    /// # Errors
+    /// When another proxy of this root is at work, or the addresses cannot be had.
+    pub fn take(layout: &Layout, http: &[SocketAddr]) -> Result<Self, UpError> {
+        let lock = ProcessLock::take(layout, "proxy")?;
+        let listeners = match sockets::take_over(std::io::stdin())? {
+            Some(listeners) => listeners,
+            None => bind_all(http)?,
+        };
+        files::ensure_folder(layout.run(), 0o700)?;
+        note(layout, &listeners)?;
+        Ok(Self { listeners, _lock: lock })
+    }
+}
+
+/// Where the proxy takes plain HTTP, by `CUTOVER_HTTP` (several with commas between), else by the user's rights.
+///
+/// # Errors
+/// When the variable holds something else than addresses.
+pub fn http_addresses() -> Result<Vec<SocketAddr>, UpError> {
+    let given = std::env::var(variables::HTTP).ok().filter(|text| !text.trim().is_empty());
+    match given {
+        Some(text) => parse(&text),
+        None if rustix::process::geteuid().is_root() => {
+            Ok(vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), defaults::HTTP)])
+        }
+        None => parse(defaults::HTTP_UNPRIVILEGED),
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<SocketAddr>, UpError> {
+    let wrong = |found: &str| UpError::Address { what: variables::HTTP, found: found.to_owned() };
+    text.split(',').map(str::trim).map(|address| address.parse().map_err(|_| wrong(address))).collect()
+}
+
+/// Binds all, or none. Without IPv6 on this machine its "every address" is IPv4's.
+pub(super) fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, UpError> {
+    addresses.iter().map(|address| bind(*address)).collect()
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, UpError> {
+    let without_six = |error: &std::io::Error| {
+        error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+            && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    };
+    match sockets::bind(address) {
+        Ok(listener) => Ok(listener),
+        Err(error) if without_six(&error) => {
+            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(UpError::Taken { address, by: port::holder(address.port()) })
+        }
+        Err(error) => Err(UpError::Listen { address, error }),
+    }
+}
+
+fn file(layout: &Layout) -> PathBuf {
+    layout.run().join("listeners.json")
+}
+
+fn note(layout: &Layout, listeners: &[TcpListener]) -> Result<(), UpError> {
+    let addresses: std::io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();
+    let text = serde_json::to_vec(&addresses?).map_err(std::io::Error::from)?;
+    Ok(files::replace(&file(layout), &text, 0o600)?)
+}
+
+/// Where the proxy listens, or listened last; empty: there never was one.
+pub fn listeners(layout: &Layout) -> Vec<SocketAddr> {
+    let read = || serde_json::from_slice(&std::fs::read(file(layout)).ok()?).ok();
+    read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_addresses_may_be_given_and_nonsense_is_named() {
+        assert_eq!(parse("127.0.0.1:80, [::1]:80").unwrap().len(), 2);
+        let error = parse("127.0.0.1:80,localhost").unwrap_err().to_string();
+        assert_eq!(error, "CUTOVER_HTTP is `localhost`: expected address:port, as in 127.0.0.1:8080");
+    }
+
+    #[test]
+    fn a_taken_port_says_by_whom() {
+        let theirs = sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+
+        let error = bind_all(&[theirs.local_addr().unwrap()]).unwrap_err();
+
+        let ours = format!("(process {})", std::process::id());
+        assert!(error.to_string().contains(&ours), "{error}");
+        assert_eq!(error.next().len(), 2);
+    }
+}

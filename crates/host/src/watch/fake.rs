@@ -1,0 +1,294 @@
+//! A runtime and a router in memory, for the tests of watch, probes and down.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutover_core::config::settings::StopSettings;
+use cutover_core::names::{AppId, InstanceName};
+use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
+use cutover_core::release::RuntimeKind;
+use cutover_core::secret::Secrets;
+use cutover_core::state::{ExitStatus, FoundInstance, FoundTable, InstanceState, RestartPolicy};
+use cutover_routes::figures::Figures;
+use cutover_routes::{RouteTable, TableHash};
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::ports::{
+    Certainty, Drained, Exec, Finished, LogLine, LogQuery, Router, RouterError, RouterErrorKind, Runtime,
+    RuntimeError, RuntimeErrorKind,
+};
+
+pub(crate) fn exit(code: i32) -> ExitStatus {
+    ExitStatus { code: Some(code), signal: None, out_of_memory: false, error: None, at: None }
+}
+
+/// A runtime that holds instances in memory and notes every act.
+pub(crate) struct FakeRuntime {
+    kind: RuntimeKind,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    instances: BTreeMap<InstanceName, FoundInstance>,
+    acts: Vec<String>,
+    unreachable: bool,
+    unstartable: BTreeSet<InstanceName>,
+    execs: VecDeque<Finished>,
+}
+
+impl FakeRuntime {
+    pub(crate) fn new(kind: RuntimeKind) -> Self {
+        Self { kind, inner: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub(crate) fn put(&self, instance: FoundInstance) {
+        self.inner().instances.insert(instance.name.clone(), instance);
+        self.changed.notify_waiters();
+    }
+
+    /// Ends an instance as a kill does.
+    pub(crate) fn kill(&self, name: &str) {
+        let name: InstanceName = name.parse().unwrap();
+        self.inner().instances.get_mut(&name).unwrap().state = InstanceState::Exited { exit: exit(137) };
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn answer_exec(&self, code: i32, output: &[&str]) {
+        let output = output.iter().map(|&line| line.to_owned()).collect();
+        self.inner().execs.push_back(Finished { exit: exit(code), output });
+    }
+
+    pub(crate) fn set_unreachable(&self, unreachable: bool) {
+        self.inner().unreachable = unreachable;
+    }
+
+    pub(crate) fn set_unstartable(&self, name: &str) {
+        self.inner().unstartable.insert(name.parse().unwrap());
+    }
+
+    /// All acts so far, which are then forgotten.
+    pub(crate) fn acts(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().acts)
+    }
+
+    pub(crate) fn state(&self, name: &str) -> Option<InstanceState> {
+        self.inner().instances.get(&name.parse().unwrap()).map(|found| found.state.clone())
+    }
+
+    fn reached(&self) -> Result<MutexGuard<'_, Inner>, RuntimeError> {
+        let inner = self.inner();
+        if inner.unreachable {
+            return Err(RuntimeError::new(
+                RuntimeErrorKind::Unreachable,
+                Certainty::NotDone,
+                "the engine does not answer",
+            ));
+        }
+        Ok(inner)
+    }
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    fn kind(&self) -> RuntimeKind {
+        self.kind
+    }
+
+    async fn list(&self, _app: &AppId) -> Result<Vec<FoundInstance>, RuntimeError> {
+        Ok(self.reached()?.instances.values().cloned().collect())
+    }
+
+    async fn inspect(
+        &self,
+        _app: &AppId,
+        name: &InstanceName,
+    ) -> Result<Option<FoundInstance>, RuntimeError> {
+        Ok(self.reached()?.instances.get(name).cloned())
+    }
+
+    async fn create(&self, _spec: &InstanceSpec, _values: &Secrets) -> Result<(), RuntimeError> {
+        unreachable!("nothing here creates")
+    }
+
+    async fn start(&self, _app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        let mut inner = self.reached()?;
+        inner.acts.push(format!("start {name}"));
+        if inner.unstartable.contains(name) {
+            return Err(RuntimeError::new(RuntimeErrorKind::Content, Certainty::NotDone, "no such program"));
+        }
+        if let Some(found) = inner.instances.get_mut(name) {
+            found.state = InstanceState::Running { since: Timestamp::now(), restarts: 0 };
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn stop(
+        &self,
+        _app: &AppId,
+        name: &InstanceName,
+        _stop: &StopSettings,
+    ) -> Result<(), RuntimeError> {
+        let mut inner = self.reached()?;
+        inner.acts.push(format!("stop {name}"));
+        if let Some(found) = inner.instances.get_mut(name) {
+            found.state = InstanceState::Exited { exit: exit(0) };
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn remove(&self, _app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        let mut inner = self.reached()?;
+        inner.acts.push(format!("remove {name}"));
+        inner.instances.remove(name);
+        Ok(())
+    }
+
+    async fn set_restart(
+        &self,
+        _app: &AppId,
+        name: &InstanceName,
+        policy: RestartPolicy,
+    ) -> Result<(), RuntimeError> {
+        let mut inner = self.reached()?;
+        inner.acts.push(format!("set_restart {name} {policy:?}"));
+        if let Some(found) = inner.instances.get_mut(name) {
+            found.restart = policy;
+        }
+        Ok(())
+    }
+
+    async fn exited(&self, _app: &AppId, name: &InstanceName) -> Result<ExitStatus, RuntimeError> {
+        loop {
+            let changed = self.changed.notified();
+            match self.reached()?.instances.get(name).map(|found| found.state.clone()) {
+                Some(InstanceState::Exited { exit } | InstanceState::Restarting { exit, .. }) => {
+                    return Ok(exit);
+                }
+                Some(InstanceState::Running { .. } | InstanceState::Created) => {}
+                None => {
+                    return Err(RuntimeError::new(RuntimeErrorKind::Gone, Certainty::NotDone, "it is gone"));
+                }
+            }
+            changed.await;
+        }
+    }
+
+    async fn logs(
+        &self,
+        _app: &AppId,
+        _name: &InstanceName,
+        _query: &LogQuery,
+    ) -> Result<Vec<LogLine>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    async fn exec(&self, _app: &AppId, _name: &InstanceName, _exec: &Exec) -> Result<Finished, RuntimeError> {
+        let answer = self.reached()?.execs.pop_front();
+        answer.ok_or_else(|| RuntimeError::new(RuntimeErrorKind::Other, Certainty::NotDone, "nothing to run"))
+    }
+
+    async fn listening(&self, _app: &AppId, _name: &InstanceName) -> Result<Vec<SocketAddr>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    async fn ensure_network(&self, _network: &NetworkSpec) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn join(&self, _: &AppId, _: &InstanceName, _: &NetworkUse) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn leave(&self, _: &AppId, _: &InstanceName, _: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn remove_network(&self, _name: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn ensure_volume(&self, _app: &AppId, _volume: &VolumeSpec) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn remove_volume(&self, _volume: &VolumeSpec) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn volume_path(&self, _volume: &VolumeSpec) -> Result<PathBuf, RuntimeError> {
+        Ok(PathBuf::new())
+    }
+}
+
+/// A table in memory; every table it served is kept.
+#[derive(Default)]
+pub(crate) struct FakeRouter {
+    served: Mutex<Vec<RouteTable>>,
+    /// Put in the way of the next replacement, as another owner's would.
+    rival: Mutex<Option<RouteTable>>,
+}
+
+impl FakeRouter {
+    pub(crate) fn serving(table: RouteTable) -> Self {
+        Self { served: Mutex::new(vec![table]), rival: Mutex::default() }
+    }
+
+    pub(crate) fn table(&self) -> RouteTable {
+        self.served.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+
+    /// Every table so far, oldest first.
+    pub(crate) fn tables(&self) -> Vec<RouteTable> {
+        self.served.lock().unwrap().clone()
+    }
+
+    pub(crate) fn race(&self, rival: RouteTable) {
+        *self.rival.lock().unwrap() = Some(rival);
+    }
+}
+
+#[async_trait]
+impl Router for FakeRouter {
+    async fn read(&self) -> Result<FoundTable, RouterError> {
+        let table = self.table();
+        Ok(FoundTable { hash: TableHash::of(&table), table })
+    }
+
+    async fn replace(&self, expect: &TableHash, table: &RouteTable) -> Result<TableHash, RouterError> {
+        if let Some(rival) = self.rival.lock().unwrap().take() {
+            self.served.lock().unwrap().push(rival);
+        }
+        if TableHash::of(&self.table()) != *expect {
+            return Err(RouterError {
+                kind: RouterErrorKind::Moved,
+                certainty: Certainty::NotDone,
+                message: "another table is served".into(),
+            });
+        }
+        self.served.lock().unwrap().push(table.clone());
+        Ok(TableHash::of(table))
+    }
+
+    async fn drain(&self, _: &[String], _: Duration, _: Duration, _: bool) -> Result<Drained, RouterError> {
+        Ok(Drained { left: 0, closed: 0 })
+    }
+
+    async fn figures(&self) -> Result<Figures, RouterError> {
+        Ok(Figures::default())
+    }
+}
