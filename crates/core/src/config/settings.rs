@@ -3,7 +3,7 @@
 //! Everything here has its default filled in and its public references resolved; what stays open in a [`Template`] is secret or known
 //! to the plan only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub struct Config {
     pub keep: u32,
     /// Names without a value and `${X}` that no public source fills: the host must find a value for each.
     pub required: BTreeMap<VariableName, Origin>,
+    /// Of `required`: passwords of backing services, made on the host when absent and kept in its env file.
+    pub generate: BTreeSet<VariableName>,
     /// Public variables and where each came from, for the plan's listing.
     pub variables: BTreeMap<VariableName, Origin>,
     /// Keys ignored with a note, and other things worth saying.

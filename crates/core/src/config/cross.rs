@@ -1,0 +1,259 @@
+//! What must fit together: routes, dependencies, references, databases.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::problem::{Draft, Issues, ProblemKind};
+use super::read::At;
+use super::settings::{Config, DatabaseEngine, Mount, Service, Source};
+use super::tree::Span;
+use crate::names::{DatabaseName, ServiceName};
+use crate::template::Template;
+
+/// Adds the problems that only the whole shows.
+pub(crate) fn check(config: &Config, root: &At<'_>, issues: &mut Issues) {
+    routes_alike(config, root, issues);
+    ports_alike(config, root, issues);
+    cycle(config, root, issues);
+    references(config, root, issues);
+    for (name, database) in &config.databases {
+        if let DatabaseEngine::Sqlite { volume, services, .. } = &database.engine {
+            let group = Group { name, volume: volume.as_str(), services };
+            reach_the_file(config, &group, root, issues);
+        }
+    }
+}
+
+fn member<'n>(root: &At<'n>, section: &str, name: &str) -> Option<At<'n>> {
+    root.get(section)?.get(name)
+}
+
+fn place(root: &At<'_>, section: &str, name: &str, key: &str) -> (Span, String) {
+    match member(root, section, name) {
+        Some(at) => (at.place(key), format!("{}.{key}", at.path)),
+        None => (root.node.span, section.to_owned()),
+    }
+}
+
+fn routes_alike(config: &Config, root: &At<'_>, issues: &mut Issues) {
+    let mut seen: BTreeMap<(String, String), &ServiceName> = BTreeMap::new();
+    for (name, service) in &config.services {
+        let Some(route) = &service.route else { continue };
+        let every = [String::new()];
+        let hosts = if route.hosts.is_empty() { &every[..] } else { &route.hosts[..] };
+        for host in hosts {
+            let Some(other) = seen.insert((host.clone(), route.path.clone()), name) else { continue };
+            let (mut first, mut second) = (
+                (other, place(root, "services", other.as_str(), "route").0),
+                (name, place(root, "services", name.as_str(), "route").0),
+            );
+            if (second.1.file, second.1.start) < (first.1.file, first.1.start) {
+                std::mem::swap(&mut first, &mut second);
+            }
+            let shown = if host.is_empty() { "every host".to_owned() } else { format!("`{host}`") };
+            let what = format!(
+                "services `{}` and `{}` have the same route: {shown}, path `{}`",
+                first.0, second.0, route.path
+            );
+            let draft =
+                Draft::new(ProblemKind::Conflict, second.1, &format!("services.{}.route", second.0), what);
+            issues.add(draft.also(first.1).remedy("give one of them another `host` or `path`"));
+        }
+    }
+}
+
+fn ports_alike(config: &Config, root: &At<'_>, issues: &mut Issues) {
+    let services = config.services.iter().map(|(name, service)| ("services", name, &service.run));
+    let backing = config.backing.iter().map(|(name, backing)| ("backing", name, &backing.run));
+    let mut seen: BTreeMap<(std::net::IpAddr, u16, bool), (&str, &ServiceName)> = BTreeMap::new();
+    for (section, name, run) in services.chain(backing) {
+        for port in &run.ports {
+            let Some(other) = seen.insert((port.address, port.host, port.udp), (section, name)) else {
+                continue;
+            };
+            let (span, path) = place(root, section, name.as_str(), "ports");
+            let what =
+                format!("port {} of {} is published by `{}` already", port.host, port.address, other.1);
+            let draft = Draft::new(ProblemKind::Conflict, span, &path, what);
+            issues.add(
+                draft
+                    .also(place(root, other.0, other.1.as_str(), "ports").0)
+                    .remedy("take another port of the host"),
+            );
+        }
+    }
+    for (name, service) in &config.services {
+        // Old and new run side by side, and one port has one owner.
+        if service.strategy == super::settings::Strategy::BlueGreen && !service.run.ports.is_empty() {
+            let (span, path) = place(root, "services", name.as_str(), "ports");
+            let what = "a published port has one owner, and with `blue-green` old and new run side by side";
+            let draft = Draft::new(ProblemKind::Conflict, span, &path, what);
+            issues.add(draft.remedy("reach it by `route`, or use `strategy: handover`"));
+        }
+    }
+}
+
+fn cycle(config: &Config, root: &At<'_>, issues: &mut Issues) {
+    let mut done: BTreeSet<&ServiceName> = BTreeSet::new();
+    for name in config.services.keys() {
+        let mut trail: Vec<&ServiceName> = Vec::new();
+        if let Some(cycle) = walk(name, config, &mut trail, &mut done) {
+            let shown = cycle.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" → ");
+            let (span, path) = place(root, "services", cycle[0].as_str(), "depends_on");
+            let what = format!("`depends_on` goes in a circle: {shown}");
+            issues.add(
+                Draft::new(ProblemKind::Conflict, span, &path, what)
+                    .remedy("take one of these dependencies away"),
+            );
+        }
+    }
+}
+
+/// The circle that begins and ends with the same service, if this one leads into it.
+fn walk<'c>(
+    name: &'c ServiceName,
+    config: &'c Config,
+    trail: &mut Vec<&'c ServiceName>,
+    done: &mut BTreeSet<&'c ServiceName>,
+) -> Option<Vec<&'c ServiceName>> {
+    if let Some(at) = trail.iter().position(|known| *known == name) {
+        let mut circle = trail[at..].to_vec();
+        circle.push(name);
+        return Some(circle);
+    }
+    let service = config.services.get(name).filter(|_| !done.contains(name))?;
+    trail.push(name);
+    let found = service.run.depends_on.keys().find_map(|next| walk(next, config, trail, done));
+    trail.pop();
+    done.insert(name);
+    found
+}
+
+/// `${services.X.url}` and `${databases.X.file}` name what is there.
+fn references(config: &Config, root: &At<'_>, issues: &mut Issues) {
+    for (name, service) in &config.services {
+        let at = |key: &str| place(root, "services", name.as_str(), key);
+        for (variable, template) in &service.run.environment {
+            let (span, path) = variable_place(root, "services", name, variable.as_str());
+            template_names(config, template, span, &path, issues);
+        }
+        for (key, words) in [("command", &service.run.command), ("entrypoint", &service.run.entrypoint)] {
+            let (span, path) = at(key);
+            words.iter().flatten().for_each(|word| template_names(config, word, span, &path, issues));
+        }
+    }
+    for (name, backing) in &config.backing {
+        for (variable, template) in &backing.run.environment {
+            let (span, path) = variable_place(root, "backing", name, variable.as_str());
+            if let Some(service) = template.services().first() {
+                let what = format!("a backing service outlives releases, and `{service}` belongs to one");
+                issues.add(Draft::new(ProblemKind::Reference, span, &path, what));
+            }
+            template_names(config, template, span, &path, issues);
+        }
+    }
+    for (name, database) in &config.databases {
+        let (span, path) = place(root, "databases", name.as_str(), "migrate");
+        let words = database.migrate.iter().flat_map(|migrate| &migrate.command);
+        words.for_each(|word| template_names(config, word, span, &path, issues));
+    }
+}
+
+/// Where a variable is written: in the service, or for all of them.
+fn variable_place(root: &At<'_>, section: &str, name: &ServiceName, variable: &str) -> (Span, String) {
+    let own = member(root, section, name.as_str()).and_then(|at| at.get("environment"));
+    let shared = root.get("environment");
+    let at = own.into_iter().chain(shared).find(|at| at.node.get(variable).is_some());
+    match at {
+        Some(at) => {
+            (at.node.get(variable).map_or(at.node.span, |node| node.span), format!("{}.{variable}", at.path))
+        }
+        None => place(root, section, name.as_str(), "environment"),
+    }
+}
+
+fn template_names(config: &Config, template: &Template, span: Span, path: &str, issues: &mut Issues) {
+    for name in template.services() {
+        let what = match config.services.get(name) {
+            Some(service) if has_address(service) => continue,
+            Some(_) => format!("service `{name}` has no port, so it has no address"),
+            None if config.backing.contains_key(name) => {
+                format!(
+                    "`{name}` is a backing service: `${{services.{name}.url}}` is for services of the release"
+                )
+            }
+            None => format!("there is no service `{name}`"),
+        };
+        let draft = Draft::new(ProblemKind::Reference, span, path, what);
+        issues.add(draft.near(name.as_str(), config.services.keys().map(ServiceName::as_str)));
+    }
+    for name in template.databases() {
+        let what = match config.databases.get(name).map(|database| &database.engine) {
+            Some(DatabaseEngine::Sqlite { .. }) => continue,
+            Some(DatabaseEngine::Server { .. }) => format!("database `{name}` is not a file"),
+            None => format!("there is no database `{name}`"),
+        };
+        let draft = Draft::new(ProblemKind::Reference, span, path, what);
+        issues.add(draft.near(name.as_str(), config.databases.keys().map(DatabaseName::as_str)));
+    }
+}
+
+/// A plain process is told its port when it has none of its own.
+fn has_address(service: &Service) -> bool {
+    service.port.is_some() || matches!(service.source, Source::Artifact { .. })
+}
+
+struct Group<'c> {
+    name: &'c DatabaseName,
+    volume: &'c str,
+    services: &'c [ServiceName],
+}
+
+/// Every service of a SQLite group must see the file, and all of them by the same means.
+fn reach_the_file(config: &Config, group: &Group<'_>, root: &At<'_>, issues: &mut Issues) {
+    let (span, path) = place(root, "databases", group.name.as_str(), "services");
+    let migrating = config.databases.get(group.name).and_then(|database| database.migrate.as_ref());
+    let opening: BTreeSet<&ServiceName> =
+        group.services.iter().chain(migrating.map(|migrate| &migrate.service)).collect();
+    let mut processes = 0;
+    for name in &opening {
+        let Some(service) = config.services.get(*name) else { continue };
+        if matches!(service.source, Source::Artifact { .. }) {
+            processes += 1;
+            continue;
+        }
+        let mounted = service.run.mounts.iter().any(
+            |mount| matches!(mount, Mount::Volume { volume, read_only: false, .. } if volume.as_str() == group.volume),
+        );
+        if !mounted {
+            let what = format!(
+                "service `{name}` does not mount volume `{}`, where database `{}` lies",
+                group.volume, group.name
+            );
+            let draft = Draft::new(ProblemKind::Missing, span, &path, what);
+            issues.add(draft.remedy(format!("in `services.{name}`: `volumes: [{}:/data]`", group.volume)));
+        }
+    }
+    if processes > 0 && processes < opening.len() {
+        let what = format!(
+            "database `{}` is opened by plain processes and by containers, and they share no files",
+            group.name
+        );
+        issues.add(Draft::new(ProblemKind::Conflict, span, &path, what));
+    }
+    if config.hosts.len() > 1 {
+        let what = format!("SQLite database `{}` lies on one host, and there are several", group.name);
+        issues
+            .add(Draft::new(ProblemKind::Refused, span, &path, what).remedy("use a database with a server"));
+    }
+    for (name, service) in &config.services {
+        let uses = service.run.environment.values().any(|template| template.databases().contains(group.name));
+        if uses && !group.services.contains(name) {
+            let what = format!(
+                "service `{name}` uses the file of database `{}`, and is not among its services",
+                group.name
+            );
+            let draft = Draft::new(ProblemKind::Conflict, span, &path, what);
+            issues.add(draft.remedy("name it there: all that open the file are handed over together"));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Databases: where each lies, and how it is migrated.
+
+use std::collections::BTreeMap;
+
+use super::problem::{Draft, ProblemKind};
+use super::read::At;
+use super::run::Context;
+use super::settings::{Compatible, Database, DatabaseEngine, Migrate, Service, SnapshotPolicy, Source};
+use crate::defaults;
+use crate::names::{DatabaseName, ServiceName};
+
+/// Reads one database. `None` when it cannot be told where it lies: then that is among the problems.
+pub(crate) fn database(
+    name: &DatabaseName,
+    at: &At<'_>,
+    services: &BTreeMap<ServiceName, Service>,
+    context: &mut Context<'_>,
+) -> Option<Database> {
+    let Some(kind) = at.string("engine") else {
+        if at.get("engine").is_none() {
+            let draft =
+                at.problem(ProblemKind::Missing, format!("database `{name}` does not say its `engine`"));
+            context.issues.add(draft.allowed("", ["sqlite", "postgres", "mysql", "mariadb"]));
+        }
+        return None;
+    };
+    let migrate = migrate(at, context);
+    let engine = if kind == "sqlite" { sqlite(name, at, context) } else { server(kind, at, context) };
+    let database = Database {
+        engine: engine?,
+        migrate,
+        snapshot: if at.get("snapshot").is_some() {
+            SnapshotPolicy::None
+        } else {
+            SnapshotPolicy::BeforeMigration
+        },
+    };
+    if let Some(migrate) = &database.migrate {
+        refuse_blind_migration(name, at, &database, migrate, services, context);
+    }
+    Some(database)
+}
+
+fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option<DatabaseEngine> {
+    for key in ["service", "url"] {
+        if at.get(key).is_some() {
+            let what =
+                format!("`{key}` is for engines with a server; SQLite takes `volume`, `file` and `services`");
+            let draft = Draft::new(ProblemKind::Conflict, at.place(key), &at.path, what);
+            context.issues.add(draft);
+        }
+    }
+    let missing: Vec<&str> =
+        ["volume", "file", "services"].into_iter().filter(|key| at.get(key).is_none()).collect();
+    if !missing.is_empty() {
+        if !context.issues.has_at(&at.path) {
+            let what = format!("SQLite database `{name}` needs `{}`", missing.join("`, `"));
+            let draft = at.problem(ProblemKind::Missing, what);
+            context.issues.add(draft.remedy(format!(
+                "{name}: {{ engine: sqlite, volume: data, file: {name}.db, services: [web] }}"
+            )));
+        }
+        return None;
+    }
+    let volume = at.get("volume")?;
+    let volume = match volume.text()?.parse::<crate::names::VolumeName>() {
+        Ok(name) => name,
+        Err(error) => {
+            context.issues.add(volume.problem(ProblemKind::Value, error.to_string()));
+            return None;
+        }
+    };
+    context.volumes.insert(volume.clone());
+    let mut services: Vec<ServiceName> = Vec::new();
+    let listed = at.get("services")?;
+    for item in listed.items() {
+        if let Some(service) = service_named(&item, context) {
+            if !services.contains(&service) {
+                services.push(service);
+            }
+        }
+    }
+    if services.is_empty() && listed.node.items().is_empty() {
+        let draft = listed.problem(ProblemKind::Missing, format!("no service opens database `{name}`"));
+        context
+            .issues
+            .add(draft.remedy("name every service that opens the file: they are handed over together"));
+    }
+    Some(DatabaseEngine::Sqlite { volume, file: super::run::folder(&at.string("file")?), services })
+}
+
+fn server(kind: String, at: &At<'_>, context: &mut Context<'_>) -> Option<DatabaseEngine> {
+    for key in ["volume", "file", "services"] {
+        if at.get(key).is_some() {
+            let what = format!("`{key}` is for SQLite; {kind} takes the backing `service`, or a `url`");
+            context.issues.add(Draft::new(ProblemKind::Conflict, at.place(key), &at.path, what));
+        }
+    }
+    let Some(service) = at.get("service") else {
+        if at.get("url").is_none() && !context.issues.has_at(&at.path) {
+            let draft = at.problem(
+                ProblemKind::Missing,
+                "where the database lies is not said: the backing `service`, or a `url`",
+            );
+            context.issues.add(draft.near("", []).remedy(format!("service: {kind}")));
+        }
+        return Some(DatabaseEngine::Server { kind, service: None });
+    };
+    let name = service.text()?;
+    if !context.backing.contains(name) {
+        let draft = service.problem(ProblemKind::Reference, format!("there is no backing service `{name}`"));
+        context.issues.add(draft.allowed(name, context.backing.iter().map(String::as_str)));
+        return None;
+    }
+    Some(DatabaseEngine::Server { kind, service: name.parse().ok() })
+}
+
+fn migrate(at: &At<'_>, context: &mut Context<'_>) -> Option<Migrate> {
+    let at = at.get("migrate")?;
+    for key in ["service", "command"] {
+        if at.get(key).is_none() && !context.issues.has_at(&at.path) {
+            let draft = at.problem(ProblemKind::Missing, format!("a migration needs `{key}`"));
+            context.issues.add(draft.remedy("migrate: { service: web, command: ./app migrate }"));
+        }
+    }
+    let compatible = match at.string("compatible").as_deref() {
+        Some("expand") => Compatible::Expand,
+        Some("breaking") => Compatible::Breaking,
+        _ => Compatible::Undeclared,
+    };
+    Some(Migrate {
+        service: service_named(&at.get("service")?, context)?,
+        command: at.command("command")?,
+        timeout: at.duration("timeout").filter(|timeout| !timeout.is_zero()).unwrap_or(defaults::MIGRATE),
+        compatible,
+    })
+}
+
+/// A service of this app, by what stands there.
+fn service_named(at: &At<'_>, context: &mut Context<'_>) -> Option<ServiceName> {
+    let name = at.text()?;
+    if context.services.contains(name) {
+        return name.parse().ok();
+    }
+    let draft = at.problem(ProblemKind::Reference, format!("there is no service `{name}`"));
+    context.issues.add(draft.allowed(name, context.services.iter().map(String::as_str)));
+    None
+}
+
+/// A plain process rehearses on a copy elsewhere: its migration must take the path it is told (S16).
+fn refuse_blind_migration(
+    name: &DatabaseName,
+    at: &At<'_>,
+    database: &Database,
+    migrate: &Migrate,
+    services: &BTreeMap<ServiceName, Service>,
+    context: &mut Context<'_>,
+) {
+    let DatabaseEngine::Sqlite { .. } = database.engine else { return };
+    let Some(service) = services.get(&migrate.service) else { return };
+    if !matches!(service.source, Source::Artifact { .. }) {
+        return;
+    }
+    let told = migrate
+        .command
+        .iter()
+        .chain(service.run.environment.values())
+        .any(|text| text.databases().contains(name));
+    if !told {
+        let what = format!(
+            "the migration does not use `${{databases.{name}.file}}`, so it cannot be rehearsed on a copy"
+        );
+        let Some(at) = at.get("migrate") else { return };
+        let draft = at.problem(ProblemKind::Refused, what);
+        context.issues.add(draft.remedy(format!(
+            "in `services.{}.environment`: `DATABASE_FILE: ${{databases.{name}.file}}`, or as a word of the command",
+            migrate.service
+        )));
+    }
+}

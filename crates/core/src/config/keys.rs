@@ -1,0 +1,367 @@
+//! cutover's own keys, section by section, each with shape, default and one sentence.
+
+use super::compose_keys;
+use super::shape::{
+    APP, BYTES, DURATION, FOLDER, HOST, Key, Naming, PORT, Pairs, SERVER, STATUS, Shape, Treatment, URL_PATH,
+};
+
+const HOST_SHAPE: Shape = Shape::Form(&HOST);
+const HOSTS: Shape = Shape::List(&HOST_SHAPE);
+const FOLDERS: Shape = Shape::List(&Shape::Form(&FOLDER));
+const TIME: Shape = Shape::Form(&DURATION);
+const NAMES: Shape = Shape::List(&Shape::Text);
+const STATUSES: Shape = Shape::Either(&[Shape::Form(&STATUS), Shape::List(&Shape::Form(&STATUS))]);
+const BACKING_ALL: Shape = Shape::Either(&[Shape::Map(Naming::Service, &BACKING), NAMES]);
+
+/// The whole file.
+pub(crate) static ROOT: Shape = Shape::Keys(&[TOP]);
+
+const TOP: &[Key] = &[
+    Key::own("app", Shape::Form(&APP), "", "The app's name. Needed."),
+    Key::own("services", Shape::Map(Naming::Service, &SERVICE), "", "The long-running parts of the app."),
+    Key::own(
+        "backing",
+        BACKING_ALL,
+        "",
+        "Backing services: started when absent, never replaced by a deploy. A list names those of `compose:`.",
+    ),
+    Key::own(
+        "databases",
+        Shape::Map(Naming::Database, &DATABASE),
+        "",
+        "Databases, and how they are migrated.",
+    ),
+    Key::own(
+        "volumes",
+        Shape::Map(Naming::Volume, &VOLUME),
+        "",
+        "Volumes that need more than a name; others are made when a service names them.",
+    ),
+    Key::own(
+        "environment",
+        Shape::Pairs(Pairs::Environment),
+        "",
+        "Variables of all services; a name without a value is required from the env file.",
+    ),
+    Key::own(
+        "registry",
+        REGISTRY,
+        "",
+        "Where images come from; sent with each deploy, not kept on the host.",
+    ),
+    Key::own(
+        "compose",
+        FOLDERS,
+        "",
+        "Compose files whose services are taken over; cutover.yml adds to them.",
+    ),
+    Key::own("bake", TIME, "10s", "Watching after the switch, up to 10m; `0` switches it off."),
+    Key::own("keep_warm", TIME, "0", "How long the old release keeps running after the bake."),
+    Key::own("keep", Shape::Whole { least: 1, most: 100 }, "5", "Releases that rollback can reach."),
+    Key::own("hold", HOLD, "30s", "Bounds of a hold, for all services."),
+    Key::own(
+        "drain",
+        TIME,
+        "30s",
+        "How long requests in flight may finish on what was replaced, for all services.",
+    ),
+    Key::own(
+        "environments",
+        Shape::Map(Naming::Environment, &ENVIRONMENT),
+        "local",
+        "The places the app runs in. Beside them there is always `local`, this machine.",
+    ),
+    Key::later("jobs", "run it from the host's own scheduler with `cutover exec --once`"),
+    Key {
+        name: "name",
+        shape: Shape::Anything,
+        treatment: Treatment::Refused("it is `app` here"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "version",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("formats of Compose files have no versions any more"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "networks",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("each release has a network of its own, and backing services theirs"),
+        about: "",
+        default: "",
+    },
+];
+
+static SERVICE: Shape = Shape::Keys(&[SERVICE_OWN, compose_keys::TABLE]);
+static BACKING: Shape = Shape::Keys(&[BACKING_OWN, compose_keys::TABLE]);
+
+const SERVICE_OWN: &[Key] = &[
+    Key::own(
+        "artifact",
+        Shape::Form(&FOLDER),
+        "",
+        "A file or folder of the repository, run as plain processes by `command`; needs no container engine.",
+    ),
+    Key::own(
+        "port",
+        Shape::Form(&PORT),
+        "",
+        "The port it listens on. A plain process without one is told its port in `PORT`.",
+    ),
+    Key::own("route", ROUTE, "", "How requests reach it."),
+    Key::own(
+        "health",
+        HEALTH,
+        "",
+        "What a candidate must answer before it is put live, and a live instance goes on answering.",
+    ),
+    Key::own("ready", READY, "", "What a candidate must show once."),
+    Key::own("verify", VERIFY, "", "What the public route must show after the switch."),
+    Key::own(
+        "strategy",
+        Shape::OneOf(&["blue-green", "handover", "rolling", "canary"]),
+        "blue-green with a route or replicas, else handover",
+        "How it is replaced: new beside old, or never two at once. `rolling` and `canary` come later.",
+    ),
+    Key::own("replicas", Shape::Whole { least: 1, most: 100 }, "1", "Equal instances."),
+    Key::own("hold", HOLD, "30s", "Bounds of its hold: how long, or a map."),
+    Key::own("drain", TIME, "30s", "How long requests in flight may finish on what was replaced."),
+    Key::own(
+        "restart_unhealthy",
+        Shape::Flag,
+        "false",
+        "Restart the last healthy instance, too, when it turns unhealthy.",
+    ),
+];
+
+const BACKING_OWN: &[Key] = &[
+    Key::own(
+        "artifact",
+        Shape::Form(&FOLDER),
+        "",
+        "A file or folder of the repository, run as a plain process.",
+    ),
+    Key::own("port", Shape::Form(&PORT), "known images: their usual one", "The port its clients use."),
+    Key::own("health", HEALTH, "", "When it counts as up."),
+    Key::own("ready", READY, "", "What it must show once."),
+    Key::own("on", Shape::Form(&SERVER), "", "On which host it runs, where there are several."),
+];
+
+const ROUTE: Shape = Shape::Keys(&[&[
+    Key::own(
+        "host",
+        HOST_SHAPE,
+        "every host",
+        "The host name it answers to; `SERVICE.APP.localhost` in `local`.",
+    ),
+    Key::own("hosts", HOSTS, "", "Several host names."),
+    Key::own("path", Shape::Form(&URL_PATH), "/", "Path prefix; the longest that fits wins."),
+    Key::own("strip", Shape::Flag, "false", "Take the prefix off before the app sees it."),
+    Key::own(
+        "tls",
+        Shape::OneOf(&["off", "acme", "files"]),
+        "off",
+        "Certificates come later; until then every route is served without.",
+    ),
+    Key::later("redirect", "answer with a redirect in the app"),
+    Key::later("assets", "serve them from the app"),
+]]);
+
+const HEALTH: Shape = Shape::Keys(&[&[
+    Key::own("path", Shape::Form(&URL_PATH), "", "A GET on it is answered with `status`."),
+    Key::own("command", Shape::Words, "", "Run in the instance, it exits with 0."),
+    Key::own(
+        "tcp",
+        Shape::Form(&PORT_OR_TRUE),
+        "",
+        "A connection is accepted: a port, or `true` for the service's.",
+    ),
+    Key::own("port", Shape::Form(&PORT), "the service's", "The port that is asked."),
+    Key::own("host", HOST_SHAPE, "the route's first", "Sent as `Host`."),
+    Key::own("status", STATUSES, "200-399", "Accepted status codes."),
+    Key::own("json", Shape::Pairs(Pairs::Public), "", "Dotted keys of a JSON body, and what they are."),
+    Key::own("interval", TIME, "1s", "Between two tries; the first come faster."),
+    Key::own("timeout", TIME, "5s", "For one try."),
+    Key::own("rise", Shape::Whole { least: 1, most: 100 }, "1", "Successes in a row until it counts."),
+    Key::own(
+        "fall",
+        Shape::Whole { least: 1, most: 100 },
+        "3",
+        "Failures in a row until a live instance counts as unhealthy.",
+    ),
+    Key::own("within", TIME, "60s", "For all gates together, from the start of the instance."),
+    Key::own(
+        "inside",
+        Shape::Flag,
+        "false",
+        "Ask from within the instance's network: for an app that listens on loopback on purpose.",
+    ),
+]]);
+
+static PORT_OR_TRUE: super::shape::Form = super::shape::Form {
+    expected: "a port, or `true` for the service's",
+    check: |text| if text == "true" { Ok(()) } else { super::value::port(text).map(drop) },
+    pattern: r"^(true|[0-9]{1,5})$",
+};
+
+const READY: Shape = Shape::Keys(&[&[
+    Key::own("log", Shape::Text, "", "A line of its output has this text in it."),
+    Key::own("file", Shape::Text, "", "This file appears in the instance."),
+    Key::own("command", Shape::Words, "", "Run in the instance, it exits with 0."),
+    Key::own("within", TIME, "60s", "For all gates together, from the start of the instance."),
+]]);
+
+const VERIFY_ONE: Shape = Shape::Keys(&[&[
+    Key::own("path", Shape::Form(&URL_PATH), "", "A GET through the proxy, on the route's host."),
+    Key::own("contains", Shape::Text, "", "Text in the body, such as `${CUTOVER_COMMIT}`."),
+    Key::own("json", Shape::Pairs(Pairs::Public), "", "Dotted keys of a JSON body, and what they are."),
+    Key::own("command", Shape::Words, "", "A smoke test, run in an instance of the service."),
+    Key::own("timeout", TIME, "60s", "For the command."),
+]]);
+const VERIFY: Shape = Shape::Either(&[VERIFY_ONE, Shape::List(&VERIFY_ONE)]);
+
+const HOLD: Shape = Shape::Either(&[
+    TIME,
+    Shape::Keys(&[&[
+        Key::own("budget", TIME, "30s", "How long requests may be kept waiting, up to 5m."),
+        Key::own("requests", Shape::Whole { least: 1, most: 100_000 }, "1000", "Requests waiting."),
+        Key::own("bytes", Shape::Form(&BYTES), "64m", "Bytes of their bodies."),
+    ]]),
+]);
+
+static DATABASE: Shape = Shape::Keys(&[&[
+    Key::own(
+        "engine",
+        Shape::OneOf(&["sqlite", "postgres", "mysql", "mariadb"]),
+        "",
+        "Which engine. Needed.",
+    ),
+    Key::own("volume", Shape::Text, "", "SQLite: the volume the file lies in."),
+    Key::own("file", Shape::Form(&FOLDER), "", "SQLite: its path below the volume."),
+    Key::own("services", NAMES, "", "SQLite: the services that open it; they are handed over together."),
+    Key::own("service", Shape::Text, "", "Other engines: the backing service."),
+    Key::own("url", Shape::Secret, "", "Other engines: where it is, when it is not a backing service."),
+    Key::own(
+        "snapshot",
+        Shape::OneOf(&["none"]),
+        "",
+        "`none` is the recorded decision to migrate without a snapshot.",
+    ),
+    Key::own("migrate", MIGRATE, "", "How it is migrated."),
+    Key::later("backup", "copy the snapshots off the host from its own scheduler"),
+]]);
+
+const MIGRATE: Shape = Shape::Keys(&[&[
+    Key::own("service", Shape::Text, "", "In whose image or artifact, with whose variables."),
+    Key::own("command", Shape::Words, "", "What is run."),
+    Key::own("timeout", TIME, "10m", "How long it may take."),
+    Key::own(
+        "compatible",
+        Shape::OneOf(&["expand", "breaking"]),
+        "undeclared, which counts as expand",
+        "Whether the old release can live with the migrated schema.",
+    ),
+]]);
+
+static VOLUME: Shape = Shape::Keys(&[&[
+    Key::own("external", Shape::Flag, "false", "Made elsewhere: never made or removed by cutover."),
+    Key::own("name", Shape::Text, "", "Its name in the engine, where it is external."),
+    Key {
+        name: "labels",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("cutover labels volumes itself"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "driver",
+        shape: Shape::Anything,
+        treatment: Treatment::Refused("make the volume yourself, and name it with `external: true`"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "driver_opts",
+        shape: Shape::Anything,
+        treatment: Treatment::Refused("make the volume yourself, and name it with `external: true`"),
+        about: "",
+        default: "",
+    },
+]]);
+
+const REGISTRY: Shape = Shape::Keys(&[&[
+    Key::own("server", Shape::Text, "", "Its address. Needed."),
+    Key::own("username", Shape::Secret, "", "User name; may be a reference."),
+    Key::own("password", Shape::Secret, "", "A reference such as `${REGISTRY_TOKEN}`; never a value."),
+]]);
+
+static ENVIRONMENT: Shape = Shape::Keys(&[&[
+    Key::own("hosts", Shape::List(&Shape::Form(&SERVER)), "this machine", "The servers, as ssh takes them."),
+    Key::own(
+        "variables",
+        Shape::Pairs(Pairs::Variables),
+        "",
+        "Public values for `${…}` anywhere in the file, and over `environment`.",
+    ),
+    Key::own("protected", Shape::Flag, "false", "Verbs that change it ask for its name."),
+    Key::own(
+        "services",
+        Shape::Map(Naming::Service, &SERVICE),
+        "",
+        "Laid over `services`, as Compose lays one file over another.",
+    ),
+    Key::own("backing", Shape::Map(Naming::Service, &BACKING), "", "Laid over `backing`."),
+    Key::own("databases", Shape::Map(Naming::Database, &DATABASE), "", "Laid over `databases`."),
+    Key::own("volumes", Shape::Map(Naming::Volume, &VOLUME), "", "Laid over `volumes`."),
+]]);
+
+/// A Compose file named in `compose:`.
+pub(crate) static COMPOSE_FILE: Shape = Shape::Keys(&[&[
+    Key::own("services", Shape::Map(Naming::Service, &Shape::Keys(&[compose_keys::TABLE])), "", ""),
+    Key::own("volumes", Shape::Map(Naming::Volume, &VOLUME), "", ""),
+    Key {
+        name: "name",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("the app's name is `app`"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "version",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("formats of Compose files have no versions any more"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "networks",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("each release has a network of its own, and backing services theirs"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "configs",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("files ship with the release by `volumes`"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "secrets",
+        shape: Shape::Anything,
+        treatment: Treatment::Ignored("values live in the host's env file"),
+        about: "",
+        default: "",
+    },
+    Key {
+        name: "include",
+        shape: Shape::Anything,
+        treatment: Treatment::Refused("name each file in `compose:`"),
+        about: "",
+        default: "",
+    },
+]]);

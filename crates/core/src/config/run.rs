@@ -1,0 +1,359 @@
+//! How an instance runs: the Compose keys that services and backing services share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::compose_keys::{NOT_FOR_A_PROCESS, NOTHING_TO_A_PROCESS};
+use super::fill::Known;
+use super::problem::{Draft, Issues, ProblemKind};
+use super::read::{At, literal};
+use super::settings::{
+    BuildSettings, DependsOn, Healthcheck, Logging, Origin, RunSettings, Source, StopSettings,
+};
+use super::tree::Value;
+use super::{mounts, value};
+use crate::defaults;
+use crate::names::{ServiceName, VariableName, VolumeName};
+use crate::template::{Piece, Template};
+
+/// What the sections share while they are read.
+pub(crate) struct Context<'s> {
+    pub(crate) issues: Issues,
+    pub(crate) known: &'s Known,
+    /// Names of services and of backing services, for references and their nearest.
+    pub(crate) services: BTreeSet<String>,
+    pub(crate) backing: BTreeSet<String>,
+    /// Texts of env files by path.
+    pub(crate) env_files: &'s BTreeMap<String, String>,
+    /// Values that env files gave to names, to tell contradictions.
+    pub(crate) from_files: BTreeMap<VariableName, crate::secret::Secret>,
+    /// Volumes that services name.
+    pub(crate) volumes: BTreeSet<VolumeName>,
+}
+
+/// What a service is made from; `None` when that was a problem.
+pub(crate) fn source(at: &At<'_>, name: &str, issues: &mut Issues) -> Option<Source> {
+    let given: Vec<&str> =
+        ["build", "image", "artifact"].into_iter().filter(|key| at.get(key).is_some()).collect();
+    match given.as_slice() {
+        ["build", "image"] => {
+            issues.note(format!("`{}.image` has no effect: the image is built", at.path));
+            build(&at.get("build")?).map(Source::Build)
+        }
+        ["build"] => build(&at.get("build")?).map(Source::Build),
+        ["image"] => image(&at.get("image")?, issues),
+        ["artifact"] => artifact(at, issues),
+        [] => {
+            if !issues.has_at(&at.path) {
+                let what =
+                    format!("`{name}` has nothing to run: one of `build`, `image` or `artifact` is needed");
+                let draft = Draft::new(ProblemKind::Missing, at.node.span, &at.path, what);
+                issues.add(draft.remedy(
+                    "`build: .` builds a Dockerfile; `artifact: FOLDER` with `command` runs plain processes",
+                ));
+            }
+            None
+        }
+        [first, .., last] => {
+            let what = format!("`{first}` and `{last}` are both given: a service is made from one of them");
+            issues
+                .add(Draft::new(ProblemKind::Conflict, at.place(last), &at.path, what).also(at.place(first)));
+            None
+        }
+        [_] => None,
+    }
+}
+
+fn build(at: &At<'_>) -> Option<BuildSettings> {
+    let default = BuildSettings {
+        context: ".".to_owned(),
+        dockerfile: "Dockerfile".to_owned(),
+        target: None,
+        args: BTreeMap::new(),
+    };
+    if let Some(context) = at.text() {
+        return Some(BuildSettings { context: folder(context), ..default });
+    }
+    let args = at.get("args").map(|args| texts(&args)).unwrap_or_default();
+    Some(BuildSettings {
+        context: at.string("context").map_or(default.context, |context| folder(&context)),
+        dockerfile: at.string("dockerfile").unwrap_or(default.dockerfile),
+        target: at.string("target"),
+        args,
+    })
+}
+
+/// The same folder always gives the same text, so that the same build is one image.
+pub(crate) fn folder(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+}
+
+fn image(at: &At<'_>, issues: &mut Issues) -> Option<Source> {
+    let reference = at.text()?;
+    if reference.is_empty() || reference.contains(char::is_whitespace) || reference.starts_with('-') {
+        issues.add(at.problem(ProblemKind::Value, format!("`{reference}` is not an image's reference")));
+        return None;
+    }
+    Some(Source::Image { reference: reference.to_owned() })
+}
+
+fn artifact(at: &At<'_>, issues: &mut Issues) -> Option<Source> {
+    let path = folder(at.get("artifact")?.text()?);
+    if at.get("command").is_none() {
+        let what = "an artifact needs a `command`: there is no image to name one";
+        issues.add(
+            Draft::new(ProblemKind::Missing, at.place("artifact"), &at.path, what)
+                .remedy("command: ./program"),
+        );
+    }
+    for (key, instead) in NOT_FOR_A_PROCESS {
+        if at.get(key).is_some() {
+            let what = format!("`{key}` is for containers, and this runs as plain processes");
+            let draft = Draft::new(ProblemKind::Refused, at.place(key), &format!("{}.{key}", at.path), what);
+            issues.add(draft.remedy(*instead));
+        }
+    }
+    for key in NOTHING_TO_A_PROCESS.iter().filter(|key| at.get(key).is_some()) {
+        issues.note(format!("`{}.{key}` has no effect: it means nothing to a plain process", at.path));
+    }
+    Some(Source::Artifact { path })
+}
+
+/// Reads the settings that services and backing services share. `environment` is what all services have.
+pub(crate) fn run(
+    at: &At<'_>,
+    shared: Option<&At<'_>>,
+    process: bool,
+    context: &mut Context<'_>,
+) -> RunSettings {
+    let limit = at.get("deploy").and_then(|deploy| deploy.get("resources")?.get("limits"));
+    let cpus = |at: &At<'_>| value::cpus(at.get("cpus")?.text()?).ok();
+    RunSettings {
+        command: at.command("command"),
+        entrypoint: at.command("entrypoint"),
+        environment: environment(at, shared, context),
+        stop: StopSettings {
+            signal: at.string("stop_signal").map(|name| name.strip_prefix("SIG").unwrap_or(&name).to_owned()),
+            grace: at.duration("stop_grace_period").unwrap_or(defaults::STOP_GRACE),
+        },
+        depends_on: depends_on(at, context),
+        mounts: if process { Vec::new() } else { mounts::mounts(at, context) },
+        ports: if process { Vec::new() } else { mounts::ports(at, context) },
+        user: at.string("user"),
+        working_dir: at.string("working_dir"),
+        hostname: at.string("hostname"),
+        read_only: at.flag("read_only").unwrap_or(false),
+        init: at.flag("init"),
+        cap_add: at.texts("cap_add"),
+        cap_drop: at.texts("cap_drop"),
+        security_opt: at.texts("security_opt"),
+        memory: at.bytes("mem_limit").or_else(|| limit.as_ref()?.bytes("memory")),
+        cpu_millis: cpus(at).or_else(|| cpus(limit.as_ref()?)),
+        pids_limit: at.parsed("pids_limit").or_else(|| limit.as_ref()?.parsed("pids")),
+        shm_size: at.bytes("shm_size"),
+        ulimits: ulimits(at),
+        sysctls: at.get("sysctls").map(|at| texts(&at)).unwrap_or_default(),
+        extra_hosts: extra_hosts(at),
+        dns: at.texts("dns"),
+        devices: at.texts("devices"),
+        labels: labels(at, &mut context.issues),
+        logging: at.get("logging").map(|logging| Logging {
+            driver: logging.string("driver").unwrap_or_else(|| "json-file".to_owned()),
+            options: logging.get("options").map(|at| texts(&at)).unwrap_or_default(),
+        }),
+        healthcheck: healthcheck(at, &mut context.issues),
+        platform: at.string("platform"),
+    }
+}
+
+/// A map, or a list of `name=value`, of settled texts.
+pub(crate) fn texts(at: &At<'_>) -> BTreeMap<String, String> {
+    let of_item = |item: At<'_>| {
+        let (name, value) = item.text()?.split_once('=').unwrap_or((item.text()?, ""));
+        Some((name.to_owned(), value.to_owned()))
+    };
+    let items = at.items().filter_map(of_item);
+    let entries =
+        at.entries().map(|(key, _, value)| (key.to_owned(), value.text().unwrap_or_default().to_owned()));
+    entries.chain(items).collect()
+}
+
+fn environment(
+    at: &At<'_>,
+    shared: Option<&At<'_>>,
+    context: &mut Context<'_>,
+) -> BTreeMap<VariableName, Template> {
+    let mut variables = env_files(at, context);
+    for at in shared.cloned().into_iter().chain(at.get("environment")) {
+        for (key, span, value) in at.entries() {
+            let Ok(name) = key.parse::<VariableName>() else { continue };
+            let over = context.known.origins.get(&name).copied();
+            let known = context.known.values.get(&name).map(|value| literal(value));
+            let declared_only = matches!(value.node.value, Value::Null);
+            let template = match over {
+                Some(Origin::CommandLine) if declared_only => {
+                    let what =
+                        format!("`-v {name}=…` is refused: a name declared without a value is a secret");
+                    let draft = Draft::new(ProblemKind::Conflict, span, &value.path, what);
+                    context.issues.add(
+                        draft.remedy(format!("keep the value in the env file: `cutover env set {name}`")),
+                    );
+                    None
+                }
+                Some(Origin::CommandLine | Origin::EnvironmentVariables) => known,
+                _ if declared_only => format!("${{{name}}}").parse().ok(),
+                _ => value.template(),
+            };
+            variables.extend(template.map(|template| (name, template)));
+        }
+    }
+    variables
+}
+
+/// Names that env files give; their values are secrets, and stay outside.
+fn env_files(at: &At<'_>, context: &mut Context<'_>) -> BTreeMap<VariableName, Template> {
+    let mut variables = BTreeMap::new();
+    let files = at.get("env_file").map(|files| files.one_or_more()).unwrap_or_default();
+    for file in files {
+        let required = file.flag("required").unwrap_or(true);
+        let Some(path) = file.text().map(str::to_owned).or_else(|| file.string("path")) else { continue };
+        let Some(text) = context.env_files.get(&path) else {
+            if required {
+                let draft = file.problem(ProblemKind::Missing, format!("the env file `{path}` is not there"));
+                context.issues.add(draft.remedy(
+                    "create it with rights 0600, or declare the names in `environment` without a value",
+                ));
+            }
+            continue;
+        };
+        match crate::env_file::parse(text) {
+            Ok(secrets) => {
+                for (name, value) in secrets.iter() {
+                    if context.from_files.get(name).is_some_and(|other| other != value) {
+                        let what = format!(
+                            "`{path}` gives `{name}` another value than an env file before it; a release has one value for each name"
+                        );
+                        context.issues.add(file.problem(ProblemKind::Conflict, what));
+                    }
+                    context.from_files.insert(name.clone(), value.clone());
+                    variables.extend(format!("${{{name}}}").parse().ok().map(|open| (name.clone(), open)));
+                }
+            }
+            Err(errors) => {
+                for error in errors {
+                    context
+                        .issues
+                        .add(file.problem(ProblemKind::Value, format!("the env file `{path}`, {error}")));
+                }
+            }
+        }
+    }
+    variables
+}
+
+fn depends_on(at: &At<'_>, context: &mut Context<'_>) -> BTreeMap<ServiceName, DependsOn> {
+    let mut found = BTreeMap::new();
+    let Some(at) = at.get("depends_on") else { return found };
+    let listed = at.items().filter_map(|item| Some((item.text()?.to_owned(), item.node.span, item.clone())));
+    let mapped = at.entries().map(|(key, span, value)| (key.to_owned(), span, value));
+    for (name, span, value) in listed.chain(mapped) {
+        // Backing services are up and healthy before any service starts.
+        if context.backing.contains(&name) {
+            continue;
+        }
+        if !context.services.contains(&name) {
+            if value.flag("required").unwrap_or(true) {
+                let known = context.services.iter().chain(&context.backing).map(String::as_str);
+                let draft = Draft::new(
+                    ProblemKind::Reference,
+                    span,
+                    &value.path,
+                    format!("there is no service `{name}`"),
+                );
+                context.issues.add(draft.allowed(&name, known));
+            }
+            continue;
+        }
+        let condition = match value.string("condition").as_deref() {
+            Some("service_healthy") => DependsOn::Healthy,
+            _ => DependsOn::Started,
+        };
+        found.extend(name.parse().ok().map(|name: ServiceName| (name, condition)));
+    }
+    found
+}
+
+fn ulimits(at: &At<'_>) -> BTreeMap<String, (i64, i64)> {
+    let Some(at) = at.get("ulimits") else { return BTreeMap::new() };
+    let one = |value: &At<'_>| {
+        if let Some(number) = value.text() {
+            let number = number.parse().ok()?;
+            return Some((number, number));
+        }
+        let (soft, hard) = (value.parsed("soft"), value.parsed("hard"));
+        Some((soft.or(hard)?, hard.or(soft)?))
+    };
+    at.entries().filter_map(|(key, _, value)| Some((key.to_owned(), one(&value)?))).collect()
+}
+
+/// `name:address`, from a map or a list; `name=address` means the same.
+fn extra_hosts(at: &At<'_>) -> Vec<String> {
+    let Some(at) = at.get("extra_hosts") else { return Vec::new() };
+    let listed = at.items().filter_map(|item| item.text().map(|text| text.replacen('=', ":", 1)));
+    let mapped = at.entries().filter_map(|(key, _, value)| Some(format!("{key}:{}", value.text()?)));
+    listed.chain(mapped).collect()
+}
+
+fn labels(at: &At<'_>, issues: &mut Issues) -> BTreeMap<String, String> {
+    let Some(at) = at.get("labels") else { return BTreeMap::new() };
+    let labels = texts(&at);
+    if let Some(name) = labels.keys().find(|name| name.starts_with("cutover.")) {
+        issues.add(at.problem(
+            ProblemKind::Conflict,
+            format!("`{name}`: labels that begin with `cutover.` are cutover's own"),
+        ));
+    }
+    labels
+}
+
+fn healthcheck(at: &At<'_>, issues: &mut Issues) -> Option<Healthcheck> {
+    let at = at.get("healthcheck")?;
+    if at.flag("disable") == Some(true) {
+        return None;
+    }
+    let test = at.get("test")?;
+    let words: Vec<String> = test.one_or_more().iter().filter_map(At::text).map(str::to_owned).collect();
+    let shell = |text: String| vec!["/bin/sh".to_owned(), "-c".to_owned(), text];
+    let words = match (&test.node.value, words.split_first()) {
+        (Value::Scalar { .. }, Some((text, _))) => shell(text.clone()),
+        (_, Some((first, rest))) if first == "CMD" && !rest.is_empty() => rest.to_vec(),
+        (_, Some((first, [text]))) if first == "CMD-SHELL" => shell(text.clone()),
+        (_, Some((first, []))) if first == "NONE" => return None,
+        _ => {
+            let what = "a list begins with `CMD` and the words of a command, `CMD-SHELL` and one text, or is `[NONE]`";
+            issues.add(test.problem(ProblemKind::Value, what));
+            return None;
+        }
+    };
+    Some(Healthcheck {
+        test: words,
+        interval: at.duration("interval").unwrap_or(Duration::from_secs(30)),
+        timeout: at.duration("timeout").unwrap_or(Duration::from_secs(30)),
+        retries: at.parsed("retries").unwrap_or(3),
+        start_period: at.duration("start_period").unwrap_or_default(),
+    })
+}
+
+/// The variables that a template cannot do without.
+pub(crate) fn needed(template: &Template) -> impl Iterator<Item = &VariableName> {
+    use crate::template::Otherwise;
+    template.pieces().iter().filter_map(|piece| match piece {
+        Piece::Variable { name, otherwise: Otherwise::Required | Otherwise::Message(_) }
+            if !super::fill::is_given_later(name) =>
+        {
+            Some(name)
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,521 @@
+//! From sources and selection to a settled configuration: the order of the steps, and the sections that are not worth a file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::check::{When, check};
+use super::environment::{self, LOCAL};
+use super::fill::{Known, fill};
+use super::keys::{COMPOSE_FILE, ROOT};
+use super::problem::{Draft, Issues, ProblemKind, Problems};
+use super::read::At;
+use super::run::{Context, needed};
+use super::settings::{Backing, Config, Database, Origin, Registry, Service, Volume};
+use super::tree::{self, Node, Span, Value};
+use super::{backing, cross, database, service};
+use crate::defaults;
+use crate::names::{
+    AppId, AppName, DatabaseName, EnvironmentName, HostName, ServiceName, VariableName, VolumeName,
+};
+
+/// The texts a configuration is made from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources<'a> {
+    /// The path of cutover.yml, as it is shown.
+    pub file: &'a str,
+    /// Its text.
+    pub text: &'a str,
+    /// Texts of the files that [`compose_files`] names, by path; what cannot be read is absent.
+    pub compose: BTreeMap<String, String>,
+    /// Texts of the files that [`env_files`] names, by path. Their names are taken, their values stay outside.
+    pub env_files: BTreeMap<String, String>,
+}
+
+/// What the command line adds.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// `-e`.
+    pub environment: Option<EnvironmentName>,
+    /// `-v NAME=value`.
+    pub set: BTreeMap<VariableName, String>,
+    /// cutover's own public variables: `CUTOVER_COMMIT`, `CUTOVER_VERSION`.
+    pub builtins: BTreeMap<VariableName, String>,
+    /// Names for which secret values exist elsewhere: for better messages.
+    pub provided: BTreeSet<VariableName>,
+}
+
+/// Reads a configuration for one environment.
+///
+/// # Errors
+/// All problems at once.
+pub fn parse(sources: &Sources<'_>, selection: &Selection) -> Result<Config, Problems> {
+    let mut issues = Issues::default();
+    let mut files = vec![(sources.file.to_owned(), sources.text.to_owned())];
+    let settled = settle(sources, selection, &mut files, &mut issues);
+    match settled {
+        Some(mut config) if issues.is_clean() => {
+            config.notes = issues.into_notes();
+            Ok(config)
+        }
+        _ => Err(issues.finish(&files)),
+    }
+}
+
+/// The environments of a file, in its order; `local` is always among them.
+///
+/// # Errors
+/// When it is not YAML.
+pub fn environments(text: &str) -> Result<Vec<EnvironmentName>, Problems> {
+    let mut issues = Issues::default();
+    let root = tree::read(text, 0, &mut issues);
+    match (root, issues.is_clean()) {
+        (Some(root), true) => Ok(environment::names(&root)),
+        (None, true) => Ok(LOCAL.parse().into_iter().collect()),
+        (_, false) => Err(issues.finish(&[("cutover.yml".to_owned(), text.to_owned())])),
+    }
+}
+
+/// The Compose files a file names, so that they can be read first; of broken text none.
+pub fn compose_files(text: &str) -> Vec<String> {
+    let root = tree::read(text, 0, &mut Issues::default());
+    root.as_ref().map(|root| At::new(root, "").texts("compose")).unwrap_or_default()
+}
+
+/// The files that `env_file` keys name, in the file and in the Compose files given, so that they can be read first.
+pub fn env_files(texts: &[&str]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for text in texts {
+        if let Some(root) = tree::read(text, 0, &mut Issues::default()) {
+            collect_env_files(&root, &mut found);
+        }
+    }
+    found
+}
+
+fn collect_env_files(node: &Node, found: &mut BTreeSet<String>) {
+    for (key, value) in node.entries() {
+        if key.text == "env_file" {
+            for file in At::new(value, "").one_or_more() {
+                found.extend(file.text().map(str::to_owned).or_else(|| file.string("path")));
+            }
+        } else {
+            collect_env_files(value, found);
+        }
+    }
+}
+
+const EXAMPLE: &str = "write a first one:\napp: my-app\nservices:\n  web: { build: ., port: 8000, route: { host: example.com } }\nenvironments: { production: { hosts: [deploy@example.com] } }";
+
+fn settle(
+    sources: &Sources<'_>,
+    selection: &Selection,
+    files: &mut Vec<(String, String)>,
+    issues: &mut Issues,
+) -> Option<Config> {
+    let Some(mut root) = tree::read(sources.text, 0, issues) else {
+        if issues.is_clean() {
+            let span = Span { line: 1, column: 1, ..Span::default() };
+            issues.add(Draft::new(ProblemKind::Missing, span, "", "the file is empty").remedy(EXAMPLE));
+        }
+        return None;
+    };
+    if !matches!(root.value, Value::Map(_)) {
+        let what = format!("expected a map of keys, found {}", root.found());
+        issues.add(Draft::new(ProblemKind::Type, root.span, "", what).remedy(EXAMPLE));
+        return None;
+    }
+    check(&root, &ROOT, "", When::Before, issues);
+    root = take_compose(root, sources, files, issues);
+    let name = environment::choose(&root, selection, issues)?;
+    let app = app_name(&root, issues);
+    environment::name_pairs(&mut root);
+    environment::lay_over(&mut root, &name);
+    let app_text = app.as_ref().map_or("app", AppName::as_str);
+    let known = environment::known(&root, app_text, &name, selection);
+    if name.as_str() == LOCAL {
+        environment::local_routes(&mut root, app_text, &known);
+    }
+    fill_all(&mut root, &name, &known, issues);
+    check_all(&root, issues);
+    read(&root, app, name, &known, sources, selection, issues)
+}
+
+/// Fills the file, of `environments` only the part that is meant.
+fn fill_all(root: &mut Node, name: &EnvironmentName, known: &Known, issues: &mut Issues) {
+    let Value::Map(entries) = &mut root.value else { return };
+    for (key, node) in entries {
+        if key.text == "environments" {
+            let path = format!("environments.{name}.variables");
+            if let Some(variables) = node.get_mut(name.as_str()).and_then(|e| e.get_mut("variables")) {
+                fill(
+                    variables,
+                    &super::shape::Shape::Pairs(super::shape::Pairs::Variables),
+                    &path,
+                    known,
+                    issues,
+                );
+            }
+            let hosts = node.get_mut(name.as_str()).and_then(|e| e.get_mut("hosts"));
+            if let Some(hosts) = hosts {
+                fill(
+                    hosts,
+                    &super::shape::Shape::List(&super::shape::Shape::Text),
+                    &format!("environments.{name}.hosts"),
+                    known,
+                    issues,
+                );
+            }
+        } else if let Some(known_key) = ROOT.keys().find(|known| known.name == key.text) {
+            fill(node, &known_key.shape, &key.text, known, issues);
+        }
+    }
+}
+
+/// Checks again what was filled; `environments` was checked as it is written.
+fn check_all(root: &Node, issues: &mut Issues) {
+    for (key, node) in root.entries() {
+        if key.text == "environments" {
+            continue;
+        }
+        if let Some(known) = ROOT.keys().find(|known| known.name == key.text && known.is_usable()) {
+            check(node, &known.shape, &key.text, When::After, issues);
+        }
+    }
+}
+
+fn app_name(root: &Node, issues: &mut Issues) -> Option<AppName> {
+    let at = At::new(root, "");
+    let Some(app) = at.get("app") else {
+        if root.get("app").is_none() && !issues.has_at("") {
+            let draft = Draft::new(
+                ProblemKind::Missing,
+                Span { end: root.span.start, ..root.span },
+                "app",
+                "the app has no name",
+            );
+            issues.add(draft.remedy("begin the file with `app: my-app`"));
+        }
+        return None;
+    };
+    app.text()?.parse().ok()
+}
+
+/// Takes the services of Compose files over, what cutover.yml says laid over them.
+fn take_compose(
+    root: Node,
+    sources: &Sources<'_>,
+    files: &mut Vec<(String, String)>,
+    issues: &mut Issues,
+) -> Node {
+    let named = At::new(&root, "").get("compose").map(|at| at.one_or_more()).unwrap_or_default();
+    let mut taken = Node::map(Vec::new(), root.span);
+    for at in &named {
+        let Some(path) = at.text() else { continue };
+        if path.trim_start_matches("./").contains('/') {
+            let draft = at.problem(ProblemKind::Refused, format!("`{path}` lies in another folder"));
+            issues.add(draft.remedy(
+                "Compose files lie beside cutover.yml, where their own relative paths are read from",
+            ));
+            continue;
+        }
+        let Some(text) = sources.compose.get(path) else {
+            issues.add(at.problem(ProblemKind::Missing, format!("the Compose file `{path}` is not there")));
+            continue;
+        };
+        files.push((path.to_owned(), text.clone()));
+        let Some(file) = tree::read(text, files.len() - 1, issues) else { continue };
+        check(&file, &COMPOSE_FILE, "", When::Before, issues);
+        for section in ["services", "volumes"] {
+            if let Some(node) = file.get(section) {
+                environment::lay_section(&mut taken, section, node);
+            }
+        }
+    }
+    if named.is_empty() {
+        return root;
+    }
+    divide(&mut taken, &root, issues);
+    lay_file(taken, root)
+}
+
+/// Of the services of Compose files, those that `backing` names are backing services; those with profiles stay out unless named.
+fn divide(taken: &mut Node, root: &Node, issues: &mut Issues) {
+    let backing = root.get("backing");
+    let mut listed: Vec<(&str, Span)> = Vec::new();
+    for node in backing.map(Node::items).unwrap_or_default() {
+        listed.extend(node.text().map(|text| (text, node.span)));
+    }
+    let mapped: Vec<&str> =
+        backing.map(Node::entries).unwrap_or_default().iter().map(|(key, _)| key.text.as_str()).collect();
+    let own = |name: &str| root.get("services").is_some_and(|services| services.get(name).is_some());
+    let Some(Value::Map(services)) = taken.get_mut("services").map(|node| &mut node.value) else { return };
+    let names: Vec<String> = services.iter().map(|(key, _)| key.text.clone()).collect();
+    for (name, span) in &listed {
+        if !names.iter().any(|known| known == name) {
+            let what = format!("no Compose file has a service `{name}`");
+            let draft = Draft::new(ProblemKind::Reference, *span, "backing", what);
+            issues.add(draft.allowed(name, names.iter().map(String::as_str)));
+        }
+    }
+    let is_backing = |name: &str| mapped.contains(&name) || listed.iter().any(|(listed, _)| *listed == name);
+    let (backing, services_left): (Vec<_>, Vec<_>) =
+        std::mem::take(services).into_iter().partition(|(key, _)| is_backing(&key.text));
+    *services = services_left;
+    services.retain(|(key, node)| {
+        let stays = node.get("profiles").is_none() || own(&key.text);
+        if !stays {
+            issues.note(format!(
+                "`{}` is left out: it has profiles, and cutover.yml does not name it",
+                key.text
+            ));
+        }
+        stays
+    });
+    let span = taken.span;
+    environment::lay_section(taken, "backing", &Node::map(backing, span));
+}
+
+fn lay_file(mut taken: Node, root: Node) -> Node {
+    let span = root.span;
+    let Value::Map(entries) = root.value else { return taken };
+    for (key, node) in entries {
+        match (key.text.as_str(), &node.value) {
+            // A list only says which services of the Compose files are meant.
+            ("backing", Value::List(_)) => {}
+            ("services" | "backing" | "volumes", _) => environment::lay_section(&mut taken, &key.text, &node),
+            _ => {
+                if let Value::Map(all) = &mut taken.value {
+                    all.push((key, node));
+                }
+            }
+        }
+    }
+    taken.span = span;
+    taken
+}
+
+fn read(
+    root: &Node,
+    app: Option<AppName>,
+    environment: EnvironmentName,
+    known: &Known,
+    sources: &Sources<'_>,
+    selection: &Selection,
+    issues: &mut Issues,
+) -> Option<Config> {
+    let at = At::new(root, "");
+    let local = environment.as_str() == LOCAL;
+    let names = |section: &str| {
+        let section = at.get(section);
+        section.iter().flat_map(|at| at.entries().map(|(key, ..)| key.to_owned())).collect::<BTreeSet<_>>()
+    };
+    let mut context = Context {
+        issues: std::mem::take(issues),
+        known,
+        services: names("services"),
+        backing: names("backing"),
+        env_files: &sources.env_files,
+        from_files: BTreeMap::new(),
+        volumes: BTreeSet::new(),
+    };
+    let services = services(&at, local, &mut context);
+    let backing = all_backing(&at, &mut context);
+    let databases = databases(&at, &services, &mut context);
+    let volumes = volumes(&at, &mut context);
+    let registry = registry(&at, &mut context);
+    let meant = at.get("environments").and_then(|all| all.get(environment.as_str()));
+    let mut config = Config {
+        // A placeholder where the name is a problem of its own.
+        id: AppId { app: app.or_else(|| "unnamed".parse().ok())?, environment },
+        protected: meant.as_ref().and_then(|at| at.flag("protected")).unwrap_or(false),
+        hosts: hosts(meant.as_ref(), &mut context),
+        registry,
+        services,
+        backing,
+        databases,
+        volumes,
+        bake: time(&at, "bake", defaults::BAKE, defaults::BAKE_MOST, &mut context.issues),
+        keep_warm: time(&at, "keep_warm", Duration::ZERO, Duration::from_hours(24), &mut context.issues),
+        keep: at.parsed("keep").unwrap_or(defaults::KEEP),
+        required: BTreeMap::new(),
+        generate: BTreeSet::new(),
+        variables: known.origins.clone(),
+        notes: Vec::new(),
+    };
+    *issues = context.issues;
+    demand(&mut config, selection);
+    cross::check(&config, &at, issues);
+    unused(&config, root, selection, issues);
+    Some(config)
+}
+
+fn services(at: &At<'_>, local: bool, context: &mut Context<'_>) -> BTreeMap<ServiceName, Service> {
+    let all = at.get("services");
+    let mut services = BTreeMap::new();
+    for (key, _, member) in all.iter().flat_map(|all| all.entries().collect::<Vec<_>>()) {
+        let service = service::service(key, &member, at, local, context);
+        services.extend(key.parse().ok().map(|name: ServiceName| (name, service)));
+    }
+    if all.is_none_or(|all| all.node.entries().is_empty()) && !context.issues.has_at("") {
+        let draft =
+            Draft::new(ProblemKind::Missing, at.place("services"), "services", "the app has no services");
+        context
+            .issues
+            .add(draft.remedy("services:\n  web: { build: ., port: 8000, route: { host: example.com } }"));
+    }
+    services
+}
+
+fn all_backing(at: &At<'_>, context: &mut Context<'_>) -> BTreeMap<ServiceName, Backing> {
+    let mut found = BTreeMap::new();
+    let Some(all) = at.get("backing") else { return found };
+    if let Some(first) = all.items().next() {
+        let draft = first.problem(
+            ProblemKind::Missing,
+            "a list names services of Compose files, and `compose` names none",
+        );
+        context.issues.add(draft.remedy("backing:\n  postgres: { image: \"postgres:17\" }"));
+    }
+    for (key, span, member) in all.entries() {
+        if context.services.contains(key) {
+            let what = format!("`{key}` is a service and a backing service");
+            let draft = Draft::new(ProblemKind::Conflict, span, &member.path, what);
+            let other = at.get("services").map(|services| services.place(key));
+            context.issues.add(other.map_or(draft.clone(), |other| draft.also(other)));
+        }
+        let backing = backing::backing(key, &member, context);
+        found.extend(key.parse().ok().map(|name: ServiceName| (name, backing)));
+    }
+    found
+}
+
+fn databases(
+    at: &At<'_>,
+    services: &BTreeMap<ServiceName, Service>,
+    context: &mut Context<'_>,
+) -> BTreeMap<DatabaseName, Database> {
+    let mut found = BTreeMap::new();
+    let Some(all) = at.get("databases") else { return found };
+    for (key, _, member) in all.entries() {
+        let Ok(name) = key.parse::<DatabaseName>() else { continue };
+        let database = database::database(&name, &member, services, context);
+        found.extend(database.map(|database| (name, database)));
+    }
+    found
+}
+
+/// The volumes that are declared, and those that somebody names.
+fn volumes(at: &At<'_>, context: &mut Context<'_>) -> BTreeMap<VolumeName, Volume> {
+    let mut found: BTreeMap<VolumeName, Volume> =
+        context.volumes.iter().map(|name| (name.clone(), Volume { external: None })).collect();
+    let Some(all) = at.get("volumes") else { return found };
+    for (key, span, member) in all.entries() {
+        let Ok(name) = key.parse::<VolumeName>() else { continue };
+        let external = member.flag("external") == Some(true);
+        let given = member.string("name");
+        if given.is_some() && !external {
+            let draft = Draft::new(
+                ProblemKind::Conflict,
+                member.place("name"),
+                &member.path,
+                "cutover names its own volumes",
+            );
+            context.issues.add(draft.remedy("`external: true` takes a volume that is made elsewhere"));
+        }
+        if !context.volumes.contains(&name) {
+            let near = context.volumes.iter().map(VolumeName::as_str).collect::<Vec<_>>().join(", ");
+            let _ = span;
+            context.issues.note(if near.is_empty() {
+                format!("volume `{name}` is declared, and nothing uses it")
+            } else {
+                format!("volume `{name}` is declared, and nothing uses it; used are: {near}")
+            });
+        }
+        let external = external.then(|| given.unwrap_or_else(|| key.to_owned()));
+        found.insert(name, Volume { external });
+    }
+    found
+}
+
+fn registry(at: &At<'_>, context: &mut Context<'_>) -> Option<Registry> {
+    let at = at.get("registry")?;
+    let Some(server) = at.string("server") else {
+        if !context.issues.has_at("registry") {
+            let draft = at.problem(ProblemKind::Missing, "a registry needs its `server`");
+            context.issues.add(draft.remedy(
+                "registry: { server: registry.example.com, username: name, password: \"${REGISTRY_TOKEN}\" }",
+            ));
+        }
+        return None;
+    };
+    let password = at.get("password").and_then(|at| at.template());
+    if let (Some(place), Some(template)) = (at.get("password"), &password) {
+        if template.as_text().is_some() {
+            let draft = place.problem(ProblemKind::Refused, "a password is written in the file");
+            context.issues.add(
+                draft.remedy("put it into the env file, and refer to it: `password: \"${REGISTRY_TOKEN}\"`"),
+            );
+        }
+    }
+    Some(Registry { server, username: at.get("username").and_then(|at| at.template()), password })
+}
+
+fn hosts(meant: Option<&At<'_>>, context: &mut Context<'_>) -> Vec<HostName> {
+    let Some(at) = meant.and_then(|meant| meant.get("hosts")) else { return Vec::new() };
+    let hosts: Vec<HostName> = at.texts_here().iter().filter_map(|host| host.parse().ok()).collect();
+    if hosts.len() > 1 {
+        let draft = at.problem(ProblemKind::Refused, "several hosts come later");
+        context.issues.add(draft.remedy("name one host; an environment for each host works until then"));
+    }
+    hosts
+}
+
+fn time(at: &At<'_>, key: &str, default: Duration, most: Duration, issues: &mut Issues) -> Duration {
+    let Some(given) = at.get(key) else { return default };
+    let Some(time) = given.text().and_then(|text| super::value::duration(text).ok()) else { return default };
+    service::within(&given, &format!("`{key}`"), time, Duration::ZERO, most, issues);
+    time
+}
+
+/// Finds the names whose values must come from elsewhere, and of them the passwords that are made when absent.
+fn demand(config: &mut Config, selection: &Selection) {
+    let environments = config.services.values().map(|service| &service.run.environment);
+    let backing = config.backing.values().map(|backing| &backing.run.environment);
+    let registry = config.registry.iter().flat_map(|r| r.username.iter().chain(&r.password));
+    let templates = environments.chain(backing).flat_map(BTreeMap::values).chain(registry);
+    let required: BTreeSet<VariableName> = templates.flat_map(needed).cloned().collect();
+    let declared = |name: &VariableName, environment: &BTreeMap<VariableName, crate::template::Template>| {
+        environment.get(name).is_some_and(|template| needed(template).any(|needed| needed == name))
+    };
+    for name in required {
+        let password = name.as_str().ends_with("PASSWORD");
+        let backing = config.backing.values().any(|backing| declared(&name, &backing.run.environment));
+        let generated = password && backing;
+        if generated {
+            config.generate.insert(name.clone());
+        }
+        let absent = !selection.provided.contains(&name);
+        let origin = if generated && absent { Origin::Generated } else { Origin::HostFile };
+        config.required.insert(name, origin);
+    }
+}
+
+/// `-v` of a name that nothing uses is most often a misspelt one.
+fn unused(config: &Config, root: &Node, selection: &Selection, issues: &mut Issues) {
+    for name in selection.set.keys() {
+        let declared = config.services.values().any(|service| service.run.environment.contains_key(name))
+            || config.backing.values().any(|backing| backing.run.environment.contains_key(name));
+        if !declared && !mentions(root, name.as_str()) {
+            issues.note(format!("`-v {name}=…` is used nowhere"));
+        }
+    }
+}
+
+fn mentions(node: &Node, name: &str) -> bool {
+    match &node.value {
+        Value::Null => false,
+        Value::Scalar { text, .. } => text.contains(name),
+        Value::List(items) => items.iter().any(|item| mentions(item, name)),
+        Value::Map(entries) => entries.iter().any(|(key, node)| key.text == name || mentions(node, name)),
+    }
+}
