@@ -78,3 +78,5 @@ pub const HTTP: u16 = 80;
 pub const HTTP_UNPRIVILEGED: &str = "127.0.0.1:8080";
 /// Snapshots kept for each database besides those that rollback needs.
 pub const SNAPSHOTS: u32 = 10;
+/// How long `--wait` waits for the lock.
+pub const LOCK_WAIT: Duration = Duration::from_mins(30);

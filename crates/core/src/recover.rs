@@ -102,16 +102,26 @@ pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standi
         Some(_) => found.live.as_ref().is_some_and(|live| live.run == goal.run),
         None => found.live.is_none(),
     };
-    let failed = journal.iter().rev().find_map(|entry| match &entry.what {
-        What::Failed { stage, failure } => Some((*stage, failure.clone())),
-        _ => None,
-    });
-    // Only the failures of the way forward turn a run around; a failed way back is walked again.
+    let failed = failure(journal);
     let switched_before = switched || journal_switched(journal);
     let migrated = migrated(journal, goal);
     let breaking = migrated.iter().any(|migration| migration.compatible == Compatible::Breaking);
     let drained = drained(journal, goal, found);
     Standing { switched, failed, past_return: breaking && switched_before, drained }
+}
+
+/// The newest failure of the way forward: it turns a run around. One on the way back does not; that way is walked again.
+fn failure(journal: &[Entry]) -> Option<(Stage, Failure)> {
+    let mut forward = true;
+    let mut failed = None;
+    for entry in journal {
+        match &entry.what {
+            What::Planned { plan } => forward = plan.direction == Direction::Forward,
+            What::Failed { stage, failure } if forward => failed = Some((*stage, failure.clone())),
+            _ => {}
+        }
+    }
+    failed
 }
 
 fn journal_switched(journal: &[Entry]) -> bool {

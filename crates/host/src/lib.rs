@@ -1,14 +1,19 @@
 //! Effects on a server: carries out plans behind narrow ports.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod assignment;
 pub mod database;
+pub mod deploy;
 pub mod file_system;
 pub mod files;
+pub mod journal;
 pub mod lock;
 pub mod ports;
 pub mod probe;
 mod readiness;
 pub mod router;
+pub mod settle;
+pub mod stages;
 pub mod store;
 pub mod up;
 pub mod watch;

@@ -1,0 +1,271 @@
+//! The journal of one run: intent, effect, outcome. The only mouth of a run: what is written here is at once what people see.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::{Entry, Step, StepResult, What};
+use cutover_core::names::RunId;
+use cutover_core::plan::Stage;
+use jiff::Timestamp;
+
+use crate::files::FileError;
+use crate::ports::{Certainty, DatabaseError, RouterError, RuntimeError};
+use crate::store::{Store, StoreError};
+
+/// Who hears each entry once it is written: the event file, and what a test puts here.
+pub type Listener = Box<dyn Fn(&Entry) + Send + Sync>;
+
+/// The journal of one run.
+pub struct Journal {
+    store: Arc<Store>,
+    run: RunId,
+    heard: Listener,
+    /// Going back acts even where nothing can be written any more (S24); going forward does not.
+    back: AtomicBool,
+    /// Cancel is read between acts as long as it can be obeyed (S21).
+    cancellable: AtomicBool,
+}
+
+/// Why an act did not work.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Trouble {
+    /// In whose words soever; without secrets.
+    pub message: String,
+    /// It may have happened all the same.
+    pub unknown: bool,
+    /// The disk is full.
+    pub full: bool,
+}
+
+/// How a stage ends that does not end well. It hands nothing back: recovery looks again.
+#[derive(Debug, Clone)]
+pub enum StageError {
+    /// The four answers so far.
+    Failed(Box<Failure>),
+    /// Somebody asked for it.
+    Cancelled {
+        /// Who.
+        by: String,
+    },
+}
+
+impl StageError {
+    /// The failure as it is journalled.
+    pub fn failure(self) -> Failure {
+        match self {
+            Self::Failed(failure) => *failure,
+            Self::Cancelled { by } => Failure::new(Exit::Cancelled, "the deploy was cancelled")
+                .because(format!("{by} asked for it")),
+        }
+    }
+}
+
+impl From<Failure> for StageError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+impl Journal {
+    /// The journal of `run`; `heard` hears each entry.
+    pub fn new(store: Arc<Store>, run: RunId, heard: Listener) -> Self {
+        Self { store, run, heard, back: AtomicBool::new(false), cancellable: AtomicBool::new(false) }
+    }
+
+    /// Whose journal it is.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Everything written so far.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
+        self.store.entries(self.run, 1)
+    }
+
+    /// From now on the way goes back: acts happen even where nothing can be written.
+    pub fn go_back(&self) {
+        self.back.store(true, Ordering::Relaxed);
+        self.cancellable.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a cancel is obeyed from here on.
+    pub fn obey_cancel(&self, obey: bool) {
+        self.cancellable.store(obey && !self.back.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Writes an entry.
+    ///
+    /// # Errors
+    /// When it cannot be written and the way goes forward.
+    pub fn write(&self, what: What) -> Result<u64, StageError> {
+        match self.store.append(self.run, Timestamp::now(), &what) {
+            Ok(entry) => {
+                (self.heard)(&entry);
+                Ok(entry.seq)
+            }
+            Err(error) if self.back.load(Ordering::Relaxed) => {
+                tracing::warn!(%error, "the journal cannot be written; the way back goes on");
+                (self.heard)(&Entry { run: self.run, seq: 0, at: Timestamp::now(), what });
+                Ok(0)
+            }
+            Err(error) => Err(unwritable(&error).into()),
+        }
+    }
+
+    /// Intent, effect, outcome.
+    ///
+    /// # Errors
+    /// A cancel that was asked for before the act; the effect's own trouble; a journal that cannot be written.
+    pub async fn act<T, E: Into<Trouble>>(
+        &self,
+        stage: Stage,
+        step: Step,
+        effect: impl Future<Output = Result<(T, StepResult), E>>,
+    ) -> Result<T, StageError> {
+        self.check_cancel()?;
+        let what = describe(&step);
+        let intent = self.write(What::Intent { stage, step })?;
+        match effect.await {
+            Ok((value, result)) => {
+                self.write(What::Outcome { intent, result })?;
+                Ok(value)
+            }
+            Err(error) => {
+                let trouble: Trouble = error.into();
+                self.write(What::Broke { intent, error: trouble.message.clone(), unknown: trouble.unknown })?;
+                Err(failed(stage, &what, &trouble).into())
+            }
+        }
+    }
+
+    /// Fails where a cancel was asked for and can be obeyed.
+    ///
+    /// # Errors
+    /// The cancel.
+    pub fn check_cancel(&self) -> Result<(), StageError> {
+        if !self.cancellable.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.store.cancel_asked(self.run) {
+            Ok(Some(by)) => Err(StageError::Cancelled { by }),
+            Ok(None) => Ok(()),
+            Err(error) => Err(unwritable(&error).into()),
+        }
+    }
+
+    /// Says something worth reading.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note(&self, stage: Stage, text: impl Into<String>) -> Result<(), StageError> {
+        self.write(What::Note { stage, text: text.into() }).map(drop)
+    }
+
+    /// A step whose failure is told and changes nothing.
+    pub async fn best_effort<T, E: Into<Trouble>>(
+        &self,
+        stage: Stage,
+        step: Step,
+        effect: impl Future<Output = Result<(T, StepResult), E>>,
+    ) -> Option<T> {
+        match self.act(stage, step, effect).await {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let failure = error.failure();
+                let warned = self.write(What::Warning { stage, text: failure.to_string() });
+                if let Err(error) = warned {
+                    tracing::warn!(?error, "a warning could not be written");
+                }
+                None
+            }
+        }
+    }
+}
+
+fn unwritable(error: &StoreError) -> Failure {
+    let failure = Failure::new(Exit::Failed, "the journal cannot be written").because(error.to_string());
+    if error.full {
+        failure.next("make room on the disk where the state lies, then deploy again")
+    } else {
+        failure
+    }
+}
+
+fn failed(stage: Stage, what: &str, trouble: &Trouble) -> Failure {
+    let exit = match stage {
+        Stage::Snapshot | Stage::Migrate => Exit::Migration,
+        Stage::Backing | Stage::Start | Stage::Check | Stage::Handover | Stage::Verify | Stage::Bake => {
+            Exit::NotHealthy
+        }
+        _ => Exit::Failed,
+    };
+    let failure =
+        Failure::new(exit, format!("stage {stage}: {what} did not work")).because(trouble.message.clone());
+    if trouble.full { failure.next("make room on the disk, then deploy again") } else { failure }
+}
+
+/// An act in words.
+pub fn describe(step: &Step) -> String {
+    match step {
+        Step::Admit => "writing the release's env file".to_owned(),
+        Step::Network { name } => format!("making network {name}"),
+        Step::Volume { name } => format!("making volume {name}"),
+        Step::Create { instance } => format!("creating {instance}"),
+        Step::Start { instance } => format!("starting {instance}"),
+        Step::Join { instance, network } => format!("letting {instance} join {network}"),
+        Step::Leave { instance, network } => format!("letting {instance} leave {network}"),
+        Step::Restart { instance, .. } => format!("setting the restart policy of {instance}"),
+        Step::Stop { instance } => format!("stopping {instance}"),
+        Step::Remove { instance } => format!("removing {instance}"),
+        Step::Rehearse { database } => format!("rehearsing the migration of `{database}`"),
+        Step::Hold { .. } => "holding requests".to_owned(),
+        Step::Quiet { .. } => "waiting for requests in flight".to_owned(),
+        Step::Snapshot { database, .. } => format!("taking a snapshot of `{database}`"),
+        Step::Migrate { database } => format!("migrating `{database}`"),
+        Step::Restore { database, .. } => format!("putting `{database}` back"),
+        Step::Switch => "switching the routes".to_owned(),
+        Step::Live => "writing what is live".to_owned(),
+        Step::Unroute => "taking the routes out".to_owned(),
+        Step::Discard { what } => format!("removing {what}"),
+        Step::Record => "recording the release".to_owned(),
+    }
+}
+
+impl From<RuntimeError> for Trouble {
+    fn from(error: RuntimeError) -> Self {
+        let full = error.kind == crate::ports::RuntimeErrorKind::Full;
+        Self { unknown: error.certainty == Certainty::Unknown, full, message: error.message }
+    }
+}
+
+impl From<RouterError> for Trouble {
+    fn from(error: RouterError) -> Self {
+        let full = error.kind == crate::ports::RouterErrorKind::Full;
+        Self { unknown: error.certainty == Certainty::Unknown, full, message: error.message }
+    }
+}
+
+impl From<DatabaseError> for Trouble {
+    fn from(error: DatabaseError) -> Self {
+        Self { unknown: error.certainty == Certainty::Unknown, full: error.full, message: error.message }
+    }
+}
+
+impl From<FileError> for Trouble {
+    fn from(error: FileError) -> Self {
+        Self { unknown: false, full: error.full, message: error.to_string() }
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self { unknown: false, full: error.full, message: error.to_string() }
+    }
+}

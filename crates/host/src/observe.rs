@@ -1,0 +1,220 @@
+//! A look at the host, as one app in one environment sees it. Nothing is remembered, nothing is changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use cutover_core::config::settings::DatabaseEngine;
+use cutover_core::env_file;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::layout;
+use cutover_core::names::{AppId, DatabaseName};
+use cutover_core::release::Live;
+use cutover_core::state::{FoundDatabase, FoundInstance, FoundTable, HostState, ReleaseRecord};
+use jiff::Timestamp;
+
+use crate::files;
+use crate::host::Host;
+use crate::lock::AppLock;
+use crate::ports::Runtime;
+use crate::settle::Look;
+
+/// How many verdicts a look brings.
+const VERDICTS: u32 = 5;
+
+/// Looks as a run does.
+pub struct Eyes<'a> {
+    /// At which installation.
+    pub host: &'a Host,
+    /// For whom.
+    pub app: &'a AppId,
+}
+
+#[async_trait]
+impl Look for Eyes<'_> {
+    async fn look(&self) -> Result<HostState, Failure> {
+        observe(self.host, self.app, &BTreeSet::new()).await
+    }
+}
+
+/// Looks at the host for an app; `images` are those whose identity the plan wants to know.
+///
+/// # Errors
+/// When a runtime that has instances of the app does not answer: an incomplete look is worse than none (S4a).
+pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<HostState, Failure> {
+    let unseen = |what: &str, why: String| Failure::new(Exit::Failed, format!("{what} cannot be looked at")).because(why);
+    let releases = host.store.releases(app).map_err(|error| unseen("the state database", error.to_string()))?;
+    let table = host.ports.router.read().await.ok();
+    let instances = instances(host, app).await?;
+    let env = env(host, app)?;
+    let live = live(host, app, table.as_ref()).map_err(|why| unseen("what is live", why))?;
+    let (engine, found_images) = engine(host, app, images).await?;
+    let taken = taken(host, app, table.as_ref()).await?;
+    Ok(HostState {
+        app: app.clone(),
+        installation: host.installation.id.clone(),
+        salt: host.installation.salt.clone(),
+        root: host.layout.state().display().to_string(),
+        now: Timestamp::now(),
+        databases: databases(host, app, live.as_ref(), &releases),
+        live,
+        table,
+        instances,
+        releases,
+        variables: env.variables,
+        placeholders: env.placeholders,
+        env_file_mode: env.mode,
+        artifacts: artifacts(host),
+        images: found_images,
+        engine,
+        taken,
+        disk_free: files::free(host.layout.state()).map_err(|error| unseen("the disk", error.to_string()))?,
+        unfinished: host.store.unfinished(app).map_err(|error| unseen("the state database", error.to_string()))?,
+        lock: AppLock::peek(&host.layout, app),
+        verdicts: host.store.verdicts(app, VERDICTS).map_err(|error| unseen("the state database", error.to_string()))?,
+        listeners: crate::installation::http_listener_address(&host.layout).into_iter().collect(),
+    })
+}
+
+async fn instances(host: &Host, app: &AppId) -> Result<Vec<FoundInstance>, Failure> {
+    let mut all = Vec::new();
+    for runtime in host.ports.runtimes() {
+        let found = runtime.list(app).await.map_err(|error| {
+            Failure::new(Exit::Failed, "the instances on this host cannot be seen").because(error.to_string()).next("see that the engine answers, then try again")
+        })?;
+        all.extend(found);
+    }
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(all)
+}
+
+/// What is live: the facts in the table, else the live file. A proxy that does not answer is no reason to think that nothing is live: its
+/// table lies on the disk.
+pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Option<Live>, String> {
+    let from_disk;
+    let entry = match table {
+        Some(found) => found.table.owners.get(&app.owner()),
+        None => {
+            from_disk = table_on_disk(host)?;
+            from_disk.as_ref().and_then(|table| table.owners.get(&app.owner()))
+        }
+    };
+    if let Some(live) = entry.and_then(|entry| Live::from_facts(&entry.facts)) {
+        return Ok(Some(live));
+    }
+    match std::fs::read(host.layout.live_file(app)) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| format!("the live file is not one: {error}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn table_on_disk(host: &Host) -> Result<Option<cutover_routes::RouteTable>, String> {
+    match std::fs::read_to_string(host.layout.proxy().join("table.json")) {
+        Ok(text) => cutover_routes::RouteTable::from_json(&text).map(Some).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+struct Env {
+    variables: Option<BTreeMap<cutover_core::names::VariableName, cutover_core::hash::ContentHash>>,
+    placeholders: BTreeSet<cutover_core::names::VariableName>,
+    mode: Option<u32>,
+}
+
+fn env(host: &Host, app: &AppId) -> Result<Env, Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = host.layout.env_file(app);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Env { variables: None, placeholders: BTreeSet::new(), mode: None });
+        }
+        Err(error) => return Err(Failure::new(Exit::Failed, "the host's env file cannot be read").because(format!("{}: {error}", path.display()))),
+    };
+    let secrets = env_file::parse(&text).map_err(|errors| {
+        let mut failure = Failure::new(Exit::Configuration, "the host's env file cannot be read");
+        failure.cause = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
+        failure.next("mend the lines named above")
+    })?;
+    let placeholders = secrets.iter().filter(|(_, value)| env_file::is_placeholder(value.expose())).map(|(name, _)| name.clone());
+    Ok(Env {
+        variables: Some(secrets.fingerprints(&host.installation.salt)),
+        placeholders: placeholders.collect(),
+        mode: std::fs::metadata(&path).ok().map(|metadata| metadata.permissions().mode() & 0o7777),
+    })
+}
+
+fn artifacts(host: &Host) -> BTreeSet<cutover_core::hash::ContentHash> {
+    let entries = std::fs::read_dir(host.layout.artifacts()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| cutover_core::hash::ContentHash::from_hex(entry.file_name().to_str()?)).collect()
+}
+
+type Engine = (Option<cutover_core::state::FoundEngine>, BTreeMap<String, cutover_core::state::FoundImage>);
+
+async fn engine(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<Engine, Failure> {
+    let Some(docker) = &host.docker else { return Ok((None, BTreeMap::new())) };
+    let silent = |error: crate::ports::RuntimeError| Failure::new(Exit::Failed, "the container engine does not answer").because(error.to_string());
+    let facts = docker.facts(app).await.map_err(silent)?;
+    let mut found = BTreeMap::new();
+    for reference in images {
+        if let Some(image) = docker.image(reference).await.map_err(silent)? {
+            found.insert(reference.clone(), image);
+        }
+    }
+    Ok((Some(facts), found))
+}
+
+/// Addresses that anything of ours on this host has: targets of the table, and instances of every app, running or not (S29); and loopback
+/// ports that anybody listens on.
+async fn taken(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<BTreeSet<SocketAddr>, Failure> {
+    let targets = table.into_iter().flat_map(|found| found.table.targets());
+    let mut taken: BTreeSet<SocketAddr> = targets
+        .filter_map(|(_, target)| if let cutover_routes::Address::Tcp(address) = target.address { Some(address) } else { None })
+        .collect();
+    let apps = host.store.apps().map_err(|error| Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string()))?;
+    for other in apps.iter().filter(|other| *other != app) {
+        taken.extend(instances(host, other).await?.into_iter().filter_map(|found| found.address));
+    }
+    taken.extend(listening());
+    Ok(taken)
+}
+
+/// TCP ports on which anybody listens, read from the kernel's own table.
+fn listening() -> BTreeSet<SocketAddr> {
+    let mut ports = BTreeSet::new();
+    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let mut fields = line.split_whitespace().skip(1);
+            let (Some(local), Some(state)) = (fields.next(), fields.nth(1)) else { continue };
+            let port = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
+            if let (Some(port), "0A") = (port, state) {
+                ports.insert(SocketAddr::from(([127, 0, 0, 1], port)));
+            }
+        }
+    }
+    ports
+}
+
+/// SQLite databases of the live release that lie in folders; those in an engine's volumes are measured by their stage.
+fn databases(host: &Host, app: &AppId, live: Option<&Live>, releases: &[ReleaseRecord]) -> BTreeMap<DatabaseName, FoundDatabase> {
+    let release = live.and_then(|live| releases.iter().find(|record| record.release.id == live.release)).map(|record| &record.release);
+    let databases = release.into_iter().flat_map(|release| &release.databases);
+    let root = host.layout.state().display().to_string();
+    databases
+        .filter_map(|(name, database)| {
+            let DatabaseEngine::Sqlite { volume, file, .. } = &database.engine else { return None };
+            let path = format!("{}/{file}", layout::volume_folder(&root, app, volume));
+            let bytes = |suffix: &str| std::fs::metadata(format!("{path}{suffix}")).map(|metadata| metadata.len()).ok();
+            let found = FoundDatabase {
+                exists: bytes("").is_some(),
+                bytes: bytes("").unwrap_or_default() + bytes("-wal").unwrap_or_default(),
+                path: path.clone(),
+            };
+            Some((name.clone(), found))
+        })
+        .collect()
+}

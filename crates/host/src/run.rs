@@ -1,0 +1,264 @@
+//! `cutover-host run`: one deploy, detached from its session. It holds the app's lock, carries out the plan, and brings it to a verdict;
+//! or settles a run whose process died.
+
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::{LockHolder, What};
+use cutover_core::layout::Layout;
+use cutover_core::names::{AppId, RunId};
+use cutover_core::plan::{HostPlan, Stage, Verb};
+use cutover_core::rules;
+use cutover_core::verdict::Verdict;
+use jiff::Timestamp;
+
+use crate::assignment::Assignment;
+use crate::events::EventFile;
+use crate::host::Host;
+use crate::journal::{Journal, Listener};
+use crate::lock::{AppLock, LockError};
+use crate::observe::{Eyes, observe};
+use crate::settle::{Settling, carry_out, settle};
+use crate::stages::Act;
+use crate::stages::preflight::EnvChange;
+
+/// What hears a run's entries besides its event file (tests stop a run at a certain one).
+pub type Also = Arc<dyn Fn(&cutover_core::journal::Entry) + Send + Sync>;
+
+/// Starts a run of its own, detached from this process (S11); it is given by its id, its plan lies in its folder.
+///
+/// # Errors
+/// When the process cannot be started.
+pub fn spawn(layout: &Layout, run: RunId) -> std::io::Result<()> {
+    detached(layout, &["run", &run.to_string()])
+}
+
+/// Starts a process that settles an app's unfinished run.
+///
+/// # Errors
+/// When the process cannot be started.
+pub fn spawn_settle(layout: &Layout, app: &AppId) -> std::io::Result<()> {
+    detached(layout, &["run", "--settle", &app.to_string()])
+}
+
+fn detached(layout: &Layout, arguments: &[&str]) -> std::io::Result<()> {
+    std::fs::create_dir_all(layout.logs())?;
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(layout.process_log("run"))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // A session id of its own is taken by the run itself; the process group keeps a terminal's Ctrl-C away until then.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.spawn().map(drop)
+}
+
+/// Carries out the run with this id.
+pub async fn main(layout: Layout, run: RunId, also: Option<Also>) -> ExitCode {
+    leave_session();
+    match carry(layout, run, also).await {
+        Ok(verdict) => ExitCode::from(verdict.exit().code()),
+        Err(failure) => {
+            tracing::error!(%failure, "the run could not begin");
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Settles an app's unfinished run, if there is one and nobody works on it.
+pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> ExitCode {
+    leave_session();
+    let outcome = async {
+        let host = open(layout).await?;
+        let unfinished = host.store.unfinished(&app).map_err(|error| unreadable(&error))?;
+        let Some(run) = unfinished else { return Ok(()) };
+        let row = host.store.run(run).map_err(|error| unreadable(&error))?;
+        let (by, verb) = row.map_or((String::new(), Verb::Deploy), |row| (row.by, row.verb));
+        let Ok(_lock) = AppLock::take(&host.layout, &app, &holder(&app, run, &by, verb)) else { return Ok(()) };
+        settle_unfinished(&host, &app, also.as_ref()).await
+    };
+    match outcome.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let failure: Failure = failure;
+            tracing::error!(%failure, "nothing could be settled");
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+fn leave_session() {
+    // Fails where it leads a session already, which is as good.
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "no session of its own");
+    }
+}
+
+async fn open(layout: Layout) -> Result<Host, Failure> {
+    Host::open(layout).await.map_err(|error| Failure::new(Exit::Failed, "the state on this host cannot be opened").because(error.to_string()))
+}
+
+fn unreadable(error: &crate::store::StoreError) -> Failure {
+    Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string())
+}
+
+async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Verdict, Failure> {
+    let host = open(layout).await?;
+    if let Some(verdict) = host.store.verdict(run).map_err(|error| unreadable(&error))? {
+        return Ok(verdict);
+    }
+    let assignment = Assignment::load(&host.layout, run).map_err(|error| Failure::new(Exit::Failed, "the run has no plan").because(error.to_string()))?;
+    let plan = &assignment.plan;
+    let app = &plan.app;
+    let journal = journal(&host, run, also.clone());
+    let begun = host.store.begin_run(run, app, plan.verb, &plan.by, Timestamp::now());
+    begun.map_err(|error| unreadable(&error))?;
+    let lock = match lock(&host, &assignment).await {
+        Ok(lock) => lock,
+        // Nothing was touched, and the journal of the one that holds the lock is not this one's.
+        Err(failure) => return Ok(refused(&host, &journal, plan, failure)),
+    };
+    settle_others(&host, app, run, also.as_ref()).await?;
+    // A run of this id that was begun before is settled, not begun again (S9).
+    let fresh = journal.entries().map_err(|error| unreadable(&error))?.is_empty();
+    if fresh {
+        if let Err(failure) = admit(&host, plan).await {
+            return Ok(refused(&host, &journal, plan, failure));
+        }
+        let written = journal.write(What::Planned { plan: Box::new(plan.clone()) });
+        if let Err(error) = written {
+            return Ok(refused(&host, &journal, plan, error.failure()));
+        }
+        let act = Act { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, plan };
+        let change = EnvChange { unset: assignment.unset.clone(), keep: assignment.keep_env };
+        carry_out(&act, &change).await;
+    }
+    let eyes = Eyes { host: &host, app };
+    let settling = Settling { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, app, look: &eyes };
+    let verdict = settle(&settling).await;
+    discard(&host, run);
+    drop(lock);
+    Ok(verdict)
+}
+
+/// What the client sent for the env file has been admitted or is not wanted any more.
+fn discard(host: &Host, run: RunId) {
+    let folder = host.layout.run_folder(run);
+    if let Err(error) = std::fs::remove_dir_all(&folder) {
+        tracing::warn!(%error, folder = %folder.display(), "a run's folder stays");
+    }
+}
+
+fn journal(host: &Host, run: RunId, also: Option<Also>) -> Journal {
+    let events = EventFile::open(&host.layout, run);
+    let heard: Listener = Box::new(move |entry| {
+        events.append(entry);
+        if let Some(also) = &also {
+            also(entry);
+        }
+    });
+    Journal::new(host.store.clone(), run, heard)
+}
+
+fn holder(app: &AppId, run: RunId, by: &str, verb: Verb) -> LockHolder {
+    LockHolder { app: app.clone(), run, by: by.to_owned(), verb, since: Timestamp::now(), pid: std::process::id() }
+}
+
+async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> {
+    let plan = &assignment.plan;
+    let holder = holder(&plan.app, plan.run, &plan.by, plan.verb);
+    let taken = if assignment.wait {
+        let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
+        match tokio::time::timeout(cutover_core::defaults::LOCK_WAIT, waiting).await {
+            Ok(taken) => taken,
+            Err(_) => AppLock::take(&host.layout, &plan.app, &holder),
+        }
+    } else {
+        AppLock::take(&host.layout, &plan.app, &holder)
+    };
+    taken.map_err(|error| locked(&plan.app, &error))
+}
+
+fn locked(app: &AppId, error: &LockError) -> Failure {
+    Failure::new(Exit::Locked, format!("another run works on {app}"))
+        .because(error.to_string())
+        .next("`cutover attach` follows it; `cutover deploy --wait` waits for it")
+}
+
+/// The one who takes the lock first settles what an earlier run left (S9).
+async fn settle_others(host: &Host, app: &AppId, run: RunId, also: Option<&Also>) -> Result<(), Failure> {
+    loop {
+        let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
+        let Some((_, other)) = unfinished.into_iter().find(|(of, other)| of == app && *other != run && begun(host, *other)) else {
+            return Ok(());
+        };
+        settle_run(host, app, other, also).await;
+    }
+}
+
+/// A run that waits for the lock has written nothing yet, and is not to be settled by another.
+fn begun(host: &Host, run: RunId) -> bool {
+    host.store.entries(run, 1).is_ok_and(|entries| !entries.is_empty())
+}
+
+async fn settle_unfinished(host: &Host, app: &AppId, also: Option<&Also>) -> Result<(), Failure> {
+    let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
+    for (_, run) in unfinished.into_iter().filter(|(of, _)| of == app) {
+        settle_run(host, app, run, also).await;
+    }
+    Ok(())
+}
+
+async fn settle_run(host: &Host, app: &AppId, run: RunId, also: Option<&Also>) {
+    let journal = journal(host, run, also.cloned());
+    let eyes = Eyes { host, app };
+    let settling = Settling { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, app, look: &eyes };
+    settle(&settling).await;
+    discard(host, run);
+}
+
+/// Under the lock the host looks again, and refuses if the world moved on, or a rule refuses what it received.
+async fn admit(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
+    let found = observe(host, &plan.app, &std::collections::BTreeSet::new()).await?;
+    let serving = cutover_core::recover::serving_text(found.live.as_ref());
+    if found.fingerprint() != plan.fingerprint {
+        return Err(Failure::new(Exit::Refused, "the host has changed since the plan was made")
+            .because("another run, a crash or a person changed what is live, its instances or its variables")
+            .while_serving(serving)
+            .next("run the command again: the plan is made anew"));
+    }
+    match rules::recheck(plan, &found) {
+        Ok(()) => Ok(()),
+        Err(refusals) => Err(cutover_core::plan::Refusals(refusals).failure().while_serving(serving)),
+    }
+}
+
+/// A run that touched nothing.
+fn refused(host: &Host, journal: &Journal, plan: &HostPlan, failure: Failure) -> Verdict {
+    let now = Timestamp::now();
+    let live = crate::observe::live(host, &plan.app, None).ok().flatten();
+    let verdict = Verdict {
+        run: plan.run,
+        app: plan.app.clone(),
+        verb: plan.verb,
+        release: plan.release.as_ref().map(|release| release.id.clone()),
+        serving: live.map(|live| live.release),
+        outcome: cutover_core::verdict::Outcome::Failed { failure },
+        allowed: plan.allowed.iter().copied().collect(),
+        by: plan.by.clone(),
+        started: now,
+        finished: now,
+        switched_ms: None,
+        warnings: Vec::new(),
+    };
+    journal.go_back();
+    if let Err(error) = host.store.finish_run(&verdict) {
+        tracing::warn!(%error, "the verdict could not be recorded");
+    }
+    let written = journal.write(What::Verdict { verdict: Box::new(verdict.clone()) });
+    if let Err(error) = written {
+        tracing::warn!(?error, stage = %Stage::Lock, "the verdict could not be written");
+    }
+    discard(host, plan.run);
+    verdict
+}

@@ -1,0 +1,166 @@
+//! Look → decide → carry out, again and again until a verdict: the one way every run ends, whether a stage failed, a person cancelled, a
+//! deadline passed, or a process died.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::What;
+use cutover_core::layout::Layout;
+use cutover_core::recover::{Recovery, conclude, recover, serving_text};
+use cutover_core::request::Stamp;
+use cutover_core::state::HostState;
+use cutover_core::verdict::{Outcome, Verdict};
+use jiff::Timestamp;
+
+use crate::deploy::deploy;
+use crate::journal::Journal;
+use crate::ports::Ports;
+use crate::stages::Act;
+use crate::stages::preflight::EnvChange;
+use crate::store::Store;
+
+/// How a run looks at its host; the real one sees with [`crate::observe`].
+#[async_trait]
+pub trait Look: Send + Sync {
+    /// The host as it is now.
+    async fn look(&self) -> Result<HostState, Failure>;
+}
+
+/// What settling works with.
+pub struct Settling<'a> {
+    /// The ways to act.
+    pub ports: &'a Ports,
+    /// The run's journal.
+    pub journal: &'a Journal,
+    /// Where things lie.
+    pub layout: &'a Layout,
+    /// The records.
+    pub store: &'a Arc<Store>,
+    /// Whose run it is.
+    pub app: &'a cutover_core::names::AppId,
+    /// The way to look.
+    pub look: &'a dyn Look,
+}
+
+/// Brings the run to its verdict, which is written and given back.
+pub async fn settle(settling: &Settling<'_>) -> Verdict {
+    let mut attempt = 0_u32;
+    loop {
+        let stamp = Stamp { now: Timestamp::now(), run: settling.journal.run() };
+        let found = match settling.look.look().await {
+            Ok(found) => found,
+            Err(failure) if attempt < cutover_core::defaults::RECOVERIES => {
+                attempt += 1;
+                tracing::warn!(%failure, "the host cannot be looked at");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                continue;
+            }
+            Err(failure) => return person(settling, None, failure, stamp),
+        };
+        let entries = settling.journal.entries().unwrap_or_default();
+        match recover(&entries, &found, stamp) {
+            Recovery::Settled(verdict) => return finish(settling, *verdict),
+            Recovery::Person(failure) => return person(settling, Some(&found), *failure, stamp),
+            Recovery::Act(plan) => {
+                attempt += 1;
+                if attempt > cutover_core::defaults::RECOVERIES {
+                    let failure =
+                        Failure::new(Exit::Person, format!("{} could not be settled by itself", found.app))
+                            .next("`cutover attach` shows what was tried; `cutover deploy` again");
+                    return person(settling, Some(&found), failure, stamp);
+                }
+                if plan.direction == cutover_core::plan::Direction::Back {
+                    settling.journal.go_back();
+                }
+                let why = format!(
+                    "going {}",
+                    if plan.direction == cutover_core::plan::Direction::Back { "back" } else { "on" }
+                );
+                let written = settling.journal.write(What::Resumed { attempt, why });
+                let written =
+                    written.and_then(|_| settling.journal.write(What::Planned { plan: plan.clone() }));
+                if let Err(error) = written {
+                    return person(settling, Some(&found), error.failure(), stamp);
+                }
+                let act = Act {
+                    ports: settling.ports,
+                    journal: settling.journal,
+                    layout: settling.layout,
+                    store: settling.store,
+                    plan: &plan,
+                };
+                carry_out(&act, &EnvChange::default()).await;
+            }
+        }
+    }
+}
+
+/// Carries a plan out; a failing stage is journalled, and the next look decides.
+pub async fn carry_out(act: &Act<'_>, env: &EnvChange) {
+    if let Err((stage, error)) = deploy(act, env).await {
+        let written = act.journal.write(What::Failed { stage, failure: error.failure() });
+        if let Err(error) = written {
+            // The look decides all the same: not switched goes back, switched goes on.
+            tracing::warn!(?error, "a failure could not be written");
+            act.journal.go_back();
+        }
+    }
+}
+
+fn finish(settling: &Settling<'_>, verdict: Verdict) -> Verdict {
+    settling.journal.go_back();
+    if let Err(error) = settling.store.finish_run(&verdict) {
+        tracing::warn!(%error, "the verdict could not be recorded");
+    }
+    let written = settling.journal.write(What::Verdict { verdict: Box::new(verdict.clone()) });
+    if let Err(error) = written {
+        tracing::warn!(?error, "the verdict could not be written");
+    }
+    verdict
+}
+
+fn person(settling: &Settling<'_>, found: Option<&HostState>, failure: Failure, stamp: Stamp) -> Verdict {
+    let entries = settling.journal.entries().unwrap_or_default();
+    let mut failure = failure;
+    failure.exit = Exit::Person;
+    let verdict = match found {
+        Some(found) => {
+            failure.state = serving_text(found.live.as_ref());
+            conclude(&entries, found, stamp)
+        }
+        None => return unseen(settling, failure, stamp),
+    };
+    finish(settling, Verdict { outcome: Outcome::Failed { failure }, ..verdict })
+}
+
+/// A verdict about a host that could not even be looked at.
+fn unseen(settling: &Settling<'_>, mut failure: Failure, stamp: Stamp) -> Verdict {
+    "not known: the host could not be looked at".clone_into(&mut failure.state);
+    let entries = settling.journal.entries().unwrap_or_default();
+    let goal = cutover_core::recover::goal(&entries);
+    let row = settling.store.run(stamp.run).ok().flatten();
+    let plan = goal.map(|goal| (goal.app.clone(), goal.verb, goal.by.clone()));
+    let known = row.map(|row| (row.app, row.verb, row.by, row.started));
+    let (app, verb, by, started) = match (known, plan) {
+        (Some(known), _) => known,
+        (None, Some((app, verb, by))) => (app, verb, by, stamp.now),
+        (None, None) => (settling.app.clone(), cutover_core::plan::Verb::Deploy, String::new(), stamp.now),
+    };
+    let verdict = Verdict {
+        run: stamp.run,
+        app,
+        verb,
+        release: goal.and_then(|goal| goal.release.as_ref()).map(|release| release.id.clone()),
+        serving: None,
+        outcome: Outcome::Failed { failure },
+        allowed: Vec::new(),
+        by,
+        started,
+        finished: stamp.now,
+        switched_ms: None,
+        warnings: Vec::new(),
+    };
+    finish(settling, verdict)
+}

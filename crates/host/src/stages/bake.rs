@@ -1,0 +1,88 @@
+//! Bake: watching the new release after the switch while the old one is still warm.
+
+use std::time::Duration;
+
+use cutover_core::bake::{Counted, judge};
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::plan::{BakePlan, Planned, Stage};
+use cutover_routes::figures::Figures;
+use futures_util::future::select_all;
+use tokio::time::Instant;
+
+use super::Act;
+use super::verify::Verified;
+use crate::journal::StageError;
+
+/// How often figures are read.
+const PACE: Duration = Duration::from_millis(100);
+
+/// The new release did no worse than the old one.
+pub(crate) struct Baked(());
+
+pub(crate) async fn bake(act: &Act<'_>, plan: &Planned<BakePlan>, _: Verified) -> Result<Baked, StageError> {
+    let Planned::Do(plan) = plan else { return Ok(Baked(())) };
+    let exits: Vec<_> = plan
+        .watched
+        .iter()
+        .map(|instance| {
+            Box::pin(async move {
+                match act.ports.runtime(instance.runtime) {
+                    Ok(runtime) => (instance, runtime.exited(act.app(), &instance.name).await),
+                    Err(error) => (instance, Err(error)),
+                }
+            })
+        })
+        .collect();
+    tokio::select! {
+        judged = watch(act, plan) => judged?,
+        ((instance, exit), _, _) = select_all(exits) => {
+            let how = exit.map_or_else(|error| error.to_string(), |exit| exit.to_string());
+            return Err(worse(act, format!("`{}` ended during the bake: {how}", instance.service)).into());
+        }
+    }
+    Ok(Baked(()))
+}
+
+async fn watch(act: &Act<'_>, plan: &BakePlan) -> Result<(), StageError> {
+    let mut first: Option<Figures> = None;
+    let mut until = Instant::now() + plan.duration;
+    loop {
+        act.journal.check_cancel()?;
+        // A proxy that does not answer for a moment tells nothing against the release.
+        if let Ok(now) = act.ports.router.figures().await {
+            match &first {
+                Some(begun) if begun.started == now.started => {
+                    if let Some(why) = judge_between(plan, begun, &now) {
+                        return Err(worse(act, why).into());
+                    }
+                }
+                Some(_) => {
+                    // A bake that saw the proxy restart starts over (S20).
+                    act.journal.note(Stage::Bake, "the proxy restarted: the bake starts over")?;
+                    until = Instant::now() + plan.duration;
+                    first = Some(now);
+                }
+                None => first = Some(now),
+            }
+        }
+        if Instant::now() >= until {
+            return Ok(());
+        }
+        tokio::time::sleep(PACE.min(until - Instant::now())).await;
+    }
+}
+
+fn judge_between(plan: &BakePlan, begun: &Figures, now: &Figures) -> Option<String> {
+    let new = |figures| Counted::of(figures, plan.watched.iter().map(|instance| &instance.name));
+    // The old one hardly gets requests any more: all it did since the proxy's start is what to compare with.
+    let old = Counted::of(now, &plan.compared);
+    judge(new(now).since(new(begun)), old)
+}
+
+fn worse(act: &Act<'_>, why: String) -> Failure {
+    let release = act.plan.release.as_ref().map(|release| release.id.to_string()).unwrap_or_default();
+    Failure::new(Exit::NotHealthy, format!("release {release} was switched back during its bake"))
+        .because(why)
+        .next(format!("see `cutover logs --release {release}`"))
+}

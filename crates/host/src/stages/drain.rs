@@ -1,0 +1,101 @@
+//! Drain: requests in flight on what was replaced finish; then it is stopped and goes, or stays warm for a while.
+
+use std::time::Duration;
+
+use cutover_core::journal::{Step, StepResult};
+use cutover_core::plan::{DrainPlan, Planned, Stage};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Act;
+use super::bake::Baked;
+use super::start::stop;
+use crate::journal::{StageError, Trouble};
+
+/// Over so long the closing of WebSockets and event streams is spread.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// What was replaced is out of traffic, and gone or warm.
+pub(crate) struct Drained(());
+
+pub(crate) async fn drain(act: &Act<'_>, plan: &Planned<DrainPlan>, _: Baked) -> Result<Drained, StageError> {
+    let Planned::Do(plan) = plan else { return Ok(Drained(())) };
+    // From here on what was replaced is no longer whole: there is no way back to take.
+    act.journal.obey_cancel(false);
+    if !plan.keep_warm.is_zero() && !act.goes_back() {
+        return keep_warm(act, plan);
+    }
+    quiet(act, plan).await?;
+    for instance in &plan.outgoing {
+        stop(act, Stage::Drain, instance).await?;
+        if plan.kept_candidates.contains(&instance.name) {
+            continue;
+        }
+        let remove = async {
+            act.ports
+                .runtime(instance.runtime)?
+                .remove(act.app(), &instance.name)
+                .await
+                .map(|()| ((), StepResult::Done))
+        };
+        act.journal.act(Stage::Drain, Step::Remove { instance: instance.name.clone() }, remove).await?;
+    }
+    for leaving in &plan.leaves {
+        let step =
+            Step::Leave { instance: leaving.instance.clone(), network: leaving.network.network.clone() };
+        let runtime = act.ports.runtime(cutover_core::release::RuntimeKind::Container);
+        let leave = async {
+            runtime?
+                .leave(act.app(), &leaving.instance, &leaving.network.network)
+                .await
+                .map(|()| ((), StepResult::Done))
+        };
+        act.journal.act(Stage::Drain, step, leave).await?;
+    }
+    Ok(Drained(()))
+}
+
+fn keep_warm(act: &Act<'_>, plan: &DrainPlan) -> Result<Drained, StageError> {
+    let seconds = i64::try_from(plan.keep_warm.as_secs()).unwrap_or(i64::MAX);
+    let until = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+    if let Some(live) = &act.plan.live {
+        let warm = act.store.set_warm(act.app(), &live.release, Some(until));
+        warm.map_err(|error| {
+            StageError::from(
+                cutover_core::failure::Failure::new(
+                    cutover_core::exit::Exit::Failed,
+                    "the records cannot be written",
+                )
+                .because(error.to_string()),
+            )
+        })?;
+    }
+    act.journal.note(Stage::Drain, format!("what was replaced keeps running until {until}"))?;
+    Ok(Drained(()))
+}
+
+/// What is left at the deadline is cut, and told.
+async fn quiet(act: &Act<'_>, plan: &DrainPlan) -> Result<(), StageError> {
+    let instances: Vec<_> = plan.outgoing.iter().map(|instance| instance.name.clone()).collect();
+    let targets: Vec<_> = instances.iter().map(ToString::to_string).collect();
+    let routed = act
+        .plan
+        .switch
+        .todo()
+        .is_some_and(|switch| matches!(switch, cutover_core::plan::SwitchPlan::Table { .. }));
+    if targets.is_empty() || !routed {
+        return Ok(());
+    }
+    let spread = SPREAD.min(plan.deadline / 4);
+    let drain = async {
+        let drained = act.ports.router.drain(&targets, spread, plan.deadline, true).await?;
+        Ok::<_, Trouble>((drained, StepResult::Quiet { left: drained.left, closed: drained.closed }))
+    };
+    // A proxy that does not answer has no requests in flight that could still be counted.
+    if let Some(drained) = act.journal.best_effort(Stage::Drain, Step::Quiet { instances }, drain).await {
+        if drained.left > 0 {
+            act.journal
+                .note(Stage::Drain, format!("{} requests were cut at the drain's deadline", drained.left))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! Handover: replacing what may never run twice. Hold, drain, stop old and see it gone, databases, start new, gate; the switch ends the
+//! hold (S13).
+
+use std::time::Duration;
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::{Step, StepResult};
+use cutover_core::names::ServiceName;
+use cutover_core::plan::{HandoverPlan, HeldDatabase, Planned, Stage};
+use cutover_routes::{Entry, Hold, RouteState};
+use jiff::Timestamp;
+
+use super::Act;
+use super::check::{Healthy, admit_to_restarts, gate};
+use super::migrate::{carry_out, path};
+use super::start::{run, stop};
+use super::{snapshot, switch};
+use crate::files;
+use crate::journal::{StageError, Trouble};
+
+/// Nothing runs twice, and what was handed over is healthy.
+pub(crate) struct HandedOver {
+    /// What passed gates, here and before.
+    pub(super) healthy: Healthy,
+}
+
+pub(crate) async fn handover(
+    act: &Act<'_>,
+    plan: &Planned<HandoverPlan>,
+    healthy: Healthy,
+) -> Result<HandedOver, StageError> {
+    let Planned::Do(plan) = plan else { return Ok(HandedOver { healthy }) };
+    hold(act, plan).await?;
+    quiet(act, plan).await?;
+    for instance in &plan.outgoing {
+        stop(act, Stage::Handover, instance).await?;
+    }
+    for held in &plan.databases {
+        database(act, held).await?;
+    }
+    for instance in &plan.incoming {
+        run(act, Stage::Handover, &instance.spec).await?;
+    }
+    gate(act, Stage::Handover, &plan.incoming).await?;
+    admit_to_restarts(act, Stage::Handover, &plan.incoming).await?;
+    let mut instances = healthy.instances;
+    instances.extend(plan.incoming.iter().cloned());
+    Ok(HandedOver { healthy: Healthy { instances } })
+}
+
+/// Written in the table with deadline and bounds, so that a proxy that restarts still holds.
+async fn hold(act: &Act<'_>, plan: &HandoverPlan) -> Result<(), StageError> {
+    if plan.hold.is_empty() {
+        return Ok(());
+    }
+    let budget = i64::try_from(plan.bounds.budget.as_millis()).unwrap_or(i64::MAX);
+    let until = u64::try_from(Timestamp::now().as_millisecond().saturating_add(budget)).unwrap_or(u64::MAX);
+    let hold = Hold {
+        until,
+        requests: plan.bounds.requests,
+        bytes: plan.bounds.bytes,
+        reason: format!("{} is being replaced", list(&plan.hold)),
+    };
+    let held = |entry: &Entry| {
+        let mut entry = entry.clone();
+        for route in &mut entry.routes {
+            if plan.hold.iter().any(|service| service.as_str() == route.name)
+                && matches!(route.state, RouteState::Serving { .. })
+            {
+                route.state = RouteState::Held { hold: hold.clone() };
+            }
+        }
+        Some(entry)
+    };
+    let effect = async { switch::change(act, held).await.map(|()| ((), StepResult::Done)) };
+    act.journal.act(Stage::Handover, Step::Hold { services: plan.hold.clone() }, effect).await
+}
+
+fn list(services: &[ServiceName]) -> String {
+    services.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Requests in flight finish; upgraded connections and event streams close. Not within half the budget: nothing was stopped, the deploy fails (S14).
+async fn quiet(act: &Act<'_>, plan: &HandoverPlan) -> Result<(), StageError> {
+    if plan.hold.is_empty() {
+        return Ok(());
+    }
+    let instances: Vec<_> = plan.outgoing.iter().map(|instance| instance.name.clone()).collect();
+    let targets: Vec<_> = instances.iter().map(ToString::to_string).collect();
+    let half = plan.bounds.budget / 2;
+    let spread = (half / 4).min(Duration::from_millis(500));
+    // On the way back what is left is cut: the old release must serve again.
+    let cut = act.goes_back();
+    let drain = async {
+        let drained = act.ports.router.drain(&targets, spread, half, cut).await?;
+        Ok::<_, Trouble>((drained, StepResult::Quiet { left: drained.left, closed: drained.closed }))
+    };
+    let drained = act.journal.act(Stage::Handover, Step::Quiet { instances }, drain).await?;
+    if drained.left > 0 && !cut {
+        let what = format!("{} could not be handed over: requests did not end", list(&plan.hold));
+        return Err(Failure::new(Exit::NotHealthy, what)
+            .because(format!(
+                "{} were still in flight after {} s, half the hold's budget",
+                drained.left,
+                half.as_secs_f32()
+            ))
+            .next("raise `hold: { budget: … }` of the service, or end its long requests sooner")
+            .into());
+    }
+    Ok(())
+}
+
+async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> {
+    match held {
+        HeldDatabase::Migrate { migration } => {
+            let Some(place) = &migration.place else { return Ok(()) };
+            let file = located(act, place).await?;
+            let decided = migration.snapshot == cutover_core::config::settings::SnapshotPolicy::None;
+            if file.exists() && !decided {
+                snapshot::take(act, Stage::Handover, &migration.database, &file, &migration.snapshot_file)
+                    .await?;
+            }
+            carry_out(act, Stage::Handover, migration).await
+        }
+        HeldDatabase::Restore { database, place, snapshot: from, present } => {
+            let file = located(act, place).await?;
+            if let Some(present) = present.as_ref().filter(|_| file.exists()) {
+                snapshot::take(act, Stage::Handover, database, &file, present).await?;
+            }
+            let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
+            let restore = async {
+                match from {
+                    Some(from) => act.ports.database.restore(&act.layout.snapshot(from), &file).await?,
+                    None => absent(&file)?,
+                }
+                Ok::<_, Trouble>(((), StepResult::Done))
+            };
+            act.journal.act(Stage::Handover, step, restore).await
+        }
+    }
+}
+
+/// There was no file before, and none stays.
+fn absent(file: &std::path::Path) -> Result<(), Trouble> {
+    for suffix in ["-wal", "-shm", "-journal", ""] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        files::remove(std::path::Path::new(&name))?;
+    }
+    Ok(())
+}
+
+async fn located(
+    act: &Act<'_>,
+    place: &cutover_core::plan::DatabasePlace,
+) -> Result<std::path::PathBuf, StageError> {
+    let trouble = |trouble: Trouble| {
+        Failure::new(Exit::Migration, "a database's volume is not there").because(trouble.message)
+    };
+    path(act, place).await.map_err(|error| trouble(error).into())
+}

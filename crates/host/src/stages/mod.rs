@@ -1,0 +1,71 @@
+//! The stages of a deploy, one file each, in their order. Each gives the proof the next one needs; a proof comes from an act or a fresh
+//! look, never from the journal.
+
+pub(crate) mod backing;
+pub(crate) mod bake;
+pub(crate) mod check;
+pub(crate) mod drain;
+pub(crate) mod handover;
+pub(crate) mod migrate;
+pub(crate) mod preflight;
+pub(crate) mod record;
+pub(crate) mod snapshot;
+pub(crate) mod start;
+pub(crate) mod switch;
+pub(crate) mod verify;
+
+use std::sync::Arc;
+
+use cutover_core::env_file;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::names::{AppId, ReleaseId};
+use cutover_core::plan::{Direction, HostPlan};
+use cutover_core::secret::Secrets;
+
+use crate::journal::{Journal, StageError};
+use crate::ports::Ports;
+use crate::store::Store;
+
+/// What every stage works with.
+pub struct Act<'a> {
+    /// The ways to act.
+    pub ports: &'a Ports,
+    /// Where it is written.
+    pub journal: &'a Journal,
+    /// Where things lie.
+    pub layout: &'a Layout,
+    /// Records of releases.
+    pub store: &'a Arc<Store>,
+    /// The plan that is carried out.
+    pub plan: &'a HostPlan,
+}
+
+impl Act<'_> {
+    /// Whose deploy it is.
+    pub(crate) fn app(&self) -> &AppId {
+        &self.plan.app
+    }
+
+    /// Whether the way goes back.
+    pub(crate) fn goes_back(&self) -> bool {
+        self.plan.direction == Direction::Back
+    }
+
+    /// The values of a release's own env file.
+    pub(crate) fn values(&self, release: &ReleaseId) -> Result<Secrets, StageError> {
+        let path = self.layout.release_env(self.app(), release);
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Failure::new(Exit::Failed, format!("the env file of release {release} cannot be read"))
+                .because(format!("{}: {error}", path.display()))
+                .next("deploy again: it is written anew")
+        })?;
+        env_file::parse(&text).map_err(|errors| {
+            let mut failure =
+                Failure::new(Exit::Failed, format!("the env file of release {release} cannot be read"));
+            failure.cause = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
+            failure.into()
+        })
+    }
+}

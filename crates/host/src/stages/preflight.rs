@@ -1,0 +1,150 @@
+//! Preflight: what must be there before anything is touched, and the release's own env file and record.
+
+use std::collections::BTreeSet;
+
+use cutover_core::env_file;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::{Step, StepResult};
+use cutover_core::names::VariableName;
+use cutover_core::plan::{EnvSource, Planned, PreflightPlan, Stage};
+use cutover_core::release::{Release, RuntimeKind};
+use cutover_core::secret::{Secret, Secrets};
+
+use super::Act;
+use crate::assignment;
+use crate::files;
+use crate::journal::{StageError, Trouble};
+
+/// Everything the plan counts on is there.
+pub(crate) struct Admitted(());
+
+/// What the client wants of the host's env file.
+#[derive(Debug, Clone, Default)]
+pub struct EnvChange {
+    /// Names that go.
+    pub unset: BTreeSet<VariableName>,
+    /// What was sent stays.
+    pub keep: bool,
+}
+
+pub(crate) async fn preflight(
+    act: &Act<'_>,
+    plan: &Planned<PreflightPlan>,
+    change: &EnvChange,
+) -> Result<Admitted, StageError> {
+    let (Planned::Do(plan), Some(release)) = (plan, &act.plan.release) else { return Ok(Admitted(())) };
+    let mut missing = absent(act, plan).await;
+    missing.extend(taken(plan));
+    if let Some(mut failure) = missing.pop() {
+        failure.cause.extend(missing.into_iter().map(|other| other.what));
+        return Err(failure.into());
+    }
+    let admitted = async { admit(act, plan, release, change).map(|()| ((), StepResult::Done)) };
+    act.journal.act(Stage::Preflight, Step::Admit, admitted).await?;
+    Ok(Admitted(()))
+}
+
+/// What the plan counts on and is not there.
+async fn absent(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Failure> {
+    let refused = |what: String| Failure::new(Exit::Refused, what);
+    let mut missing = Vec::new();
+    for artifact in &plan.artifacts {
+        if !act.layout.artifact(artifact).exists() {
+            missing.push(
+                refused(format!("artifact {} is not on this host", artifact.short()))
+                    .next("deploy again: it is sent anew"),
+            );
+        }
+    }
+    if plan.engine && act.ports.runtime(RuntimeKind::Container).is_err() {
+        missing.push(
+            refused("no container engine answers".to_owned())
+                .because("the release has images, and neither Docker nor Podman answers on this host")
+                .next("start it (`systemctl start docker`), or install it; then deploy again"),
+        );
+    }
+    if plan.proxy {
+        if let Err(error) = act.ports.router.read().await {
+            missing.push(
+                refused("the proxy does not answer".to_owned())
+                    .because(error.to_string())
+                    .next("`cutover-host up` starts it; its log says what keeps it from running"),
+            );
+        }
+    }
+    missing
+}
+
+/// Host ports that the plan publishes and somebody else has.
+fn taken(plan: &PreflightPlan) -> Vec<Failure> {
+    let busy = plan.ports.iter().filter(|address| {
+        std::net::TcpListener::bind(**address)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    });
+    busy.map(|address| {
+        Failure::new(Exit::Refused, format!("port {address} is taken on this host"))
+            .next("choose another host port under `ports:`, or stop what listens there")
+    })
+    .collect()
+}
+
+fn admit(act: &Act<'_>, plan: &PreflightPlan, release: &Release, change: &EnvChange) -> Result<(), Trouble> {
+    let own = act.layout.release_env(act.app(), &release.id);
+    if !(plan.env == EnvSource::Recorded && own.exists()) {
+        let values = values(act, plan, change)?;
+        files::ensure_folder(own.parent().unwrap_or(&own), 0o700)?;
+        files::replace(&own, values.to_env_file().as_bytes(), 0o600)?;
+    }
+    act.store.put_release(release)?;
+    Ok(())
+}
+
+/// The host's env file with what was sent over it; generated values are kept in the host's file, for they must never change by themselves.
+fn values(act: &Act<'_>, plan: &PreflightPlan, change: &EnvChange) -> Result<Secrets, Trouble> {
+    let path = act.layout.env_file(act.app());
+    let mut host = read(&path)?;
+    let before = host.clone();
+    for name in &change.unset {
+        host.remove(name);
+    }
+    let sent = assignment::sent(act.layout, act.journal.run());
+    if change.keep {
+        host = host.overlaid(&sent);
+    }
+    for name in &plan.generate {
+        if host.get(name).is_none() && sent.get(name).is_none() {
+            host.insert(name.clone(), generated()?);
+        }
+    }
+    if host != before {
+        files::ensure_folder(path.parent().unwrap_or(&path), 0o700)?;
+        files::replace(&path, host.to_env_file().as_bytes(), 0o600)?;
+    }
+    Ok(host.overlaid(&sent))
+}
+
+fn read(path: &std::path::Path) -> Result<Secrets, Trouble> {
+    let trouble = |message: String| Trouble { message, unknown: false, full: false };
+    match std::fs::read_to_string(path) {
+        Ok(text) => env_file::parse(&text).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            trouble(format!("{}: {}", path.display(), lines.join("; ")))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Secrets::new()),
+        Err(error) => Err(trouble(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// 32 characters from the kernel's random numbers.
+fn generated() -> Result<Secret, Trouble> {
+    let mut bytes = [0_u8; 16];
+    let read = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    read.map_err(|error| Trouble {
+        message: format!("no random numbers: {error}"),
+        unknown: false,
+        full: false,
+    })?;
+    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}

@@ -1,0 +1,120 @@
+//! Record: the release, its migrations, and what nothing needs any more. Retention is best effort, only ours, and never what rollback needs.
+
+use std::collections::BTreeSet;
+
+use cutover_core::hash::ContentHash;
+use cutover_core::journal::{Step, StepResult};
+use cutover_core::names::ReleaseId;
+use cutover_core::plan::{Direction, RecordPlan, Stage};
+use cutover_core::recover::migration_records;
+use cutover_core::release::{Content, Release, RuntimeKind};
+
+use super::Act;
+use super::drain::Drained;
+use super::start::retire;
+use crate::journal::{StageError, Trouble};
+
+/// The records say what is so.
+pub(crate) struct Recorded(());
+
+pub(crate) async fn record(act: &Act<'_>, plan: &RecordPlan, _: Drained) -> Result<Recorded, StageError> {
+    if act.plan.direction == Direction::Forward {
+        let recorded = async { lived(act).map(|()| ((), StepResult::Done)) };
+        act.journal.act(Stage::Record, Step::Record, recorded).await?;
+    }
+    for candidate in &plan.candidates {
+        if let Err(error) = retire(act, Stage::Record, candidate).await {
+            act.journal.write(cutover_core::journal::What::Warning {
+                stage: Stage::Record,
+                text: error.failure().to_string(),
+            })?;
+        }
+    }
+    for release in &plan.forget {
+        let forget = async { forget(act, release).map(|()| ((), StepResult::Done)) };
+        act.journal
+            .best_effort(Stage::Record, Step::Discard { what: format!("release {release}") }, forget)
+            .await;
+    }
+    for network in &plan.networks {
+        let runtime = act.ports.runtime(RuntimeKind::Container);
+        let remove = async { runtime?.remove_network(network).await.map(|()| ((), StepResult::Done)) };
+        act.journal
+            .best_effort(Stage::Record, Step::Discard { what: format!("network {network}") }, remove)
+            .await;
+    }
+    for volume in &plan.volumes {
+        let runtime = act.ports.runtime(volume.runtime);
+        let remove = async { runtime?.remove_volume(volume).await.map(|()| ((), StepResult::Done)) };
+        act.journal
+            .best_effort(Stage::Record, Step::Discard { what: format!("volume {}", volume.name) }, remove)
+            .await;
+    }
+    if plan.forget_app {
+        let forget = async { forget_app(act, plan).map(|()| ((), StepResult::Done)) };
+        act.journal
+            .act(Stage::Record, Step::Discard { what: format!("records of {}", act.app()) }, forget)
+            .await?;
+    }
+    Ok(Recorded(()))
+}
+
+fn lived(act: &Act<'_>) -> Result<(), Trouble> {
+    let Some(release) = &act.plan.release else { return Ok(()) };
+    let entries = act.journal.entries()?;
+    let goal = cutover_core::recover::goal(&entries).unwrap_or(act.plan);
+    act.store.mark_live(act.app(), &release.id, &migration_records(&entries, goal))?;
+    act.store.set_warm(act.app(), &release.id, None)?;
+    Ok(())
+}
+
+/// Forgets a release: record, env file, and artifacts that no other release of any app refers to (S26).
+fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
+    let records = act.store.releases(act.app())?;
+    let Some(gone) = records.iter().find(|record| record.release.id == *id) else { return Ok(()) };
+    let artifacts = artifacts(&gone.release);
+    act.store.forget_release(act.app(), id)?;
+    remove_folder(&act.layout.release(act.app(), id))?;
+    let mut needed: BTreeSet<ContentHash> = BTreeSet::new();
+    for app in act.store.apps()? {
+        needed.extend(act.store.releases(&app)?.iter().flat_map(|record| self::artifacts(&record.release)));
+    }
+    for artifact in artifacts.difference(&needed) {
+        remove_folder(&act.layout.artifact(artifact))?;
+    }
+    Ok(())
+}
+
+fn artifacts(release: &Release) -> BTreeSet<ContentHash> {
+    let services = release.services.values().map(|service| &service.content);
+    let contents = services.chain(release.backing.values().map(|backing| &backing.content));
+    contents
+        .filter_map(
+            |content| if let Content::Artifact { hash } = content { Some(hash.clone()) } else { None },
+        )
+        .collect()
+}
+
+fn forget_app(act: &Act<'_>, plan: &RecordPlan) -> Result<(), Trouble> {
+    act.store.forget_app(act.app())?;
+    let folder = act.layout.app(act.app());
+    let removed = |name: &str| remove_folder(&folder.join(name));
+    removed("releases")?;
+    removed("instances")?;
+    // Volumes of plain processes lie here: they stay unless they were asked for.
+    if plan.volumes.iter().any(|volume| volume.runtime == RuntimeKind::Process)
+        || !folder.join("volumes").exists()
+    {
+        remove_folder(&folder)?;
+    }
+    Ok(())
+}
+
+fn remove_folder(path: &std::path::Path) -> Result<(), Trouble> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Trouble { message: format!("{}: {error}", path.display()), unknown: false, full: false })
+        }
+        _ => Ok(()),
+    }
+}

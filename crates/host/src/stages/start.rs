@@ -1,0 +1,82 @@
+//! Start: new instances beside the old, in the idle colour. Candidates run without restart policy (S4).
+
+use cutover_core::journal::{Step, StepResult};
+use cutover_core::plan::{InstanceRef, InstanceSpec, Planned, Stage, StartPlan};
+use cutover_core::state::RestartPolicy;
+
+use super::Act;
+use super::check::gate;
+use crate::journal::StageError;
+
+/// The candidates beside the old run.
+pub(crate) struct Started(());
+
+pub(crate) async fn start(act: &Act<'_>, plan: &Planned<StartPlan>) -> Result<Started, StageError> {
+    let Planned::Do(plan) = plan else { return Ok(Started(())) };
+    for instance in &plan.retire {
+        retire(act, Stage::Start, instance).await?;
+    }
+    for joining in &plan.joins {
+        let step =
+            Step::Join { instance: joining.instance.clone(), network: joining.network.network.clone() };
+        let runtime = act.ports.runtime(cutover_core::release::RuntimeKind::Container);
+        let join = async {
+            runtime?
+                .join(act.app(), &joining.instance, &joining.network)
+                .await
+                .map(|()| ((), StepResult::Done))
+        };
+        act.journal.act(Stage::Start, step, join).await?;
+    }
+    let last = plan.waves.len().saturating_sub(1);
+    for (number, wave) in plan.waves.iter().enumerate() {
+        for instance in wave {
+            run(act, Stage::Start, &instance.spec).await?;
+        }
+        // The stage after this one gates the last wave; a later wave waits for the health of those before.
+        if number < last {
+            gate(act, Stage::Start, wave).await?;
+        }
+    }
+    Ok(Started(()))
+}
+
+/// Makes and starts an instance; both look first, so that they can be repeated.
+pub(super) async fn run(act: &Act<'_>, stage: Stage, spec: &InstanceSpec) -> Result<(), StageError> {
+    let values = act.values(&spec.release)?;
+    let instance = || spec.name.clone();
+    let runtime = || act.ports.runtime(spec.runtime());
+    let create = async { runtime()?.create(spec, &values).await.map(|()| ((), StepResult::Done)) };
+    act.journal.act(stage, Step::Create { instance: instance() }, create).await?;
+    let start = async { runtime()?.start(act.app(), &spec.name).await.map(|()| ((), StepResult::Done)) };
+    act.journal.act(stage, Step::Start { instance: instance() }, start).await
+}
+
+/// Takes an instance out of its policy, stops it and sees it gone.
+pub(super) async fn stop(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
+    let runtime = || act.ports.runtime(instance.runtime);
+    let policy = RestartPolicy::No;
+    let step = Step::Restart { instance: instance.name.clone(), policy };
+    // What was replaced loses its policy before it is stopped (S4).
+    let loosen = async {
+        runtime()?.set_restart(act.app(), &instance.name, policy).await.map(|()| ((), StepResult::Done))
+    };
+    act.journal.act(stage, step, loosen).await?;
+    let stop = async {
+        runtime()?.stop(act.app(), &instance.name, &instance.stop).await.map(|()| ((), StepResult::Done))
+    };
+    act.journal.act(stage, Step::Stop { instance: instance.name.clone() }, stop).await
+}
+
+/// Stops an instance and removes what is left of it.
+pub(super) async fn retire(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
+    stop(act, stage, instance).await?;
+    let remove = async {
+        act.ports
+            .runtime(instance.runtime)?
+            .remove(act.app(), &instance.name)
+            .await
+            .map(|()| ((), StepResult::Done))
+    };
+    act.journal.act(stage, Step::Remove { instance: instance.name.clone() }, remove).await
+}

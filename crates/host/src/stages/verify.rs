@@ -1,0 +1,132 @@
+//! Verify: the public route answers with the new release; then services without routes change.
+
+use std::time::Duration;
+
+use cutover_core::config::settings::Strategy;
+use cutover_core::defaults;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::gate::{Finding, Probe};
+use cutover_core::plan::{Follow, Planned, RouteCheck, Stage, VerifyPlan};
+use cutover_core::release::RuntimeKind;
+use cutover_routes::figures::Figures;
+use tokio::time::Instant;
+
+use super::Act;
+use super::check::{admit_to_restarts, gate};
+use super::start::{run, stop};
+use super::switch::Switched;
+use crate::journal::{StageError, Trouble};
+use crate::ports::ProbeTarget;
+
+/// The public route answers with what is live, and everything behind it is the new release's.
+pub(crate) struct Verified(());
+
+pub(crate) async fn verify(
+    act: &Act<'_>,
+    plan: &Planned<VerifyPlan>,
+    _: Switched,
+) -> Result<Verified, StageError> {
+    let Planned::Do(plan) = plan else { return Ok(Verified(())) };
+    for route in &plan.routes {
+        answers(act, route).await?;
+    }
+    for follow in &plan.follow {
+        replace(act, follow).await?;
+    }
+    Ok(Verified(()))
+}
+
+/// Asks until the route answers as it should, one of the new instances has answered, and the author's own wishes are met.
+async fn answers(act: &Act<'_>, route: &RouteCheck) -> Result<(), StageError> {
+    let deadline = Instant::now() + defaults::VERIFY;
+    let mut tries = 0_u32;
+    loop {
+        act.journal.check_cancel()?;
+        tries += 1;
+        let found = once(act, route).await;
+        let Some(finding) = found else { return Ok(()) };
+        if Instant::now() >= deadline {
+            return Err(unanswered(route, &finding, tries).into());
+        }
+        tokio::time::sleep(cutover_core::gate::pause(tries, Duration::from_secs(1))).await;
+    }
+}
+
+/// One look at a route; what was wrong, if anything.
+async fn once(act: &Act<'_>, route: &RouteCheck) -> Option<String> {
+    let before = answered(act, route).await.ok()?;
+    if let Probe::Failed(finding) = act.ports.prober.route(route, defaults::PROBE_TIMEOUT).await {
+        return Some(describe(&finding));
+    }
+    match answered(act, route).await {
+        Ok(now) if now > before => {}
+        Ok(_) => return Some("the route answered, but not from an instance of the new release".to_owned()),
+        Err(error) => return Some(error.message),
+    }
+    let target = ProbeTarget {
+        app: act.app().clone(),
+        instance: route.targets.first()?.clone(),
+        runtime: runtime(act, route),
+        address: None,
+    };
+    for expect in &route.expect {
+        if let Probe::Failed(finding) = act.ports.prober.verify(route, expect, &target).await {
+            return Some(describe(&finding));
+        }
+    }
+    None
+}
+
+fn runtime(act: &Act<'_>, route: &RouteCheck) -> RuntimeKind {
+    let service = act.plan.release.as_ref().and_then(|release| release.services.get(&route.service));
+    service.map_or(RuntimeKind::Process, |service| service.content.runtime())
+}
+
+/// Answers that the route's new targets have given so far.
+async fn answered(act: &Act<'_>, route: &RouteCheck) -> Result<u64, Trouble> {
+    let figures: Figures = act.ports.router.figures().await?;
+    let of = |name: &cutover_core::names::InstanceName| {
+        figures.targets.get(name.as_str()).map_or(0, |target| target.answers.values().sum::<u64>())
+    };
+    Ok(route.targets.iter().map(of).sum())
+}
+
+/// What was found, in words.
+pub(super) fn describe(finding: &Finding) -> String {
+    match finding {
+        Finding::Refused => "nobody answers".to_owned(),
+        Finding::NoAnswer => "no answer in time".to_owned(),
+        Finding::Status { status, body } if body.is_empty() => format!("answered {status}"),
+        Finding::Status { status, body } => format!("answered {status}: {body}"),
+        Finding::Body { detail } | Finding::Other { detail } => detail.clone(),
+        Finding::Exit { code, output } => format!("exited with {code}: {output}"),
+        Finding::NotYet => "not yet".to_owned(),
+    }
+}
+
+fn unanswered(route: &RouteCheck, finding: &str, tries: u32) -> Failure {
+    let host = route.host.as_deref().unwrap_or("any host");
+    let what = format!("the public route of `{}` did not answer with the new release", route.service);
+    Failure::new(Exit::NotHealthy, what)
+        .because(format!(
+            "GET {} on {host}: {finding} ({tries} tries in {} s)",
+            route.path,
+            defaults::VERIFY.as_secs()
+        ))
+        .next(format!("see `cutover logs {}`", route.service))
+}
+
+/// A service without a route: old stopped and gone before new where it may never run twice, else new gated before the old goes in the drain.
+async fn replace(act: &Act<'_>, follow: &Follow) -> Result<(), StageError> {
+    if follow.strategy == Strategy::Handover {
+        for instance in &follow.outgoing {
+            stop(act, Stage::Verify, instance).await?;
+        }
+    }
+    for instance in &follow.incoming {
+        run(act, Stage::Verify, &instance.spec).await?;
+    }
+    gate(act, Stage::Verify, &follow.incoming).await?;
+    admit_to_restarts(act, Stage::Verify, &follow.incoming).await
+}
