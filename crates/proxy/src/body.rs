@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,17 @@ pub(crate) struct Upload {
     /// Milliseconds from `since` to the last piece.
     last: AtomicU64,
     done: AtomicBool,
-    client_stopped: AtomicBool,
+    /// Not the target's fault.
+    client: Mutex<Option<ClientFault>>,
+}
+
+/// What a client did to its own body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientFault {
+    /// It stopped sending.
+    Stopped,
+    /// It sent what is no body, or broke off.
+    Broke,
 }
 
 impl RequestBody {
@@ -56,7 +66,7 @@ impl RequestBody {
                 since: Instant::now(),
                 last: AtomicU64::new(0),
                 done: AtomicBool::new(false),
-                client_stopped: AtomicBool::new(false),
+                client: Mutex::new(None),
             })
         });
         let rest = upload.is_some().then_some(body);
@@ -86,12 +96,15 @@ impl RequestBody {
         match Pin::new(rest).poll_frame(context) {
             Poll::Ready(frame) => {
                 self.waiting = None;
+                if let (Some(Err(_)), Some(upload)) = (&frame, &self.upload) {
+                    upload.fails(ClientFault::Broke);
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
             Poll::Pending => {
                 ready!(self.poll_patience(context));
                 if let Some(upload) = &self.upload {
-                    upload.client_stopped.store(true, Ordering::Relaxed);
+                    upload.fails(ClientFault::Stopped);
                 }
                 Poll::Ready(Some(Err(BodyError::ClientStopped)))
             }
@@ -162,8 +175,12 @@ impl Upload {
         self.done.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn client_stopped(&self) -> bool {
-        self.client_stopped.load(Ordering::Relaxed)
+    fn fails(&self, fault: ClientFault) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    pub(crate) fn client_fault(&self) -> Option<ClientFault> {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

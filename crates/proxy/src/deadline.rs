@@ -15,6 +15,12 @@ pub struct Limits {
     pub response_write: Duration,
     /// To connect to a target.
     pub connect: Duration,
+    /// New connections to a target that may be without a first answer at once: what overflows a target's queue is lost for seconds.
+    pub knocking: usize,
+    /// To how many that may grow while answers come and requests wait.
+    pub knocking_most: usize,
+    /// How long a new connection without an answer counts as one of those.
+    pub doubt: Duration,
     /// How long a request that no target takes is offered again: an instance that was killed is back within a second.
     pub restart: Duration,
     /// Between two such offers.
@@ -52,6 +58,9 @@ impl Default for Limits {
             request_body: Duration::from_secs(30),
             response_write: Duration::from_mins(1),
             connect: Duration::from_secs(2),
+            knocking: 8,
+            knocking_most: 64,
+            doubt: Duration::from_secs(1),
             restart: Duration::from_secs(2),
             offer_again: Duration::from_millis(50),
             response_head: Duration::from_mins(1),

@@ -17,6 +17,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::body::{RequestBody, Upload};
 use crate::deadline::Limits;
+use crate::door::Way;
 use crate::pool::Sender;
 use crate::target::Target;
 
@@ -59,17 +60,24 @@ pub(crate) async fn offer(
     limits: &Limits,
 ) -> Offered {
     loop {
-        let idle = target.pool.take(limits.target_idle);
-        let fresh = idle.is_none();
-        let mut sender = match idle {
-            Some(sender) => sender,
-            None => match connect(target, limits).await {
-                Ok(sender) => sender,
+        let (mut sender, knock) = match target.door.enter(&target.pool, limits).await {
+            None => return Offered::NotSent(request, NotSent::Connect(io::ErrorKind::TimedOut.into())),
+            Some(Way::Open(sender)) => (sender, None),
+            Some(Way::Knock(knock)) => match connect(target, limits).await {
+                Ok(sender) => (sender, Some(knock)),
                 Err(why) => return Offered::NotSent(request, why),
             },
         };
+        let fresh = knock.is_some();
         let upload = request.body().upload();
         let answer = sender.try_send_request(request);
+        let answer = async {
+            let mut answer = pin!(answer);
+            match knock {
+                Some(knock) => knock.until_proven(limits.doubt, answer).await,
+                None => answer.as_mut().await,
+            }
+        };
         match in_time(answer, upload.as_deref(), limits).await {
             None => return Offered::Late,
             Some(Ok(response)) => return Offered::Answered(response, sender),

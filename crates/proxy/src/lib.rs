@@ -13,6 +13,7 @@ mod ballast;
 mod body;
 mod control;
 mod deadline;
+mod door;
 mod drain;
 mod figures;
 mod forward;

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::SendRequest;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
 use crate::body::RequestBody;
 use crate::target::Target;
 
@@ -15,6 +18,7 @@ pub(crate) type Sender = SendRequest<RequestBody>;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: Mutex<Idle>,
+    returned: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +49,11 @@ impl Pool {
         None
     }
 
+    /// Done when a connection came back after this was first polled or enabled, or shortly before.
+    pub(crate) fn returned(&self) -> Notified<'_> {
+        self.returned.notified()
+    }
+
     pub(crate) fn clear(&self) {
         let connections = std::mem::take(&mut self.idle().connections);
         // Outside of the lock: dropping a sender wakes the connection's task.
@@ -68,17 +77,34 @@ impl Pool {
     }
 }
 
-/// Puts a connection back whose answer was taken whole. It need not be ready yet: its task may still have to notice.
-pub(crate) fn put(target: &Arc<Target>, sender: Sender, limit: Duration) {
+/// Puts a connection back whose answer was taken whole. It need not be ready yet, its task may still have to notice; but who waits
+/// for it is woken only when it is.
+pub(crate) fn put(target: &Arc<Target>, mut sender: Sender, limit: Duration) {
     if sender.is_closed() {
         return;
     }
+    if sender.is_ready() || !target.door.is_crowded() {
+        return push(target, sender, limit);
+    }
+    let target = Arc::downgrade(target);
+    tokio::spawn(async move {
+        if sender.ready().await.is_ok()
+            && let Some(target) = target.upgrade()
+        {
+            push(&target, sender, limit);
+        }
+    });
+}
+
+fn push(target: &Arc<Target>, sender: Sender, limit: Duration) {
     let mut idle = target.pool.idle();
     idle.connections.push((sender, Instant::now()));
     if !idle.reaped {
         idle.reaped = true;
         tokio::spawn(reap(Arc::downgrade(target), limit));
     }
+    drop(idle);
+    target.pool.returned.notify_one();
 }
 
 /// Looks after a pool while there is something in it; an idle proxy has no timer running.

@@ -1,5 +1,5 @@
-//! The life of a request, its phases in order: read what it asks for → find the route → wait where it is held → choose a target and
-//! count itself there → offer → bring the answer back. Whatever it meets, it starts over from the route as long as it was not sent.
+//! The life of a request, its phases in order: read what it asks for → find the route → wait where it is held → choose a
+//! target and count itself there → offer → bring the answer back. As long as it was not sent it starts over from the route.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::address::Asked;
-use crate::body::{AnswerBody, Exchange, RequestBody};
+use crate::body::{AnswerBody, ClientFault, Exchange, RequestBody};
 use crate::figures::RouteCounters;
 use crate::forward::{self, NotSent, Offered};
 use crate::headers;
@@ -72,6 +72,8 @@ struct Journey<'plane> {
     refused_by: Vec<Arc<Target>>,
     /// When it is no longer offered, from the first refusal on.
     give_up: Option<Instant>,
+    /// It has waited for one of them to come back.
+    waited: bool,
     /// It was sent once and may not be sent again.
     repeated: bool,
 }
@@ -85,6 +87,13 @@ enum Standing {
     Changed,
     /// All targets refused it.
     NobodyLeft,
+}
+
+/// What an offer came to.
+enum Turn {
+    Arrived(Response<Incoming>, Exchange),
+    /// Not sent, or safe to send once more.
+    Again(Request<RequestBody>),
 }
 
 /// An answer's head has come.
@@ -103,6 +112,7 @@ impl<'plane> Journey<'plane> {
             place: None,
             refused_by: Vec::new(),
             give_up: None,
+            waited: false,
             repeated: false,
         }
     }
@@ -117,7 +127,6 @@ impl<'plane> Journey<'plane> {
         let on_client = upgrade.map(|_protocol| hyper::upgrade::on(&mut request));
         let mut request = request.map(|body| RequestBody::new(body, self.plane.limits.request_body));
         *request.version_mut() = Version::HTTP_11;
-        *request.uri_mut() = Uri::from(self.asked.wanted().clone());
         loop {
             let (in_flight, route) = match self.look()? {
                 Standing::Admitted(in_flight, route) => (in_flight, route),
@@ -133,8 +142,8 @@ impl<'plane> Journey<'plane> {
             };
             self.fit_to_route(&mut request, &route);
             match self.offer(in_flight, request).await? {
-                Ok((response, exchange)) => return Ok(Arrived { response, exchange, on_client }),
-                Err(back) => request = back,
+                Turn::Arrived(response, exchange) => return Ok(Arrived { response, exchange, on_client }),
+                Turn::Again(back) => request = back,
             }
         }
     }
@@ -216,6 +225,7 @@ impl<'plane> Journey<'plane> {
         let _changed_or_elapsed =
             tokio::time::timeout(limits.offer_again.min(give_up - now), changes.changed()).await;
         self.refused_by.clear();
+        self.waited = true;
         Ok(())
     }
 
@@ -227,12 +237,8 @@ impl<'plane> Journey<'plane> {
         *request.uri_mut() = Uri::from(wanted);
     }
 
-    /// Offers the request to the target. Gives it back if it may be offered again.
-    async fn offer(
-        &mut self,
-        in_flight: InFlight,
-        request: Request<RequestBody>,
-    ) -> Result<Result<(Response<Incoming>, Exchange), Request<RequestBody>>, Refusal> {
+    /// Offers the request to the target it is counted on.
+    async fn offer(&mut self, in_flight: InFlight, request: Request<RequestBody>) -> Result<Turn, Refusal> {
         let target = Arc::clone(in_flight.target());
         let (begun, cuts) = (Instant::now(), target.cuts());
         let upload = request.body().upload();
@@ -242,20 +248,17 @@ impl<'plane> Journey<'plane> {
                 target.counters.head(begun.elapsed());
                 target.answered();
                 let (status, idle_limit) = (response.status(), self.plane.limits.target_idle);
-                Ok(Ok((response, Exchange { in_flight, sender, status, upload, idle_limit })))
+                Ok(Turn::Arrived(response, Exchange { in_flight, sender, status, upload, idle_limit }))
             }
-            Offered::NotSent(back, NotSent::Cut) => Ok(Err(back)),
+            Offered::NotSent(back, NotSent::Cut) => Ok(Turn::Again(back)),
             Offered::NotSent(back, why) => {
                 self.not_taken(&target, &why);
-                Ok(Err(back))
+                Ok(Turn::Again(back))
             }
             Offered::Broken(error) => {
                 tracing::debug!(%error, target = target.id, "a target broke off before its answer");
-                if upload.is_some_and(|upload| upload.client_stopped()) {
-                    return Err(Refusal::new(
-                        Reason::ClientTimeout,
-                        "the request's body did not come in time",
-                    ));
+                if let Some(fault) = upload.and_then(|upload| upload.client_fault()) {
+                    return Err(client_failed(fault));
                 }
                 if target.cuts() != cuts {
                     return Err(Refusal::new(Reason::Cut, "the app was replaced before it answered"));
@@ -267,7 +270,7 @@ impl<'plane> Journey<'plane> {
                 let copy = copy.ok_or_else(broken)?;
                 self.repeated = true;
                 self.refused_by.push(target);
-                Ok(Err(copy))
+                Ok(Turn::Again(copy))
             }
             Offered::Late => {
                 target.counters.broken();
@@ -295,7 +298,10 @@ impl<'plane> Journey<'plane> {
         if self.give_up.is_none() {
             self.give_up = Some(Instant::now() + self.plane.limits.restart);
         }
-        target.counters.broken();
+        // Once a request: what is offered again and again while a target restarts is one request.
+        if !self.waited {
+            target.counters.broken();
+        }
         target.pass_over(self.plane.limits.passed_over);
         self.refused_by.push(Arc::clone(target));
     }
@@ -318,6 +324,15 @@ impl Arrived {
         // An event stream goes on for as long as its client likes: a drain has to end it.
         let stream = is_event_stream(&response).then(|| exchange.in_flight.target().streams.enter());
         response.map(|body| AnswerBody::forwarded(body, exchange, stream, busy))
+    }
+}
+
+fn client_failed(fault: ClientFault) -> Refusal {
+    match fault {
+        ClientFault::Stopped => {
+            Refusal::new(Reason::ClientTimeout, "the request's body did not come in time")
+        }
+        ClientFault::Broke => Refusal::new(Reason::BadRequest, "the request's body broke off or is no body"),
     }
 }
 

@@ -51,7 +51,10 @@ pub enum StoreError {
         holder: Option<u32>,
     },
     /// A newer build wrote the table.
-    #[error("{} was written by a newer build ({error}); start that build, or move the file away to begin with an empty table", path.display())]
+    #[error(
+        "{} was written by a newer build ({error}); start that build, or move the file away to begin with an empty table",
+        path.display()
+    )]
     Newer {
         /// The file.
         path: PathBuf,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use cutover_routes::Address;
 use tokio::task::AbortHandle;
 
+use crate::door::Door;
 use crate::figures::TargetCounters;
 use crate::inflight::Counter;
 use crate::pool::Pool;
@@ -20,6 +21,7 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     pub(crate) in_flight: Counter,
     pub(crate) pool: Pool,
+    pub(crate) door: Door,
     pub(crate) counters: TargetCounters,
     /// Event streams and upgraded connections, which end only when told to.
     pub(crate) streams: Streams,
@@ -45,6 +47,7 @@ impl Target {
             address,
             in_flight: Counter::default(),
             pool: Pool::default(),
+            door: Door::default(),
             counters: TargetCounters::default(),
             streams: Streams::default(),
             connections: Mutex::default(),

@@ -1,5 +1,5 @@
 //! Changing what is served, under traffic: nobody may notice.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
@@ -225,4 +225,28 @@ async fn a_cut_ends_what_a_client_does_not_even_take() {
     websocket.read_all().await;
     // A well-behaved end waits for its connections: none is left.
     old.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_let_go_at_once_is_served_even_by_an_app_with_a_short_queue() {
+    let proxy = TestProxy::start().await;
+    proxy.serve(vec![web(held(Duration::from_secs(20), 1000))]).await;
+    let (address, mut clients) = (proxy.address, tokio::task::JoinSet::new());
+    for number in 0..400 {
+        let body = format!("entry {number}");
+        clients.spawn(async move { Client::new(address).post("/echo", &body).await.body == body });
+    }
+    eventually("all wait", || async { proxy.held().await == 400 }).await;
+    // Ten may wait to be accepted, as with many a small server.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let app = Upstream::on("app", socket.listen(10).unwrap());
+
+    let begun = std::time::Instant::now();
+    proxy.serve(vec![web(serving(&[("app", app.address)]))]).await;
+
+    let answered = in_time("all answers", clients.join_all()).await;
+    println!("400 requests let go at once: {:?}", begun.elapsed());
+    assert!(answered.into_iter().all(|whole| whole));
+    assert_eq!(app.requests(), 400, "none was sent twice");
 }

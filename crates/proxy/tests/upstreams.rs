@@ -128,3 +128,20 @@ async fn a_client_that_leaves_ends_its_request_upstream() {
 
     eventually("it is out", || async { proxy.in_flight("app").await == 0 }).await;
 }
+
+#[tokio::test]
+async fn a_body_that_is_none_is_the_clients_fault_and_not_the_targets() {
+    let (proxy, app) = proxied().await;
+
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    eventually("it is inside", || async { app.requests() == 1 }).await;
+    raw.send("5\r\nhello\r\nzz\r\n").await;
+
+    let answer = raw.read_all().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("x-cutover-error: bad-request"),
+        "{answer}"
+    );
+    assert_eq!(proxy.figures().await.targets["app"].broken, 0);
+}

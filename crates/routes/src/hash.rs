@@ -15,7 +15,8 @@ pub struct TableHash(String);
 impl TableHash {
     /// The hash of a table. Maps are ordered and fields have a fixed order, so equal tables give equal bytes.
     ///
-    /// A table that cannot be written as text (a socket path that is not UTF-8) has the hash of nothing; [`RouteTable::check`] refuses it.
+    /// A table that cannot be written as text (a socket path that is not UTF-8) has the hash of nothing;
+    /// [`RouteTable::check`] refuses it.
     pub fn of(table: &RouteTable) -> Self {
         Self::of_bytes(&table.to_json())
     }

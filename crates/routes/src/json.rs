@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::{RouteTable, TABLE_VERSION, TableError};
 
 impl RouteTable {
-    /// The canonical bytes: what is hashed, sent and stored. Empty when a socket path is not UTF-8, which [`RouteTable::check`] refuses.
+    /// The canonical bytes: what is hashed, sent and stored. Empty when a socket path is not UTF-8, which
+    /// [`RouteTable::check`] refuses.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the table's format that this build writes; a newer one is refused, an older one upgraded in [`RouteTable::from_json`].
+/// The version of the table's format that this build writes; a newer one is refused, an older one upgraded in
+/// [`RouteTable::from_json`].
 pub const TABLE_VERSION: u32 = 1;
 
 /// All that one proxy serves.
