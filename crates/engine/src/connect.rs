@@ -56,6 +56,8 @@ pub struct EngineInfo {
     pub id: String,
     /// Such as `overlay2`; `vfs` is slow and heavy.
     pub storage_driver: String,
+    /// Where output of containers goes that name no driver of their own: `json-file`, `journald` …
+    pub logging_driver: String,
     /// True where images live in containerd's store: an image's id is then the manifest's digest, not the configuration's.
     pub containerd_store: bool,
     /// The folder whose file system fills up with images and volumes.
@@ -119,9 +121,7 @@ impl Engine {
         if version < OLDEST {
             return Err(EngineError::refused(
                 act(),
-                format!(
-                    "it speaks API {version}; {OLDEST} (Docker 20.10) is the oldest that will do"
-                ),
+                format!("it speaks API {version}; {OLDEST} (Docker 20.10) is the oldest that will do"),
             ));
         }
         Ok(Self {
@@ -162,6 +162,7 @@ impl Engine {
             api: self.ordinary.client_version().to_string(),
             id: info.id.unwrap_or_default(),
             storage_driver: info.driver.unwrap_or_default(),
+            logging_driver: info.logging_driver.unwrap_or_default(),
             containerd_store: status.iter().flatten().any(|word| word == "io.containerd.snapshotter.v1"),
             data_folder: info.docker_root_dir.unwrap_or_default().into(),
             rootless: security.iter().any(|option| option.contains("rootless")),

@@ -48,6 +48,8 @@ pub struct Container {
     pub state: State,
     /// When it was last started.
     pub started_at: Option<Timestamp>,
+    /// When it last ended, also where it runs again: output from before belongs to an earlier start.
+    pub finished_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Option<Timestamp>,
     /// How often the engine started it again by itself.

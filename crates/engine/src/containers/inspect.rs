@@ -77,6 +77,7 @@ fn full(found: ContainerInspectResponse) -> Container {
         image_id: found.image.unwrap_or_default(),
         image: config.image.clone().unwrap_or_default(),
         started_at: state.started_at.as_deref().and_then(moment),
+        finished_at: state.finished_at.as_deref().and_then(moment),
         created_at: found.created.as_deref().and_then(moment),
         restarts: u64::try_from(found.restart_count.unwrap_or(0)).unwrap_or(0),
         restart: restart(&host),
