@@ -4,14 +4,17 @@
 pub mod assignment;
 pub mod database;
 pub mod deploy;
+pub mod events;
 pub mod file_system;
 pub mod files;
+pub mod installation;
 pub mod journal;
 pub mod lock;
 pub mod ports;
 pub mod probe;
 mod readiness;
 pub mod router;
+pub mod runtime;
 pub mod settle;
 pub mod stages;
 pub mod store;
