@@ -1,0 +1,121 @@
+//! What was asked, as plain data: all that is left of the command line once clap is done with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cutover_core::names::{EnvironmentName, ReleaseId, RunId, ServiceName, VariableName};
+use cutover_core::request::Request;
+use jiff::Timestamp;
+
+/// Which app and environment a verb is about, and how its answer is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    /// Named on the command line or by `CUTOVER_ENV`.
+    pub(crate) environment: Option<EnvironmentName>,
+    /// `--file`.
+    pub(crate) file: Option<PathBuf>,
+    /// `--json`.
+    pub(crate) json: bool,
+}
+
+/// A verb with what was said about it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Command {
+    Check {
+        variables: BTreeMap<VariableName, String>,
+    },
+    /// Every verb that makes a plan, be it carried out or only shown.
+    Change(Box<Asked>),
+    /// `check`: the time to wait for health, with `--check`.
+    Status {
+        check: Option<Duration>,
+    },
+    History {
+        limit: u32,
+    },
+    Releases,
+    Logs(LogsAsked),
+    Exec(ExecAsked),
+    EnvList,
+    Attach {
+        run: Option<RunId>,
+    },
+    Cancel {
+        by: String,
+    },
+    Lock,
+    Schema,
+}
+
+/// A request, what the client has to bring for it, and how the run is to be treated.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) brings: Brings,
+    pub(crate) conduct: Conduct,
+}
+
+/// Where the client takes the release's parts from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Brings {
+    /// `--commit`; else HEAD.
+    pub(crate) commit: Option<String>,
+    /// `--version`: the tag of every `image:`.
+    pub(crate) version: Option<String>,
+    /// `--image`.
+    pub(crate) images: BTreeMap<ServiceName, String>,
+    /// `--dirty`: the work tree instead of the commit.
+    pub(crate) dirty: bool,
+    /// `-v`.
+    pub(crate) variables: BTreeMap<VariableName, String>,
+    /// `--from-env`.
+    pub(crate) from_env: bool,
+    /// `env set|unset`.
+    pub(crate) change: EnvironmentChange,
+}
+
+/// A change of the host's env file.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct EnvironmentChange {
+    /// A name without a value is asked for.
+    pub(crate) set: BTreeMap<VariableName, Option<String>>,
+    pub(crate) unset: BTreeSet<VariableName>,
+}
+
+/// How the plan and its run are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Conduct {
+    /// Show the plan and stop.
+    pub(crate) dry_run: bool,
+    /// Wait for the lock.
+    pub(crate) wait: bool,
+    /// Do not follow the run.
+    pub(crate) detach: bool,
+    /// Every question is answered with yes.
+    pub(crate) yes: bool,
+    /// `env … --no-deploy`.
+    pub(crate) stage_only: bool,
+}
+
+impl Conduct {
+    pub(crate) fn dry_run() -> Self {
+        Self { dry_run: true, wait: false, detach: false, yes: false, stage_only: false }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LogsAsked {
+    pub(crate) services: BTreeSet<ServiceName>,
+    pub(crate) follow: bool,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) release: Option<ReleaseId>,
+    pub(crate) tail: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ExecAsked {
+    pub(crate) once: bool,
+    pub(crate) service: ServiceName,
+    pub(crate) command: Vec<String>,
+}

@@ -1,0 +1,176 @@
+//! What each verb does to the world, in one table, and what is asked before it does.
+
+use cutover_core::names::AppId;
+use cutover_core::plan::Verb;
+use cutover_core::request::Request;
+
+/// What a verb does to the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Looks only.
+    Reads,
+    /// Changes what runs; the way back is another verb.
+    Changes,
+    /// What it takes away does not come back.
+    Destroys,
+}
+
+/// Every verb, as it is typed.
+pub(crate) const TABLE: [(&str, Effect); 20] = [
+    ("check", Effect::Reads),
+    ("plan", Effect::Reads),
+    ("deploy", Effect::Changes),
+    ("rollback", Effect::Changes),
+    ("status", Effect::Reads),
+    ("history", Effect::Reads),
+    ("releases", Effect::Reads),
+    ("logs", Effect::Reads),
+    ("exec", Effect::Changes),
+    ("env list", Effect::Reads),
+    ("env set", Effect::Changes),
+    ("env unset", Effect::Destroys),
+    ("attach", Effect::Reads),
+    ("cancel", Effect::Changes),
+    ("lock", Effect::Reads),
+    ("stop", Effect::Changes),
+    ("start", Effect::Changes),
+    ("restart", Effect::Changes),
+    ("remove", Effect::Destroys),
+    ("schema", Effect::Reads),
+];
+
+/// What a verb does, by the word it is typed as.
+pub(crate) fn of(word: &str) -> Effect {
+    // A verb that is not in the table is asked about: the test keeps this from happening.
+    TABLE.iter().find(|(known, _)| *known == word).map_or(Effect::Destroys, |(_, effect)| *effect)
+}
+
+/// The word a request was typed as.
+pub(crate) fn word(request: &Request) -> &'static str {
+    match request.verb {
+        Verb::Deploy => "deploy",
+        Verb::Rollback => "rollback",
+        Verb::Environment if request.unset.is_empty() => "env set",
+        Verb::Environment => "env unset",
+        Verb::Restart => "restart",
+        Verb::Start => "start",
+        Verb::Stop => "stop",
+        Verb::Remove => "remove",
+    }
+}
+
+/// Whether the environment's name has to be typed before anything changes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protection {
+    Open,
+    Protected,
+}
+
+/// What must be answered before a request is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Nothing.
+    None,
+    /// Yes or no, after this sentence.
+    Yes(String),
+    /// This name has to be typed, after this sentence.
+    Type { name: String, about: String },
+}
+
+/// What must be answered before `request` is carried out.
+pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) -> Question {
+    let AppId { app, environment } = id;
+    if request.verb == Verb::Remove && request.volumes {
+        return Question::Type {
+            name: app.to_string(),
+            about: format!("this removes {} with its volumes: its data is gone for good", id),
+        };
+    }
+    if protection == Protection::Protected {
+        return Question::Type {
+            name: environment.to_string(),
+            about: format!("{} of {}, a protected environment", word(request), id),
+        };
+    }
+    if request.verb == Verb::Rollback && request.restore_databases {
+        return Question::Yes(format!(
+            "this puts the databases of {} back to the snapshot; what was written since is lost",
+            id
+        ));
+    }
+    match of(word(request)) {
+        Effect::Reads | Effect::Changes => Question::None,
+        Effect::Destroys => Question::Yes(destroys(request, id)),
+    }
+}
+
+fn destroys(request: &Request, id: &AppId) -> String {
+    if request.verb == Verb::Remove {
+        return format!("this stops {id} and takes it off the host; volumes stay");
+    }
+    let names: Vec<&str> = request.unset.iter().map(cutover_core::names::VariableName::as_str).collect();
+    format!("this takes {} out of the host's env file of {id}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::arguments::{Arguments, request};
+
+    fn words(command: &clap::Command, before: &str, into: &mut BTreeSet<String>) {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let word = format!("{before}{}", verb.get_name());
+            if verb.has_subcommands() {
+                words(verb, &format!("{word} "), into);
+            } else {
+                into.insert(word);
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_has_its_effect_and_nothing_else_has() {
+        let mut typed = BTreeSet::new();
+        words(&Arguments::command(), "", &mut typed);
+        let listed: BTreeSet<String> = TABLE.iter().map(|(word, _)| (*word).to_owned()).collect();
+        assert_eq!(typed, listed);
+    }
+
+    #[test]
+    fn a_verb_that_reads_makes_no_request() {
+        for verb in [
+            Verb::Deploy,
+            Verb::Rollback,
+            Verb::Environment,
+            Verb::Restart,
+            Verb::Start,
+            Verb::Stop,
+            Verb::Remove,
+        ] {
+            assert_ne!(of(word(&request(verb, "me"))), Effect::Reads, "{}", verb.as_str());
+        }
+    }
+
+    #[test]
+    fn what_is_asked_follows_from_the_effect_and_the_protection() {
+        let id: AppId = "guestbook/production".parse().unwrap();
+        let asks = |request: &Request, protection| question(request, &id, protection);
+        let name = |question| match question {
+            Question::Type { name, .. } => name,
+            other => panic!("{other:?}"),
+        };
+        let deploy = request(Verb::Deploy, "me");
+        assert_eq!(asks(&deploy, Protection::Open), Question::None);
+        assert_eq!(name(asks(&deploy, Protection::Protected)), "production");
+        let restore = Request { restore_databases: true, ..request(Verb::Rollback, "me") };
+        assert!(matches!(asks(&restore, Protection::Open), Question::Yes(_)));
+        let remove = request(Verb::Remove, "me");
+        assert!(matches!(asks(&remove, Protection::Open), Question::Yes(_)));
+        let with_data = Request { volumes: true, ..remove };
+        assert_eq!(name(asks(&with_data, Protection::Protected)), "guestbook");
+    }
+}

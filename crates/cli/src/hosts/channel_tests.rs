@@ -1,0 +1,121 @@
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use tokio::io::DuplexStream;
+
+use super::*;
+
+/// A session that says what the test tells it to.
+struct FakeSession {
+    reader: BufReader<tokio::io::ReadHalf<DuplexStream>>,
+    writer: tokio::io::WriteHalf<DuplexStream>,
+}
+
+impl FakeSession {
+    async fn heard(&mut self) -> Ask {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).await.unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    async fn says(&mut self, reply: &Reply) {
+        let line = serde_json::to_string(reply).unwrap() + "\n";
+        self.says_raw(line.as_bytes()).await;
+    }
+
+    async fn says_raw(&mut self, bytes: &[u8]) {
+        self.writer.write_all(bytes).await.unwrap();
+    }
+}
+
+fn ends() -> (DuplexStream, FakeSession) {
+    let (client, host) = tokio::io::duplex(4096);
+    let (reader, writer) = tokio::io::split(host);
+    (client, FakeSession { reader: BufReader::new(reader), writer })
+}
+
+fn hello(version: u32) -> Reply {
+    Reply::Hello {
+        version,
+        package: "9.9.9".to_owned(),
+        platform: "x86_64-linux".to_owned(),
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+async fn open(client: DuplexStream) -> Result<Channel, HostError> {
+    let (reader, writer) = tokio::io::split(client);
+    Channel::open(reader, writer, None).await
+}
+
+async fn opened() -> (Channel, FakeSession) {
+    let (client, mut session) = ends();
+    let opening = tokio::spawn(open(client));
+    assert!(matches!(session.heard().await, Ask::Hello { version: WIRE_VERSION, .. }));
+    session.says(&hello(WIRE_VERSION)).await;
+    (opening.await.unwrap().unwrap(), session)
+}
+
+#[tokio::test]
+async fn another_version_is_refused_with_both_named() {
+    let (client, mut session) = ends();
+    let opening = tokio::spawn(open(client));
+    session.heard().await;
+    session.says(&hello(WIRE_VERSION + 1)).await;
+    let failure = opening.await.unwrap().err().unwrap().failure();
+    assert_eq!(failure.exit, Exit::Failed);
+    assert!(failure.cause[0].contains("9.9.9 (protocol 2)"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn bulk_goes_behind_its_question_and_comes_behind_its_reply() {
+    let (mut channel, mut session) = opened().await;
+    let asking = tokio::spawn(async move {
+        channel.ask_with(&Ask::Input { bytes: 3 }, b"abc").await.unwrap();
+        let Reply::Data { bytes, .. } = channel.reply().await.unwrap() else { panic!("no data") };
+        let mut got = Vec::new();
+        channel
+            .data(bytes, |piece| {
+                got.extend_from_slice(piece);
+                Ok(())
+            })
+            .await
+            .unwrap();
+        channel.done().await.unwrap();
+        got
+    });
+    assert_eq!(session.heard().await, Ask::Input { bytes: 3 });
+    let mut bulk = [0; 3];
+    session.reader.read_exact(&mut bulk).await.unwrap();
+    assert_eq!(&bulk, b"abc");
+    session.says(&Reply::Data { error: false, bytes: 5 }).await;
+    session.says_raw(b"a\nb\nc").await;
+    session.says(&Reply::Done).await;
+    assert_eq!(asking.await.unwrap(), b"a\nb\nc");
+}
+
+#[tokio::test]
+async fn a_refusal_comes_as_it_was_said() {
+    let (mut channel, mut session) = opened().await;
+    let failure = Failure::new(Exit::Locked, "another deploy holds the lock");
+    session.says(&Reply::Failed { failure: Box::new(failure.clone()) }).await;
+    let error = channel.reply().await.unwrap_err();
+    assert_eq!(error.failure_of_run("1"), failure);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_leaves_the_outcome_of_a_run_unknown() {
+    let (mut channel, mut session) = opened().await;
+    session.says_raw(b"{\"reply\":\"done").await;
+    drop(session);
+    let failure = channel.reply().await.unwrap_err().failure_of_run("018f");
+    assert_eq!(failure.exit, Exit::Unknown);
+    assert!(failure.state.contains("run 018f goes on"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_reply_that_was_not_due_is_named() {
+    let (mut channel, mut session) = opened().await;
+    session.says(&Reply::Lock { holder: None }).await;
+    let error = channel.done().await.unwrap_err();
+    assert_eq!(error.to_string(), "the session does not speak this protocol: `done` was due, `lock` came");
+}

@@ -1,0 +1,151 @@
+//! This machine as a host: `cutover-host session` as a child process.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cutover_core::variables;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinHandle;
+
+use super::channel::Channel;
+use super::error::HostError;
+
+const BINARY: &str = "cutover-host";
+/// The end of what a session says on its error stream, kept for the case that it ends.
+const KEPT_LINES: usize = 10;
+
+/// Opens a conversation with this machine.
+pub(crate) async fn open() -> Result<Channel, HostError> {
+    let binary = find(&Surroundings::of_this_process())?;
+    open_with(&binary).await
+}
+
+async fn open_with(binary: &Path) -> Result<Channel, HostError> {
+    let start_error = |error| HostError::Start { binary: binary.display().to_string(), error };
+    let mut child = Command::new(binary)
+        .arg("session")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C on the terminal is for us: the session ends when its input does.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(start_error)?;
+    let (Some(input), Some(output), Some(errors)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(start_error(std::io::Error::other("no pipes to it")));
+    };
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let listener = tokio::spawn(listen(errors, Arc::clone(&said)));
+    let opened = Channel::open(output, input, Some(Box::new(Session { child, listener }))).await;
+    match opened {
+        Err(HostError::Lost { why }) => Err(HostError::Lost { why: with_last_words(why, &said) }),
+        other => other,
+    }
+}
+
+/// The child, for as long as the conversation lasts.
+struct Session {
+    #[expect(dead_code, reason = "held so that dropping it ends the child")]
+    child: Child,
+    listener: JoinHandle<()>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+async fn listen(errors: ChildStderr, said: Arc<Mutex<Vec<String>>>) {
+    let mut lines = BufReader::new(errors).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() == KEPT_LINES {
+            said.remove(0);
+        }
+        said.push(line);
+    }
+}
+
+fn with_last_words(why: String, said: &Mutex<Vec<String>>) -> String {
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_empty() { why } else { format!("{why}; it said: {}", said.join(" · ")) }
+}
+
+/// What the search for the binary looks at.
+struct Surroundings {
+    named: Option<PathBuf>,
+    beside: Option<PathBuf>,
+    path: Vec<PathBuf>,
+}
+
+impl Surroundings {
+    fn of_this_process() -> Self {
+        let named = std::env::var_os(variables::HOST_BINARY).filter(|value| !value.is_empty());
+        let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(BINARY)));
+        let path = std::env::var_os("PATH");
+        let path = path.iter().flat_map(std::env::split_paths).map(|folder| folder.join(BINARY)).collect();
+        Self { named: named.map(PathBuf::from), beside, path }
+    }
+}
+
+/// The one that is named, else the one beside this program, else the first of `PATH`. A named one that is not there is an error, and
+/// no reason to take another.
+fn find(surroundings: &Surroundings) -> Result<PathBuf, HostError> {
+    if let Some(named) = &surroundings.named {
+        let looked = vec![format!("{} ({})", named.display(), variables::HOST_BINARY)];
+        return if named.is_file() { Ok(named.clone()) } else { Err(HostError::NoBinary { looked }) };
+    }
+    let candidates = surroundings.beside.iter().chain(&surroundings.path);
+    candidates.into_iter().find(|candidate| candidate.is_file()).cloned().ok_or_else(|| {
+        let beside = surroundings.beside.iter().map(|path| path.display().to_string());
+        HostError::NoBinary { looked: beside.chain(["the folders of PATH".to_owned()]).collect() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_named_one_wins_then_the_one_beside_then_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let (named, beside, on_path) = (file("named"), file("beside"), file("path"));
+        let all = Surroundings {
+            named: Some(named.clone()),
+            beside: Some(beside.clone()),
+            path: vec![on_path.clone()],
+        };
+        assert_eq!(find(&all).unwrap(), named);
+        assert_eq!(find(&Surroundings { named: None, ..all }).unwrap(), beside);
+        let only_path = Surroundings { named: None, beside: None, path: vec![on_path.clone()] };
+        assert_eq!(find(&only_path).unwrap(), on_path);
+    }
+
+    #[test]
+    fn a_named_one_that_is_not_there_is_told_and_no_other_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("beside");
+        std::fs::write(&beside, "").unwrap();
+        let surroundings =
+            Surroundings { named: Some("/nowhere/host".into()), beside: Some(beside), path: Vec::new() };
+        let failure = find(&surroundings).unwrap_err().failure();
+        assert_eq!(failure.cause, ["not at /nowhere/host (CUTOVER_HOST_BINARY)"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_session_said_before_it_ended_is_in_the_error() {
+        let error = open_with(Path::new("/bin/false")).await.err().unwrap();
+        assert!(matches!(error, HostError::Lost { .. }), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! The four answers of a failure, as text: what failed, why, what is serving now, what to do next.
+
+use cutover_core::failure::Failure;
+
+use super::paint;
+
+/// The four answers, the end of the log that tells why among them.
+pub(crate) fn failure(failure: &Failure) -> String {
+    let mut text = format!("{} {}\n", paint::bad("error:"), paint::strong(&failure.what));
+    part(&mut text, "cause:", &failure.cause);
+    for line in &failure.log {
+        text.push_str(&format!("         {} {line}\n", paint::quiet("|")));
+    }
+    part(&mut text, "state:", std::slice::from_ref(&failure.state));
+    part(&mut text, "next:", &failure.next);
+    text
+}
+
+fn part(text: &mut String, word: &str, lines: &[String]) {
+    let lines = lines.iter().flat_map(|line| line.lines());
+    for (index, line) in lines.enumerate() {
+        let lead =
+            if index == 0 { paint::column(word, 6, |word| paint::strong(word)) } else { " ".repeat(6) };
+        text.push_str(&format!("  {lead} {line}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover_core::exit::Exit;
+
+    use super::*;
+
+    #[test]
+    fn the_four_answers_stand_one_below_the_other() {
+        let mut sample = Failure::new(
+            Exit::NotHealthy,
+            "release 7f3c9e1 was not put live: service `web` did not become healthy",
+        )
+        .because("GET /health on green answered 500 (12 tries in 30s)")
+        .because("listening on: 127.0.0.1:8080 only")
+        .while_serving("blue (release 41d0aa2) is serving; green is stopped and kept; database not migrated")
+        .next("the app listens on 127.0.0.1: make it listen on 0.0.0.0")
+        .next("see `cutover logs web --release 7f3c9e1`");
+        sample.log = vec!["listening on 127.0.0.1:8080".to_owned()];
+        insta::assert_snapshot!(paint::plain(&failure(&sample)), @r"
+        error: release 7f3c9e1 was not put live: service `web` did not become healthy
+          cause: GET /health on green answered 500 (12 tries in 30s)
+                 listening on: 127.0.0.1:8080 only
+                 | listening on 127.0.0.1:8080
+          state: blue (release 41d0aa2) is serving; green is stopped and kept; database not migrated
+          next:  the app listens on 127.0.0.1: make it listen on 0.0.0.0
+                 see `cutover logs web --release 7f3c9e1`
+        ");
+    }
+}

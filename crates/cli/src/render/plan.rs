@@ -1,0 +1,325 @@
+//! A plan as people read it: what happens to each service and why, what each stage does or why nothing, where each variable comes from.
+
+use cutover_core::config::settings::{Origin, Strategy};
+use cutover_core::names::ServiceName;
+use cutover_core::plan::{
+    BackingPlan, BakePlan, Change, DrainPlan, HandoverPlan, HeldDatabase, HostPlan, MigratePlan, Plan,
+    Planned, PreflightPlan, ServicePlan, Stage, StartPlan, SwitchPlan, VerifyPlan, WhyNot,
+};
+
+use super::paint;
+use super::time::span;
+
+const WIDTH: usize = 11;
+
+/// The plan, host by host.
+pub(crate) fn plan(plan: &Plan) -> String {
+    plan.hosts.values().map(host).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether all is as asked for already: no stage before the record has anything to do.
+pub(crate) fn nothing_to_do(plan: &Plan) -> bool {
+    plan.hosts.values().all(|host| {
+        // Preflight only looks, the record only writes down: neither changes what is there.
+        let Changes { backing, snapshot, migrate, start, check, handover, switch, verify, bake, drain } =
+            changes(host);
+        !(backing || snapshot || migrate || start || check || handover || switch || verify || bake || drain)
+            && !host.record.forget_app
+    })
+}
+
+struct Changes {
+    backing: bool,
+    snapshot: bool,
+    migrate: bool,
+    start: bool,
+    check: bool,
+    handover: bool,
+    switch: bool,
+    verify: bool,
+    bake: bool,
+    drain: bool,
+}
+
+fn changes(host: &HostPlan) -> Changes {
+    Changes {
+        backing: host.backing.todo().is_some(),
+        snapshot: host.snapshot.todo().is_some(),
+        migrate: host.migrate.todo().is_some(),
+        start: host.start.todo().is_some(),
+        check: host.check.todo().is_some(),
+        handover: host.handover.todo().is_some(),
+        switch: host.switch.todo().is_some(),
+        verify: host.verify.todo().is_some(),
+        bake: host.bake.todo().is_some(),
+        drain: host.drain.todo().is_some(),
+    }
+}
+
+fn host(host: &HostPlan) -> String {
+    let mut text = heading(host);
+    section(&mut text, "services", host.services.iter().map(|(name, service)| service_line(name, service)));
+    section(&mut text, "stages", stages(host));
+    section(
+        &mut text,
+        "variables",
+        host.variables
+            .iter()
+            .map(|(name, origin)| line(name.as_str(), |name| name.to_owned(), origin_text(*origin))),
+    );
+    section(&mut text, "notes", host.notes.iter().map(|note| format!("  {} {note}\n", paint::warn("-"))));
+    text
+}
+
+fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = String>) {
+    let lines: String = lines.into_iter().collect();
+    if !lines.is_empty() {
+        text.push_str(&format!("{}\n{lines}", paint::strong(title)));
+    }
+}
+
+fn line(word: &str, paint_word: impl Fn(&str) -> String, rest: impl AsRef<str>) -> String {
+    format!("  {} {}\n", paint::column(word, WIDTH, paint_word), rest.as_ref())
+}
+
+fn heading(host: &HostPlan) -> String {
+    let mut text = format!("{} of {}", paint::strong(host.verb.as_str()), paint::name(&host.app));
+    if let Some(release) = &host.release {
+        text.push_str(&format!(": release {}", paint::strong(&release.id)));
+        let source = &release.source;
+        let commit = source.commit.as_deref().map(|commit| {
+            let subject =
+                source.subject.as_ref().map(|subject| format!(" \"{subject}\"")).unwrap_or_default();
+            let dirty = if source.dirty { ", with changes of the work tree" } else { "" };
+            format!("commit {}{subject}{dirty}", &commit[..commit.len().min(7)])
+        });
+        let version = source.version.as_ref().map(|version| format!("version {version}"));
+        let facts: Vec<String> = commit.into_iter().chain(version).collect();
+        if !facts.is_empty() {
+            text.push_str(&format!(" ({})", facts.join(", ")));
+        }
+    }
+    let live = match &host.live {
+        Some(live) => format!("release {} ({})", live.release, live.slot),
+        None => "nothing".to_owned(),
+    };
+    text.push_str(&format!("\nlive now: {live}\n"));
+    if !host.allowed.is_empty() {
+        let rules: Vec<&str> = host.allowed.iter().map(|rule| rule.as_str()).collect();
+        text.push_str(&format!("{} {}\n", paint::warn("let pass:"), rules.join(", ")));
+    }
+    text
+}
+
+fn service_line(name: &ServiceName, service: &ServicePlan) -> String {
+    let text = match service {
+        ServicePlan::Kept => "kept: nothing differs from what is live".to_owned(),
+        ServicePlan::Started { incoming } => format!("started: {}", counted(incoming.len())),
+        ServicePlan::Replaced { why, strategy, incoming, .. } => {
+            let why: Vec<&str> = why.iter().map(|change| change_text(*change)).collect();
+            let strategy = match strategy {
+                Strategy::BlueGreen => "blue-green",
+                Strategy::Handover => "handover",
+            };
+            format!("replaced ({strategy}, {}): {}", counted(incoming.len()), why.join(", "))
+        }
+        ServicePlan::Stopped { outgoing } => format!("stopped: {}", counted(outgoing.len())),
+    };
+    line(name.as_str(), |name| paint::name(name), text)
+}
+
+fn counted(instances: usize) -> String {
+    if instances == 1 { "1 instance".to_owned() } else { format!("{instances} instances") }
+}
+
+fn change_text(change: Change) -> &'static str {
+    match change {
+        Change::Content => "its image or artifact differs",
+        Change::Settings => "its settings differ",
+        Change::Variables => "the value of a variable differs",
+        Change::Url => "the address of a service it refers to differs",
+        Change::Asked => "it was asked for",
+        Change::Missing => "not all of its instances are there",
+    }
+}
+
+fn stages(host: &HostPlan) -> Vec<String> {
+    vec![
+        stage(Stage::Preflight, &host.preflight, preflight),
+        stage(Stage::Backing, &host.backing, backing),
+        stage(Stage::Snapshot, &host.snapshot, |never| match *never {}),
+        stage(Stage::Migrate, &host.migrate, migrate),
+        stage(Stage::Start, &host.start, start),
+        stage(Stage::Check, &host.check, |check| format!("gates of {}", counted(check.instances.len()))),
+        stage(Stage::Handover, &host.handover, handover),
+        stage(Stage::Switch, &host.switch, switch),
+        stage(Stage::Verify, &host.verify, verify),
+        stage(Stage::Bake, &host.bake, bake),
+        stage(Stage::Drain, &host.drain, drain),
+    ]
+}
+
+fn stage<T>(stage: Stage, planned: &Planned<T>, what: impl Fn(&T) -> String) -> String {
+    match planned {
+        Planned::Do(plan) => line(stage.as_str(), |word| paint::strong(word), what(plan)),
+        Planned::NotNeeded(why) => line(
+            stage.as_str(),
+            |word| paint::quiet(word),
+            paint::quiet(format!("nothing: {}", why_not(*why))),
+        ),
+    }
+}
+
+fn why_not(why: WhyNot) -> &'static str {
+    why.text()
+}
+
+fn preflight(plan: &PreflightPlan) -> String {
+    let mut parts = vec!["disk, rights, variables".to_owned()];
+    if plan.engine {
+        parts.push("container engine".to_owned());
+    }
+    if plan.proxy {
+        parts.push("proxy".to_owned());
+    }
+    if !plan.images.is_empty() {
+        parts.push(format!("{} images", plan.images.len()));
+    }
+    format!("looks at {}", parts.join(", "))
+}
+
+fn backing(plan: &BackingPlan) -> String {
+    let named =
+        |what: &str, names: Vec<&str>| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+    let parts = [
+        named("makes network", plan.networks.iter().map(|network| network.name.as_str()).collect()),
+        named("makes volume", plan.volumes.iter().map(|volume| volume.name.as_str()).collect()),
+        named("starts", plan.instances.iter().map(|instance| instance.spec.service.as_str()).collect()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn migrate(plan: &MigratePlan) -> String {
+    let names = |migrations: &[cutover_core::plan::Migration]| {
+        migrations.iter().map(|migration| migration.database.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = Vec::new();
+    if !plan.rehearse.is_empty() {
+        parts.push(format!(
+            "rehearses {} on a copy; what is pending is done in a handover",
+            names(&plan.rehearse)
+        ));
+    }
+    if !plan.direct.is_empty() {
+        parts.push(format!("migrates {}", names(&plan.direct)));
+    }
+    parts.join("; ")
+}
+
+fn start(plan: &StartPlan) -> String {
+    let started: Vec<String> =
+        plan.waves.iter().flatten().map(|instance| instance.spec.name.to_string()).collect();
+    let mut parts = Vec::new();
+    if !started.is_empty() {
+        parts.push(started.join(", "));
+    }
+    if !plan.joins.is_empty() {
+        parts.push(format!("{} kept join the new network", counted(plan.joins.len())));
+    }
+    parts.join("; ")
+}
+
+fn handover(plan: &HandoverPlan) -> String {
+    let names: Vec<&str> = plan.hold.iter().map(ServiceName::as_str).collect();
+    let mut parts = Vec::new();
+    if !names.is_empty() {
+        parts.push(format!(
+            "holds requests to {} for at most {}",
+            names.join(", "),
+            span(plan.bounds.budget)
+        ));
+    }
+    parts.push(format!("stops {}, starts {}", counted(plan.outgoing.len()), counted(plan.incoming.len())));
+    for database in &plan.databases {
+        parts.push(match database {
+            HeldDatabase::Migrate { migration } => {
+                format!("snapshot and migration of {}", migration.database)
+            }
+            HeldDatabase::Restore { database, .. } => format!("snapshot of {database} put back"),
+        });
+    }
+    parts.join("; ")
+}
+
+fn switch(plan: &SwitchPlan) -> String {
+    match plan {
+        SwitchPlan::Table { after: None, .. } => "takes the routes out".to_owned(),
+        SwitchPlan::Table { after: Some(entry), .. } => {
+            let routes: Vec<String> = entry
+                .routes
+                .iter()
+                .flat_map(|route| {
+                    let hosts =
+                        if route.hosts.is_empty() { vec!["*".to_owned()] } else { route.hosts.clone() };
+                    hosts.into_iter().map(|host| format!("{host}{}", route.path)).collect::<Vec<_>>()
+                })
+                .collect();
+            format!("routes {}", routes.join(", "))
+        }
+        SwitchPlan::LiveFile => "writes which release is live (no routes)".to_owned(),
+    }
+}
+
+fn verify(plan: &VerifyPlan) -> String {
+    let mut parts: Vec<String> = plan
+        .routes
+        .iter()
+        .map(|route| format!("GET {}{}", route.host.as_deref().unwrap_or_default(), route.path))
+        .collect();
+    let follow: Vec<&str> = plan.follow.iter().map(|follow| follow.service.as_str()).collect();
+    if !follow.is_empty() {
+        parts.push(format!("then {}", follow.join(", ")));
+    }
+    parts.join("; ")
+}
+
+fn bake(plan: &BakePlan) -> String {
+    format!("watches {} for {}", counted(plan.watched.len()), span(plan.duration))
+}
+
+fn drain(plan: &DrainPlan) -> String {
+    let names: Vec<String> = plan.outgoing.iter().map(|instance| instance.name.to_string()).collect();
+    let mut parts = Vec::new();
+    if !names.is_empty() {
+        parts.push(format!(
+            "{} go, with at most {} for requests in flight",
+            names.join(", "),
+            span(plan.deadline)
+        ));
+    }
+    if !plan.keep_warm.is_zero() {
+        parts.push(format!("kept warm for {}", span(plan.keep_warm)));
+    }
+    if !plan.leaves.is_empty() {
+        parts.push(format!("{} kept leave the old network", counted(plan.leaves.len())));
+    }
+    parts.join("; ")
+}
+
+/// Where a value comes from; the value itself is printed nowhere.
+fn origin_text(origin: Origin) -> &'static str {
+    match origin {
+        Origin::CommandLine => "the command line",
+        Origin::ProcessEnvironment => "this process's environment",
+        Origin::LocalFile => "the local env file",
+        Origin::HostFile => "the host's env file",
+        Origin::EnvironmentVariables => "environments.*.variables",
+        Origin::Configuration => "cutover.yml",
+        Origin::Generated => "made by cutover",
+        Origin::Cutover => "given by cutover",
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

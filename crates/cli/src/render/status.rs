@@ -1,0 +1,226 @@
+//! What is live, and how it is.
+
+use std::collections::BTreeMap;
+
+use cutover_core::gate::Finding;
+use cutover_core::journal::LockHolder;
+use cutover_core::names::{AppId, ReleaseId, ServiceName, Slot};
+use cutover_core::state::{HostState, InstanceState};
+use cutover_core::verdict::{Outcome, Verdict};
+use cutover_core::wire::{InstanceHealth, ServiceHealth};
+use cutover_routes::RouteState;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::paint;
+use super::time::{ago, moment};
+
+/// What is live, and how it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Status {
+    app: AppId,
+    now: Timestamp,
+    /// `None`: nothing is live.
+    live: Option<LiveRelease>,
+    services: BTreeMap<ServiceName, ServiceHealth>,
+    routes: Vec<RouteLine>,
+    /// Whether a proxy answers.
+    proxy: bool,
+    lock: Option<LockHolder>,
+    /// The newest run's verdict.
+    last: Option<Verdict>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct LiveRelease {
+    release: ReleaseId,
+    slot: Slot,
+    commit: Option<String>,
+    subject: Option<String>,
+    version: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct RouteLine {
+    service: String,
+    url: String,
+    state: &'static str,
+}
+
+impl Status {
+    /// Put together from one look and the samples of health.
+    pub(crate) fn new(state: &HostState, services: BTreeMap<ServiceName, ServiceHealth>) -> Self {
+        Self {
+            app: state.app.clone(),
+            now: state.now,
+            live: state.live.as_ref().map(|live| {
+                let record = state.releases.iter().find(|record| record.release.id == live.release);
+                let source = record.map(|record| record.release.source.clone()).unwrap_or_default();
+                LiveRelease {
+                    release: live.release.clone(),
+                    slot: live.slot,
+                    commit: source.commit,
+                    subject: source.subject,
+                    version: source.version,
+                }
+            }),
+            services,
+            routes: routes(state),
+            proxy: state.table.is_some(),
+            lock: state.lock.clone(),
+            last: state.verdicts.first().cloned(),
+        }
+    }
+}
+
+fn routes(state: &HostState) -> Vec<RouteLine> {
+    let entry = state.table.as_ref().and_then(|found| found.table.owners.get(&state.app.owner()));
+    let port = state.listeners.first().map(std::net::SocketAddr::port).filter(|port| *port != 80);
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let mut lines = Vec::new();
+    for route in entry.into_iter().flat_map(|entry| &entry.routes) {
+        let any = ["*".to_owned()];
+        let hosts = if route.hosts.is_empty() { &any[..] } else { &route.hosts[..] };
+        for host in hosts {
+            lines.push(RouteLine {
+                service: route.name.clone(),
+                url: format!("http://{host}{port}{}", route.path),
+                state: match route.state {
+                    RouteState::Serving { .. } => "serving",
+                    RouteState::Held { .. } => "held",
+                    RouteState::Closed { .. } => "closed",
+                },
+            });
+        }
+    }
+    lines
+}
+
+/// Whether a release is live and all that should run does, as far as is known.
+pub(crate) fn is_healthy(status: &Status) -> bool {
+    let routed = status.routes.is_empty() || status.proxy;
+    status.live.is_some() && routed && status.services.values().all(is_service_healthy)
+}
+
+fn is_service_healthy(service: &ServiceHealth) -> bool {
+    let good = service.instances.iter().filter(|instance| is_instance_healthy(instance)).count();
+    service.stopped || good >= usize::try_from(service.wanted).unwrap_or(usize::MAX)
+}
+
+fn is_instance_healthy(instance: &InstanceHealth) -> bool {
+    matches!(instance.state, InstanceState::Running { .. })
+        && instance.healthy != Some(false)
+        && !instance.crash_loop
+}
+
+/// As people read it.
+pub(crate) fn status(status: &Status) -> String {
+    let mut text = match &status.live {
+        Some(live) => format!("{}: {}\n", paint::name(&status.app), live_text(live)),
+        None => {
+            format!("{}: nothing is live; `cutover deploy` puts a release live\n", paint::name(&status.app))
+        }
+    };
+    if let Some(holder) = &status.lock {
+        text.push_str(&format!(
+            "{} {} by {}, for {} (`cutover attach` follows it)\n",
+            paint::warn("in motion:"),
+            holder.verb.as_str(),
+            holder.by,
+            ago(holder.since, status.now)
+        ));
+    }
+    for (name, service) in &status.services {
+        text.push_str(&service_text(name, service, status.now));
+    }
+    for route in &status.routes {
+        let state = if route.state == "serving" { String::new() } else { format!(" ({})", route.state) };
+        text.push_str(&format!("  {} → {}{state}\n", route.url, route.service));
+    }
+    if !status.routes.is_empty() && !status.proxy {
+        text.push_str(&format!("  {} no proxy answers\n", paint::bad("!")));
+    }
+    if let Some(last) = &status.last {
+        text.push_str(&format!("last run: {}\n", last_text(last, status.now)));
+    }
+    text
+}
+
+fn live_text(live: &LiveRelease) -> String {
+    let commit = live.commit.as_ref().map(|commit| {
+        let subject = live.subject.as_ref().map(|subject| format!(" \"{subject}\"")).unwrap_or_default();
+        format!("commit {}{subject}", &commit[..commit.len().min(7)])
+    });
+    let version = live.version.as_ref().map(|version| format!("version {version}"));
+    let facts: Vec<String> = [Some(live.slot.to_string()), commit, version].into_iter().flatten().collect();
+    format!("release {} is live ({})", paint::strong(&live.release), facts.join(", "))
+}
+
+fn service_text(name: &ServiceName, service: &ServiceHealth, now: Timestamp) -> String {
+    let good = service.instances.iter().filter(|instance| is_instance_healthy(instance)).count();
+    let state = if service.stopped {
+        paint::warn("stopped (until `cutover start`)")
+    } else if is_service_healthy(service) {
+        paint::good(format!("healthy, {good} of {}", service.wanted))
+    } else {
+        paint::bad(format!("not healthy, {good} of {}", service.wanted))
+    };
+    let mut text = format!("  {} {state}\n", paint::column(name.as_str(), 12, |name| paint::name(name)));
+    for instance in &service.instances {
+        text.push_str(&format!("    {}: {}\n", instance.name, instance_text(instance, now)));
+    }
+    text
+}
+
+fn instance_text(instance: &InstanceHealth, now: Timestamp) -> String {
+    let mut facts = vec![match &instance.state {
+        InstanceState::Created => "created, not started".to_owned(),
+        InstanceState::Running { since, restarts } => {
+            let restarts = if *restarts == 0 { String::new() } else { format!(", {restarts} restarts") };
+            format!("up for {}{restarts}", ago(*since, now))
+        }
+        InstanceState::Restarting { exit, restarts } => {
+            format!("restarting ({restarts} times so far): {exit}")
+        }
+        InstanceState::Exited { exit } => exit.to_string(),
+    }];
+    if instance.crash_loop {
+        facts.push("it ends again and again".to_owned());
+    }
+    if instance.healthy == Some(false) {
+        facts.push(match &instance.finding {
+            Some(finding) => format!("its probe fails: {}", finding_text(finding)),
+            None => "its probe fails".to_owned(),
+        });
+    }
+    facts.join("; ")
+}
+
+fn finding_text(finding: &Finding) -> String {
+    match finding {
+        Finding::Refused => "nobody listens there".to_owned(),
+        Finding::NoAnswer => "no answer in time".to_owned(),
+        Finding::Status { status, .. } => format!("it answered {status}"),
+        Finding::Body { detail } | Finding::Other { detail } => detail.clone(),
+        Finding::Exit { code, .. } => format!("the command exited with {code}"),
+        Finding::NotYet => "not there yet".to_owned(),
+    }
+}
+
+fn last_text(last: &Verdict, now: Timestamp) -> String {
+    let outcome = match &last.outcome {
+        Outcome::Done => paint::good("done"),
+        Outcome::Failed { failure } => format!("{} {}", paint::bad("failed:"), failure.what),
+    };
+    format!(
+        "{} by {}, {} ago at {}: {outcome}",
+        last.verb.as_str(),
+        last.by,
+        ago(last.finished, now),
+        moment(last.finished)
+    )
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,240 @@
+//! An artifact: a file or folder of the work tree, known by the hash of its tree and shipped as a tar archive.
+//!
+//! The archive is deterministic: names in order, no dates, no owners. Links that lead out of the artifact are refused, since on the host
+//! they would lead to something else.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use cutover_core::artifact::{Entry, EntryKind, tree_hash};
+use cutover_core::hash::ContentHash;
+use sha2::{Digest, Sha256};
+
+const PIECE: usize = 128 * 1024;
+
+/// An artifact that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Artifact {
+    /// The folder its entries' paths begin at.
+    folder: PathBuf,
+    entries: Vec<Entry>,
+    /// The hash of its tree.
+    pub(crate) hash: ContentHash,
+}
+
+/// Why there is no artifact.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArtifactError {
+    /// Nothing is there.
+    #[error("{0} is not there")]
+    Missing(String),
+    /// It has no files.
+    #[error("{0} has no files in it")]
+    Empty(String),
+    /// Neither file nor folder nor link.
+    #[error("{0} is neither a file, a folder nor a symbolic link")]
+    Kind(String),
+    /// A link that leads somewhere else.
+    #[error("the symbolic link {link} leads out of the artifact, to {target}")]
+    Outside { link: String, target: String },
+    /// It could not be read.
+    #[error("{path}: {error}")]
+    Read { path: String, error: std::io::Error },
+}
+
+impl Artifact {
+    /// Looks at `path` below `folder`, and hashes what is there.
+    pub(crate) fn look(folder: &Path, path: &str) -> Result<Self, ArtifactError> {
+        let place = folder.join(path);
+        let found = fs::metadata(&place).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => ArtifactError::Missing(path.to_owned()),
+            _ => ArtifactError::Read { path: path.to_owned(), error },
+        })?;
+        let (folder, names) = if found.is_dir() {
+            let mut names = Vec::new();
+            gather(&place, Path::new(""), &mut names)?;
+            (place, names)
+        } else {
+            let name = place.file_name().ok_or_else(|| ArtifactError::Kind(path.to_owned()))?;
+            (place.parent().unwrap_or(folder).to_owned(), vec![PathBuf::from(name)])
+        };
+        if names.is_empty() {
+            return Err(ArtifactError::Empty(path.to_owned()));
+        }
+        let entries = names.iter().map(|name| entry(&folder, name)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { hash: tree_hash(&entries), folder, entries })
+    }
+
+    /// The artifact as a tar archive in a file without a name, and its size in bytes. The host hashes what arrives: a file that changed
+    /// since the look is found there.
+    pub(crate) fn pack(&self) -> std::io::Result<(File, u64)> {
+        let mut archive = tar::Builder::new(tempfile::tempfile()?);
+        archive.mode(tar::HeaderMode::Deterministic);
+        archive.follow_symlinks(false);
+        for entry in &self.entries {
+            self.append(&mut archive, entry)?;
+        }
+        let mut file = archive.into_inner()?;
+        let bytes = file.stream_position()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok((file, bytes))
+    }
+
+    fn append(&self, archive: &mut tar::Builder<File>, entry: &Entry) -> std::io::Result<()> {
+        let path = self.folder.join(&entry.path);
+        let mut header = tar::Header::new_gnu();
+        header.set_mtime(0);
+        match entry.kind {
+            EntryKind::Symlink => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                header.set_mode(0o777);
+                archive.append_link(&mut header, &entry.path, fs::read_link(path)?)
+            }
+            EntryKind::File | EntryKind::Executable => {
+                let file = File::open(path)?;
+                let bytes = file.metadata()?.len();
+                header.set_entry_type(tar::EntryType::Regular);
+                header.set_size(bytes);
+                header.set_mode(if entry.kind == EntryKind::Executable { 0o755 } else { 0o644 });
+                archive.append_data(&mut header, &entry.path, file.take(bytes))
+            }
+        }
+    }
+}
+
+/// The names of all files and links below `folder`, in order.
+fn gather(folder: &Path, below: &Path, names: &mut Vec<PathBuf>) -> Result<(), ArtifactError> {
+    let here = folder.join(below);
+    let read_error = |error| ArtifactError::Read { path: here.display().to_string(), error };
+    let listed = fs::read_dir(&here).map_err(read_error)?.collect::<Result<Vec<_>, _>>();
+    let mut found = listed.map_err(read_error)?;
+    found.sort_by_key(fs::DirEntry::file_name);
+    for one in found {
+        let name = below.join(one.file_name());
+        if one.file_type().map_err(read_error)?.is_dir() {
+            gather(folder, &name, names)?;
+        } else {
+            names.push(name);
+        }
+    }
+    Ok(())
+}
+
+fn entry(folder: &Path, name: &Path) -> Result<Entry, ArtifactError> {
+    let path = folder.join(name);
+    let shown = name.display().to_string();
+    let read_error = |error| ArtifactError::Read { path: shown.clone(), error };
+    let found = fs::symlink_metadata(&path).map_err(read_error)?;
+    let (kind, content) = if found.is_symlink() {
+        let target = fs::read_link(&path).map_err(read_error)?;
+        if leads_out(name, &target) {
+            return Err(ArtifactError::Outside { link: shown, target: target.display().to_string() });
+        }
+        (EntryKind::Symlink, ContentHash::of(target.as_os_str().as_encoded_bytes()))
+    } else if found.is_file() {
+        let executable = found.permissions().mode() & 0o100 != 0;
+        let kind = if executable { EntryKind::Executable } else { EntryKind::File };
+        (kind, hash_of(&path).map_err(read_error)?)
+    } else {
+        return Err(ArtifactError::Kind(shown));
+    };
+    let parts: Vec<String> =
+        name.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    Ok(Entry { path: parts.join("/"), kind, content })
+}
+
+/// Whether a link at `name` leads out of the tree that `name` is relative to.
+fn leads_out(name: &Path, target: &Path) -> bool {
+    let mut depth = name.components().count().saturating_sub(1);
+    for part in target.components() {
+        match part {
+            Component::Prefix(_) | Component::RootDir => return true,
+            Component::CurDir => {}
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return true,
+            },
+        }
+    }
+    false
+}
+
+fn hash_of(path: &Path) -> std::io::Result<ContentHash> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            read => hasher.update(&piece[..read]),
+        }
+    }
+    let digits: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    ContentHash::from_hex(&digits).ok_or_else(|| std::io::Error::other("a hash has 64 digits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn write(folder: &Path, name: &str, content: &str, mode: u32) {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn sample() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "web/app", "binary", 0o755);
+        write(folder.path(), "web/pages/index.html", "hello", 0o644);
+        symlink("pages/index.html", folder.path().join("web/start")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_archive_has_what_the_hash_was_made_from() {
+        let folder = sample();
+        let artifact = Artifact::look(folder.path(), "web").unwrap();
+        let (file, bytes) = artifact.pack().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), bytes);
+        let target = tempfile::tempdir().unwrap();
+        tar::Archive::new(file).unpack(target.path().join("web")).unwrap();
+        assert_eq!(Artifact::look(target.path(), "web").unwrap().hash, artifact.hash);
+    }
+
+    #[test]
+    fn contents_rights_and_links_are_told_apart() {
+        let folder = sample();
+        let first = Artifact::look(folder.path(), "web").unwrap().hash;
+        write(folder.path(), "web/pages/index.html", "hello!", 0o644);
+        let second = Artifact::look(folder.path(), "web").unwrap().hash;
+        write(folder.path(), "web/pages/index.html", "hello!", 0o744);
+        let third = Artifact::look(folder.path(), "web").unwrap().hash;
+        assert!(first != second && second != third);
+    }
+
+    #[test]
+    fn a_single_file_is_an_artifact_under_its_own_name() {
+        let folder = sample();
+        let artifact = Artifact::look(folder.path(), "web/app").unwrap();
+        assert_eq!(artifact.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["app"]);
+    }
+
+    #[test]
+    fn what_cannot_be_shipped_is_refused_by_name() {
+        let folder = sample();
+        let error = |path: &str| Artifact::look(folder.path(), path).unwrap_err().to_string();
+        assert_eq!(error("absent"), "absent is not there");
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        assert_eq!(error("empty"), "empty has no files in it");
+        symlink("../../etc/passwd", folder.path().join("web/pages/out")).unwrap();
+        assert!(error("web").starts_with("the symbolic link pages/out leads out"));
+    }
+}

@@ -1,0 +1,163 @@
+//! What each service of a deploy is made of: artifacts from the work tree, images as given, fetched, or built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cutover_core::config::settings::{Config, Source};
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::hash::ContentHash;
+use cutover_core::names::ServiceName;
+use cutover_core::release::Content;
+use cutover_core::state::HostState;
+use cutover_engine::Reference;
+
+use super::artifact::Artifact;
+use super::images::{Images, not_yet};
+use crate::asked::Brings;
+use crate::render::Progress;
+
+/// What each service is to be made of, before anything is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted(BTreeMap<ServiceName, Source>);
+
+/// What each service is made of.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// By service and backing service.
+    pub(crate) by_service: BTreeMap<ServiceName, Content>,
+    /// Artifacts by hash, to be shipped where the host lacks them.
+    pub(crate) artifacts: BTreeMap<ContentHash, Artifact>,
+    /// Worth saying.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Whether images that are not there are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Making {
+    /// They are built, or fetched.
+    Make,
+    /// Nothing is made: the plan is only shown.
+    OnlyLook,
+}
+
+impl Wanted {
+    /// The sources of the configuration, with `--image` and `--version` in their place.
+    pub(crate) fn new(config: &Config, brings: &Brings) -> Result<Self, Failure> {
+        let mut sources: BTreeMap<ServiceName, Source> = BTreeMap::new();
+        for (name, service) in &config.services {
+            sources.insert(name.clone(), source(name, &service.source, brings)?);
+        }
+        for (name, backing) in &config.backing {
+            sources.insert(name.clone(), backing.source.clone());
+        }
+        for name in brings.images.keys().filter(|name| !config.services.contains_key(*name)) {
+            let known: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
+            return Err(Failure::new(Exit::Usage, format!("`--image {name}=…`: there is no such service"))
+                .next(format!("the services are: {}", known.join(", "))));
+        }
+        Ok(Self(sources))
+    }
+
+    /// References the host has to look up.
+    pub(crate) fn images(&self) -> BTreeSet<String> {
+        self.0.values().filter_map(|source| image_of(source).map(str::to_owned)).collect()
+    }
+
+    /// Whether an image is built.
+    pub(crate) fn has_build(&self) -> bool {
+        self.0.values().any(|source| matches!(source, Source::Build(_)))
+    }
+
+    /// Whether a part comes from the work tree whatever the commit.
+    pub(crate) fn has_artifact(&self) -> bool {
+        self.0.values().any(|source| matches!(source, Source::Artifact { .. }))
+    }
+}
+
+fn image_of(source: &Source) -> Option<&str> {
+    match source {
+        Source::Image { reference } => Some(reference),
+        Source::Build(_) | Source::Artifact { .. } => None,
+    }
+}
+
+fn source(name: &ServiceName, source: &Source, brings: &Brings) -> Result<Source, Failure> {
+    if let Some(reference) = brings.images.get(name) {
+        return Ok(Source::Image { reference: reference.clone() });
+    }
+    match (source, &brings.version) {
+        (Source::Image { reference }, Some(tag)) => {
+            let repository = Reference::split(reference).repository;
+            Ok(Source::Image { reference: format!("{repository}:{tag}") })
+        }
+        (Source::Build(_), Some(tag)) => Err(Failure::new(
+            Exit::Usage,
+            format!("service `{name}` has no image to take the tag `{tag}` of"),
+        )
+        .because("`--version` builds nothing, and the service has `build:`")
+        .next(format!("name the image: `--image {name}=REPOSITORY:{tag}`"))),
+        (other, _) => Ok(other.clone()),
+    }
+}
+
+/// Gets hold of everything.
+pub(crate) async fn collect(
+    wanted: &Wanted,
+    folder: &Path,
+    state: &HostState,
+    images: &mut Images<'_>,
+    making: Making,
+    progress: &mut Progress,
+) -> Result<Contents, Failure> {
+    let mut contents = Contents::default();
+    for (name, source) in &wanted.0 {
+        let content = match source {
+            Source::Artifact { path } => artifact(name, folder, path, &mut contents.artifacts)?,
+            Source::Image { reference } => match (state.images.get(reference), making) {
+                (Some(found), _) => Content::Image {
+                    reference: found.id.clone(),
+                    identity: found.identity.clone(),
+                    name: Some(reference.clone()),
+                },
+                (None, Making::Make) => images.fetch(reference, progress).await?,
+                (None, Making::OnlyLook) => {
+                    contents.notes.push(format!("{name}: image {reference} would be fetched"));
+                    not_yet(reference)
+                }
+            },
+            Source::Build(settings) => match making {
+                Making::Make => images.build(name, settings, progress).await?,
+                Making::OnlyLook => match images.built_before(name).await {
+                    Some(content) => content,
+                    None => {
+                        contents.notes.push(format!(
+                            "{name}: its image would be built; until then it counts as changed"
+                        ));
+                        not_yet(name.as_str())
+                    }
+                },
+            },
+        };
+        contents.by_service.insert(name.clone(), content);
+    }
+    Ok(contents)
+}
+
+fn artifact(
+    name: &ServiceName,
+    folder: &Path,
+    path: &str,
+    artifacts: &mut BTreeMap<ContentHash, Artifact>,
+) -> Result<Content, Failure> {
+    let artifact = Artifact::look(folder, path).map_err(|error| {
+        Failure::new(Exit::Configuration, format!("the artifact of `{name}` cannot be had"))
+            .because(error.to_string())
+            .next(format!(
+                "build it first; `services.{name}.artifact` says where it lies, beside cutover.yml"
+            ))
+    })?;
+    let hash = artifact.hash.clone();
+    artifacts.insert(hash.clone(), artifact);
+    Ok(Content::Artifact { hash })
+}

@@ -1,0 +1,218 @@
+//! Facts of the repository, by the system's own git. Decided by exit codes and by formats made for programs, never by prose.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::release::Provenance;
+use cutover_core::request::Ancestry;
+
+/// A commit, and how it stands to the work tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Git {
+    folder: PathBuf,
+    /// The full id.
+    pub(crate) commit: String,
+    /// It is what the work tree was made from.
+    pub(crate) is_head: bool,
+    /// Files that git follows differ from HEAD in the work tree.
+    pub(crate) dirty: bool,
+    subject: String,
+    repository: Option<String>,
+    shallow: bool,
+}
+
+/// Why the commit that was asked for cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GitError {
+    /// A commit was named, and there is no repository (or no git).
+    #[error("`--commit {reference}` was asked for, and {folder} is in no git repository")]
+    NoRepository { reference: String, folder: String },
+    /// It is not known here.
+    #[error("`{reference}` is not a commit of this repository")]
+    NoCommit { reference: String },
+}
+
+impl GitError {
+    /// The four answers.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure::new(Exit::Usage, self.to_string()).next("`git log --oneline` shows the commits there are")
+    }
+}
+
+impl Git {
+    /// The facts of `reference` (else HEAD) in the repository around `folder`; `None` where there is none, or no commit yet.
+    pub(crate) fn look(folder: &Path, reference: Option<&str>) -> Result<Option<Self>, GitError> {
+        let is_repository = text(folder, &["rev-parse", "--is-shallow-repository"]);
+        let Some(shallow) = is_repository else {
+            return match reference {
+                None => Ok(None),
+                Some(reference) => Err(GitError::NoRepository {
+                    reference: reference.to_owned(),
+                    folder: folder.display().to_string(),
+                }),
+            };
+        };
+        let head = text(folder, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
+        // `--end-of-options`: what people write is never read as an option.
+        let named = format!("{}^{{commit}}", reference.unwrap_or("HEAD"));
+        let found = text(
+            folder,
+            &["log", "-1", "--no-show-signature", "--format=%H%x00%s", "--end-of-options", &named, "--"],
+        );
+        let Some((commit, subject)) = found.as_deref().and_then(|line| line.split_once('\0')) else {
+            return match reference {
+                None => Ok(None),
+                Some(reference) => Err(GitError::NoCommit { reference: reference.to_owned() }),
+            };
+        };
+        let status = text(folder, &["status", "--porcelain", "--untracked-files=no"]);
+        Ok(Some(Self {
+            folder: folder.to_owned(),
+            is_head: head.as_deref() == Some(commit),
+            dirty: status.is_some_and(|status| !status.is_empty()),
+            commit: commit.to_owned(),
+            subject: subject.to_owned(),
+            repository: text(folder, &["remote", "get-url", "origin"]).as_deref().map(normalised),
+            shallow: shallow == "true",
+        }))
+    }
+
+    /// What the release says of where it comes from; `used_work_tree`: a part of it is not from the commit.
+    pub(crate) fn provenance(&self, version: Option<String>, used_work_tree: bool) -> Provenance {
+        Provenance {
+            commit: Some(self.commit.clone()),
+            subject: Some(self.subject.clone()),
+            dirty: self.dirty && used_work_tree,
+            version,
+            repository: self.repository.clone(),
+        }
+    }
+
+    /// How the commit stands to the one that is live (S27).
+    pub(crate) fn ancestry(&self, live: Option<&str>) -> Ancestry {
+        let Some(live) = live else { return Ancestry::NotOlder };
+        if live == self.commit {
+            return Ancestry::NotOlder;
+        }
+        // An unknown live commit gives neither 0 nor 1; in a shallow clone a "no" may only mean that the history is cut.
+        match run(&self.folder, &["merge-base", "--is-ancestor", &self.commit, live])
+            .and_then(|output| output.status.code())
+        {
+            Some(0) => Ancestry::Older,
+            Some(1) if !self.shallow => Ancestry::NotOlder,
+            _ => Ancestry::Unknown,
+        }
+    }
+}
+
+fn text(folder: &Path, words: &[&str]) -> Option<String> {
+    let output = run(folder, words).filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+fn run(folder: &Path, words: &[&str]) -> Option<Output> {
+    Command::new("git")
+        .arg("-C")
+        .arg(folder)
+        // Looking must not write: `status` would refresh the index under a lock that others may want.
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .args(words)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()
+}
+
+/// A remote as one name, however it is reached: `github.com/acme/app` (S2). Credentials in it are left out.
+fn normalised(remote: &str) -> String {
+    let (rest, has_scheme) = match remote.split_once("://") {
+        Some((_, rest)) => (rest, true),
+        None => (remote, false),
+    };
+    let slash = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = match rest.find(':').filter(|colon| !has_scheme && *colon < slash) {
+        Some(colon) => (&rest[..colon], &rest[colon + 1..]),
+        None => rest.split_at(slash),
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = host.split_once(':').map_or(host, |(host, _)| host);
+    let path = path.trim_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    if host.is_empty() { format!("/{path}") } else { format!("{}/{path}", host.to_ascii_lowercase()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn git(folder: &Path, words: &[&str]) {
+        let done = Command::new("git")
+            .arg("-C")
+            .arg(folder)
+            .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"])
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn repository() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        git(folder.path(), &["init", "-q", "-b", "main"]);
+        std::fs::write(folder.path().join("file"), "one").unwrap();
+        git(folder.path(), &["add", "."]);
+        git(folder.path(), &["commit", "-q", "-m", "First"]);
+        folder
+    }
+
+    #[test]
+    fn https_and_ssh_name_the_same_repository() {
+        for remote in [
+            "https://github.com/acme/app.git",
+            "https://token@GitHub.com/acme/app",
+            "git@github.com:acme/app.git",
+            "ssh://git@github.com:22/acme/app.git/",
+            "git://github.com/acme/app",
+        ] {
+            assert_eq!(normalised(remote), "github.com/acme/app", "{remote}");
+        }
+        assert_eq!(normalised("/srv/git/app.git"), "/srv/git/app");
+        assert_eq!(normalised("file:///srv/git/app.git"), "/srv/git/app");
+    }
+
+    #[test]
+    fn a_folder_without_git_has_no_facts_and_a_named_commit_there_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Git::look(folder.path(), None).unwrap(), None);
+        assert!(matches!(Git::look(folder.path(), Some("main")), Err(GitError::NoRepository { .. })));
+    }
+
+    #[test]
+    fn a_changed_file_makes_the_work_tree_dirty_and_an_unfollowed_one_does_not() {
+        let folder = repository();
+        std::fs::write(folder.path().join("built"), "x").unwrap();
+        let clean = Git::look(folder.path(), None).unwrap().unwrap();
+        assert!(!clean.dirty && clean.is_head);
+        std::fs::write(folder.path().join("file"), "two").unwrap();
+        let dirty = Git::look(folder.path(), None).unwrap().unwrap();
+        assert!(dirty.dirty);
+        assert!(dirty.provenance(None, true).dirty && !dirty.provenance(None, false).dirty);
+        assert_eq!(dirty.provenance(None, true).subject.as_deref(), Some("First"));
+    }
+
+    #[test]
+    fn an_older_commit_is_told_from_a_newer_and_an_unknown_one() {
+        let folder = repository();
+        let first = Git::look(folder.path(), None).unwrap().unwrap();
+        git(folder.path(), &["commit", "-q", "--allow-empty", "-m", "Second"]);
+        let second = Git::look(folder.path(), None).unwrap().unwrap();
+        assert_eq!(first.ancestry(Some(&second.commit)), Ancestry::Older);
+        assert_eq!(second.ancestry(Some(&first.commit)), Ancestry::NotOlder);
+        assert_eq!(second.ancestry(Some(&second.commit)), Ancestry::NotOlder);
+        assert_eq!(second.ancestry(Some(&"0".repeat(40))), Ancestry::Unknown);
+        assert!(matches!(Git::look(folder.path(), Some("--help")), Err(GitError::NoCommit { .. })));
+    }
+}

@@ -1,0 +1,15 @@
+//! What the client brings: the configuration, facts of git, variables, artifacts, images. Everything is looked at here and decided by
+//! the plan.
+
+mod artifact;
+mod contents;
+mod git;
+mod images;
+mod project;
+mod variables;
+
+pub(crate) use contents::{Contents, Making, Wanted, collect};
+pub(crate) use git::Git;
+pub(crate) use images::{BuildFrom, Images};
+pub(crate) use project::{Project, is_declared_without_value, refuse_servers};
+pub(crate) use variables::{Overlay, ProcessEnvironment, overlay, placeholders};

@@ -1,0 +1,254 @@
+//! The configuration: found, read with the files it names, and settled for one environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cutover_core::config::settings::Config;
+use cutover_core::config::{self, Problems, Selection, Sources};
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::names::{AppId, AppName, EnvironmentName, HostName, VariableName};
+use cutover_core::template::Piece;
+
+use crate::asked::Place;
+use crate::effects::Protection;
+use crate::verbs::Stop;
+
+const NAMES: [&str; 2] = ["cutover.yml", "cutover.yaml"];
+
+/// The configuration's texts.
+#[derive(Debug)]
+pub(crate) struct Project {
+    /// The folder of cutover.yml: paths in it are relative to here.
+    pub(crate) folder: PathBuf,
+    /// cutover.yml, as it is shown.
+    pub(crate) file: String,
+    text: String,
+    compose: BTreeMap<String, String>,
+    env_files: BTreeMap<String, String>,
+}
+
+/// What is known of an app without understanding all of its configuration.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: AppId,
+    pub(crate) protection: Protection,
+    servers: Vec<HostName>,
+}
+
+impl Project {
+    /// Finds cutover.yml and reads it with all the files it names.
+    pub(crate) fn open(place: &Place) -> Result<Self, Failure> {
+        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+        let path = match &place.file {
+            Some(file) => here.join(file),
+            None => find(&here).ok_or_else(|| nothing_here(&here))?,
+        };
+        let file = path.strip_prefix(&here).unwrap_or(&path).display().to_string();
+        let text = fs::read_to_string(&path).map_err(|error| {
+            Failure::new(Exit::Configuration, format!("{file} cannot be read"))
+                .because(error.to_string())
+                .next("`--file PATH` names another one")
+        })?;
+        let folder = path.parent().map_or(here, Path::to_owned);
+        let compose = read_all(&folder, config::compose_files(&text));
+        let texts: Vec<&str> =
+            [text.as_str()].into_iter().chain(compose.values().map(String::as_str)).collect();
+        let env_files = read_all(&folder, config::env_files(&texts));
+        Ok(Self { folder, file, text, compose, env_files })
+    }
+
+    /// The environments it has, `local` among them.
+    pub(crate) fn environments(&self) -> Result<Vec<EnvironmentName>, Problems> {
+        config::environments(&self.text)
+    }
+
+    /// The texts of `env_file` keys: names are in the configuration, values come from here.
+    pub(crate) fn env_files(&self) -> &BTreeMap<String, String> {
+        &self.env_files
+    }
+
+    /// The configuration of one environment.
+    pub(crate) fn config(&self, selection: &Selection) -> Result<Config, Problems> {
+        let sources = Sources {
+            file: &self.file,
+            text: &self.text,
+            compose: self.compose.clone(),
+            env_files: self.env_files.clone(),
+        };
+        config::parse(&sources, selection)
+    }
+
+    /// Refuses `-v` for names that are declared without a value: those are secret, and a command line is not (P6).
+    pub(crate) fn refuse_secrets_on_the_command_line(&self, selection: &Selection) -> Result<(), Failure> {
+        let without = Selection { set: BTreeMap::new(), ..selection.clone() };
+        if selection.set.is_empty() {
+            return Ok(());
+        }
+        // Where the file makes no sense without them, they fill public places.
+        let Ok(config) = self.config(&without) else { return Ok(()) };
+        let secret = selection.set.keys().filter(|name| is_declared_without_value(&config, name));
+        let names: Vec<&str> = secret.map(VariableName::as_str).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Usage, format!("`-v` is not for {}", names.join(", ")))
+            .because("cutover.yml declares it without a value: it is secret, and a command line can be read by others")
+            .next(format!("`cutover env set {}` asks for its value", names.join(" "))))
+    }
+
+    /// Which app and environment this is. A verb that only needs to know that works with a file that is being mended, too, as long as it
+    /// is about this machine.
+    pub(crate) fn identity(&self, place: &Place) -> Result<Identity, Stop> {
+        let selection = Selection { environment: place.environment.clone(), ..Selection::default() };
+        match self.config(&selection) {
+            Ok(config) => Ok(Identity {
+                protection: if config.protected { Protection::Protected } else { Protection::Open },
+                id: config.id,
+                servers: config.hosts,
+            }),
+            Err(problems) if problems.only_environment() => Err(problems.into()),
+            Err(problems) => self.bare_identity(place).ok_or_else(|| problems.into()),
+        }
+    }
+
+    fn bare_identity(&self, place: &Place) -> Option<Identity> {
+        let environments = self.environments().ok()?;
+        let environment = match (&place.environment, environments.as_slice()) {
+            (Some(named), _) => named.clone(),
+            (None, [only]) => only.clone(),
+            (None, _) => return None,
+        };
+        // Whether another environment is this machine stands in the part that could not be understood.
+        (environment.as_str() == HostName::local().as_str()).then_some(())?;
+        let app = self.text.lines().find_map(|line| line.strip_prefix("app:"))?;
+        let app: AppName = app.split('#').next()?.trim().trim_matches(['"', '\'']).parse().ok()?;
+        let id = AppId { app, environment };
+        Some(Identity { id, protection: Protection::Open, servers: Vec::new() })
+    }
+}
+
+impl Identity {
+    /// Servers over SSH are not there yet.
+    pub(crate) fn refuse_servers(&self) -> Result<(), Failure> {
+        refuse_servers(&self.id, &self.servers)
+    }
+}
+
+/// Servers over SSH are not there yet.
+pub(crate) fn refuse_servers(id: &AppId, servers: &[HostName]) -> Result<(), Failure> {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = servers.iter().map(HostName::as_str).collect();
+    Err(Failure::new(Exit::Failed, format!("environment `{}` is on servers", id.environment))
+        .because(format!("its hosts are {}; servers over SSH come next", names.join(", ")))
+        .next("`-e local` is this machine; on the server itself, an environment without `hosts:` is, too"))
+}
+
+/// Whether some instance gets the variable as it comes, and nothing public says what it is.
+pub(crate) fn is_declared_without_value(config: &Config, name: &VariableName) -> bool {
+    let services = config.services.values().map(|service| &service.run.environment);
+    let backing = config.backing.values().map(|backing| &backing.run.environment);
+    services
+        .chain(backing)
+        .filter_map(|environment| environment.get(name))
+        .any(|template| matches!(template.pieces(), [Piece::Variable { name: of, .. }] if of == name))
+}
+
+fn find(here: &Path) -> Option<PathBuf> {
+    for folder in here.ancestors() {
+        if let Some(found) = NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+            return Some(found);
+        }
+        // A repository is the widest thing an app lies in.
+        if folder.join(".git").exists() {
+            return None;
+        }
+    }
+    None
+}
+
+fn nothing_here(here: &Path) -> Failure {
+    Failure::new(Exit::Configuration, "there is no cutover.yml")
+        .because(format!("neither in {} nor above it, up to the repository's top", here.display()))
+        .next("go to the app's folder, or name the file: `--file PATH`")
+        .next("or write a first one, and run `cutover check`:")
+        .next(
+            "  app: my-app\n  services:\n    web: { artifact: build, command: ./server, route: { path: / } }",
+        )
+}
+
+/// Those of the files that can be read.
+fn read_all(folder: &Path, paths: impl IntoIterator<Item = String>) -> BTreeMap<String, String> {
+    let paths: BTreeSet<String> = paths.into_iter().collect();
+    paths
+        .into_iter()
+        .filter_map(|path| {
+            let text = fs::read_to_string(folder.join(&path)).ok()?;
+            Some((path, text))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(text: &str) -> (tempfile::TempDir, Project) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cutover.yml");
+        fs::write(&path, text).unwrap();
+        let place = Place { environment: None, file: Some(path), json: false };
+        let project = Project::open(&place).unwrap();
+        (folder, project)
+    }
+
+    fn place(environment: Option<&str>) -> Place {
+        Place { environment: environment.map(|name| name.parse().unwrap()), file: None, json: false }
+    }
+
+    const APP: &str = "app: shop\nservices:\n  web: { artifact: web, command: ./web, route: { path: / } }\n";
+
+    #[test]
+    fn the_file_is_found_above_up_to_the_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        assert_eq!(find(&below), None);
+        fs::write(folder.path().join("cutover.yml"), APP).unwrap();
+        assert_eq!(find(&below), Some(folder.path().join("cutover.yml")));
+        fs::create_dir(folder.path().join("a/.git")).unwrap();
+        assert_eq!(find(&below), None);
+    }
+
+    #[test]
+    fn an_app_is_known_even_while_its_file_is_being_mended() {
+        let (_folder, project) = project(&format!("{APP}colour: red\n"));
+        let identity = project.identity(&place(None)).unwrap();
+        assert_eq!(identity.id.to_string(), "shop/local");
+    }
+
+    #[test]
+    fn servers_are_refused_with_what_works_today() {
+        let text = format!("{APP}environments:\n  production: {{ hosts: [deploy@example.com] }}\n");
+        let (_folder, project) = project(&text);
+        let failure = project.identity(&place(None)).unwrap().refuse_servers().unwrap_err();
+        assert!(failure.cause[0].contains("deploy@example.com"), "{failure:?}");
+        assert!(project.identity(&place(Some("local"))).unwrap().refuse_servers().is_ok());
+    }
+
+    #[test]
+    fn a_secret_on_the_command_line_is_refused_and_a_public_value_is_not() {
+        let text = "app: shop\nenvironment:\n  TOKEN:\n  GREETING: hello\nservices:\n  web: { artifact: web, command: ./web, route: { path: / } }\n";
+        let (_folder, project) = project(text);
+        let with = |name: &str| Selection {
+            set: BTreeMap::from([(name.parse().unwrap(), "x".to_owned())]),
+            ..Selection::default()
+        };
+        let failure = project.refuse_secrets_on_the_command_line(&with("TOKEN")).unwrap_err();
+        assert_eq!(failure.next, ["`cutover env set TOKEN` asks for its value"]);
+        assert!(project.refuse_secrets_on_the_command_line(&with("GREETING")).is_ok());
+    }
+}

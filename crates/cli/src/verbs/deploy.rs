@@ -1,0 +1,182 @@
+//! `deploy`, and `plan`, which is a deploy that ends once its plan is shown.
+
+use cutover_core::config::Selection;
+use cutover_core::config::settings::{Config, Origin};
+use cutover_core::names::VariableName;
+use cutover_core::plan::{Plan, plan as plan_deploy};
+use cutover_core::request::{Ancestry, Request};
+use cutover_core::state::HostState;
+use cutover_core::variables::given;
+use cutover_core::wire::Ask;
+
+use super::run::{self, Keep, Sending};
+use super::{Desk, Ended, Stop, approval, observe, stamp, world};
+use crate::asked::{Asked, Brings};
+use crate::effects::{self, Protection};
+use crate::hosts::{self, Channel};
+use crate::render::{self, Progress};
+use crate::sources::{
+    BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect, overlay,
+    refuse_servers,
+};
+
+pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
+    let Asked { request, brings, conduct } = asked;
+    let draft = Draft::look(desk, &brings, request)?;
+    let id = draft.config.id.clone();
+    let mut host = hosts::open().await?;
+    let state = observe(&mut host, &id, draft.wanted.images()).await?;
+    let making = if conduct.dry_run { Making::OnlyLook } else { Making::Make };
+    let contents = draft.contents(desk, &state, making).await?;
+    let plan = draft.plan(&state, &contents)?;
+    run::show(desk, &plan, conduct)?;
+    if conduct.dry_run {
+        return Ok(0);
+    }
+    if render::nothing_to_do(&plan) {
+        return run::nothing_to_do(desk, &plan);
+    }
+    let protection = if draft.config.protected { Protection::Protected } else { Protection::Open };
+    approval::approve(desk, &effects::question(&draft.request, &id, protection), conduct)?;
+    let plan = if run::up(desk, &mut host).await? {
+        // The proxy that was started is part of what the plan is made from.
+        draft.plan(&observe(&mut host, &id, draft.wanted.images()).await?, &contents)?
+    } else {
+        plan
+    };
+    ship(desk, &mut host, &state, &contents).await?;
+    let sending = Sending {
+        plan: run::only(plan)?,
+        overlay: &draft.overlay,
+        unset: std::collections::BTreeSet::new(),
+        keep: Keep::InRelease,
+        conduct,
+    };
+    run::run(desk, &mut host, sending).await
+}
+
+/// All that is known before the host is looked at.
+struct Draft {
+    project: Project,
+    git: Option<Git>,
+    config: Config,
+    wanted: Wanted,
+    overlay: Overlay,
+    request: Request,
+    dirty: bool,
+}
+
+impl Draft {
+    fn look(desk: &Desk, brings: &Brings, request: Request) -> Result<Self, Stop> {
+        let project = Project::open(&desk.place)?;
+        let git = Git::look(&project.folder, brings.commit.as_deref()).map_err(|error| error.failure())?;
+        let selection = selection(desk, brings, git.as_ref());
+        project.refuse_secrets_on_the_command_line(&selection)?;
+        let config = project.config(&selection)?;
+        refuse_servers(&config.id, &config.hosts)?;
+        let wanted = Wanted::new(&config, brings)?;
+        let use_process = if config.protected && !brings.from_env {
+            ProcessEnvironment::Leave
+        } else {
+            ProcessEnvironment::Use
+        };
+        let process = |name: &str| std::env::var(name).ok();
+        let overlay = overlay(&config, &project, use_process, &request.allow, process)?;
+        let source = match &git {
+            Some(git) => git.provenance(brings.version.clone(), brings.dirty || wanted.has_artifact()),
+            None => request.source.clone(),
+        };
+        let request = Request { source, ..request };
+        Ok(Self { project, git, config, wanted, overlay, request, dirty: brings.dirty })
+    }
+
+    /// Gets hold of what the services are made of.
+    async fn contents(&self, desk: &Desk, state: &HostState, making: Making) -> Result<Contents, Stop> {
+        let from = match &self.git {
+            Some(git) if !self.dirty => BuildFrom::Commit(&git.commit),
+            _ => BuildFrom::WorkTree,
+        };
+        let mut images = Images::new(&state.app, &self.project.folder, &self.request.source, from);
+        let mut progress = Progress::new(desk.output);
+        let contents =
+            collect(&self.wanted, &self.project.folder, state, &mut images, making, &mut progress).await;
+        progress.end();
+        Ok(contents?)
+    }
+
+    fn plan(&self, state: &HostState, contents: &Contents) -> Result<Plan, Stop> {
+        let live = state.live.as_ref().map(|live| &live.release);
+        let live = state.releases.iter().find(|record| Some(&record.release.id) == live);
+        let live_commit = live.and_then(|record| record.release.source.commit.as_deref());
+        let request = Request {
+            contents: contents.by_service.clone(),
+            overlay: self.overlay.values.fingerprints(&state.salt),
+            ancestry: self.git.as_ref().map_or(Ancestry::Unknown, |git| git.ancestry(live_commit)),
+            ..self.request.clone()
+        };
+        let mut plan = plan_deploy(&self.config, &world(state), &request, stamp(state))
+            .map_err(|refusals| refusals.failure())?;
+        for host in plan.hosts.values_mut() {
+            host.notes.extend(self.notes().into_iter().chain(contents.notes.iter().cloned()));
+            for (name, origin) in &mut host.variables {
+                *origin = self.origin(name, *origin, state);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Where a value comes from, now that the client's and the host's are known.
+    fn origin(&self, name: &VariableName, otherwise: Origin, state: &HostState) -> Origin {
+        let on_host = state.variables.as_ref().is_some_and(|variables| variables.contains_key(name));
+        match self.overlay.origins.get(name) {
+            Some(origin) => *origin,
+            None if on_host && self.config.required.contains_key(name) => Origin::HostFile,
+            None => otherwise,
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let Some(git) = &self.git else { return Vec::new() };
+        let short = &git.commit[..git.commit.len().min(7)];
+        let mut notes = Vec::new();
+        if git.dirty && !self.dirty && self.wanted.has_build() {
+            notes.push(format!(
+                "the work tree has changes that are not committed: commit {short} is built without them (`--dirty` builds the work tree)"
+            ));
+        }
+        if !git.is_head && self.wanted.has_artifact() {
+            notes.push(format!(
+                "artifacts come from the work tree, whatever lies there, and not from commit {short}"
+            ));
+        }
+        notes
+    }
+}
+
+fn selection(desk: &Desk, brings: &Brings, git: Option<&Git>) -> Selection {
+    let builtin = |name: &str, value: Option<&str>| Some((name.parse().ok()?, value?.to_owned()));
+    let commit = git.map(|git| git.commit.as_str());
+    Selection {
+        environment: desk.place.environment.clone(),
+        set: brings.variables.clone(),
+        builtins: [builtin(given::COMMIT, commit), builtin(given::VERSION, brings.version.as_deref())]
+            .into_iter()
+            .flatten()
+            .collect(),
+        ..Selection::default()
+    }
+}
+
+/// Sends the artifacts that the host lacks.
+async fn ship(desk: &Desk, host: &mut Channel, state: &HostState, contents: &Contents) -> Result<(), Stop> {
+    let mut progress = Progress::new(desk.output);
+    for (hash, artifact) in contents.artifacts.iter().filter(|(hash, _)| !state.artifacts.contains(*hash)) {
+        let (file, bytes) = artifact.pack()?;
+        progress.doing("ship", &format!("artifact {} ({})", hash.short(), render::size(bytes)));
+        let ask = Ask::Artifact { hash: hash.clone(), bytes };
+        host.ask_from(&ask, tokio::fs::File::from_std(file), bytes).await?;
+        host.done().await?;
+    }
+    progress.end();
+    Ok(())
+}

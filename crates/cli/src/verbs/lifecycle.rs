@@ -1,0 +1,51 @@
+//! What is done with releases that are recorded: `rollback`, `restart`, `start`, `stop`, `remove`. They need the app's name, and nothing
+//! else of its configuration.
+
+use std::collections::BTreeSet;
+
+use cutover_core::plan::{Plan, lifecycle as plan_lifecycle};
+use cutover_core::request::Request;
+use cutover_core::state::HostState;
+
+use super::run::{self, Keep, Sending};
+use super::{Desk, Ended, Stop, approval, observe, stamp, world};
+use crate::asked::Asked;
+use crate::effects;
+use crate::hosts;
+use crate::sources::{Overlay, Project};
+
+pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
+    let Asked { request, conduct, .. } = asked;
+    let identity = Project::open(&desk.place)?.identity(&desk.place)?;
+    identity.refuse_servers()?;
+    let mut host = hosts::open().await?;
+    let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
+    let plan = made(&state, &request)?;
+    run::show(desk, &plan, conduct)?;
+    if conduct.dry_run {
+        return Ok(0);
+    }
+    if crate::render::nothing_to_do(&plan) {
+        return run::nothing_to_do(desk, &plan);
+    }
+    approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
+    let plan = if run::up(desk, &mut host).await? {
+        // The proxy that was started is part of what the plan is made from.
+        made(&observe(&mut host, &identity.id, BTreeSet::new()).await?, &request)?
+    } else {
+        plan
+    };
+    let sending = Sending {
+        plan: run::only(plan)?,
+        overlay: &Overlay::default(),
+        unset: BTreeSet::new(),
+        keep: Keep::InRelease,
+        conduct,
+    };
+    run::run(desk, &mut host, sending).await
+}
+
+fn made(state: &HostState, request: &Request) -> Result<Plan, Stop> {
+    Ok(plan_lifecycle(&state.app, &world(state), request, stamp(state))
+        .map_err(|refusals| refusals.failure())?)
+}

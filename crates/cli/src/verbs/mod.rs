@@ -1,0 +1,115 @@
+//! The verbs, a file each. Every one reads as a list of steps: what is looked at, decided, asked, sent, followed.
+
+mod approval;
+mod attach;
+mod check;
+mod deploy;
+mod env;
+mod exec;
+mod lifecycle;
+mod logs;
+mod records;
+mod run;
+mod status;
+mod stop;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cutover_core::exit::Exit;
+use cutover_core::names::{AppId, HostName, RunId};
+use cutover_core::plan::Verb;
+use cutover_core::request::Stamp;
+use cutover_core::state::{HostState, World};
+use cutover_core::wire::{Ask, Reply};
+
+use crate::asked::{Command, Place};
+use crate::hosts::{self, Channel, HostError, unexpected};
+use crate::render::Output;
+use crate::sources::Project;
+
+pub(crate) use stop::Stop;
+
+/// What every verb needs: which app and environment it is about, and where its answer goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Desk {
+    pub(crate) place: Place,
+    pub(crate) output: Output,
+}
+
+/// How a verb ended: what the process exits with.
+pub(crate) type Ended = Result<u8, Stop>;
+
+/// Does what was asked.
+pub(crate) fn carry_out(desk: &Desk, command: Command) -> Ended {
+    // Verbs that need no host need no runtime either: they answer at once.
+    match command {
+        Command::Check { variables } => check::check(desk, &variables),
+        Command::Schema => check::schema(desk),
+        other => {
+            let runtime = runtime()?;
+            let ended = runtime.block_on(with_host(desk, other));
+            // A thread that waits for standard input does not keep us.
+            runtime.shutdown_background();
+            ended
+        }
+    }
+}
+
+async fn with_host(desk: &Desk, command: Command) -> Ended {
+    match command {
+        Command::Check { .. } | Command::Schema => Ok(Exit::Failed.code()),
+        Command::Change(asked) => match asked.request.verb {
+            Verb::Deploy => deploy::deploy(desk, *asked).await,
+            Verb::Environment => env::change(desk, *asked).await,
+            Verb::Rollback | Verb::Restart | Verb::Start | Verb::Stop | Verb::Remove => {
+                lifecycle::lifecycle(desk, *asked).await
+            }
+        },
+        Command::Status { check } => status::status(desk, check).await,
+        Command::History { limit } => records::history(desk, limit).await,
+        Command::Releases => records::releases(desk).await,
+        Command::Lock => records::lock(desk).await,
+        Command::Logs(asked) => logs::logs(desk, asked).await,
+        Command::Exec(asked) => exec::exec(desk, asked).await,
+        Command::EnvList => env::list(desk).await,
+        Command::Attach { run } => attach::attach(desk, run).await,
+        Command::Cancel { by } => attach::cancel(desk, by).await,
+    }
+}
+
+/// One thread is plenty: all it does is wait for one session.
+fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// The app a verb is about, and a conversation with the host it runs on.
+async fn reach(desk: &Desk) -> Result<(AppId, Channel), Stop> {
+    let project = Project::open(&desk.place)?;
+    let identity = project.identity(&desk.place)?;
+    identity.refuse_servers()?;
+    Ok((identity.id, hosts::open().await?))
+}
+
+/// Looks at the host.
+async fn observe(channel: &mut Channel, app: &AppId, images: BTreeSet<String>) -> Result<HostState, Stop> {
+    match channel.answer(&Ask::Observe { app: app.clone(), images }).await? {
+        Reply::State { state } => Ok(*state),
+        other => Err(unexpected("state", &other).into()),
+    }
+}
+
+/// This machine is all the world there is, until servers come.
+fn world(state: &HostState) -> World {
+    World { hosts: BTreeMap::from([(HostName::local(), state.clone())]) }
+}
+
+/// The plan's time, which is the host's, and its run's id, which is made here (S12).
+fn stamp(state: &HostState) -> Stamp {
+    Stamp { now: state.now, run: RunId::new(uuid::Uuid::now_v7()) }
+}
+
+impl From<HostError> for Stop {
+    fn from(error: HostError) -> Self {
+        Self::from(error.failure())
+    }
+}

@@ -1,0 +1,50 @@
+//! What was, and who is at it: `history`, `releases`, `lock`. They look only.
+
+use std::collections::BTreeSet;
+
+use cutover_core::exit::Exit;
+use cutover_core::wire::{Ask, Reply};
+
+use super::{Desk, Ended, observe, reach};
+use crate::hosts::unexpected;
+use crate::render::{self, Line};
+
+pub(super) async fn history(desk: &Desk, limit: u32) -> Ended {
+    let (app, mut channel) = reach(desk).await?;
+    let verdicts = match channel.answer(&Ask::History { app: app.clone(), limit }).await? {
+        Reply::History { verdicts } => verdicts,
+        other => return Err(unexpected("history", &other).into()),
+    };
+    if verdicts.is_empty() {
+        desk.output.talk(&format!("nothing was done with {app} yet; `cutover deploy` puts a release live"));
+    }
+    for verdict in &verdicts {
+        desk.output.answer(&Line::Run { verdict }, || render::history(verdict))?;
+    }
+    Ok(Exit::Done.code())
+}
+
+pub(super) async fn releases(desk: &Desk) -> Ended {
+    let (app, mut channel) = reach(desk).await?;
+    let state = observe(&mut channel, &app, BTreeSet::new()).await?;
+    let releases = render::releases(&state);
+    if releases.is_empty() {
+        desk.output.talk(&format!("no release of {app} was live yet; `cutover deploy` puts one live"));
+    }
+    for release in &releases {
+        desk.output.answer(&Line::Release { release }, || release.text())?;
+    }
+    Ok(Exit::Done.code())
+}
+
+pub(super) async fn lock(desk: &Desk) -> Ended {
+    let (app, mut channel) = reach(desk).await?;
+    let now = channel.greeting().now;
+    let holder = match channel.answer(&Ask::Lock { app: app.clone() }).await? {
+        Reply::Lock { holder } => holder,
+        other => return Err(unexpected("lock", &other).into()),
+    };
+    let holder = holder.as_ref();
+    desk.output.answer(&Line::Lock { holder }, || render::lock(&app, holder, now))?;
+    Ok(Exit::Done.code())
+}

@@ -1,0 +1,41 @@
+//! `status`: what is live, and how it is; with `--check` the exit code tells, and with `--wait` it is given time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cutover_core::exit::Exit;
+use cutover_core::names::AppId;
+use cutover_core::wire::{Ask, Reply};
+use tokio::time::{Instant, sleep};
+
+use super::{Desk, Ended, Stop, observe, reach};
+use crate::hosts::{Channel, unexpected};
+use crate::render::{self, Line, Status};
+
+/// Between two looks while waiting.
+const PAUSE: Duration = Duration::from_millis(250);
+
+pub(super) async fn status(desk: &Desk, check: Option<Duration>) -> Ended {
+    let (app, mut channel) = reach(desk).await?;
+    let until = check.map(|wait| Instant::now() + wait);
+    let found = loop {
+        let found = look(&mut channel, &app).await?;
+        let waiting = until.is_some_and(|until| Instant::now() + PAUSE <= until);
+        if render::is_healthy(&found) || !waiting {
+            break found;
+        }
+        sleep(PAUSE).await;
+    };
+    let healthy = render::is_healthy(&found);
+    desk.output.answer(&Line::Status { healthy, status: &found }, || render::status(&found))?;
+    Ok(if check.is_some() && !healthy { Exit::NotHealthy } else { Exit::Done }.code())
+}
+
+async fn look(channel: &mut Channel, app: &AppId) -> Result<Status, Stop> {
+    let state = observe(channel, app, BTreeSet::new()).await?;
+    let services = match channel.answer(&Ask::Health { app: app.clone() }).await? {
+        Reply::Health { services } => services,
+        other => return Err(unexpected("health", &other).into()),
+    };
+    Ok(Status::new(&state, services))
+}
