@@ -123,11 +123,16 @@ impl Engine {
         let output = output
             .map(move |piece| piece.map(sorted).map_err(explain(Subject::Thing, || what.clone())))
             .boxed();
-        let session = ExecSession { engine: self.clone(), id, output, input };
         if let Some(size) = terminal {
-            session.resize(size).await?;
+            self.resize_exec(&id, size).await?;
         }
-        Ok(session)
+        Ok(ExecSession { engine: self.clone(), id, output, input })
+    }
+
+    async fn resize_exec(&self, exec: &str, size: TerminalSize) -> Result<(), EngineError> {
+        let options = ResizeExecOptions { height: size.rows, width: size.columns };
+        let resized = self.docker().resize_exec(exec, options).await;
+        resized.map_err(explain(Subject::Thing, || "resize a terminal".to_owned()))
     }
 
     async fn exit_code(&self, exec: &str) -> Result<i64, EngineError> {
@@ -152,15 +157,16 @@ impl Engine {
 
 impl ExecSession {
     /// Tells the command its terminal's new size.
-    pub async fn resize(&self, size: TerminalSize) -> Result<(), EngineError> {
-        let options = ResizeExecOptions { height: size.rows, width: size.columns };
-        let resized = self.engine.docker().resize_exec(&self.id, options).await;
-        resized.map_err(explain(Subject::Thing, || "resize a terminal".to_owned()))
+    pub fn resize(&self, size: TerminalSize) -> impl Future<Output = Result<(), EngineError>> + Send + use<> {
+        // The future holds no reference to the session: its streams cannot be shared between threads.
+        let (engine, exec) = (self.engine.clone(), self.id.clone());
+        async move { engine.resize_exec(&exec, size).await }
     }
 
     /// The exit code, once `output` has ended.
-    pub async fn code(&self) -> Result<i64, EngineError> {
-        self.engine.exit_code(&self.id).await
+    pub fn code(&self) -> impl Future<Output = Result<i64, EngineError>> + Send + use<> {
+        let (engine, exec) = (self.engine.clone(), self.id.clone());
+        async move { engine.exit_code(&exec).await }
     }
 }
 
