@@ -1,0 +1,180 @@
+//! What the engine is and has, for the look that a plan is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
+use cutover_core::hash::ContentHash;
+use cutover_core::layout::label;
+use cutover_core::names::AppId;
+use cutover_core::state::{FoundEngine, FoundImage};
+use cutover_engine::{
+    EngineInfo, HealthTest, Image, Kind, Network, Product, Protocol, RegistryLogin, Subnet,
+};
+
+use super::DockerRuntime;
+use super::error::failed;
+use super::sockets::word_of;
+use crate::ports::{Certainty, RuntimeError, RuntimeErrorKind};
+
+/// Names of the network an engine brings itself.
+const DEFAULT_NETWORKS: [&str; 2] = ["bridge", "podman"];
+
+impl DockerRuntime {
+    /// What the engine is and has, as one app sees it.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or not completely (S4a).
+    pub async fn facts(&self, app: &AppId) -> Result<FoundEngine, RuntimeError> {
+        let (nothing, of_app) = (BTreeMap::new(), self.of_app(app));
+        let (info, networks, volumes) =
+            tokio::join!(self.info(), self.engine.list_networks(&nothing), self.engine.list_volumes(&of_app));
+        let (info, networks) = (info?, networks.map_err(failed)?);
+        let volumes = volumes.map_err(failed)?;
+        let ours = |network: &&Network| {
+            network.labels.get(label::INSTALLATION).is_some_and(|found| *found == self.installation)
+        };
+        Ok(FoundEngine {
+            name: product(info.product).to_owned(),
+            version: info.version.clone(),
+            platform: format!("{}/{}", info.operating_system, architecture(&info.architecture)),
+            bridge_reachable: bridge_reachable(info, &networks),
+            subnets: subnets(&networks),
+            networks: networks
+                .iter()
+                .filter(ours)
+                .filter_map(|network| Some((network.name.clone(), network.subnets.first()?.to_string())))
+                .collect(),
+            volumes: volumes.into_iter().map(|volume| volume.name).collect(),
+        })
+    }
+
+    fn of_app(&self, app: &AppId) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (label::INSTALLATION.to_owned(), self.installation.clone()),
+            (label::APP.to_owned(), app.to_string()),
+        ])
+    }
+
+    /// An image by reference or id; `None`: it is not on this host.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or refuses the reference.
+    pub async fn image(&self, reference: &str) -> Result<Option<FoundImage>, RuntimeError> {
+        match self.engine.inspect_image(reference).await {
+            Ok(image) => found_image(&image).map(Some),
+            Err(error) if error.kind == Kind::NotFoundImage => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Fetches an image from its registry, and tells what came.
+    ///
+    /// # Errors
+    /// Kind `Content` where the registry has none such.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        login: Option<&RegistryLogin>,
+    ) -> Result<FoundImage, RuntimeError> {
+        let image = self.engine.pull(reference, None, login, &mut |_| {}).await.map_err(failed)?;
+        found_image(&image)
+    }
+}
+
+fn found_image(image: &Image) -> Result<FoundImage, RuntimeError> {
+    let identity = ContentHash::from_hex(&image.content()).ok_or_else(|| {
+        let message = format!("image {} has no identity", image.id);
+        RuntimeError::new(RuntimeErrorKind::Other, Certainty::NotDone, message)
+    })?;
+    let variant = if image.variant.is_empty() { String::new() } else { format!("/{}", image.variant) };
+    let healthcheck = image
+        .health
+        .as_ref()
+        .is_some_and(|health| health.test.as_ref().is_some_and(|test| *test != HealthTest::Off));
+    Ok(FoundImage {
+        id: image.id.clone(),
+        identity,
+        exposed: image
+            .exposed
+            .iter()
+            .filter(|(_, protocol)| *protocol == Protocol::Tcp)
+            .map(|(port, _)| *port)
+            .collect(),
+        healthcheck,
+        command: image.entrypoint.iter().chain(&image.command).cloned().collect(),
+        platform: format!("{}/{}{variant}", image.operating_system, image.architecture),
+    })
+}
+
+fn product(product: Product) -> &'static str {
+    match product {
+        Product::Docker => "Docker",
+        Product::Podman => "Podman",
+    }
+}
+
+/// The kernel's name of a machine, as images name it.
+fn architecture(kernel: &str) -> &str {
+    match kernel {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" => "arm/v7",
+        other => other,
+    }
+}
+
+/// Found by trying: the engine's bridge is ours to reach when its address is one of this host's own. A rootless engine's, and one in a virtual
+/// machine, is not, even where another engine's bridge here has the same address.
+fn bridge_reachable(info: &EngineInfo, networks: &[Network]) -> bool {
+    if info.rootless {
+        return false;
+    }
+    let (usual, others): (Vec<&Network>, Vec<&Network>) = networks
+        .iter()
+        .filter(|network| network.driver == "bridge")
+        .partition(|network| DEFAULT_NETWORKS.contains(&network.name.as_str()));
+    let candidates = if usual.is_empty() { others } else { usual };
+    // Podman makes a bridge with the first container on it.
+    candidates.into_iter().filter_map(gateway).any(is_local) || info.product == Product::Podman
+}
+
+fn gateway(network: &Network) -> Option<Ipv4Addr> {
+    let first = || Some(Ipv4Addr::from_bits(network.subnets.first()?.address.to_bits() + 1));
+    network.gateway.or_else(first)
+}
+
+/// Only an address of this host can be bound.
+fn is_local(address: Ipv4Addr) -> bool {
+    UdpSocket::bind((IpAddr::V4(address), 0)).is_ok()
+}
+
+/// All that is in use: the engine's networks and this host's routes.
+fn subnets(networks: &[Network]) -> Vec<String> {
+    let of_engine = networks.iter().flat_map(|network| &network.subnets).map(ToString::to_string);
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let of_host = routes.lines().filter_map(route).map(|subnet| subnet.to_string());
+    of_engine.chain(of_host).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A line of the kernel's table of routes. The default route is no subnet in use.
+fn route(line: &str) -> Option<Subnet> {
+    let mut fields = line.split_whitespace();
+    let address = Ipv4Addr::from(word_of(fields.nth(1)?)?);
+    let mask = u32::from_be_bytes(word_of(fields.nth(5)?)?);
+    let prefix = u8::try_from(mask.leading_ones()).ok()?;
+    (prefix > 0).then_some(Subnet { address, prefix })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_but_for_the_default_one() {
+        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+            eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+            docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
+        let found: Vec<String> = table.lines().filter_map(route).map(|subnet| subnet.to_string()).collect();
+        assert_eq!(found, ["172.17.0.0/16"]);
+    }
+}

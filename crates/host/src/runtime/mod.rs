@@ -1,0 +1,4 @@
+//! What carries instances: the two implementations of the port.
+
+pub mod docker;
+pub mod process;
