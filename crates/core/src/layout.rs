@@ -201,7 +201,7 @@ pub fn role_text(role: Role) -> &'static str {
 
 /// A container's name.
 pub fn container(app: &AppId, instance: &InstanceName) -> String {
-    format!("cutover-{}-{}-{instance}", app.app, app.environment)
+    in_engine(app, instance)
 }
 
 /// The network with fixed addresses for the proxy; one an installation, no names.
@@ -211,17 +211,22 @@ pub fn edge_network(installation: &str) -> String {
 
 /// An app's network of one colour: names of services of one release.
 pub fn slot_network(app: &AppId, slot: Slot) -> String {
-    format!("cutover-{}-{}-{slot}", app.app, app.environment)
+    in_engine(app, slot)
 }
 
 /// An app's network of backing services.
 pub fn backing_network(app: &AppId) -> String {
-    format!("cutover-{}-{}-backing", app.app, app.environment)
+    in_engine(app, "backing")
 }
 
 /// The engine's name of a volume.
 pub fn engine_volume(app: &AppId, volume: &VolumeName) -> String {
-    format!("cutover-{}-{}-{volume}", app.app, app.environment)
+    in_engine(app, volume)
+}
+
+/// A name in the engine, where all apps share one space. Dots occur in no name of ours, so that `shop-eu/live` and `shop/eu-live` never meet.
+fn in_engine(app: &AppId, what: impl std::fmt::Display) -> String {
+    format!("cutover-{}.{}.{what}", app.app, app.environment)
 }
 
 /// The file name of a snapshot: `{database}_{timestamp}_{commit}.{ext}` below the app's own folder of the backups.
@@ -242,4 +247,20 @@ pub fn snapshot_file(
 
 fn short_installation(installation: &str) -> &str {
     installation.get(..8).unwrap_or(installation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apps_whose_names_run_together_share_nothing_in_the_engine() {
+        let (one, other): (AppId, AppId) = ("shop-eu/live".parse().unwrap(), "shop/eu-live".parse().unwrap());
+        let data: VolumeName = "data".parse().unwrap();
+        let instance: InstanceName = "web-blue-1-00000001".parse().unwrap();
+        assert_ne!(engine_volume(&one, &data), engine_volume(&other, &data));
+        assert_ne!(container(&one, &instance), container(&other, &instance));
+        assert_ne!(slot_network(&one, Slot::Blue), slot_network(&other, Slot::Blue));
+        assert_ne!(backing_network(&one), backing_network(&other));
+    }
 }
