@@ -31,21 +31,11 @@ pub(crate) fn backing(name: &str, at: &At<'_>, context: &mut Context<'_>) -> Bac
     let run = run::run(at, None, process, context);
     let port = at.port("port").or_else(|| usual_port(source.as_ref()?));
     if let Some(Source::Image { reference }) = &source {
-        if !has_tag(reference) {
-            context.issues.note(format!(
-                "`{}.image`: `{reference}` has no tag, so that another version may come with the next start",
-                at.path
-            ));
-        }
+        run::note_floating(at, reference, &mut context.issues);
     }
     let around = Around { port, route: None, healthcheck: run.healthcheck.as_ref(), process, scheme: "http" };
     let gate = gates::gate(at, &around, &mut context.issues);
     Backing { source: source.unwrap_or(Source::Image { reference: String::new() }), run, port, gate }
-}
-
-/// Whether an image's reference says which version it means.
-pub(crate) fn has_tag(reference: &str) -> bool {
-    reference.contains('@') || reference.rsplit('/').next().is_some_and(|last| last.contains(':'))
 }
 
 fn usual_port(source: &Source) -> Option<u16> {

@@ -2,7 +2,7 @@
 
 use super::problem::{Draft, Issues, ProblemKind};
 use super::shape::{Key as KnownKey, Naming, Pairs, Shape, Treatment};
-use super::tree::{Key, Node, Value};
+use super::tree::{Key, Node, Tag, Value};
 
 /// Whether references were filled already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +17,12 @@ pub(crate) enum When {
 pub(crate) fn check(node: &Node, shape: &Shape, path: &str, when: When, issues: &mut Issues) {
     match (shape, &node.value) {
         (Shape::Anything, _) => {}
+        _ if node.tag == Tag::Reset => {}
         (Shape::Either(shapes), _) => match shapes.iter().find(|shape| fits(shape, node)) {
             Some(shape) => check(node, shape, path, when, issues),
             None => wrong_type(node, shape, path, issues),
         },
-        (Shape::Keys(_), Value::Null) => {}
-        (Shape::List(_) | Shape::Map(..) | Shape::Pairs(_), Value::Null) => {}
+        (Shape::Keys(_) | Shape::List(_) | Shape::Map(..) | Shape::Pairs(_), Value::Null) => {}
         (Shape::Keys(_), Value::Map(entries)) => keys(entries, shape, path, when, issues),
         (Shape::Map(naming, inner), Value::Map(entries)) => {
             for (key, value) in entries.iter().filter(|(key, _)| !is_extension(key)) {
@@ -42,12 +42,12 @@ pub(crate) fn check(node: &Node, shape: &Shape, path: &str, when: When, issues: 
                 check(item, &Shape::Text, &format!("{path}[{index}]"), when, issues);
             }
         }
-        (_, Value::Scalar { text, quoted, open }) if is_scalar(shape) => {
-            let unknown = open.is_some() || (when == When::Before && text.contains("${"));
-            if !unknown {
-                scalar(node, shape, text, *quoted, path, issues);
-            }
-        }
+        (_, Value::Scalar { text, quoted, open }) if is_scalar(shape) => match (open, shape) {
+            (Some(open), Shape::Words) => scalar(node, shape, &open.to_string(), *quoted, path, issues),
+            (Some(_), _) => {}
+            (None, _) if when == When::Before && text.contains("${") => {}
+            (None, _) => scalar(node, shape, text, *quoted, path, issues),
+        },
         (_, Value::Null) => {
             let what = format!("there is no value; expected {}", shape.expected());
             issues.add(Draft::new(ProblemKind::Type, node.span, path, what));
@@ -65,12 +65,11 @@ pub(crate) fn below(path: &str, key: &str) -> String {
 pub(crate) fn fits(shape: &Shape, node: &Node) -> bool {
     match (shape, &node.value) {
         (Shape::Either(shapes), _) => shapes.iter().any(|shape| fits(shape, node)),
-        (Shape::Anything, _) | (Shape::Keys(_) | Shape::Map(..), Value::Map(_)) => true,
-        (Shape::List(_) | Shape::Words, Value::List(_)) => true,
-        (Shape::Pairs(_), Value::Map(_) | Value::List(_)) => true,
-        (Shape::Keys(_) | Shape::Map(..) | Shape::List(_) | Shape::Pairs(_), Value::Null) => true,
+        (Shape::Anything, _) => true,
         (_, Value::Scalar { .. }) => is_scalar(shape),
-        _ => false,
+        (_, Value::Map(_)) => matches!(shape, Shape::Keys(_) | Shape::Map(..) | Shape::Pairs(_)),
+        (_, Value::List(_)) => matches!(shape, Shape::List(_) | Shape::Words | Shape::Pairs(_)),
+        (_, Value::Null) => !is_scalar(shape),
     }
 }
 
@@ -82,9 +81,25 @@ fn is_extension(key: &Key) -> bool {
     key.text.starts_with("x-")
 }
 
+/// Keys of which people often write the main part alone.
+const MAIN_PART: [(&str, &str); 6] = [
+    ("route", "host"),
+    ("health", "path"),
+    ("ready", "log"),
+    ("verify", "path"),
+    ("registry", "server"),
+    ("migrate", "command"),
+];
+
 fn wrong_type(node: &Node, shape: &Shape, path: &str, issues: &mut Issues) {
     let what = format!("expected {}, found {}", shape.expected(), node.found());
-    issues.add(Draft::new(ProblemKind::Type, node.span, path, what));
+    let draft = Draft::new(ProblemKind::Type, node.span, path, what);
+    let last = path.rsplit('.').next().unwrap_or(path);
+    let main = MAIN_PART.iter().find(|(key, _)| *key == last);
+    issues.add(match (main, node.text()) {
+        (Some((key, part)), Some(text)) => draft.remedy(format!("write `{key}: {{ {part}: {text} }}`")),
+        _ => draft,
+    });
 }
 
 fn keys(entries: &[(Key, Node)], shape: &Shape, path: &str, when: When, issues: &mut Issues) {
@@ -201,7 +216,7 @@ fn scalar(node: &Node, shape: &Shape, text: &str, quoted: bool, path: &str, issu
         Shape::Whole { least, most } => match text.parse::<i64>() {
             Ok(number) if (*least..=*most).contains(&number) => {}
             Ok(number) => {
-                issues.add(wrong(format!("{number} is out of bounds; expected {}", shape.expected())))
+                issues.add(wrong(format!("{number} is out of bounds; expected {}", shape.expected())));
             }
             Err(_) => {
                 let what = format!("expected {}, found {}", shape.expected(), node.found());
@@ -210,7 +225,7 @@ fn scalar(node: &Node, shape: &Shape, text: &str, quoted: bool, path: &str, issu
         },
         Shape::Form(form) => {
             if let Err(what) = (form.check)(text) {
-                issues.add(wrong(what).remedy(format!("expected is {}", form.expected)));
+                issues.add(wrong(what).remedy(format!("write {}", form.expected)));
             }
         }
         Shape::OneOf(words) if !words.contains(&text) => {

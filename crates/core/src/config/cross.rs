@@ -208,7 +208,7 @@ struct Group<'c> {
     services: &'c [ServiceName],
 }
 
-/// Every service of a SQLite group must see the file, and all of them by the same means.
+/// Every service of a group must see the file, and all of them by the same means.
 fn reach_the_file(config: &Config, group: &Group<'_>, root: &At<'_>, issues: &mut Issues) {
     let (span, path) = place(root, "databases", group.name.as_str(), "services");
     let migrating = config.databases.get(group.name).and_then(|database| database.migrate.as_ref());

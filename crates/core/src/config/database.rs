@@ -74,11 +74,8 @@ fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option
     let mut services: Vec<ServiceName> = Vec::new();
     let listed = at.get("services")?;
     for item in listed.items() {
-        if let Some(service) = service_named(&item, context) {
-            if !services.contains(&service) {
-                services.push(service);
-            }
-        }
+        let named = service_named(&item, context);
+        services.extend(named.filter(|name| !services.contains(name)));
     }
     if services.is_empty() && listed.node.items().is_empty() {
         let draft = listed.problem(ProblemKind::Missing, format!("no service opens database `{name}`"));

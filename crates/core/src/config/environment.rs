@@ -21,10 +21,10 @@ pub(crate) fn names(root: &Node) -> Vec<EnvironmentName> {
     let declared = root.get("environments").map(Node::entries).unwrap_or_default();
     let mut names: Vec<EnvironmentName> =
         declared.iter().filter_map(|(key, _)| key.text.parse().ok()).collect();
-    if let Ok(local) = LOCAL.parse() {
-        if !names.contains(&local) {
-            names.push(local);
-        }
+    if let Ok(local) = LOCAL.parse()
+        && !names.contains(&local)
+    {
+        names.push(local);
     }
     names
 }
@@ -35,11 +35,11 @@ pub(crate) fn choose(root: &Node, selection: &Selection, issues: &mut Issues) ->
     let declared: Vec<&EnvironmentName> = names.iter().filter(|name| name.as_str() != LOCAL).collect();
     let span = At::new(root, "").place("environments");
     match (&selection.environment, declared.as_slice()) {
-        (Some(named), _) if names.contains(named) => Some(named.clone()),
-        (Some(named), _) => {
-            let what = format!("there is no environment `{named}`");
+        (Some(wanted), _) if names.contains(wanted) => Some(wanted.clone()),
+        (Some(wanted), _) => {
+            let what = format!("there is no environment `{wanted}`");
             let draft = Draft::new(ProblemKind::Environment, span, "environments", what);
-            issues.add(draft.allowed(named.as_str(), names.iter().map(EnvironmentName::as_str)));
+            issues.add(draft.allowed(wanted.as_str(), names.iter().map(EnvironmentName::as_str)));
             None
         }
         (None, []) => LOCAL.parse().ok(),

@@ -110,17 +110,19 @@ fn scalar(node: &mut Node, path: &str, may: May, known: &Known, issues: &mut Iss
         filled.clone_into(text);
         return;
     }
-    let mut rest = String::new();
+    let mut rest = Some(String::new());
     for piece in template.pieces() {
-        match settle(piece, may) {
-            Ok(piece) => rest.push_str(&piece),
-            Err(()) => {
-                issues.add(unfilled(piece, may, known, Draft::new(ProblemKind::Reference, span, path, "")))
-            }
+        if let Ok(piece) = settle(piece, may) {
+            rest = rest.map(|rest| rest + &piece);
+        } else {
+            let draft = Draft::new(ProblemKind::Reference, span, path, "");
+            issues.add(unfilled(piece, may, known, draft));
+            rest = None;
         }
     }
-    // Written out and read again, so that equal templates are equal however they came about.
-    let template = rest.parse::<Template>().unwrap_or(template);
+    // Written out and read again, so that equal templates are equal however they came about. One that cannot be filled stays open,
+    // so that nobody reads a value that is none.
+    let template = rest.and_then(|rest| rest.parse().ok()).unwrap_or(template);
     match template.as_text() {
         Some(filled) => filled.clone_into(text),
         None => *open = Some(template),

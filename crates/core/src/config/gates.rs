@@ -123,11 +123,9 @@ fn status(at: &At<'_>, issues: &mut Issues) -> (u16, u16) {
     let Some((first, rest)) = ranges.split_first() else { return (200, 399) };
     let mut whole = *first;
     for range in rest {
-        if range.0 > whole.1.saturating_add(1) {
-            if let Some(at) = at.get("status") {
-                let draft = at.problem(ProblemKind::Value, "status codes with a gap between them");
-                issues.add(draft.remedy(format!("give one range: `{}-{}`", whole.0, range.1)));
-            }
+        if let Some(at) = at.get("status").filter(|_| range.0 > whole.1.saturating_add(1)) {
+            let draft = at.problem(ProblemKind::Value, "status codes with a gap between them");
+            issues.add(draft.remedy(format!("give one range: `{}-{}`", whole.0, range.1)));
         }
         whole.1 = whole.1.max(range.1);
     }

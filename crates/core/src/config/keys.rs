@@ -3,6 +3,7 @@
 use super::compose_keys;
 use super::shape::{
     APP, BYTES, DURATION, FOLDER, HOST, Key, Naming, PORT, Pairs, SERVER, STATUS, Shape, Treatment, URL_PATH,
+    VOLUME_FILE,
 };
 
 const HOST_SHAPE: Shape = Shape::Form(&HOST);
@@ -240,7 +241,7 @@ static DATABASE: Shape = Shape::Keys(&[&[
         "Which engine. Needed.",
     ),
     Key::own("volume", Shape::Text, "", "SQLite: the volume the file lies in."),
-    Key::own("file", Shape::Form(&FOLDER), "", "SQLite: its path below the volume."),
+    Key::own("file", Shape::Form(&VOLUME_FILE), "", "SQLite: its path below the volume."),
     Key::own("services", NAMES, "", "SQLite: the services that open it; they are handed over together."),
     Key::own("service", Shape::Text, "", "Other engines: the backing service."),
     Key::own("url", Shape::Secret, "", "Other engines: where it is, when it is not a backing service."),

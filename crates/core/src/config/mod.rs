@@ -8,9 +8,11 @@ pub mod settings;
 
 mod backing;
 mod check;
+mod compose;
 mod compose_keys;
 mod cross;
 mod database;
+mod demand;
 mod environment;
 mod fill;
 mod gates;

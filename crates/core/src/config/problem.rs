@@ -206,7 +206,8 @@ impl Issues {
             "" => !draft.path.contains('.'),
             _ => draft.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')),
         };
-        self.drafts.iter().any(|draft| !draft.path.is_empty() && below(draft))
+        let told = |draft: &Draft| draft.kind != ProblemKind::Missing && !draft.path.is_empty();
+        self.drafts.iter().any(|draft| told(draft) && below(draft))
     }
 
     pub(crate) fn is_clean(&self) -> bool {

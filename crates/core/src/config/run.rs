@@ -14,7 +14,7 @@ use super::tree::Value;
 use super::{mounts, value};
 use crate::defaults;
 use crate::names::{ServiceName, VariableName, VolumeName};
-use crate::template::{Piece, Template};
+use crate::template::Template;
 
 /// What the sections share while they are read.
 pub(crate) struct Context<'s> {
@@ -38,9 +38,9 @@ pub(crate) fn source(at: &At<'_>, name: &str, issues: &mut Issues) -> Option<Sou
     match given.as_slice() {
         ["build", "image"] => {
             issues.note(format!("`{}.image` has no effect: the image is built", at.path));
-            build(&at.get("build")?).map(Source::Build)
+            Some(Source::Build(build(&at.get("build")?)))
         }
-        ["build"] => build(&at.get("build")?).map(Source::Build),
+        ["build"] => Some(Source::Build(build(&at.get("build")?))),
         ["image"] => image(&at.get("image")?, issues),
         ["artifact"] => artifact(at, issues),
         [] => {
@@ -64,7 +64,7 @@ pub(crate) fn source(at: &At<'_>, name: &str, issues: &mut Issues) -> Option<Sou
     }
 }
 
-fn build(at: &At<'_>) -> Option<BuildSettings> {
+fn build(at: &At<'_>) -> BuildSettings {
     let default = BuildSettings {
         context: ".".to_owned(),
         dockerfile: "Dockerfile".to_owned(),
@@ -72,15 +72,15 @@ fn build(at: &At<'_>) -> Option<BuildSettings> {
         args: BTreeMap::new(),
     };
     if let Some(context) = at.text() {
-        return Some(BuildSettings { context: folder(context), ..default });
+        return BuildSettings { context: folder(context), ..default };
     }
     let args = at.get("args").map(|args| texts(&args)).unwrap_or_default();
-    Some(BuildSettings {
+    BuildSettings {
         context: at.string("context").map_or(default.context, |context| folder(&context)),
         dockerfile: at.string("dockerfile").unwrap_or(default.dockerfile),
         target: at.string("target"),
         args,
-    })
+    }
 }
 
 /// The same folder always gives the same text, so that the same build is one image.
@@ -96,6 +96,18 @@ fn image(at: &At<'_>, issues: &mut Issues) -> Option<Source> {
         return None;
     }
     Some(Source::Image { reference: reference.to_owned() })
+}
+
+/// An image whose reference may mean another version tomorrow is worth a note.
+pub(crate) fn note_floating(at: &At<'_>, reference: &str, issues: &mut Issues) {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    let why = match last.split_once(':') {
+        _ if last.contains('@') => return,
+        None => "has no tag",
+        Some((_, "latest")) => "is no version",
+        Some(_) => return,
+    };
+    issues.note(format!("`{}.image`: `{reference}` {why}: the next start may bring another one", at.path));
 }
 
 fn artifact(at: &At<'_>, issues: &mut Issues) -> Option<Source> {
@@ -127,6 +139,9 @@ pub(crate) fn run(
     process: bool,
     context: &mut Context<'_>,
 ) -> RunSettings {
+    if process {
+        working_dir_below(at, &mut context.issues);
+    }
     let limit = at.get("deploy").and_then(|deploy| deploy.get("resources")?.get("limits"));
     let cpus = |at: &At<'_>| value::cpus(at.get("cpus")?.text()?).ok();
     RunSettings {
@@ -164,6 +179,15 @@ pub(crate) fn run(
         }),
         healthcheck: healthcheck(at, &mut context.issues),
         platform: at.string("platform"),
+    }
+}
+
+/// A plain process works in its artifact, or below it.
+fn working_dir_below(at: &At<'_>, issues: &mut Issues) {
+    let Some(folder) = at.get("working_dir") else { return };
+    if let Some(Err(_)) = folder.text().map(super::shape::relative) {
+        let draft = folder.problem(ProblemKind::Value, "this folder does not lie below the artifact");
+        issues.add(draft.remedy("name a folder of the artifact, or leave it out"));
     }
 }
 
@@ -322,17 +346,17 @@ fn healthcheck(at: &At<'_>, issues: &mut Issues) -> Option<Healthcheck> {
     if at.flag("disable") == Some(true) {
         return None;
     }
-    let test = at.get("test")?;
-    let words: Vec<String> = test.one_or_more().iter().filter_map(At::text).map(str::to_owned).collect();
+    let written = at.get("test")?;
+    let words: Vec<String> = written.one_or_more().iter().filter_map(At::text).map(str::to_owned).collect();
     let shell = |text: String| vec!["/bin/sh".to_owned(), "-c".to_owned(), text];
-    let words = match (&test.node.value, words.split_first()) {
+    let words = match (&written.node.value, words.split_first()) {
         (Value::Scalar { .. }, Some((text, _))) => shell(text.clone()),
         (_, Some((first, rest))) if first == "CMD" && !rest.is_empty() => rest.to_vec(),
         (_, Some((first, [text]))) if first == "CMD-SHELL" => shell(text.clone()),
         (_, Some((first, []))) if first == "NONE" => return None,
         _ => {
             let what = "a list begins with `CMD` and the words of a command, `CMD-SHELL` and one text, or is `[NONE]`";
-            issues.add(test.problem(ProblemKind::Value, what));
+            issues.add(written.problem(ProblemKind::Value, what));
             return None;
         }
     };
@@ -342,18 +366,5 @@ fn healthcheck(at: &At<'_>, issues: &mut Issues) -> Option<Healthcheck> {
         timeout: at.duration("timeout").unwrap_or(Duration::from_secs(30)),
         retries: at.parsed("retries").unwrap_or(3),
         start_period: at.duration("start_period").unwrap_or_default(),
-    })
-}
-
-/// The variables that a template cannot do without.
-pub(crate) fn needed(template: &Template) -> impl Iterator<Item = &VariableName> {
-    use crate::template::Otherwise;
-    template.pieces().iter().filter_map(|piece| match piece {
-        Piece::Variable { name, otherwise: Otherwise::Required | Otherwise::Message(_) }
-            if !super::fill::is_given_later(name) =>
-        {
-            Some(name)
-        }
-        _ => None,
     })
 }

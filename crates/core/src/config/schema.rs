@@ -36,11 +36,11 @@ fn of(shape: &Shape) -> Value {
             json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": ["string", "number", "boolean"] } }] })
         }
         Shape::List(item) => json!({ "type": ["array", "null"], "items": of(item) }),
-        Shape::Map(naming, inner) => map(*naming, of(inner)),
+        Shape::Map(naming, inner) => map(*naming, &of(inner)),
         Shape::Pairs(pairs) => {
             let scalar = json!({ "type": ["string", "number", "boolean", "null"] });
             let naming = if *pairs == Pairs::Public { Naming::Free } else { Naming::Variable };
-            json!({ "anyOf": [map(naming, scalar), { "type": "array", "items": { "type": "string" } }] })
+            json!({ "anyOf": [map(naming, &scalar), { "type": "array", "items": { "type": "string" } }] })
         }
         Shape::Keys(_) => object(shape.keys()),
         Shape::Either(shapes) => json!({ "anyOf": shapes.iter().map(of).collect::<Vec<_>>() }),
@@ -53,7 +53,7 @@ fn reference() -> Value {
     json!({ "type": "string", "pattern": r"\$\{" })
 }
 
-fn map(naming: Naming, inner: Value) -> Value {
+fn map(naming: Naming, inner: &Value) -> Value {
     let names = match naming {
         Naming::Variable => r"^([A-Za-z_][A-Za-z0-9_]*|x-.*)$",
         Naming::Free => ".*",

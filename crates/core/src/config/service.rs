@@ -25,6 +25,9 @@ pub(crate) fn service(
 ) -> Service {
     let source = run::source(at, name, &mut context.issues);
     let process = at.get("artifact").is_some();
+    if let Some(Source::Image { reference }) = &source {
+        run::note_floating(at, reference, &mut context.issues);
+    }
     let shared = root.get("environment");
     let run = run::run(at, shared.as_ref(), process, context);
     let port = at.port("port");

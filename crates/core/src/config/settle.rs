@@ -6,17 +6,18 @@ use std::time::Duration;
 use super::check::{When, check};
 use super::environment::{self, LOCAL};
 use super::fill::{Known, fill};
-use super::keys::{COMPOSE_FILE, ROOT};
+use super::keys::ROOT;
 use super::problem::{Draft, Issues, ProblemKind, Problems};
 use super::read::At;
-use super::run::{Context, needed};
-use super::settings::{Backing, Config, Database, Origin, Registry, Service, Volume};
+use super::run::Context;
+use super::settings::{Backing, Config, Database, Registry, Service, Volume};
 use super::tree::{self, Node, Span, Value};
-use super::{backing, cross, database, service};
+use super::{backing, compose, cross, database, demand, service};
 use crate::defaults;
 use crate::names::{
     AppId, AppName, DatabaseName, EnvironmentName, HostName, ServiceName, VariableName, VolumeName,
 };
+use crate::template::Template;
 
 /// The texts a configuration is made from.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +126,7 @@ fn settle(
         return None;
     }
     check(&root, &ROOT, "", When::Before, issues);
-    root = take_compose(root, sources, files, issues);
+    root = compose::take(root, sources, files, issues);
     let name = environment::choose(&root, selection, issues)?;
     let app = app_name(&root, issues);
     environment::name_pairs(&mut root);
@@ -200,100 +201,6 @@ fn app_name(root: &Node, issues: &mut Issues) -> Option<AppName> {
     app.text()?.parse().ok()
 }
 
-/// Takes the services of Compose files over, what cutover.yml says laid over them.
-fn take_compose(
-    root: Node,
-    sources: &Sources<'_>,
-    files: &mut Vec<(String, String)>,
-    issues: &mut Issues,
-) -> Node {
-    let named = At::new(&root, "").get("compose").map(|at| at.one_or_more()).unwrap_or_default();
-    let mut taken = Node::map(Vec::new(), root.span);
-    for at in &named {
-        let Some(path) = at.text() else { continue };
-        if path.trim_start_matches("./").contains('/') {
-            let draft = at.problem(ProblemKind::Refused, format!("`{path}` lies in another folder"));
-            issues.add(draft.remedy(
-                "Compose files lie beside cutover.yml, where their own relative paths are read from",
-            ));
-            continue;
-        }
-        let Some(text) = sources.compose.get(path) else {
-            issues.add(at.problem(ProblemKind::Missing, format!("the Compose file `{path}` is not there")));
-            continue;
-        };
-        files.push((path.to_owned(), text.clone()));
-        let Some(file) = tree::read(text, files.len() - 1, issues) else { continue };
-        check(&file, &COMPOSE_FILE, "", When::Before, issues);
-        for section in ["services", "volumes"] {
-            if let Some(node) = file.get(section) {
-                environment::lay_section(&mut taken, section, node);
-            }
-        }
-    }
-    if named.is_empty() {
-        return root;
-    }
-    divide(&mut taken, &root, issues);
-    lay_file(taken, root)
-}
-
-/// Of the services of Compose files, those that `backing` names are backing services; those with profiles stay out unless named.
-fn divide(taken: &mut Node, root: &Node, issues: &mut Issues) {
-    let backing = root.get("backing");
-    let mut listed: Vec<(&str, Span)> = Vec::new();
-    for node in backing.map(Node::items).unwrap_or_default() {
-        listed.extend(node.text().map(|text| (text, node.span)));
-    }
-    let mapped: Vec<&str> =
-        backing.map(Node::entries).unwrap_or_default().iter().map(|(key, _)| key.text.as_str()).collect();
-    let own = |name: &str| root.get("services").is_some_and(|services| services.get(name).is_some());
-    let Some(Value::Map(services)) = taken.get_mut("services").map(|node| &mut node.value) else { return };
-    let names: Vec<String> = services.iter().map(|(key, _)| key.text.clone()).collect();
-    for (name, span) in &listed {
-        if !names.iter().any(|known| known == name) {
-            let what = format!("no Compose file has a service `{name}`");
-            let draft = Draft::new(ProblemKind::Reference, *span, "backing", what);
-            issues.add(draft.allowed(name, names.iter().map(String::as_str)));
-        }
-    }
-    let is_backing = |name: &str| mapped.contains(&name) || listed.iter().any(|(listed, _)| *listed == name);
-    let (backing, services_left): (Vec<_>, Vec<_>) =
-        std::mem::take(services).into_iter().partition(|(key, _)| is_backing(&key.text));
-    *services = services_left;
-    services.retain(|(key, node)| {
-        let stays = node.get("profiles").is_none() || own(&key.text);
-        if !stays {
-            issues.note(format!(
-                "`{}` is left out: it has profiles, and cutover.yml does not name it",
-                key.text
-            ));
-        }
-        stays
-    });
-    let span = taken.span;
-    environment::lay_section(taken, "backing", &Node::map(backing, span));
-}
-
-fn lay_file(mut taken: Node, root: Node) -> Node {
-    let span = root.span;
-    let Value::Map(entries) = root.value else { return taken };
-    for (key, node) in entries {
-        match (key.text.as_str(), &node.value) {
-            // A list only says which services of the Compose files are meant.
-            ("backing", Value::List(_)) => {}
-            ("services" | "backing" | "volumes", _) => environment::lay_section(&mut taken, &key.text, &node),
-            _ => {
-                if let Value::Map(all) = &mut taken.value {
-                    all.push((key, node));
-                }
-            }
-        }
-    }
-    taken.span = span;
-    taken
-}
-
 fn read(
     root: &Node,
     app: Option<AppName>,
@@ -343,9 +250,9 @@ fn read(
         notes: Vec::new(),
     };
     *issues = context.issues;
-    demand(&mut config, selection);
+    demand::demand(&mut config, selection);
     cross::check(&config, &at, issues);
-    unused(&config, root, selection, issues);
+    demand::unused(&config, root, selection, issues);
     Some(config)
 }
 
@@ -409,7 +316,7 @@ fn volumes(at: &At<'_>, context: &mut Context<'_>) -> BTreeMap<VolumeName, Volum
     let mut found: BTreeMap<VolumeName, Volume> =
         context.volumes.iter().map(|name| (name.clone(), Volume { external: None })).collect();
     let Some(all) = at.get("volumes") else { return found };
-    for (key, span, member) in all.entries() {
+    for (key, _, member) in all.entries() {
         let Ok(name) = key.parse::<VolumeName>() else { continue };
         let external = member.flag("external") == Some(true);
         let given = member.string("name");
@@ -424,7 +331,6 @@ fn volumes(at: &At<'_>, context: &mut Context<'_>) -> BTreeMap<VolumeName, Volum
         }
         if !context.volumes.contains(&name) {
             let near = context.volumes.iter().map(VolumeName::as_str).collect::<Vec<_>>().join(", ");
-            let _ = span;
             context.issues.note(if near.is_empty() {
                 format!("volume `{name}` is declared, and nothing uses it")
             } else {
@@ -449,13 +355,10 @@ fn registry(at: &At<'_>, context: &mut Context<'_>) -> Option<Registry> {
         return None;
     };
     let password = at.get("password").and_then(|at| at.template());
-    if let (Some(place), Some(template)) = (at.get("password"), &password) {
-        if template.as_text().is_some() {
-            let draft = place.problem(ProblemKind::Refused, "a password is written in the file");
-            context.issues.add(
-                draft.remedy("put it into the env file, and refer to it: `password: \"${REGISTRY_TOKEN}\"`"),
-            );
-        }
+    if let (Some(place), Some(_)) = (at.get("password"), password.as_ref().and_then(Template::as_text)) {
+        let draft = place.problem(ProblemKind::Refused, "a password is written in the file");
+        let remedy = "put it into the env file, and refer to it: `password: \"${REGISTRY_TOKEN}\"`";
+        context.issues.add(draft.remedy(remedy));
     }
     Some(Registry { server, username: at.get("username").and_then(|at| at.template()), password })
 }
@@ -463,6 +366,10 @@ fn registry(at: &At<'_>, context: &mut Context<'_>) -> Option<Registry> {
 fn hosts(meant: Option<&At<'_>>, context: &mut Context<'_>) -> Vec<HostName> {
     let Some(at) = meant.and_then(|meant| meant.get("hosts")) else { return Vec::new() };
     let hosts: Vec<HostName> = at.texts_here().iter().filter_map(|host| host.parse().ok()).collect();
+    if !hosts.is_empty() && context.known.environment == LOCAL {
+        let draft = at.problem(ProblemKind::Conflict, "`local` is this machine, and has no other hosts");
+        context.issues.add(draft.remedy("give the environment another name"));
+    }
     if hosts.len() > 1 {
         let draft = at.problem(ProblemKind::Refused, "several hosts come later");
         context.issues.add(draft.remedy("name one host; an environment for each host works until then"));
@@ -475,47 +382,4 @@ fn time(at: &At<'_>, key: &str, default: Duration, most: Duration, issues: &mut 
     let Some(time) = given.text().and_then(|text| super::value::duration(text).ok()) else { return default };
     service::within(&given, &format!("`{key}`"), time, Duration::ZERO, most, issues);
     time
-}
-
-/// Finds the names whose values must come from elsewhere, and of them the passwords that are made when absent.
-fn demand(config: &mut Config, selection: &Selection) {
-    let environments = config.services.values().map(|service| &service.run.environment);
-    let backing = config.backing.values().map(|backing| &backing.run.environment);
-    let registry = config.registry.iter().flat_map(|r| r.username.iter().chain(&r.password));
-    let templates = environments.chain(backing).flat_map(BTreeMap::values).chain(registry);
-    let required: BTreeSet<VariableName> = templates.flat_map(needed).cloned().collect();
-    let declared = |name: &VariableName, environment: &BTreeMap<VariableName, crate::template::Template>| {
-        environment.get(name).is_some_and(|template| needed(template).any(|needed| needed == name))
-    };
-    for name in required {
-        let password = name.as_str().ends_with("PASSWORD");
-        let backing = config.backing.values().any(|backing| declared(&name, &backing.run.environment));
-        let generated = password && backing;
-        if generated {
-            config.generate.insert(name.clone());
-        }
-        let absent = !selection.provided.contains(&name);
-        let origin = if generated && absent { Origin::Generated } else { Origin::HostFile };
-        config.required.insert(name, origin);
-    }
-}
-
-/// `-v` of a name that nothing uses is most often a misspelt one.
-fn unused(config: &Config, root: &Node, selection: &Selection, issues: &mut Issues) {
-    for name in selection.set.keys() {
-        let declared = config.services.values().any(|service| service.run.environment.contains_key(name))
-            || config.backing.values().any(|backing| backing.run.environment.contains_key(name));
-        if !declared && !mentions(root, name.as_str()) {
-            issues.note(format!("`-v {name}=…` is used nowhere"));
-        }
-    }
-}
-
-fn mentions(node: &Node, name: &str) -> bool {
-    match &node.value {
-        Value::Null => false,
-        Value::Scalar { text, .. } => text.contains(name),
-        Value::List(items) => items.iter().any(|item| mentions(item, name)),
-        Value::Map(entries) => entries.iter().any(|(key, node)| key.text == name || mentions(node, name)),
-    }
 }

@@ -204,15 +204,22 @@ form!(
     "a status code such as `200`, or a range such as `200-399`",
     r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"
 );
-form!(APP, app_name, "an app's name: lower-case letters, digits, `-`, `_`", r"^[a-z0-9][a-z0-9_-]{0,39}$");
+form!(APP, app_name, "up to 40 lower-case letters, digits, `-` and `_`", r"^[a-z0-9][a-z0-9_-]{0,39}$");
 form!(URL_PATH, url_path, "a path that begins with `/`", r"^/");
 form!(HOST, route_host, "a host name such as `example.com`", r"^[A-Za-z0-9.-]+$");
 form!(FOLDER, relative, "a path below the folder of cutover.yml", r"^[^/]");
+form!(VOLUME_FILE, below_volume, "a path below the volume, such as `app.db`", r"^[^/]");
 form!(SIGNAL, signal, "a signal's name such as `TERM` or `SIGQUIT`", r"^(SIG)?[A-Z0-9]+$");
 form!(SERVER, server, "a server as ssh takes it, such as `deploy@example.com`", r"^[A-Za-z0-9@._:\[\]-]+$");
 
 fn app_name(text: &str) -> Result<(), String> {
-    text.parse::<crate::names::AppName>().map(drop).map_err(|error| error.to_string())
+    let name = text.parse::<crate::names::AppName>();
+    name.map(drop).map_err(|_| format!("`{text}` is not an app's name"))
+}
+
+/// The name of a file in a volume.
+fn below_volume(text: &str) -> Result<(), String> {
+    relative(text).map_err(|_| format!("`{text}` does not lie below the volume"))
 }
 
 fn server(text: &str) -> Result<(), String> {

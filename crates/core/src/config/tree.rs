@@ -129,7 +129,7 @@ pub(crate) fn read(text: &str, file: usize, issues: &mut Issues) -> Option<Node>
             Ok(Step::Goes) => {}
             Ok(Step::Ends) => break,
             Err((what, span)) => {
-                issues.add(syntax(what, span));
+                issues.add(syntax(&what, span));
                 return None;
             }
         }
@@ -137,10 +137,17 @@ pub(crate) fn read(text: &str, file: usize, issues: &mut Issues) -> Option<Node>
     builder.root.filter(|node| !matches!(node.value, Value::Null))
 }
 
-fn syntax(what: String, span: Span) -> Draft {
-    let tab = what.contains("tab");
+fn syntax(what: &str, span: Span) -> Draft {
+    // The library's words choose a hint and nothing else.
+    let hint = if what.contains("tabs") {
+        Some("YAML is indented with spaces, never with tabs")
+    } else if what.contains("flow mapping") {
+        Some("between `{` and `}`, text with `${…}`, `,`, `{` or `: ` in it needs quotes")
+    } else {
+        None
+    };
     let draft = Draft::new(ProblemKind::Syntax, span, "", format!("this is not YAML: {what}"));
-    if tab { draft.remedy("YAML is indented with spaces, never with tabs") } else { draft }
+    if let Some(hint) = hint { draft.remedy(hint) } else { draft }
 }
 
 /// From the library's lines and columns to bytes.

@@ -1,0 +1,130 @@
+//! Golden texts: what is told of a configuration that is wrong, theme by theme. Each case stands beside its text.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use cutover_core::config::{Selection, Sources, parse};
+
+/// The parts of a file that are right, so that a case shows only what is wrong.
+const WEB: &str = "app: shop\nservices:\n  web:\n    image: shop:1\n    port: 8000\n";
+
+fn told(cases: &[(&str, String)]) -> String {
+    let tell = |(title, text): &(&str, String)| {
+        let sources = Sources { file: "cutover.yml", text, ..Sources::default() };
+        let problems = match parse(&sources, &Selection::default()) {
+            Ok(config) => format!("no problem; notes: {:#?}", config.notes),
+            Err(problems) => problems.to_string(),
+        };
+        format!("## {title}\n\n{}\n→\n{problems}\n", text.trim_end())
+    };
+    cases.iter().map(tell).collect::<Vec<_>>().join("\n")
+}
+
+/// Compares with the golden text of the test's own name.
+fn golden(cases: &[(&str, String)]) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => true }, {
+        insta::assert_snapshot!(name, told(cases));
+    });
+}
+
+/// A service with more keys.
+fn web(more: &str) -> String {
+    let indented: String = more.lines().map(|line| format!("    {line}\n")).collect();
+    format!("{WEB}{indented}")
+}
+
+/// A file with more sections.
+fn shop(more: &str) -> String {
+    format!("{WEB}{more}")
+}
+
+#[test]
+fn not_yaml() {
+    golden(&[
+        ("empty", String::new()),
+        ("only a comment", "# later\n".to_owned()),
+        ("a list", "- web\n".to_owned()),
+        ("a tab", "app: shop\nservices:\n\tweb:\n".to_owned()),
+        ("cut", "app: shop\nservices: { web: { image: \"shop\n".to_owned()),
+        (
+            "a reference without quotes between braces",
+            "app: shop\nservices: { web: { command: run ${PORT} } }\n".to_owned(),
+        ),
+        ("given twice", shop("keep: 3\nkeep: 4\n")),
+        ("two documents", "app: shop\n---\napp: other\n".to_owned()),
+        ("an alias of nothing", shop("x-a: *nothing\n")),
+        ("too deep", format!("app: shop\nx-deep: {}{}\n", "[".repeat(60), "]".repeat(60))),
+        (
+            "an alias bomb",
+            format!(
+                "x-a: &a [1,2,3,4,5,6,7,8,9]\n{}",
+                (0..9)
+                    .map(|n| {
+                        let (new, old) = ((b'b' + n) as char, (b'a' + n) as char);
+                        format!("x-{new}: &{new} [{}]\n", [format!("*{old}").as_str(); 9].join(","))
+                    })
+                    .collect::<String>()
+            ),
+        ),
+        ("merge of a word", shop("x-a:\n  <<: word\n")),
+    ]);
+}
+
+#[test]
+fn keys_and_types() {
+    golden(&[
+        ("unknown keys, everywhere", "app: shop\nservises: {}\nservices:\n  web:\n    imag: shop:1\n    port: 8000\n    health: { pathh: /health }\nenvironments: { production: { host: [a] } }\n".to_owned()),
+        ("wrong types", "app: [shop]\nservices:\n  web:\n    image: { name: shop }\n    port: many\n    replicas: two\n    restart_unhealthy: yes\n    route: example.com\n    environment: text\nkeep: \"5\"\n".to_owned()),
+        ("no value", web("health:\n  path:\nroute:\n  host:")),
+        ("no app, no services", "keep: 3\n".to_owned()),
+        ("names", "app: My Shop\nservices:\n  Web: { image: \"shop:1\" }\n  -x: { image: \"shop:1\" }\nenvironment: { 1A: x, CUTOVER_X: y }\n".to_owned()),
+        ("nothing to run, and too much", "app: shop\nservices:\n  a: {}\n  b: { image: \"x:1\", artifact: b, command: ./b }\n  c: { artifact: c }\n".to_owned()),
+        ("compose keys that are refused or without effect", web("privileged: true\nnetwork_mode: host\ncontainer_name: web\nrestart: always\nsecrets: [a]\nprivileged_: false\ndeploy: { update_config: { order: start-first }, replicas: 2 }")),
+        ("what is not for a plain process", "app: shop\nservices:\n  web: { artifact: web, command: ./web, ports: [\"80:80\"], volumes: [\"data:/data\"], cap_drop: [ALL] }\n".to_owned()),
+        ("what comes later", shop("jobs: {}\n").replace("jobs: {}", "jobs: { digest: {} }") + "    # the end\n"),
+    ]);
+}
+
+#[test]
+fn values() {
+    golden(&[
+        ("ports", "app: shop\nservices:\n  a: { image: \"x:1\", port: 0 }\n  b: { image: \"x:1\", port: 70000 }\n  c: { image: \"x:1\", ports: [80, \"80:0\", \"1.2.3:80:80\", \"80-90:80-90\", \"53:53/icmp\"] }\n".to_owned()),
+        ("times", shop("bake: 1h\nkeep_warm: 30\nhold: 10m\ndrain: soon\n")),
+        ("sizes and counts", web("mem_limit: 1x\ncpus: half\nreplicas: 0\nhold: { bytes: 2g, requests: 0 }") + "keep: 0\n"),
+        ("paths", "app: shop\nservices:\n  a: { artifact: /srv/a, command: ./a }\n  b: { artifact: ../b, command: ./b }\n  c: { build: /src }\n  d: { build: { context: ../d } }\n".to_owned()),
+        ("commands", web("command: echo 'open\nentrypoint: \"\"")),
+        ("mounts", web("volumes:\n  - ./data:/data\n  - ../up:/up:ro\n  - /data\n  - data:data\n  - Data:/data\n  - { type: bind, source: ./conf, target: /conf }")),
+        ("gates", web("health: {}\nready: {}\nverify: {}")),
+        ("gates that look at two things, or at a gap", web("health: { path: /health, tcp: 80, status: [200, 404] }")),
+        ("codes and hosts", web("health: { path: health, status: 42 }\nroute: { host: \"https://example.com/\", path: api }")),
+        ("signals and modes", web("stop_signal: TREM\nstrategy: blue_green")),
+    ]);
+}
+
+#[test]
+fn what_must_fit_together() {
+    golden(&[
+        ("two routes alike", "app: shop\nservices:\n  web: { image: \"x:1\", port: 1, route: { host: a.localhost, path: /api/ } }\n  api: { image: \"x:1\", port: 1, route: { host: A.localhost, path: /api } }\n".to_owned()),
+        ("a route without a port", "app: shop\nservices:\n  web: { image: \"x:1\", route: { host: a.localhost }, health: { path: / } }\n".to_owned()),
+        ("a circle", "app: shop\nservices:\n  a: { image: \"x:1\", depends_on: [b] }\n  b: { image: \"x:1\", depends_on: [c] }\n  c: { image: \"x:1\", depends_on: { a: { condition: service_healthy } } }\n".to_owned()),
+        ("names that nothing has", web("depends_on: [redsi]\nenvironment: { A: \"${services.wep.url}\", B: \"${databases.main.file}\", C: \"${services.redis.url}\" }") + "backing: { redis: { image: redis } }\ndatabases: { main: { engine: postgres, service: postgres } }\n"),
+        ("a dependency of the wrong sort", web("depends_on: { redis: { condition: service_completed_successfully } }") + "backing: { redis: { image: \"redis:7\" } }\n"),
+        ("strategies", "app: shop\nservices:\n  a: { image: \"x:1\", strategy: handover, replicas: 2 }\n  b: { image: \"x:1\", strategy: canary }\n".to_owned()),
+        ("published ports", "app: shop\nservices:\n  a: { image: \"x:1\", port: 80, route: {}, ports: [\"8080:80\"] }\n  b: { image: \"x:1\", ports: [\"127.0.0.1:8080:80\"] }\n".to_owned()),
+        ("verify without a route", web("verify: { path: /version }")),
+        ("a service that is a backing service", shop("backing: { web: { image: \"redis:7\" } }\n")),
+        ("sqlite", "app: shop\nservices:\n  web: { artifact: web, command: ./web, environment: { F: \"${databases.other.file}\" } }\n  api: { image: \"x:1\" }\ndatabases:\n  main: { engine: sqlite, volume: data, file: /a.db, services: [web, wep], migrate: { service: web, command: ./migrate } }\n  other: { engine: sqlite, volume: data, file: o.db, services: [api] }\n  third: { engine: sqlite, service: web }\n  fourth: { volume: data }\n".to_owned()),
+        ("databases with a server", shop("backing: { postgres: { image: \"postgres:17\" } }\ndatabases:\n  a: { engine: postgres, service: postgers }\n  b: { engine: postgres, file: x.db }\n  c: { engine: oracle }\n  d: { engine: mysql, service: postgres, migrate: { command: x }, snapshot: never, backup: { every: 1d } }\n")),
+        ("several hosts", shop("environments: { production: { hosts: [a@one, b@two] } }\n")),
+        ("a password in the file", shop("registry: { server: registry.example.com, password: hunter2 }\n")),
+    ]);
+}
+
+#[test]
+fn references() {
+    golden(&[
+        ("secrets and unknown names where public values are needed", "app: shop\nenvironment: { SECRET_KEY: }\nservices:\n  web:\n    build: { context: ., args: { KEY: \"${SECRET_KEY}\" } }\n    port: 8000\n    command: serve --key ${SECRET_KEY} --url ${services.web.url} --port ${PORT}\n    route: { path: \"/${PREFIX:?say where}\" }\n    health: { path: \"${services.web.url}\", command: [\"x\", \"${PORT}\"] }\n".to_owned()),
+        ("broken references", web("environment: { A: \"${\", B: \"${a b}\", C: \"${A:-${B}}\" }\nhostname: \"${X-${Y}}\"")),
+        ("one host without a value", shop("environments: { production: { hosts: [\"${HOST}\"], variables: { A: \"${B}\", C: } } }\n")),
+    ]);
+}
