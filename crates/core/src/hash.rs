@@ -31,6 +31,11 @@ impl ContentHash {
         Self::of(serde_json::to_string(value).unwrap_or_default().as_bytes())
     }
 
+    /// Takes the bytes of a SHA-256 digest that was made piece by piece.
+    pub fn from_digest(digest: &[u8]) -> Self {
+        Self(hex(digest))
+    }
+
     /// Takes a digest made elsewhere (`sha256:` in front is taken off).
     pub fn from_hex(text: &str) -> Option<Self> {
         let text = text.strip_prefix("sha256:").unwrap_or(text);

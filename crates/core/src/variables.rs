@@ -43,4 +43,6 @@ pub mod given {
     pub const SLOT: &str = "CUTOVER_SLOT";
     /// The instance's id: `app/environment/instance`. What is left of it is found by this (S10).
     pub const INSTANCE: &str = "CUTOVER_INSTANCE";
+    /// The id of the installation that started it, for the same search.
+    pub const INSTALLATION: &str = "CUTOVER_INSTALLATION";
 }
