@@ -49,6 +49,16 @@ pub trait Runtime: Send + Sync {
     /// Waits for its end and tells it; at once, where it has ended. Heard from the engine's events or the keeper, not found by polling.
     async fn exited(&self, app: &AppId, name: &InstanceName) -> Result<ExitStatus, RuntimeError>;
 
+    /// Whether something supervises the instance and would start it again. An engine supervises all it runs.
+    async fn is_kept(&self, _app: &AppId, _name: &InstanceName) -> Result<bool, RuntimeError> {
+        Ok(true)
+    }
+
+    /// Waits until nothing supervises it any more.
+    async fn unkept(&self, _app: &AppId, _name: &InstanceName) -> Result<(), RuntimeError> {
+        std::future::pending().await
+    }
+
     /// Log lines, oldest first.
     async fn logs(
         &self,

@@ -82,10 +82,6 @@ impl FakeRuntime {
         std::mem::take(&mut self.inner().acts)
     }
 
-    pub(crate) fn state(&self, name: &str) -> Option<InstanceState> {
-        self.inner().instances.get(&name.parse().unwrap()).map(|found| found.state.clone())
-    }
-
     fn reached(&self) -> Result<MutexGuard<'_, Inner>, RuntimeError> {
         let inner = self.inner();
         if inner.unreachable {

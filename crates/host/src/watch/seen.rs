@@ -1,0 +1,144 @@
+//! A look at one app: what is live, what is served, what runs, and what could not be seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cutover_core::config::settings::{Service, StopSettings};
+use cutover_core::gate::Gate;
+use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
+use cutover_core::release::{Live, Release, RuntimeKind};
+use cutover_core::state::{FoundInstance, ReleaseRecord, Role};
+use cutover_routes::Entry;
+use jiff::Timestamp;
+
+use crate::ports::Ports;
+
+/// What a look showed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// The proxy, or else the live file, told what is live. `false`: nothing may be concluded from `live`.
+    pub(super) told: bool,
+    /// What is live.
+    pub(super) live: Option<Live>,
+    /// The app's entry in the table served; `None`: it has none, or no proxy answers.
+    pub(super) entry: Option<Entry>,
+    /// Instances of this installation.
+    pub(super) instances: BTreeMap<InstanceName, FoundInstance>,
+    /// Those that run without a keeper.
+    pub(super) unkept: BTreeSet<InstanceName>,
+    /// Runtimes that did not answer: what they carry is unknown, not absent (S4a).
+    pub(super) blind: BTreeSet<RuntimeKind>,
+    /// The record of the live release.
+    pub(super) release: Option<Release>,
+    /// Releases that are kept running after they were replaced, and until when.
+    pub(super) warm: BTreeMap<ReleaseId, Timestamp>,
+    /// A run died and is not settled yet: all is its own until then (S9).
+    pub(super) unfinished: bool,
+}
+
+impl Seen {
+    /// Looks by the ports. `records` are the app's releases; `file` is the live file's content, for an app without routes.
+    pub(super) async fn look(
+        ports: &Ports,
+        app: &AppId,
+        records: &[ReleaseRecord],
+        file: Result<Option<Live>, String>,
+    ) -> Self {
+        let mut seen = Self::default();
+        seen.see_live(ports, app, file).await;
+        seen.see_instances(ports, app).await;
+        let live = seen.live.as_ref().map(|live| &live.release);
+        let record = records.iter().find(|record| Some(&record.release.id) == live);
+        seen.release = record.map(|record| record.release.clone());
+        seen.warm = records
+            .iter()
+            .filter_map(|record| Some((record.release.id.clone(), record.warm_until?)))
+            .collect();
+        seen
+    }
+
+    async fn see_live(&mut self, ports: &Ports, app: &AppId, file: Result<Option<Live>, String>) {
+        match (ports.router.read().await, file) {
+            (Ok(found), Ok(file)) => {
+                self.told = true;
+                self.entry = found.table.owners.get(&app.owner()).cloned();
+                self.live = self.entry.as_ref().and_then(|entry| Live::from_facts(&entry.facts)).or(file);
+            }
+            // Without routes the file alone says it; one that has routes has no file.
+            (Err(_), Ok(Some(live))) => {
+                self.told = true;
+                self.live = Some(live);
+            }
+            (Err(error), _) => tracing::debug!(%app, %error, "the proxy does not answer"),
+            (Ok(_), Err(error)) => tracing::warn!(%app, %error, "the live file cannot be read"),
+        }
+    }
+
+    async fn see_instances(&mut self, ports: &Ports, app: &AppId) {
+        if ports.container.is_none() {
+            self.blind.insert(RuntimeKind::Container);
+        }
+        for runtime in ports.runtimes() {
+            match runtime.list(app).await {
+                Ok(found) => {
+                    let ours = found.into_iter().filter(|instance| instance.ours);
+                    self.instances.extend(ours.map(|instance| (instance.name.clone(), instance)));
+                }
+                Err(error) => {
+                    tracing::debug!(%app, %error, "a runtime cannot be looked at");
+                    self.blind.insert(runtime.kind());
+                }
+            }
+        }
+        for (name, instance) in self.instances.iter().filter(|(_, instance)| instance.is_running()) {
+            let Ok(runtime) = ports.runtime(instance.runtime) else { continue };
+            if matches!(runtime.is_kept(app, name).await, Ok(false)) {
+                self.unkept.insert(name.clone());
+            }
+        }
+    }
+
+    /// Whether all that the live release needs could be seen.
+    pub(super) fn is_complete(&self) -> bool {
+        let kinds = self.release.iter().flat_map(|release| {
+            let services = release.services.values().map(|service| service.content.runtime());
+            services.chain(release.backing.values().map(|backing| backing.content.runtime()))
+        });
+        self.told && kinds.into_iter().all(|kind| !self.blind.contains(&kind))
+    }
+
+    /// Services that should run, with their instances.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&ServiceName, &Vec<InstanceName>)> {
+        let live = self.live.iter();
+        live.flat_map(|live| live.members.iter().filter(|(service, _)| !live.stopped.contains(*service)))
+    }
+
+    /// Backing instances; they belong to no release.
+    pub(super) fn backing(&self) -> impl Iterator<Item = &FoundInstance> {
+        self.instances.values().filter(|instance| instance.role == Role::Backing)
+    }
+
+    /// What should run now, as far as it is there.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &FoundInstance> {
+        let members = self.members().flat_map(|(_, names)| names).filter_map(|name| self.instances.get(name));
+        members.chain(self.live.iter().flat_map(|_| self.backing()))
+    }
+
+    /// A service's settings in the live release.
+    pub(super) fn service(&self, name: &ServiceName) -> Option<&Service> {
+        Some(&self.release.as_ref()?.services.get(name)?.settings)
+    }
+
+    /// What an instance must pass.
+    pub(super) fn gate(&self, instance: &FoundInstance) -> Option<&Gate> {
+        let release = self.release.as_ref()?;
+        match instance.role {
+            Role::Backing => Some(&release.backing.get(&instance.service)?.settings.gate),
+            Role::Service | Role::OneOff => Some(&release.services.get(&instance.service)?.settings.gate),
+        }
+    }
+
+    /// How an instance is stopped.
+    pub(super) fn stop(&self, instance: &FoundInstance) -> StopSettings {
+        self.service(&instance.service).map(|service| service.run.stop.clone()).unwrap_or_default()
+    }
+}
