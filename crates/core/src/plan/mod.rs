@@ -13,6 +13,7 @@ pub use deploy::plan;
 pub(crate) use lifecycle::crossed;
 pub use lifecycle::lifecycle;
 pub use shape::*;
+pub use specify::one_off;
 
 use crate::failure::Failure;
 

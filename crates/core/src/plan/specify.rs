@@ -256,6 +256,25 @@ pub(crate) fn respecify(state: &HostState, found: &FoundInstance) -> Option<Gate
     }
 }
 
+/// A fresh one-off instance of a service of the live release, with the words as they are; `None`: there is no such service.
+pub fn one_off(
+    state: &HostState,
+    service: &ServiceName,
+    words: &[String],
+    run: RunId,
+) -> Option<InstanceSpec> {
+    let live = state.live.as_ref()?;
+    let release = &state.releases.iter().find(|record| record.release.id == live.release)?.release;
+    let urls = urls(release, |other| {
+        let mut members = live.members.get(other)?.iter();
+        members.find_map(|name| state.instances.iter().find(|found| found.name == *name)?.address)
+    });
+    let ground = Ground { state, release, urls };
+    let name = format!("once-{service}-{}", run.short()).parse().ok()?;
+    let identity = Identity { name, slot: live.slot, replica: 1, run, address: None };
+    ground.one_off(service, words.iter().map(crate::template::Template::text).collect(), &identity)
+}
+
 /// `${services.X.url}` of every service with a port: a name for containers, an address for plain processes.
 pub(crate) fn urls(
     release: &Release,

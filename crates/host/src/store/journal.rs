@@ -26,7 +26,7 @@ pub struct RunRow {
 }
 
 impl Store {
-    /// Records that a run begins; known already: nothing (S12).
+    /// Records that a run begins; tells whether it was not known before (S12).
     ///
     /// # Errors
     /// When it is not recorded.
@@ -37,13 +37,13 @@ impl Store {
         verb: Verb,
         by: &str,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.write(|transaction| {
-            transaction.execute(
+            let begun = transaction.execute(
                 "INSERT INTO runs (run, app, verb, by, started) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (run) DO NOTHING",
                 params![run.to_string(), app.to_string(), format::write(&verb)?, by, at.to_string()],
             )?;
-            Ok(())
+            Ok(begun > 0)
         })
     }
 
@@ -192,6 +192,26 @@ impl Store {
             )?;
             let rows = statement.query_map([], |row: &Row<'_>| row.get::<_, String>(0))?;
             rows.map(|row| parsed(&row?)).collect()
+        })
+    }
+
+    /// Drops the journals of an app's runs that are over, all but those of the newest `keep`; tells which. Their verdicts stay.
+    ///
+    /// # Errors
+    /// When they are still there.
+    pub fn forget_runs(&self, app: &AppId, keep: u32) -> Result<Vec<RunId>, StoreError> {
+        self.write(|transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT run FROM runs WHERE app = ?1 AND finished IS NOT NULL AND number <= \
+                 (SELECT number FROM runs WHERE app = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            )?;
+            let rows = statement.query_map(params![app.to_string(), keep], |row| row.get(0))?;
+            let old: Vec<String> = rows.collect::<Result<_, _>>()?;
+            for run in &old {
+                transaction.execute("DELETE FROM entries WHERE run = ?1", [run])?;
+                transaction.execute("DELETE FROM runs WHERE run = ?1", [run])?;
+            }
+            old.iter().map(|run| parsed(run)).collect()
         })
     }
 

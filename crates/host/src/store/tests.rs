@@ -89,8 +89,8 @@ fn a_journal_is_read_back_in_order_and_from_any_line() {
 #[test]
 fn a_run_begins_once_and_is_found_again() {
     let store = Store::in_memory().unwrap();
-    begun(&store, [1]);
-    store.begin_run(run(1), &app("other"), Verb::Remove, "ben", at(9)).unwrap();
+    assert!(store.begin_run(run(1), &app("shop"), Verb::Deploy, "ann@laptop", at(0)).unwrap());
+    assert!(!store.begin_run(run(1), &app("other"), Verb::Remove, "ben", at(9)).unwrap());
 
     let row = store.run(run(1)).unwrap().unwrap();
 
@@ -226,6 +226,26 @@ fn what_is_forgotten_is_gone_and_the_history_stays() {
 
     assert_eq!(store.apps().unwrap(), []);
     assert_eq!(store.verdicts(&app("shop"), 9).unwrap().len(), 1);
+}
+
+#[test]
+fn journals_of_runs_long_over_go_and_their_verdicts_stay() {
+    let store = Store::in_memory().unwrap();
+    begun(&store, 1..=5);
+    for number in 1..=5 {
+        store.append(run(number), at(0), &note("")).unwrap();
+    }
+    for number in [1, 2, 4] {
+        store.finish_run(&verdict(number, Outcome::Done)).unwrap();
+    }
+
+    assert_eq!(store.forget_runs(&app("shop"), 3).unwrap(), [run(1), run(2)]);
+    assert_eq!(store.forget_runs(&app("shop"), 0).unwrap(), [run(4)], "one that is not over stays");
+    assert_eq!(store.forget_runs(&app("shop"), 0).unwrap(), []);
+
+    assert_eq!(store.entries(run(1), 0).unwrap(), []);
+    assert_eq!(store.entries(run(3), 0).unwrap().len(), 1);
+    assert_eq!(store.verdicts(&app("shop"), 9).unwrap().len(), 3);
 }
 
 mod on_disk {
