@@ -220,7 +220,8 @@ impl Folder {
         path.try_exists().map_err(|error| FileError::new("look for", &path, &error).into())
     }
 
-    /// Opens the lock file. Whoever holds the lock must open it only once: closing any descriptor of it gives the lock up.
+    /// Opens the lock file. It carries two locks that do not see each other: the keeper's, which belongs to its process and is given up by
+    /// closing any descriptor of the file, and that of whoever starts the instance, which belongs to the descriptor.
     pub(super) fn open_lock(&self) -> Result<File, FolderError> {
         let path = self.path.join(LOCK);
         let opened = OpenOptions::new().read(true).write(true).open(&path);

@@ -1,6 +1,6 @@
 //! Starts and stops instances, and says whether they are started again. Always in this order: stopped, seen gone, then started (S9, S10).
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::time::Duration;
@@ -45,7 +45,9 @@ pub(super) async fn start(
 ) -> Result<(), RuntimeError> {
     let (folder, record) = runtime.existing(app, name)?;
     folder.set_stopped(false)?;
-    for _ in 0..TRIES {
+    let first = folder.make_lock()?;
+    let _alone = alone(&folder).await?;
+    for attempt in 0..TRIES {
         if let Some(keeper) = folder.keeper()? {
             match protocol::ask_within(&record.socket, Ask::Start, ANSWER).await {
                 Ok(Answer::State { state }) => return began(&state.phase),
@@ -53,7 +55,7 @@ pub(super) async fn start(
                 Err(_) => dismiss(keeper).await?,
             }
         }
-        if !folder.make_lock()? {
+        if !first || attempt > 0 {
             let settings = &record.spec.settings.stop;
             let grace = settings.grace.min(LEFTOVER_GRACE);
             search(runtime, &folder, &record).end(signal(settings), grace).await?;
@@ -82,28 +84,54 @@ pub(super) async fn stop(
     }
     let (folder, record) = runtime.existing(app, name)?;
     folder.set_stopped(true)?;
-    if let Some(keeper) = folder.keeper()? {
-        let grace_ms = u64::try_from(settings.grace.as_millis()).unwrap_or(u64::MAX);
-        let ask = Ask::Stop { signal: signal(settings).as_raw(), grace_ms };
-        let patience = settings.grace.saturating_add(KILL);
-        match protocol::ask_within(&record.socket, ask, patience).await {
-            Ok(_) => gone(keeper).await?,
-            Err(_) => dismiss(keeper).await?,
-        }
-    }
+    ask_to_stop(&folder, &record, settings).await?;
     if !folder.was_started()? {
         return Ok(());
     }
+    let _alone = alone(&folder).await?;
+    // Somebody may have started it until we were alone.
+    ask_to_stop(&folder, &record, settings).await?;
+    end_orphan(runtime, &folder, &record, settings).await
+}
+
+/// Stops it by its keeper, where one lives, and waits for the keeper's end.
+async fn ask_to_stop(folder: &Folder, record: &Record, settings: &StopSettings) -> Result<(), RuntimeError> {
+    let Some(keeper) = folder.keeper()? else { return Ok(()) };
+    let grace_ms = u64::try_from(settings.grace.as_millis()).unwrap_or(u64::MAX);
+    let ask = Ask::Stop { signal: signal(settings).as_raw(), grace_ms };
+    match protocol::ask_within(&record.socket, ask, settings.grace.saturating_add(KILL)).await {
+        Ok(_) => gone(keeper).await,
+        Err(_) => dismiss(keeper).await,
+    }
+}
+
+/// Ends what a killed keeper left: it could end neither the instance nor its record.
+async fn end_orphan(
+    runtime: &ProcessRuntime,
+    folder: &Folder,
+    record: &Record,
+    settings: &StopSettings,
+) -> Result<(), RuntimeError> {
     let state = folder.state();
-    let over = matches!(&state, Some(State { phase: Phase::Exited { .. }, .. }));
-    if over {
+    if matches!(&state, Some(State { phase: Phase::Exited { .. }, .. })) {
         return Ok(());
     }
-    // Its keeper was killed: it could end neither the instance nor its record.
-    search(runtime, &folder, &record).end(signal(settings), settings.grace).await?;
+    search(runtime, folder, record).end(signal(settings), settings.grace).await?;
     match state {
         Some(state) => Ok(folder.record_state(&State { phase: Phase::Exited { exit: unknown() }, ..state })?),
         None => Ok(()),
+    }
+}
+
+/// Waits until nobody else starts the instance or ends what is left of it. A keeper that has just been started is not to be taken for a
+/// left-over by another start.
+async fn alone(folder: &Folder) -> Result<File, RuntimeError> {
+    let file = folder.open_lock()?;
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+    match locked {
+        Ok(Ok(file)) => Ok(file),
+        Ok(Err(error)) => Err(other(format!("the start of an instance cannot be locked: {error}"))),
+        Err(error) => Err(other(error.to_string())),
     }
 }
 

@@ -140,6 +140,14 @@ impl Runtime for ProcessRuntime {
         Ok(exits::wait(&folder, &record, &self.boot).await?)
     }
 
+    async fn is_kept(&self, app: &AppId, name: &InstanceName) -> Result<bool, RuntimeError> {
+        self.has_keeper(app, name).await
+    }
+
+    async fn unkept(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        self.keeper_gone(app, name).await
+    }
+
     async fn logs(
         &self,
         app: &AppId,
