@@ -12,6 +12,8 @@ pub const HOLD_BYTES: u64 = 64 * 1024 * 1024;
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// For a candidate to pass its gate.
 pub const GATE: Duration = Duration::from_secs(60);
+/// The longest a gate, or a pause between its tries, may be.
+pub const GATE_MOST: Duration = Duration::from_hours(24);
 /// Between two tries of a probe.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// For one try of a probe.

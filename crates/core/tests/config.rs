@@ -252,7 +252,7 @@ fn env_files_give_names_and_keep_their_values() {
 fn what_is_not_said_has_a_default() {
     let text = "app: shop
 services:
-  web: { image: \"x:1\", port: 80, route: }
+  web: { image: \"x:1\", port: 80, route: {} }
   worker: { image: \"x:1\" }
   pool: { image: \"x:1\", replicas: 3 }
   checked: { image: \"x:1\", healthcheck: { test: curl localhost } }

@@ -81,6 +81,7 @@ fn keys_and_types() {
         ("nothing to run, and too much", "app: shop\nservices:\n  a: {}\n  b: { image: \"x:1\", artifact: b, command: ./b }\n  c: { artifact: c }\n".to_owned()),
         ("compose keys that are refused or without effect", web("privileged: true\nnetwork_mode: host\ncontainer_name: web\nrestart: always\nsecrets: [a]\nprivileged_: false\ndeploy: { update_config: { order: start-first }, replicas: 2 }")),
         ("what is not for a plain process", "app: shop\nservices:\n  web: { artifact: web, command: ./web, ports: [\"80:80\"], volumes: [\"data:/data\"], cap_drop: [ALL] }\n".to_owned()),
+        ("a route that says nothing", web("route:")),
         ("what comes later", shop("jobs: {}\n").replace("jobs: {}", "jobs: { digest: {} }") + "    # the end\n"),
     ]);
 }
@@ -97,6 +98,10 @@ fn values() {
         ("gates", web("health: {}\nready: {}\nverify: {}")),
         ("gates that look at two things, or at a gap", web("health: { path: /health, tcp: 80, status: [200, 404] }")),
         ("codes and hosts", web("health: { path: health, status: 42 }\nroute: { host: \"https://example.com/\", path: api }")),
+        ("bounds of gates and migrations", web("health: { path: /, interval: 0, timeout: 0, within: 0 }\nstop_grace_period: 2h") + "backing: { pg: { image: \"postgres:17\" } }\ndatabases: { main: { engine: postgres, service: pg, migrate: { service: web, command: m, timeout: 0 } } }\n"),
+        ("placeholders", web("environment: { SECRET_KEY: CHANGE_ME }")),
+        ("a name with a reference", "app: \"${APP}\"\nservices: { web: { image: \"x:1\" } }\n".to_owned()),
+        ("what an environment fills", shop("environments: { production: { hosts: [\"${H}\"], protected: \"${P}\", variables: { H: -x, P: perhaps } } }\n")),
         ("signals and modes", web("stop_signal: TREM\nstrategy: blue_green")),
     ]);
 }
@@ -111,6 +116,9 @@ fn what_must_fit_together() {
         ("a dependency of the wrong sort", web("depends_on: { redis: { condition: service_completed_successfully } }") + "backing: { redis: { image: \"redis:7\" } }\n"),
         ("strategies", "app: shop\nservices:\n  a: { image: \"x:1\", strategy: handover, replicas: 2 }\n  b: { image: \"x:1\", strategy: canary }\n".to_owned()),
         ("published ports", "app: shop\nservices:\n  a: { image: \"x:1\", port: 80, route: {}, ports: [\"8080:80\"] }\n  b: { image: \"x:1\", ports: [\"127.0.0.1:8080:80\"] }\n".to_owned()),
+        ("ports that collide by address", "app: shop\nservices:\n  a: { image: \"x:1\", ports: [\"0.0.0.0:80:80\"] }\n  b: { image: \"x:1\", ports: [\"127.0.0.1:80:80\", \"80:80/udp\"] }\n".to_owned()),
+        ("an environment that lays over nothing", shop("environments: { production: { services: { wbe: { port: 1 } }, backing: { redis: { image: \"redis:7\" } } } }\n")),
+        ("one file twice", "app: shop\nservices: { web: { image: \"x:1\", volumes: [\"d:/d\"] }, other: { image: \"x:1\", volumes: [\"d:/d\"] } }\ndatabases: { a: { engine: sqlite, volume: d, file: a.db, services: [web] }, b: { engine: sqlite, volume: d, file: ./a.db, services: [web] } }\n".to_owned()),
         ("verify without a route", web("verify: { path: /version }")),
         ("a service that is a backing service", shop("backing: { web: { image: \"redis:7\" } }\n")),
         ("sqlite", "app: shop\nservices:\n  web: { artifact: web, command: ./web, environment: { F: \"${databases.other.file}\" } }\n  api: { image: \"x:1\" }\ndatabases:\n  main: { engine: sqlite, volume: data, file: /a.db, services: [web, wep], migrate: { service: web, command: ./migrate } }\n  other: { engine: sqlite, volume: data, file: o.db, services: [api] }\n  third: { engine: sqlite, service: web }\n  fourth: { volume: data }\n".to_owned()),

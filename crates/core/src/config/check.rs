@@ -137,6 +137,8 @@ fn known_key(known: &KnownKey, key: &Key, value: &Node, place: &str, when: When,
             let what = format!("`{}` comes later", key.text);
             issues.add(Draft::new(ProblemKind::Refused, key.span, place, what).remedy(until));
         }
+        // Told once: where it is written, not where it was laid over something.
+        Treatment::Ignored(_) if when == When::After => {}
         Treatment::Ignored(why) => issues.note(format!("`{place}` has no effect: {why}")),
         Treatment::Own | Treatment::Honoured | Treatment::Translated(_) => {
             check(value, &known.shape, place, when, issues);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::problem::{Draft, Issues, ProblemKind};
 use super::read::At;
-use super::settings::{Config, DatabaseEngine, Mount, Service, Source};
+use super::settings::{Config, DatabaseEngine, Mount, PublishedPort, Source};
 use super::tree::Span;
 use crate::names::{DatabaseName, ServiceName};
 use crate::template::Template;
@@ -15,8 +15,15 @@ pub(crate) fn check(config: &Config, root: &At<'_>, issues: &mut Issues) {
     ports_alike(config, root, issues);
     cycle(config, root, issues);
     references(config, root, issues);
+    let mut files: BTreeMap<(&str, &str), &DatabaseName> = BTreeMap::new();
     for (name, database) in &config.databases {
-        if let DatabaseEngine::Sqlite { volume, services, .. } = &database.engine {
+        if let DatabaseEngine::Sqlite { volume, services, file } = &database.engine {
+            if let Some(other) = files.insert((volume.as_str(), file), name) {
+                let (span, path) = place(root, "databases", name.as_str(), "file");
+                let what = format!("databases `{other}` and `{name}` are the same file");
+                let draft = Draft::new(ProblemKind::Conflict, span, &path, what);
+                issues.add(draft.also(place(root, "databases", other.as_str(), "file").0));
+            }
             let group = Group { name, volume: volume.as_str(), services };
             reach_the_file(config, &group, root, issues);
         }
@@ -64,21 +71,17 @@ fn routes_alike(config: &Config, root: &At<'_>, issues: &mut Issues) {
 fn ports_alike(config: &Config, root: &At<'_>, issues: &mut Issues) {
     let services = config.services.iter().map(|(name, service)| ("services", name, &service.run));
     let backing = config.backing.iter().map(|(name, backing)| ("backing", name, &backing.run));
-    let mut seen: BTreeMap<(std::net::IpAddr, u16, bool), (&str, &ServiceName)> = BTreeMap::new();
+    let mut seen: Vec<(&PublishedPort, &str, &ServiceName)> = Vec::new();
     for (section, name, run) in services.chain(backing) {
         for port in &run.ports {
-            let Some(other) = seen.insert((port.address, port.host, port.udp), (section, name)) else {
-                continue;
-            };
-            let (span, path) = place(root, section, name.as_str(), "ports");
-            let what =
-                format!("port {} of {} is published by `{}` already", port.host, port.address, other.1);
-            let draft = Draft::new(ProblemKind::Conflict, span, &path, what);
-            issues.add(
-                draft
-                    .also(place(root, other.0, other.1.as_str(), "ports").0)
-                    .remedy("take another port of the host"),
-            );
+            if let Some((_, section_of, other)) = seen.iter().find(|(known, ..)| collide(known, port)) {
+                let (span, path) = place(root, section, name.as_str(), "ports");
+                let what = format!("port {} of the host is published by `{other}` already", port.host);
+                let draft = Draft::new(ProblemKind::Conflict, span, &path, what);
+                let first = place(root, section_of, other.as_str(), "ports").0;
+                issues.add(draft.also(first).remedy("take another port of the host"));
+            }
+            seen.push((port, section, name));
         }
     }
     for (name, service) in &config.services {
@@ -90,6 +93,13 @@ fn ports_alike(config: &Config, root: &At<'_>, issues: &mut Issues) {
             issues.add(draft.remedy("reach it by `route`, or use `strategy: handover`"));
         }
     }
+}
+
+/// Whether two published ports cannot be had together.
+fn collide(one: &PublishedPort, other: &PublishedPort) -> bool {
+    let addresses =
+        one.address == other.address || one.address.is_unspecified() || other.address.is_unspecified();
+    addresses && one.host == other.host && one.udp == other.udp
 }
 
 fn cycle(config: &Config, root: &At<'_>, issues: &mut Issues) {
@@ -144,7 +154,9 @@ fn references(config: &Config, root: &At<'_>, issues: &mut Issues) {
     for (name, backing) in &config.backing {
         for (variable, template) in &backing.run.environment {
             let (span, path) = variable_place(root, "backing", name, variable.as_str());
-            if let Some(service) = template.services().first() {
+            if let Some(service) =
+                template.services().into_iter().find(|name| !config.backing.contains_key(name))
+            {
                 let what = format!("a backing service outlives releases, and `{service}` belongs to one");
                 issues.add(Draft::new(ProblemKind::Reference, span, &path, what));
             }
@@ -173,14 +185,12 @@ fn variable_place(root: &At<'_>, section: &str, name: &ServiceName, variable: &s
 
 fn template_names(config: &Config, template: &Template, span: Span, path: &str, issues: &mut Issues) {
     for name in template.services() {
-        let what = match config.services.get(name) {
-            Some(service) if has_address(service) => continue,
+        let service = config.services.get(name).map(|service| (&service.source, service.port));
+        let backing = || config.backing.get(name).map(|backing| (&backing.source, backing.port));
+        let what = match service.or_else(backing) {
+            // A plain process is told its port when it has none of its own.
+            Some((Source::Artifact { .. }, _) | (_, Some(_))) => continue,
             Some(_) => format!("service `{name}` has no port, so it has no address"),
-            None if config.backing.contains_key(name) => {
-                format!(
-                    "`{name}` is a backing service: `${{services.{name}.url}}` is for services of the release"
-                )
-            }
             None => format!("there is no service `{name}`"),
         };
         let draft = Draft::new(ProblemKind::Reference, span, path, what);
@@ -197,9 +207,8 @@ fn template_names(config: &Config, template: &Template, span: Span, path: &str, 
     }
 }
 
-/// A plain process is told its port when it has none of its own.
-fn has_address(service: &Service) -> bool {
-    service.port.is_some() || matches!(service.source, Source::Artifact { .. })
+fn is_writable(mount: &Mount, name: &str) -> bool {
+    matches!(mount, Mount::Volume { volume, read_only: false, .. } if volume.as_str() == name)
 }
 
 struct Group<'c> {
@@ -221,9 +230,7 @@ fn reach_the_file(config: &Config, group: &Group<'_>, root: &At<'_>, issues: &mu
             processes += 1;
             continue;
         }
-        let mounted = service.run.mounts.iter().any(
-            |mount| matches!(mount, Mount::Volume { volume, read_only: false, .. } if volume.as_str() == group.volume),
-        );
+        let mounted = service.run.mounts.iter().any(|mount| is_writable(mount, group.volume));
         if !mounted {
             let what = format!(
                 "service `{name}` does not mount volume `{}`, where database `{}` lies",
@@ -245,7 +252,13 @@ fn reach_the_file(config: &Config, group: &Group<'_>, root: &At<'_>, issues: &mu
         issues
             .add(Draft::new(ProblemKind::Refused, span, &path, what).remedy("use a database with a server"));
     }
-    for (name, service) in &config.services {
+    for (name, service) in config.services.iter().filter(|(name, _)| !opening.contains(name)) {
+        if service.run.mounts.iter().any(|mount| is_writable(mount, group.volume)) {
+            issues.note(format!(
+                "service `{name}` mounts volume `{}`, where database `{}` lies: if it opens the file, name it in `{path}`",
+                group.volume, group.name
+            ));
+        }
         let uses = service.run.environment.values().any(|template| template.databases().contains(group.name));
         if uses && !group.services.contains(name) {
             let what = format!(

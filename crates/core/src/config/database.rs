@@ -1,10 +1,12 @@
 //! Databases: where each lies, and how it is migrated.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::problem::{Draft, ProblemKind};
 use super::read::At;
 use super::run::Context;
+use super::service::within;
 use super::settings::{Compatible, Database, DatabaseEngine, Migrate, Service, SnapshotPolicy, Source};
 use crate::defaults;
 use crate::names::{DatabaseName, ServiceName};
@@ -128,9 +130,18 @@ fn migrate(at: &At<'_>, context: &mut Context<'_>) -> Option<Migrate> {
     Some(Migrate {
         service: service_named(&at.get("service")?, context)?,
         command: at.command("command")?,
-        timeout: at.duration("timeout").filter(|timeout| !timeout.is_zero()).unwrap_or(defaults::MIGRATE),
+        timeout: timeout(&at, context),
         compatible,
     })
+}
+
+fn timeout(at: &At<'_>, context: &mut Context<'_>) -> Duration {
+    let (Some(given), Some(timeout)) = (at.get("timeout"), at.duration("timeout")) else {
+        return defaults::MIGRATE;
+    };
+    let (least, most) = (Duration::from_secs(1), Duration::from_hours(24));
+    within(&given, "a migration", timeout, least, most, &mut context.issues);
+    timeout
 }
 
 /// A service of this app, by what stands there.

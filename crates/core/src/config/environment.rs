@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::check::below;
 use super::fill::Known;
 use super::problem::{Draft, Issues, ProblemKind};
 use super::read::At;
@@ -61,16 +62,46 @@ pub(crate) fn choose(root: &Node, selection: &Selection, issues: &mut Issues) ->
     }
 }
 
+/// The sections that an environment lays over those of the file.
+const LAID_OVER: [&str; 4] = ["services", "backing", "databases", "volumes"];
+
+/// Whether this part of an environment is laid over the file.
+pub(crate) fn is_laid_over(section: &str) -> bool {
+    LAID_OVER.contains(&section)
+}
+
 /// The file as this environment has it; its own section stays where it is.
-pub(crate) fn lay_over(root: &mut Node, name: &EnvironmentName) {
+pub(crate) fn lay_over(root: &mut Node, name: &EnvironmentName, issues: &mut Issues) {
     let over = root.get("environments").and_then(|all| all.get(name.as_str())).cloned();
-    let Some(over) = over else { return };
-    for section in ["services", "backing", "databases", "volumes"] {
-        if let Some(node) = over.get(section) {
-            lay_section(root, section, node);
+    let Some(mut over) = over else { return };
+    for section in LAID_OVER {
+        let Some(node) = over.get_mut(section) else { continue };
+        if matches!(section, "services" | "backing") {
+            drop_baseless(root, section, node, &format!("environments.{name}.{section}"), issues);
         }
+        lay_section(root, section, node);
     }
 }
+
+/// What is laid over nothing, and has nothing to run, is most often a misspelt name.
+fn drop_baseless(root: &Node, section: &str, over: &mut Node, path: &str, issues: &mut Issues) {
+    let base = root.get(section);
+    let Value::Map(members) = &mut over.value else { return };
+    members.retain(|(key, member)| {
+        let has_base = base.is_some_and(|base| base.get(&key.text).is_some());
+        let stays = has_base || SOURCES.iter().any(|source| member.get(source).is_some());
+        if !stays {
+            let what = format!("there is no `{}` in `{section}` to lay this over", key.text);
+            let draft = Draft::new(ProblemKind::Reference, key.span, &below(path, &key.text), what);
+            let known = base.map(Node::entries).unwrap_or_default().iter().map(|(key, _)| key.text.as_str());
+            issues.add(draft.allowed(&key.text, known));
+        }
+        stays
+    });
+}
+
+/// What a service is made from is one of these.
+const SOURCES: [&str; 3] = ["build", "image", "artifact"];
 
 /// Lays the members of a section over those of the file, one by one.
 pub(crate) fn lay_section(root: &mut Node, section: &str, over: &Node) {
@@ -98,7 +129,6 @@ pub(crate) fn lay_section(root: &mut Node, section: &str, over: &Node) {
 
 /// A service that is given another source is not made from the old one as well.
 fn forget_other_sources(base: &mut Node, over: &Node) {
-    const SOURCES: [&str; 3] = ["build", "image", "artifact"];
     let given: Vec<&str> = SOURCES.into_iter().filter(|key| over.get(key).is_some()).collect();
     if let (Value::Map(entries), false) = (&mut base.value, given.is_empty()) {
         entries

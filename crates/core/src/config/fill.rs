@@ -93,9 +93,12 @@ fn each(node: &mut Node, path: &str, may: May, known: &Known, issues: &mut Issue
 
 fn scalar(node: &mut Node, path: &str, may: May, known: &Known, issues: &mut Issues) {
     let span = node.span;
-    let Value::Scalar { text, open, .. } = &mut node.value else { return };
+    let Value::Scalar { text, open, quoted } = &mut node.value else { return };
     if !text.contains('$') {
         return;
+    }
+    if let Some(name) = bare_reference(text) {
+        issues.note(format!("`{path}`: `${name}` stands as it is; a reference is written `${{{name}}}`"));
     }
     let template = match text.parse::<Template>() {
         Ok(template) => template,
@@ -108,6 +111,8 @@ fn scalar(node: &mut Node, path: &str, may: May, known: &Known, issues: &mut Iss
     let template = template.with_known(&known.values);
     if let Some(filled) = template.as_text() {
         filled.clone_into(text);
+        // Quotes stood around the reference, and say nothing of the value.
+        *quoted = false;
         return;
     }
     let mut rest = Some(String::new());
@@ -124,9 +129,31 @@ fn scalar(node: &mut Node, path: &str, may: May, known: &Known, issues: &mut Iss
     // so that nobody reads a value that is none.
     let template = rest.and_then(|rest| rest.parse().ok()).unwrap_or(template);
     match template.as_text() {
-        Some(filled) => filled.clone_into(text),
+        Some(filled) => {
+            filled.clone_into(text);
+            *quoted = false;
+        }
         None => *open = Some(template),
     }
+}
+
+/// `$NAME` without braces, which Compose would fill and cutover does not.
+fn bare_reference(text: &str) -> Option<&str> {
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        let end = rest
+            .find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
+            .unwrap_or(rest.len());
+        if end > 1 && !rest.starts_with(|c: char| c.is_ascii_digit()) {
+            return Some(&rest[..end]);
+        }
+    }
+    None
 }
 
 /// A piece as it is written in what remains; an error when it may not stay open here.

@@ -1,8 +1,11 @@
 //! Gates and verifications: `health`, `ready`, `healthcheck` and what is taken where none is given.
 
+use std::time::Duration;
+
 use super::problem::{Draft, Issues, ProblemKind};
 use super::read::At;
 use super::run;
+use super::service::within;
 use super::settings::{Healthcheck, RouteSettings, Verify};
 use super::value;
 use crate::defaults;
@@ -35,10 +38,9 @@ pub(crate) fn gate(at: &At<'_>, around: &Around<'_>, issues: &mut Issues) -> Gat
             None => Check::Steady { duration: defaults::STEADY },
         }));
     }
-    let within = [&health, &ready].into_iter().filter_map(|at| at.as_ref()?.duration("within")).max();
-    let gate = Gate { checks, within: within.unwrap_or(defaults::GATE) };
-    bounds(at, &gate, issues);
-    gate
+    let longest = [&health, &ready].into_iter().filter_map(|at| at.as_ref()?.duration("within")).max();
+    bounds(at, issues);
+    Gate { checks, within: longest.unwrap_or(defaults::GATE) }
 }
 
 fn paced(check: Check) -> GateCheck {
@@ -156,10 +158,15 @@ fn container(healthcheck: &Healthcheck, process: bool) -> GateCheck {
     }
 }
 
-fn bounds(at: &At<'_>, gate: &Gate, issues: &mut Issues) {
-    if gate.within.is_zero() {
-        let what = "`within: 0` gives no time to become healthy";
-        issues.add(Draft::new(ProblemKind::Value, at.place("health"), &at.path, what));
+/// A gate without time, or a pace without pause, passes nothing or asks for ever.
+fn bounds(at: &At<'_>, issues: &mut Issues) {
+    let least = Duration::from_millis(10);
+    for gate in ["health", "ready"].iter().filter_map(|key| at.get(key)) {
+        for key in ["within", "interval", "timeout"] {
+            if let (Some(given), Some(found)) = (gate.get(key), gate.duration(key)) {
+                within(&given, &format!("`{key}`"), found, least, defaults::GATE_MOST, issues);
+            }
+        }
     }
 }
 

@@ -299,7 +299,8 @@ const REGISTRY: Shape = Shape::Keys(&[&[
     Key::own("password", Shape::Secret, "", "A reference such as `${REGISTRY_TOKEN}`; never a value."),
 ]]);
 
-static ENVIRONMENT: Shape = Shape::Keys(&[&[
+/// What an environment may say.
+pub(crate) static ENVIRONMENT: Shape = Shape::Keys(&[&[
     Key::own("hosts", Shape::List(&Shape::Form(&SERVER)), "this machine", "The servers, as ssh takes them."),
     Key::own(
         "variables",

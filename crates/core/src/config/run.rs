@@ -7,6 +7,7 @@ use super::compose_keys::{NOT_FOR_A_PROCESS, NOTHING_TO_A_PROCESS};
 use super::fill::Known;
 use super::problem::{Draft, Issues, ProblemKind};
 use super::read::{At, literal};
+use super::service::within;
 use super::settings::{
     BuildSettings, DependsOn, Healthcheck, Logging, Origin, RunSettings, Source, StopSettings,
 };
@@ -119,6 +120,12 @@ fn artifact(at: &At<'_>, issues: &mut Issues) -> Option<Source> {
                 .remedy("command: ./program"),
         );
     }
+    if at.get("port").is_some() {
+        issues.note(format!(
+            "`{}.port`: a plain process is told its port in `PORT`, whatever stands there",
+            at.path
+        ));
+    }
     for (key, instead) in NOT_FOR_A_PROCESS {
         if at.get(key).is_some() {
             let what = format!("`{key}` is for containers, and this runs as plain processes");
@@ -150,7 +157,7 @@ pub(crate) fn run(
         environment: environment(at, shared, context),
         stop: StopSettings {
             signal: at.string("stop_signal").map(|name| name.strip_prefix("SIG").unwrap_or(&name).to_owned()),
-            grace: at.duration("stop_grace_period").unwrap_or(defaults::STOP_GRACE),
+            grace: grace(at, &mut context.issues),
         },
         depends_on: depends_on(at, context),
         mounts: if process { Vec::new() } else { mounts::mounts(at, context) },
@@ -180,6 +187,13 @@ pub(crate) fn run(
         healthcheck: healthcheck(at, &mut context.issues),
         platform: at.string("platform"),
     }
+}
+
+fn grace(at: &At<'_>, issues: &mut Issues) -> Duration {
+    let given = at.get("stop_grace_period").zip(at.duration("stop_grace_period"));
+    let Some((given, grace)) = given else { return defaults::STOP_GRACE };
+    within(&given, "a stop", grace, Duration::ZERO, Duration::from_hours(1), issues);
+    grace
 }
 
 /// A plain process works in its artifact, or below it.
@@ -229,6 +243,13 @@ fn environment(
                 _ if declared_only => format!("${{{name}}}").parse().ok(),
                 _ => value.template(),
             };
+            if template.as_ref().and_then(Template::as_text).is_some_and(crate::env_file::is_placeholder) {
+                let draft = value
+                    .problem(ProblemKind::Value, format!("the value of `{name}` is a placeholder still"));
+                context.issues.add(
+                    draft.remedy("write the value, or the name alone and keep its value in the env file"),
+                );
+            }
             variables.extend(template.map(|template| (name, template)));
         }
     }

@@ -31,7 +31,8 @@ pub(crate) fn service(
     let shared = root.get("environment");
     let run = run::run(at, shared.as_ref(), process, context);
     let port = at.port("port");
-    let route = at.get("route").or_else(|| empty_route(at)).map(|at| routes::route(&at));
+    let route = at.get("route").map(|at| routes::route(&at));
+    refuse_empty_route(at, &mut context.issues);
     if route.is_some() && port.is_none() && !process && source.is_some() && at.get("port").is_none() {
         let what = "a route needs the port that the container listens on";
         let draft = Draft::new(ProblemKind::Missing, at.place("route"), &at.path, what);
@@ -63,10 +64,17 @@ pub(crate) fn service(
     }
 }
 
-/// `route:` without anything is every host, every path.
-fn empty_route<'n>(at: &At<'n>) -> Option<At<'n>> {
-    let node = at.node.get("route")?;
-    Some(At::new(node, format!("{}.route", at.path)))
+/// `route:` with nothing behind it may be a file that is not finished; every host is asked for in so many words.
+fn refuse_empty_route(at: &At<'_>, issues: &mut Issues) {
+    if at.node.get("route").is_some() && at.get("route").is_none() {
+        let draft = Draft::new(
+            ProblemKind::Missing,
+            at.place("route"),
+            &format!("{}.route", at.path),
+            "`route` says nothing",
+        );
+        issues.add(draft.remedy("`route: { host: example.com }`, or `route: {}` for every host"));
+    }
 }
 
 /// How clients come: without certificates by `http`.

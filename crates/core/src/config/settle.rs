@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::check::{When, check};
 use super::environment::{self, LOCAL};
 use super::fill::{Known, fill};
-use super::keys::ROOT;
+use super::keys::{ENVIRONMENT, ROOT};
 use super::problem::{Draft, Issues, ProblemKind, Problems};
 use super::read::At;
 use super::run::Context;
 use super::settings::{Backing, Config, Database, Registry, Service, Volume};
+use super::shape::Shape;
 use super::tree::{self, Node, Span, Value};
 use super::{backing, compose, cross, database, demand, service};
 use crate::defaults;
@@ -130,57 +131,37 @@ fn settle(
     let name = environment::choose(&root, selection, issues)?;
     let app = app_name(&root, issues);
     environment::name_pairs(&mut root);
-    environment::lay_over(&mut root, &name);
+    environment::lay_over(&mut root, &name, issues);
     let app_text = app.as_ref().map_or("app", AppName::as_str);
     let known = environment::known(&root, app_text, &name, selection);
     if name.as_str() == LOCAL {
         environment::local_routes(&mut root, app_text, &known);
     }
     fill_all(&mut root, &name, &known, issues);
-    check_all(&root, issues);
     read(&root, app, name, &known, sources, selection, issues)
 }
 
-/// Fills the file, of `environments` only the part that is meant.
+/// Fills the file and checks again what was filled. Of `environments` only the part that is meant, and of it what was not laid over.
 fn fill_all(root: &mut Node, name: &EnvironmentName, known: &Known, issues: &mut Issues) {
     let Value::Map(entries) = &mut root.value else { return };
     for (key, node) in entries {
         if key.text == "environments" {
-            let path = format!("environments.{name}.variables");
-            if let Some(variables) = node.get_mut(name.as_str()).and_then(|e| e.get_mut("variables")) {
-                fill(
-                    variables,
-                    &super::shape::Shape::Pairs(super::shape::Pairs::Variables),
-                    &path,
-                    known,
-                    issues,
-                );
+            let Some(meant) = node.get_mut(name.as_str()) else { continue };
+            let Value::Map(entries) = &mut meant.value else { continue };
+            for (key, node) in entries.iter_mut().filter(|(key, _)| !environment::is_laid_over(&key.text)) {
+                let path = format!("environments.{name}.{}", key.text);
+                fill_one(&ENVIRONMENT, &key.text, node, &path, known, issues);
             }
-            let hosts = node.get_mut(name.as_str()).and_then(|e| e.get_mut("hosts"));
-            if let Some(hosts) = hosts {
-                fill(
-                    hosts,
-                    &super::shape::Shape::List(&super::shape::Shape::Text),
-                    &format!("environments.{name}.hosts"),
-                    known,
-                    issues,
-                );
-            }
-        } else if let Some(known_key) = ROOT.keys().find(|known| known.name == key.text) {
-            fill(node, &known_key.shape, &key.text, known, issues);
+        } else if key.text != "app" {
+            fill_one(&ROOT, &key.text, node, &key.text, known, issues);
         }
     }
 }
 
-/// Checks again what was filled; `environments` was checked as it is written.
-fn check_all(root: &Node, issues: &mut Issues) {
-    for (key, node) in root.entries() {
-        if key.text == "environments" {
-            continue;
-        }
-        if let Some(known) = ROOT.keys().find(|known| known.name == key.text && known.is_usable()) {
-            check(node, &known.shape, &key.text, When::After, issues);
-        }
+fn fill_one(shape: &Shape, key: &str, node: &mut Node, path: &str, known: &Known, issues: &mut Issues) {
+    if let Some(found) = shape.keys().find(|known| known.name == key && known.is_usable()) {
+        fill(node, &found.shape, path, known, issues);
+        check(node, &found.shape, path, When::After, issues);
     }
 }
 
@@ -198,7 +179,13 @@ fn app_name(root: &Node, issues: &mut Issues) -> Option<AppName> {
         }
         return None;
     };
-    app.text()?.parse().ok()
+    let text = app.text()?;
+    if text.contains('$') {
+        let draft = app
+            .problem(ProblemKind::Value, "the app's name is what its state is found by: it stands as it is");
+        issues.add(draft.remedy("write the name without references"));
+    }
+    text.parse().ok()
 }
 
 fn read(
