@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Args)]
 struct Everywhere {
-    /// The environment the verb is about; else that of CUTOVER_ENV
+    /// The environment the verb is about; else that of `CUTOVER_ENV`
     #[arg(short, long, global = true, value_name = "ENV")]
     environment: Option<EnvironmentName>,
     /// The configuration; else cutover.yml of this folder or of one above it
@@ -561,15 +561,9 @@ fn since(text: &str) -> Result<Since, String> {
 
 /// The table of exit codes and of the variables that are read, below `--help`.
 fn after_help() -> String {
-    let mut text = String::from("Exit codes:\n");
-    for (_, code, meaning) in cutover_core::exit::TABLE {
-        text.push_str(&format!("  {code:>2}  {meaning}\n"));
-    }
-    text.push_str("\nEnvironment variables:\n");
-    for (name, meaning) in cutover_core::variables::READ {
-        text.push_str(&format!("  {name:<20}  {meaning}\n"));
-    }
-    text
+    let exits = cutover_core::exit::TABLE.map(|(_, code, meaning)| format!("  {code:>2}  {meaning}\n"));
+    let variables = cutover_core::variables::READ.map(|(name, meaning)| format!("  {name:<20}  {meaning}\n"));
+    format!("Exit codes:\n{}\nEnvironment variables:\n{}", exits.concat(), variables.concat())
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
     if request.verb == Verb::Remove && request.volumes {
         return Question::Type {
             name: app.to_string(),
-            about: format!("this removes {} with its volumes: its data is gone for good", id),
+            about: format!("this removes {id} with its volumes: its data is gone for good"),
         };
     }
     if protection == Protection::Protected {
@@ -94,8 +94,7 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
     }
     if request.verb == Verb::Rollback && request.restore_databases {
         return Question::Yes(format!(
-            "this puts the databases of {} back to the snapshot; what was written since is lost",
-            id
+            "this puts the databases of {id} back to the snapshot; what was written since is lost"
         ));
     }
     match of(word(request)) {

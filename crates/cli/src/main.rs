@@ -49,7 +49,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// Says why a verb did not end well; what to exit with.
 fn tell(output: Output, stop: &Stop) -> u8 {
     let Some(failure) = stop.failure() else { return Exit::Done.code() };
-    if let Stop::Problems(problems) = stop {
+    if let Some(problems) = stop.problems() {
         output.talk(&render::problems(problems));
         if output.form() == Form::Json {
             for line in render::problem_lines(problems) {

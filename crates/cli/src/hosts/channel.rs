@@ -18,14 +18,15 @@ const PIECE: u64 = 64 * 1024;
 
 type Reader = Box<dyn AsyncBufRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+/// What keeps the other end there: dropping it ends the conversation.
+type Peer = Option<Box<dyn Send>>;
 
 /// An open conversation.
 pub(crate) struct Channel {
     reader: Reader,
     writer: Writer,
     greeting: Greeting,
-    /// What keeps the other end there: dropping it ends the conversation.
-    _peer: Option<Box<dyn Send>>,
+    peer: Peer,
 }
 
 /// What the host said of itself.
@@ -40,13 +41,13 @@ impl Channel {
     pub(crate) async fn open(
         reader: impl AsyncRead + Send + Unpin + 'static,
         writer: impl AsyncWrite + Send + Unpin + 'static,
-        peer: Option<Box<dyn Send>>,
+        peer: Peer,
     ) -> Result<Self, HostError> {
         let mut channel = Self {
             reader: Box::new(BufReader::new(reader)),
             writer: Box::new(writer),
             greeting: Greeting { now: Timestamp::UNIX_EPOCH },
-            _peer: peer,
+            peer,
         };
         let package = env!("CARGO_PKG_VERSION").to_owned();
         let hello = Ask::Hello { version: WIRE_VERSION, package: package.clone() };
@@ -71,8 +72,8 @@ impl Channel {
     /// Asks, and sends `bulk` behind it; the message must say how many bytes that is.
     pub(crate) async fn ask_with(&mut self, ask: &Ask, bulk: &[u8]) -> Result<(), HostError> {
         self.send(ask).await?;
-        self.writer.write_all(bulk).await.map_err(lost)?;
-        self.writer.flush().await.map_err(lost)
+        self.writer.write_all(bulk).await.map_err(|error| lost(&error))?;
+        self.writer.flush().await.map_err(|error| lost(&error))
     }
 
     /// Asks, and sends what `bulk` holds behind it: exactly `bytes`.
@@ -83,11 +84,12 @@ impl Channel {
         bytes: u64,
     ) -> Result<(), HostError> {
         self.send(ask).await?;
-        let sent = tokio::io::copy(&mut bulk.take(bytes), &mut self.writer).await.map_err(lost)?;
+        let sent =
+            tokio::io::copy(&mut bulk.take(bytes), &mut self.writer).await.map_err(|error| lost(&error))?;
         if sent != bytes {
             return Err(HostError::Protocol(format!("{sent} of {bytes} bytes could be sent")));
         }
-        self.writer.flush().await.map_err(lost)
+        self.writer.flush().await.map_err(|error| lost(&error))
     }
 
     /// Asks without bulk.
@@ -104,7 +106,8 @@ impl Channel {
     /// The next reply. A refusal comes as an error; so does the end of the conversation, since every question has an answer.
     pub(crate) async fn reply(&mut self) -> Result<Reply, HostError> {
         let mut line = String::new();
-        let read = (&mut self.reader).take(LONGEST_LINE).read_line(&mut line).await.map_err(lost)?;
+        let read =
+            (&mut self.reader).take(LONGEST_LINE).read_line(&mut line).await.map_err(|error| lost(&error))?;
         if read == 0 {
             return Err(HostError::Lost { why: "its output was closed".to_owned() });
         }
@@ -135,7 +138,7 @@ impl Channel {
         while left > 0 {
             let length = usize::try_from(left.min(PIECE)).unwrap_or(1);
             let mut buffer = vec![0; length];
-            self.reader.read_exact(&mut buffer).await.map_err(lost)?;
+            self.reader.read_exact(&mut buffer).await.map_err(|error| lost(&error))?;
             left -= length as u64;
             piece(&buffer).map_err(|error| HostError::Lost { why: error.to_string() })?;
         }
@@ -144,8 +147,8 @@ impl Channel {
 
     /// The two directions apart: for a conversation in which input and output go on at once.
     pub(crate) fn halves(self) -> (Hearing, Speaking) {
-        let Self { reader, writer, greeting, _peer } = self;
-        (Hearing(Self { reader, writer: Box::new(tokio::io::sink()), greeting, _peer }), Speaking { writer })
+        let Self { reader, writer, greeting, peer } = self;
+        (Hearing(Self { reader, writer: Box::new(tokio::io::sink()), greeting, peer }), Speaking { writer })
     }
 
     async fn send(&mut self, ask: &Ask) -> Result<(), HostError> {
@@ -181,8 +184,8 @@ impl Speaking {
     /// As [`Channel::ask_with`].
     pub(crate) async fn ask_with(&mut self, ask: &Ask, bulk: &[u8]) -> Result<(), HostError> {
         send(&mut self.writer, ask).await?;
-        self.writer.write_all(bulk).await.map_err(lost)?;
-        self.writer.flush().await.map_err(lost)
+        self.writer.write_all(bulk).await.map_err(|error| lost(&error))?;
+        self.writer.flush().await.map_err(|error| lost(&error))
     }
 }
 
@@ -196,11 +199,11 @@ pub(crate) fn unexpected(wanted: &str, got: &Reply) -> HostError {
 async fn send(writer: &mut Writer, ask: &Ask) -> Result<(), HostError> {
     let mut line = serde_json::to_vec(ask).map_err(|error| HostError::Protocol(error.to_string()))?;
     line.push(b'\n');
-    writer.write_all(&line).await.map_err(lost)?;
-    writer.flush().await.map_err(lost)
+    writer.write_all(&line).await.map_err(|error| lost(&error))?;
+    writer.flush().await.map_err(|error| lost(&error))
 }
 
-fn lost(error: std::io::Error) -> HostError {
+fn lost(error: &std::io::Error) -> HostError {
     HostError::Lost { why: error.to_string() }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cutover_core::variables;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{ChildStderr, Command};
 use tokio::task::JoinHandle;
 
 use super::channel::Channel;
@@ -29,9 +29,8 @@ async fn open_with(binary: &Path) -> Result<Channel, HostError> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Ctrl-C on the terminal is for us: the session ends when its input does.
+        // Ctrl-C on the terminal is for us: the session ends when its input does, and it is given the time it needs for that.
         .process_group(0)
-        .kill_on_drop(true)
         .spawn()
         .map_err(start_error)?;
     let (Some(input), Some(output), Some(errors)) =
@@ -41,23 +40,19 @@ async fn open_with(binary: &Path) -> Result<Channel, HostError> {
     };
     let said = Arc::new(Mutex::new(Vec::new()));
     let listener = tokio::spawn(listen(errors, Arc::clone(&said)));
-    let opened = Channel::open(output, input, Some(Box::new(Session { child, listener }))).await;
+    let opened = Channel::open(output, input, Some(Box::new(Listening(listener)))).await;
     match opened {
         Err(HostError::Lost { why }) => Err(HostError::Lost { why: with_last_words(why, &said) }),
         other => other,
     }
 }
 
-/// The child, for as long as the conversation lasts.
-struct Session {
-    #[expect(dead_code, reason = "held so that dropping it ends the child")]
-    child: Child,
-    listener: JoinHandle<()>,
-}
+/// What listens to the child's error stream, for as long as the conversation lasts.
+struct Listening(JoinHandle<()>);
 
-impl Drop for Session {
+impl Drop for Listening {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.0.abort();
     }
 }
 

@@ -124,7 +124,7 @@ fn act(step: &Step) -> String {
 /// What came of an act, where a reader wants to know.
 fn result_text(step: &Step, result: &StepResult) -> Option<String> {
     match (step, result) {
-        (_, StepResult::Done | StepResult::Already) => None,
+        (_, StepResult::Done | StepResult::Already | StepResult::Quiet { left: 0, closed: 0 }) => None,
         (Step::Rehearse { database }, StepResult::Rehearsed { pending: false, took_ms }) => Some(format!(
             "{database}: no migration is pending (rehearsed in {})",
             span(Duration::from_millis(*took_ms))
@@ -136,7 +136,6 @@ fn result_text(step: &Step, result: &StepResult) -> Option<String> {
         (Step::Snapshot { database, file }, StepResult::Snapshot { bytes }) => {
             Some(format!("{database}: snapshot {file} ({})", size(*bytes)))
         }
-        (_, StepResult::Quiet { left: 0, closed: 0 }) => None,
         (_, StepResult::Quiet { left: 0, closed }) => {
             Some(format!("{closed} WebSockets and event streams were closed"))
         }

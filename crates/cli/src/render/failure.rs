@@ -2,26 +2,26 @@
 
 use cutover_core::failure::Failure;
 
-use super::paint;
+use super::paint::{self, Text};
 
 /// The four answers, the end of the log that tells why among them.
 pub(crate) fn failure(failure: &Failure) -> String {
-    let mut text = format!("{} {}\n", paint::bad("error:"), paint::strong(&failure.what));
+    let mut text = Text::default();
+    text.line(format!("{} {}", paint::bad("error:"), paint::strong(&failure.what)));
     part(&mut text, "cause:", &failure.cause);
     for line in &failure.log {
-        text.push_str(&format!("         {} {line}\n", paint::quiet("|")));
+        text.line(format!("         {} {line}", paint::quiet("|")));
     }
     part(&mut text, "state:", std::slice::from_ref(&failure.state));
     part(&mut text, "next:", &failure.next);
-    text
+    text.finish()
 }
 
-fn part(text: &mut String, word: &str, lines: &[String]) {
+fn part(text: &mut Text, word: &str, lines: &[String]) {
     let lines = lines.iter().flat_map(|line| line.lines());
     for (index, line) in lines.enumerate() {
-        let lead =
-            if index == 0 { paint::column(word, 6, |word| paint::strong(word)) } else { " ".repeat(6) };
-        text.push_str(&format!("  {lead} {line}\n"));
+        let word = if index == 0 { word } else { "" };
+        text.line(format!("  {} {line}", paint::column(word, 6, |word| paint::strong(word))));
     }
 }
 

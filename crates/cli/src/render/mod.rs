@@ -11,6 +11,8 @@ mod plan;
 mod problem;
 mod progress;
 mod releases;
+#[cfg(test)]
+mod samples;
 mod status;
 mod time;
 
@@ -57,6 +59,7 @@ impl Output {
     }
 
     /// Data, as text: what the verb was asked for. An error means that nobody reads it any more.
+    #[expect(clippy::unused_self, reason = "callers hold the streams as a value")]
     pub(crate) fn data(self, text: &str) -> std::io::Result<()> {
         let mut stream = anstream::stdout().lock();
         stream.write_all(text.as_bytes())?;
@@ -85,6 +88,7 @@ impl Output {
     }
 
     /// Talk: what is going on.
+    #[expect(clippy::unused_self, reason = "callers hold the streams as a value")]
     pub(crate) fn talk(self, text: &str) {
         let mut stream = anstream::stderr().lock();
         // Where nobody listens there is nobody to tell, either.

@@ -45,6 +45,23 @@ fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Lines, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Text(String);
+
+impl Text {
+    /// A line, or several.
+    pub(super) fn line(&mut self, line: impl AsRef<str>) {
+        self.0.push_str(line.as_ref());
+        self.0.push('\n');
+    }
+
+    /// All of them.
+    pub(super) fn finish(self) -> String {
+        self.0
+    }
+}
+
 /// A table's column: the text, and blanks up to `width`. Codes of colour do not count, since the blanks stand outside.
 pub(super) fn column(text: &str, width: usize, paint: impl Fn(&str) -> String) -> String {
     let blanks = width.saturating_sub(text.chars().count());

@@ -7,7 +7,7 @@ use cutover_core::plan::{
     Planned, PreflightPlan, ServicePlan, Stage, StartPlan, SwitchPlan, VerifyPlan, WhyNot,
 };
 
-use super::paint;
+use super::paint::{self, Text};
 use super::time::span;
 
 const WIDTH: usize = 11;
@@ -57,58 +57,59 @@ fn changes(host: &HostPlan) -> Changes {
 }
 
 fn host(host: &HostPlan) -> String {
-    let mut text = heading(host);
+    let mut text = Text::default();
+    text.line(format!(
+        "{} of {}{}",
+        paint::strong(host.verb.as_str()),
+        paint::name(&host.app),
+        release(host)
+    ));
+    let live = host.live.as_ref();
+    let live =
+        live.map_or_else(|| "nothing".to_owned(), |live| format!("release {} ({})", live.release, live.slot));
+    text.line(format!("live now: {live}"));
+    if !host.allowed.is_empty() {
+        let rules: Vec<&str> = host.allowed.iter().map(|rule| rule.as_str()).collect();
+        text.line(format!("{} {}", paint::warn("let pass:"), rules.join(", ")));
+    }
     section(&mut text, "services", host.services.iter().map(|(name, service)| service_line(name, service)));
     section(&mut text, "stages", stages(host));
+    // What cutover gives to every instance is the same in every plan.
+    let variables = host.variables.iter().filter(|(_, origin)| **origin != Origin::Cutover);
     section(
         &mut text,
         "variables",
-        host.variables
-            .iter()
-            .map(|(name, origin)| line(name.as_str(), |name| name.to_owned(), origin_text(*origin))),
+        variables.map(|(name, origin)| format!("  {name}: {}", origin_text(*origin))),
     );
-    section(&mut text, "notes", host.notes.iter().map(|note| format!("  {} {note}\n", paint::warn("-"))));
-    text
+    section(&mut text, "notes", host.notes.iter().map(|note| format!("  {} {note}", paint::warn("-"))));
+    text.finish()
 }
 
-fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = String>) {
-    let lines: String = lines.into_iter().collect();
-    if !lines.is_empty() {
-        text.push_str(&format!("{}\n{lines}", paint::strong(title)));
+fn section(text: &mut Text, title: &str, lines: impl IntoIterator<Item = String>) {
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_some() {
+        text.line(paint::strong(title));
     }
+    lines.for_each(|line| text.line(line));
 }
 
 fn line(word: &str, paint_word: impl Fn(&str) -> String, rest: impl AsRef<str>) -> String {
-    format!("  {} {}\n", paint::column(word, WIDTH, paint_word), rest.as_ref())
+    format!("  {} {}", paint::column(word, WIDTH, paint_word), rest.as_ref())
 }
 
-fn heading(host: &HostPlan) -> String {
-    let mut text = format!("{} of {}", paint::strong(host.verb.as_str()), paint::name(&host.app));
-    if let Some(release) = &host.release {
-        text.push_str(&format!(": release {}", paint::strong(&release.id)));
-        let source = &release.source;
-        let commit = source.commit.as_deref().map(|commit| {
-            let subject =
-                source.subject.as_ref().map(|subject| format!(" \"{subject}\"")).unwrap_or_default();
-            let dirty = if source.dirty { ", with changes of the work tree" } else { "" };
-            format!("commit {}{subject}{dirty}", &commit[..commit.len().min(7)])
-        });
-        let version = source.version.as_ref().map(|version| format!("version {version}"));
-        let facts: Vec<String> = commit.into_iter().chain(version).collect();
-        if !facts.is_empty() {
-            text.push_str(&format!(" ({})", facts.join(", ")));
-        }
-    }
-    let live = match &host.live {
-        Some(live) => format!("release {} ({})", live.release, live.slot),
-        None => "nothing".to_owned(),
-    };
-    text.push_str(&format!("\nlive now: {live}\n"));
-    if !host.allowed.is_empty() {
-        let rules: Vec<&str> = host.allowed.iter().map(|rule| rule.as_str()).collect();
-        text.push_str(&format!("{} {}\n", paint::warn("let pass:"), rules.join(", ")));
-    }
-    text
+/// The release, and where it comes from.
+fn release(host: &HostPlan) -> String {
+    let Some(release) = &host.release else { return String::new() };
+    let source = &release.source;
+    let commit = source.commit.as_deref().map(|commit| {
+        let subject = source.subject.as_ref().map(|subject| format!(" \"{subject}\"")).unwrap_or_default();
+        let dirty = if source.dirty { ", with changes of the work tree" } else { "" };
+        format!("commit {}{subject}{dirty}", &commit[..commit.len().min(7)])
+    });
+    let version = source.version.as_ref().map(|version| format!("version {version}"));
+    let facts: Vec<String> = commit.into_iter().chain(version).collect();
+    let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
+    format!(": release {}{facts}", paint::strong(&release.id))
 }
 
 fn service_line(name: &ServiceName, service: &ServicePlan) -> String {

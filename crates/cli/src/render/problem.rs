@@ -62,3 +62,68 @@ fn within(span: std::ops::Range<usize>, text: &str) -> std::ops::Range<usize> {
     let start = floor(span.start);
     start..floor(span.end).max(start)
 }
+
+#[cfg(test)]
+mod tests {
+    use cutover_core::config::{Selection, Sources, parse};
+
+    use super::*;
+    use crate::render::paint;
+
+    fn problems_of(text: &str) -> String {
+        let sources = Sources { file: "cutover.yml", text, ..Sources::default() };
+        paint::plain(&problems(&parse(&sources, &Selection::default()).unwrap_err()))
+    }
+
+    #[test]
+    fn every_problem_is_pointed_at() {
+        let text = "app: shop\nservices:\n  web:\n    artifact: web\n    comand: ./server\n    port: 0\n    route: { host: shop.localhost }\n";
+        insta::assert_snapshot!(problems_of(text), @r"
+        error: services.web: an artifact needs a `command`: there is no image to name one
+         --> cutover.yml:4:5
+          |
+        4 |     artifact: web
+          |     ^^^^^^^^
+          |
+          = help: command: ./program
+
+        error: services.web.comand: `comand` is not a key of `services.web`
+         --> cutover.yml:5:5
+          |
+        5 |     comand: ./server
+          |     ^^^^^^ did you mean `command`?
+          |
+          = note: allowed: artifact, port, route, health, ready, verify, strategy, replicas, hold, drain, restart_unhealthy, build, cap_add, cap_drop, command, cpus, depends_on, deploy, devices, dns, entrypoint, env_file, environment, extra_hosts, healthcheck, hostname, image, init, labels, logging, mem_limit, pids_limit, platform, ports, profiles, read_only, scale, security_opt, shm_size, stop_grace_period, stop_signal, sysctls, tmpfs, ulimits, user, volumes, working_dir
+
+        error: services.web.port: port 0 means any port, and nobody could find it
+         --> cutover.yml:6:11
+          |
+        6 |     port: 0
+          |           ^
+          |
+          = help: write a port from 1 to 65535
+        ");
+    }
+
+    #[test]
+    fn an_empty_file_is_told_what_a_first_one_looks_like() {
+        insta::assert_snapshot!(problems_of(""), @r"
+        error: the file is empty
+         --> cutover.yml:1:1
+          |
+        1 |
+          | ^
+          |
+          = help: write a first one:
+                  app: my-app
+                  services:
+                    web: { build: ., port: 8000, route: { host: example.com } }
+                  environments: { production: { hosts: [deploy@example.com] } }
+        ");
+    }
+
+    #[test]
+    fn a_span_is_kept_within_its_text() {
+        assert_eq!((within(1..9, "äb"), within(7..9, "ab")), (0..3, 2..2));
+    }
+}

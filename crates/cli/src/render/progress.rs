@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::event::{Listener, Told, Tone};
 use super::json::Line;
-use super::paint;
+use super::paint::{self, Text};
 use super::time::span;
 use super::{Form, Output};
 
@@ -125,14 +125,15 @@ fn plain(told: &Told) -> String {
 
 /// The last words of a run that did what was asked; `Err` with the four answers of one that did not.
 pub(crate) fn verdict(verdict: &Verdict) -> Result<String, Failure> {
-    let mut text = match &verdict.outcome {
+    let mut text = Text::default();
+    match &verdict.outcome {
         Outcome::Failed { failure } => return Err(failure.clone()),
-        Outcome::Done => format!("{} {}", paint::good("done:"), done(verdict)),
-    };
-    for warning in &verdict.warnings {
-        text.push_str(&format!("\n  {} {warning}", paint::warn("warning:")));
+        Outcome::Done => text.line(format!("{} {}", paint::good("done:"), done(verdict))),
     }
-    Ok(text)
+    for warning in &verdict.warnings {
+        text.line(format!("  {} {warning}", paint::warn("warning:")));
+    }
+    Ok(text.finish())
 }
 
 fn done(verdict: &Verdict) -> String {

@@ -80,7 +80,7 @@ pub(crate) fn history(verdict: &Verdict) -> String {
         moment(verdict.started),
         paint::column(verdict.verb.as_str(), 10, |verb| paint::strong(verb)),
         paint::column(release, 16, |id| paint::name(id)),
-        paint::column(&format!("{} by {}", span(verdict.took()), verdict.by), 24, |text| text.to_owned()),
+        paint::column(&format!("{} by {}", span(verdict.took()), verdict.by), 24, str::to_owned),
     )
 }
 

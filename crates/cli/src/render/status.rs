@@ -12,7 +12,7 @@ use cutover_routes::RouteState;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::paint;
+use super::paint::{self, Text};
 use super::time::{ago, moment};
 
 /// What is live, and how it is.
@@ -115,15 +115,16 @@ fn is_instance_healthy(instance: &InstanceHealth) -> bool {
 
 /// As people read it.
 pub(crate) fn status(status: &Status) -> String {
-    let mut text = match &status.live {
-        Some(live) => format!("{}: {}\n", paint::name(&status.app), live_text(live)),
+    let mut text = Text::default();
+    text.line(match &status.live {
+        Some(live) => format!("{}: {}", paint::name(&status.app), live_text(live)),
         None => {
-            format!("{}: nothing is live; `cutover deploy` puts a release live\n", paint::name(&status.app))
+            format!("{}: nothing is live; `cutover deploy` puts a release live", paint::name(&status.app))
         }
-    };
+    });
     if let Some(holder) = &status.lock {
-        text.push_str(&format!(
-            "{} {} by {}, for {} (`cutover attach` follows it)\n",
+        text.line(format!(
+            "{} {} by {}, for {} (`cutover attach` follows it)",
             paint::warn("in motion:"),
             holder.verb.as_str(),
             holder.by,
@@ -131,19 +132,22 @@ pub(crate) fn status(status: &Status) -> String {
         ));
     }
     for (name, service) in &status.services {
-        text.push_str(&service_text(name, service, status.now));
+        service_lines(&mut text, name, service, status.now);
     }
     for route in &status.routes {
         let state = if route.state == "serving" { String::new() } else { format!(" ({})", route.state) };
-        text.push_str(&format!("  {} → {}{state}\n", route.url, route.service));
+        text.line(format!("  {} → {}{state}", route.url, route.service));
     }
-    if !status.routes.is_empty() && !status.proxy {
-        text.push_str(&format!("  {} no proxy answers\n", paint::bad("!")));
+    if status.live.is_some() && !status.proxy {
+        text.line(format!(
+            "  {} no proxy answers; `cutover deploy` or `cutover start` starts it",
+            paint::bad("!")
+        ));
     }
     if let Some(last) = &status.last {
-        text.push_str(&format!("last run: {}\n", last_text(last, status.now)));
+        text.line(format!("last run: {}", last_text(last, status.now)));
     }
-    text
+    text.finish()
 }
 
 fn live_text(live: &LiveRelease) -> String {
@@ -156,7 +160,7 @@ fn live_text(live: &LiveRelease) -> String {
     format!("release {} is live ({})", paint::strong(&live.release), facts.join(", "))
 }
 
-fn service_text(name: &ServiceName, service: &ServiceHealth, now: Timestamp) -> String {
+fn service_lines(text: &mut Text, name: &ServiceName, service: &ServiceHealth, now: Timestamp) {
     let good = service.instances.iter().filter(|instance| is_instance_healthy(instance)).count();
     let state = if service.stopped {
         paint::warn("stopped (until `cutover start`)")
@@ -165,11 +169,10 @@ fn service_text(name: &ServiceName, service: &ServiceHealth, now: Timestamp) -> 
     } else {
         paint::bad(format!("not healthy, {good} of {}", service.wanted))
     };
-    let mut text = format!("  {} {state}\n", paint::column(name.as_str(), 12, |name| paint::name(name)));
+    text.line(format!("  {} {state}", paint::column(name.as_str(), 12, |name| paint::name(name))));
     for instance in &service.instances {
-        text.push_str(&format!("    {}: {}\n", instance.name, instance_text(instance, now)));
+        text.line(format!("    {}: {}", instance.name, instance_text(instance, now)));
     }
-    text
 }
 
 fn instance_text(instance: &InstanceHealth, now: Timestamp) -> String {

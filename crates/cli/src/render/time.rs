@@ -9,6 +9,7 @@ pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 => format!("{} ms", duration.as_millis()),
+        1..60 if duration.subsec_millis() < 100 => format!("{seconds} s"),
         1..60 => format!("{}.{} s", seconds, duration.subsec_millis() / 100),
         60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),

@@ -173,7 +173,7 @@ fn hash_of(path: &Path) -> std::io::Result<ContentHash> {
             read => hasher.update(&piece[..read]),
         }
     }
-    let digits: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hasher.finalize().iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"));
     ContentHash::from_hex(&digits).ok_or_else(|| std::io::Error::other("a hash has 64 digits"))
 }
 

@@ -51,7 +51,7 @@ impl Wanted {
         for (name, backing) in &config.backing {
             sources.insert(name.clone(), backing.source.clone());
         }
-        for name in brings.images.keys().filter(|name| !config.services.contains_key(*name)) {
+        if let Some(name) = brings.images.keys().find(|name| !config.services.contains_key(*name)) {
             let known: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
             return Err(Failure::new(Exit::Usage, format!("`--image {name}=…`: there is no such service"))
                 .next(format!("the services are: {}", known.join(", "))));
@@ -128,15 +128,15 @@ pub(crate) async fn collect(
             },
             Source::Build(settings) => match making {
                 Making::Make => images.build(name, settings, progress).await?,
-                Making::OnlyLook => match images.built_before(name).await {
-                    Some(content) => content,
-                    None => {
-                        contents.notes.push(format!(
-                            "{name}: its image would be built; until then it counts as changed"
-                        ));
-                        not_yet(name.as_str())
+                Making::OnlyLook => {
+                    let built = images.built_before(name).await;
+                    if built.is_none() {
+                        let note =
+                            format!("{name}: its image would be built; until then it counts as changed");
+                        contents.notes.push(note);
                     }
-                },
+                    built.unwrap_or_else(|| not_yet(name.as_str()))
+                }
             },
         };
         contents.by_service.insert(name.clone(), content);

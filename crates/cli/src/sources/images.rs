@@ -54,7 +54,7 @@ impl<'a> Images<'a> {
         if let Some(content) = self.built.get(settings) {
             return Ok(content.clone());
         }
-        progress.doing("build", &format!("{service} {}", self.from_text()));
+        progress.doing("build", &format!("{service} {}", self.origin_text()));
         let spec =
             self.spec(service, settings).await.map_err(|error| build_failure(service, &error.into()))?;
         let engine = self.engine().await?;
@@ -154,7 +154,7 @@ impl<'a> Images<'a> {
         }
     }
 
-    fn from_text(&self) -> String {
+    fn origin_text(&self) -> String {
         match self.from {
             BuildFrom::Commit(commit) => format!("at commit {}", commit.get(..7).unwrap_or(commit)),
             BuildFrom::WorkTree => "from the work tree".to_owned(),

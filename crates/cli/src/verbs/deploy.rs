@@ -33,7 +33,7 @@ pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     if conduct.dry_run {
         return Ok(0);
     }
-    if render::nothing_to_do(&plan) {
+    if run::is_settled(&state) && render::nothing_to_do(&plan) {
         return run::nothing_to_do(desk, &plan);
     }
     let protection = if draft.config.protected { Protection::Protected } else { Protection::Open };

@@ -25,7 +25,7 @@ pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     if conduct.dry_run {
         return Ok(0);
     }
-    if crate::render::nothing_to_do(&plan) {
+    if run::is_settled(&state) && crate::render::nothing_to_do(&plan) {
         return run::nothing_to_do(desk, &plan);
     }
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;

@@ -6,6 +6,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{RunId, VariableName};
 use cutover_core::plan::{HostPlan, Plan};
+use cutover_core::state::HostState;
 use cutover_core::verdict::Verdict;
 use cutover_core::wire::{Ask, Reply};
 
@@ -23,6 +24,11 @@ pub(super) fn show(desk: &Desk, plan: &Plan, conduct: Conduct) -> Result<(), Sto
         (Form::Text, false) => desk.output.talk(&crate::render::plan(plan)),
     }
     Ok(())
+}
+
+/// Whether nothing is in motion: what is found may be taken as it is.
+pub(super) fn is_settled(state: &HostState) -> bool {
+    state.unfinished.is_none() && state.lock.is_none()
 }
 
 /// All is as asked for already: says so.

@@ -34,6 +34,14 @@ impl From<std::io::Error> for Stop {
 }
 
 impl Stop {
+    /// The problems of the configuration that are worth pointing at in the file.
+    pub(crate) fn problems(&self) -> Option<&Problems> {
+        match self {
+            Self::Problems(problems) if !problems.only_environment() => Some(problems),
+            Self::Problems(_) | Self::Failed(_) | Self::Output(_) => None,
+        }
+    }
+
     /// The four answers; `None` where nobody is left to read them.
     pub(crate) fn failure(&self) -> Option<Failure> {
         match self {
@@ -50,12 +58,12 @@ impl Stop {
 }
 
 fn problems_failure(problems: &Problems) -> Failure {
-    let count = problems.problems.len();
-    let plural = if count == 1 { "1 problem" } else { "problems" };
-    let what = if count == 1 {
-        format!("{} has {plural}", problems.file)
-    } else {
-        format!("{} has {count} {plural}", problems.file)
+    if problems.only_environment() {
+        return environment_failure(problems);
+    }
+    let what = match problems.problems.len() {
+        1 => format!("{} has a problem", problems.file),
+        count => format!("{} has {count} problems", problems.file),
     };
     let failure = Failure::new(Exit::Configuration, what);
     problems
@@ -68,5 +76,15 @@ fn problems_failure(problems: &Problems) -> Failure {
                 problem.file, problem.line, problem.column, problem.what
             ))
         })
-        .next("mend them and run `cutover check`")
+        .next("mend what is shown above, and see with `cutover check`")
+}
+
+/// The command named no environment, or an unknown one: the file is good.
+fn environment_failure(problems: &Problems) -> Failure {
+    let mut failure = Failure::new(Exit::Usage, "the environment is not known");
+    for problem in &problems.problems {
+        failure.what.clone_from(&problem.what);
+        failure = failure.because(format!("{} has: {}", problem.file, problem.allowed.join(", ")));
+    }
+    failure.next("name one: `-e ENV`, or CUTOVER_ENV")
 }
