@@ -36,7 +36,7 @@ async fn an_instance_is_created_inert_then_started_stopped_and_removed() {
     println!("started in {:?}", clock.elapsed());
     rig.start(&spec).await;
     assert!(matches!(rig.state(&spec.name).await, InstanceState::Running { restarts: 0, .. }));
-    assert!(rig.runtime.has_keeper(&rig.app, &spec.name).await.unwrap());
+    assert!(rig.runtime.is_kept(&rig.app, &spec.name).await.unwrap());
     let refused = rig.runtime.remove(&rig.app, &spec.name).await.unwrap_err();
     assert_eq!(refused.kind, RuntimeErrorKind::Refused);
 
@@ -86,7 +86,7 @@ async fn an_exit_is_heard_at_once_and_stays_known() {
     assert_eq!((exit.code, exit.signal), (Some(3), None));
     assert_eq!(rig.exited(&spec).await, exit, "again, when it has long ended");
     assert_eq!(rig.state(&spec.name).await, InstanceState::Exited { exit });
-    within(rig.runtime.keeper_gone(&rig.app, &spec.name)).await.unwrap();
+    within(rig.runtime.unkept(&rig.app, &spec.name)).await.unwrap();
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_crashed_instance_is_started_again_with_growing_pauses() {
     assert!(restarts >= 3, "{restarts}");
 
     rig.runtime.set_restart(&rig.app, &spec.name, RestartPolicy::No).await.unwrap();
-    within(rig.runtime.keeper_gone(&rig.app, &spec.name)).await.unwrap();
+    within(rig.runtime.unkept(&rig.app, &spec.name)).await.unwrap();
     let InstanceState::Exited { exit } = rig.state(&spec.name).await else { panic!("goes on") };
     assert_eq!(exit.code, Some(1));
 }
@@ -139,7 +139,7 @@ async fn a_stopped_instance_sleeps_until_it_is_started() {
 
     rig.stop(&spec).await;
     assert_eq!(policy().await, RestartPolicy::No);
-    assert!(!rig.runtime.has_keeper(&rig.app, &spec.name).await.unwrap());
+    assert!(!rig.runtime.is_kept(&rig.app, &spec.name).await.unwrap());
 
     rig.start(&spec).await;
     assert_eq!(policy().await, RestartPolicy::UnlessStopped);
@@ -192,9 +192,9 @@ async fn after_a_killed_keeper_the_orphan_ends_before_a_new_start() {
     rig.kill_keeper(&spec).await;
     assert!(lives(first));
     assert!(matches!(rig.state(&spec.name).await, InstanceState::Running { .. }), "an orphan runs");
-    assert!(!rig.runtime.has_keeper(&rig.app, &spec.name).await.unwrap());
+    assert!(!rig.runtime.is_kept(&rig.app, &spec.name).await.unwrap());
 
-    within(rig.runtime.replace_keeper(&rig.app, &spec.name)).await.unwrap();
+    rig.start(&spec).await;
     let second: i32 = rig.lines("starts", 2).await[1].parse().unwrap();
     assert!(!lives(first) && lives(second));
     assert_eq!(read_lines(&rig.scratch("overlaps")), Vec::<String>::new());
@@ -412,7 +412,7 @@ async fn the_end_of_a_keeper_by_signal_ends_its_instance_in_order() {
     let pid = rustix::process::Pid::from_raw(rig.keeper_pid(&spec)).unwrap();
 
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    within(rig.runtime.keeper_gone(&rig.app, &spec.name)).await.unwrap();
+    within(rig.runtime.unkept(&rig.app, &spec.name)).await.unwrap();
 
     assert_eq!(rig.lines("bye", 1).await, ["bye"]);
     let found = rig.runtime.inspect(&rig.app, &spec.name).await.unwrap().unwrap();

@@ -140,7 +140,7 @@ impl Rig {
     /// Kills the keeper and nothing else, and sees it gone.
     pub(crate) async fn kill_keeper(&self, spec: &InstanceSpec) {
         kill(self.keeper_pid(spec));
-        within(self.runtime.keeper_gone(&self.app, &spec.name)).await.unwrap();
+        within(self.runtime.unkept(&self.app, &spec.name)).await.unwrap();
     }
 
     /// Waits for a file of the scratch folder to have so many lines, and gives them.
@@ -153,23 +153,35 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        let marks = [format!("CUTOVER_INSTALLATION={}", self.installation)];
+        let mark = format!("CUTOVER_INSTALLATION={}", self.installation);
         let folder = self.root.path().to_str().unwrap().to_owned();
-        // Keepers first, so that nothing is started again.
-        for file in ["cmdline", "environ", "environ"] {
-            for pid in pids() {
-                let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                let text = String::from_utf8_lossy(&text).into_owned();
-                let ours = match file {
-                    "cmdline" => text.contains("keep\0") && text.contains(&folder),
-                    _ => text.split('\0').any(|pair| marks.iter().any(|mark| pair == mark)),
-                };
-                if ours {
-                    kill(pid);
-                }
+        // Keepers first, so that nothing is started again; what they were just starting has their session and nothing else yet.
+        let is_keeper = |pid: &i32| {
+            let words = read(*pid, "cmdline");
+            words.contains("keep\0") && words.contains(&folder)
+        };
+        let keepers: Vec<i32> = pids().into_iter().filter(is_keeper).collect();
+        keepers.iter().copied().for_each(kill);
+        let is_ours = |pid: &i32| {
+            let stat = read(*pid, "stat");
+            // The fourth field behind the command's name.
+            let session = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(3)?.parse().ok());
+            lives(*pid)
+                && (session.is_some_and(|session| keepers.contains(&session))
+                    || read(*pid, "environ").split('\0').any(|pair| pair == mark))
+        };
+        for _ in 0..1000 {
+            let left: Vec<i32> = pids().into_iter().filter(is_ours).collect();
+            if left.is_empty() {
+                return;
             }
+            left.into_iter().for_each(kill);
         }
     }
+}
+
+fn read(pid: i32, file: &str) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned()
 }
 
 /// Waits for a future, at most [`DEADLINE`].
