@@ -12,10 +12,9 @@ use super::supervise::{self, READY};
 use crate::files;
 use crate::lock::ProcessLock;
 
-/// Whether proxy and watch are kept by somebody: an `up`, or an init system that runs both itself.
+/// Whether somebody keeps proxy and watch. Both may be at work all the same: left by a supervisor that was killed.
 pub fn is_up(layout: &Layout) -> bool {
-    let is_there = |process| ProcessLock::peek(layout, process).is_some();
-    is_there("up") || (is_there("proxy") && is_there("watch"))
+    ProcessLock::peek(layout, "up").is_some()
 }
 
 /// Starts `up` detached where nobody keeps proxy and watch, and returns when the proxy answers; `false`: they were there.

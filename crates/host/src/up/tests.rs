@@ -75,13 +75,13 @@ async fn down_touches_nothing_while_a_run_is_at_work() {
 }
 
 #[tokio::test]
-async fn what_an_init_system_keeps_counts_as_up() {
+async fn what_a_killed_supervisor_left_does_not_count_as_kept() {
     let (_folder, layout, _app) = root_with_an_app();
-    assert!(!is_up(&layout));
     let _proxy = ProcessLock::take(&layout, "proxy").unwrap();
+    let _watch = ProcessLock::take(&layout, "watch").unwrap();
     assert!(!is_up(&layout));
 
-    let _watch = ProcessLock::take(&layout, "watch").unwrap();
+    let _up = ProcessLock::take(&layout, "up").unwrap();
 
     assert!(is_up(&layout));
 }
