@@ -332,6 +332,22 @@ services: { a: { image: shop }, b: { image: \"shop:latest\" }, c: { image: \"hos
 }
 
 #[test]
+fn notes_are_about_the_environment_that_is_meant() {
+    let text = format!(
+        "{SHOP}environments:\n  staging: {{ services: {{ web: {{ tty: true }} }} }}\n  production: {{ services: {{ web: {{ attach: true }} }} }}\n"
+    );
+    insta::assert_snapshot!(good(&text, "production").notes.join("\n"), @"`environments.production.services.web.attach` has no effect: output is always kept; see `cutover logs`");
+}
+
+#[test]
+fn the_example_of_an_empty_file_is_right() {
+    let problems = in_environment("", "").unwrap_err();
+    let remedy = problems.problems[0].remedy.clone().unwrap();
+    let (_, example) = remedy.split_once('\n').unwrap();
+    assert_eq!(good(&format!("{example}\n"), "").id.to_string(), "my-app/production");
+}
+
+#[test]
 fn the_reference_page_is_what_the_tables_say() {
     let page = include_str!("../../../docs/configuration.md");
     let made = reference_markdown();

@@ -111,6 +111,7 @@ fn what_must_fit_together() {
     golden(&[
         ("two routes alike", "app: shop\nservices:\n  web: { image: \"x:1\", port: 1, route: { host: a.localhost, path: /api/ } }\n  api: { image: \"x:1\", port: 1, route: { host: A.localhost, path: /api } }\n".to_owned()),
         ("a route without a port", "app: shop\nservices:\n  web: { image: \"x:1\", route: { host: a.localhost }, health: { path: / } }\n".to_owned()),
+        ("another port than the service's", "app: shop\nenvironment: { PORT: 3000 }\nservices:\n  a: { image: \"x:1\", port: 3000 }\n  b: { image: \"x:1\", port: 80 }\n  c: { artifact: c, command: ./c, environment: { PORT: \"8080\" } }\n  d: { image: \"x:1\", environment: { PORT: } }\n".to_owned()),
         ("a circle", "app: shop\nservices:\n  a: { image: \"x:1\", depends_on: [b] }\n  b: { image: \"x:1\", depends_on: [c] }\n  c: { image: \"x:1\", depends_on: { a: { condition: service_healthy } } }\n".to_owned()),
         ("names that nothing has", web("depends_on: [redsi]\nenvironment: { A: \"${services.wep.url}\", B: \"${databases.main.file}\", C: \"${services.redis.url}\" }") + "backing: { redis: { image: redis } }\ndatabases: { main: { engine: postgres, service: postgres } }\n"),
         ("a dependency of the wrong sort", web("depends_on: { redis: { condition: service_completed_successfully } }") + "backing: { redis: { image: \"redis:7\" } }\n"),
@@ -131,6 +132,7 @@ fn what_must_fit_together() {
 #[test]
 fn references() {
     golden(&[
+        ("a secret of one service in a public place", web("environment: { TOKEN: }\nhostname: \"${TOKEN}\"")),
         ("secrets and unknown names where public values are needed", "app: shop\nenvironment: { SECRET_KEY: }\nservices:\n  web:\n    build: { context: ., args: { KEY: \"${SECRET_KEY}\" } }\n    port: 8000\n    command: serve --key ${SECRET_KEY} --url ${services.web.url} --port ${PORT}\n    route: { path: \"/${PREFIX:?say where}\" }\n    health: { path: \"${services.web.url}\", command: [\"x\", \"${PORT}\"] }\n".to_owned()),
         ("broken references", web("environment: { A: \"${\", B: \"${a b}\", C: \"${A:-${B}}\" }\nhostname: \"${X-${Y}}\"")),
         ("one host without a value", shop("environments: { production: { hosts: [\"${HOST}\"], variables: { A: \"${B}\", C: } } }\n")),

@@ -8,12 +8,14 @@ use super::settings::{Config, DatabaseEngine, Mount, PublishedPort, Source};
 use super::tree::Span;
 use crate::names::{DatabaseName, ServiceName};
 use crate::template::Template;
+use crate::variables::given::PORT;
 
 /// Adds the problems that only the whole shows.
 pub(crate) fn check(config: &Config, root: &At<'_>, issues: &mut Issues) {
     routes_alike(config, root, issues);
     ports_alike(config, root, issues);
     cycle(config, root, issues);
+    told_port(config, root, issues);
     references(config, root, issues);
     let mut files: BTreeMap<(&str, &str), &DatabaseName> = BTreeMap::new();
     for (name, database) in &config.databases {
@@ -100,6 +102,27 @@ fn collide(one: &PublishedPort, other: &PublishedPort) -> bool {
     let addresses =
         one.address == other.address || one.address.is_unspecified() || other.address.is_unspecified();
     addresses && one.host == other.host && one.udp == other.udp
+}
+
+/// `PORT` is cutover's to tell: an app that reads another number from it listens where nobody looks.
+fn told_port(config: &Config, root: &At<'_>, issues: &mut Issues) {
+    for (name, service) in &config.services {
+        let mut given = service.run.environment.iter().filter(|(variable, _)| variable.as_str() == PORT);
+        let Some(text) = given.find_map(|(_, template)| template.as_text()) else { continue };
+        let port = service.port.map(|port| port.to_string());
+        if port.as_deref() == Some(text) {
+            continue;
+        }
+        let (span, path) = variable_place(root, "services", name, PORT);
+        let what = format!("`{PORT}` is told by cutover, and `{name}` is not to listen on {text}");
+        let draft = Draft::new(ProblemKind::Conflict, span, &path, what);
+        let process = matches!(service.source, Source::Artifact { .. });
+        issues.add(draft.remedy(if process {
+            "take it away: a plain process is told a free port".to_owned()
+        } else {
+            format!("take it away, and say `port: {text}` in `services.{name}`")
+        }));
+    }
 }
 
 fn cycle(config: &Config, root: &At<'_>, issues: &mut Issues) {

@@ -200,7 +200,19 @@ pub(crate) fn known(root: &Node, app: &str, name: &EnvironmentName, selection: &
     let variables = root.get("environments").and_then(|all| all.get(name.as_str())?.get("variables"));
     public(&mut known, variables, Origin::EnvironmentVariables);
     public(&mut known, root.get("environment"), Origin::Configuration);
+    for member in
+        ["services", "backing"].iter().filter_map(|section| root.get(section)).flat_map(Node::entries)
+    {
+        let declared = member.1.get("environment").map(Node::entries).unwrap_or_default();
+        known.secrets.extend(declared.iter().filter_map(|(key, value)| secret(key, value, &known.values)));
+    }
     known
+}
+
+/// A name declared without a value is a secret, unless something stronger gives it a public one.
+fn secret(key: &Key, value: &Node, values: &BTreeMap<VariableName, String>) -> Option<VariableName> {
+    let name = key.text.parse().ok().filter(|_| matches!(value.value, Value::Null));
+    name.filter(|name| !values.contains_key(name))
 }
 
 fn put(known: &mut Known, name: VariableName, value: String, origin: Origin) {
@@ -218,11 +230,7 @@ fn public(known: &mut Known, node: Option<&Node>, origin: Origin) {
             (Ok(name), Some(template)) if !known.values.contains_key(&name) => {
                 open.insert(name, template);
             }
-            // A name declared without a value is a secret, unless something stronger gave it a public value.
-            (Ok(name), None) if matches!(value.value, Value::Null) && !known.values.contains_key(&name) => {
-                known.secrets.insert(name);
-            }
-            _ => {}
+            _ => known.secrets.extend(secret(key, value, &known.values)),
         }
     }
     loop {

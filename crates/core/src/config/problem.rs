@@ -200,6 +200,11 @@ impl Issues {
         }
     }
 
+    /// Forgets the notes about places that begin so.
+    pub(crate) fn forget_notes(&mut self, places: &[String]) {
+        self.notes.retain(|note| !places.iter().any(|place| note.starts_with(&format!("`{place}."))));
+    }
+
     /// Whether a problem was found directly at a key of this path: then what seems missing there may only be misspelt.
     pub(crate) fn has_at(&self, path: &str) -> bool {
         let below = |draft: &Draft| match path {

@@ -129,6 +129,9 @@ fn settle(
     check(&root, &ROOT, "", When::Before, issues);
     root = compose::take(root, sources, files, issues);
     let name = environment::choose(&root, selection, issues)?;
+    // Problems of other environments are problems of the file; notes about them are noise here.
+    let others = environment::names(&root).into_iter().filter(|other| *other != name);
+    issues.forget_notes(&others.map(|other| format!("environments.{other}")).collect::<Vec<_>>());
     let app = app_name(&root, issues);
     environment::name_pairs(&mut root);
     environment::lay_over(&mut root, &name, issues);

@@ -9,7 +9,7 @@ use super::problem::{Draft, Issues, ProblemKind};
 use crate::template::Template;
 
 /// Nodes of one file, aliases written out: more is an alias bomb, not a configuration.
-const MOST_NODES: usize = 50_000;
+const MOST_NODES: usize = 20_000;
 /// Levels of nesting.
 const MOST_DEPTH: usize = 48;
 
@@ -294,11 +294,10 @@ impl Builder {
         if self.nodes > MOST_NODES {
             return Err((format!("with its aliases written out it has more than {MOST_NODES} values"), span));
         }
-        let mut key_place = node;
-        if matches!(&self.stack.last(), Some(Frame { kind: FrameKind::Map { key: None, .. }, .. })) {
-            key_place.span = span;
-        }
-        self.put(key_place, 0, issues)
+        // As a key it is pointed at where it stands; as a value where it is written, for that is where it can be mended.
+        let as_key = matches!(self.stack.last(), Some(Frame { kind: FrameKind::Map { key: None, .. }, .. }));
+        let node = if as_key { Node { span, ..node } } else { node };
+        self.put(node, 0, issues)
     }
 
     /// Puts a finished value where it belongs.
