@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use crate::files;
 use crate::host::Host;
 use crate::lock::AppLock;
-use crate::ports::Runtime;
 use crate::settle::Look;
 
 /// How many verdicts a look brings.
@@ -111,8 +110,12 @@ pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Opti
 }
 
 fn table_on_disk(host: &Host) -> Result<Option<cutover_routes::RouteTable>, String> {
-    match std::fs::read_to_string(host.layout.proxy().join("table.json")) {
-        Ok(text) => cutover_routes::RouteTable::from_json(&text).map(Some).map_err(|error| error.to_string()),
+    match std::fs::read(host.layout.proxy().join("table.json")) {
+        Ok(bytes) => {
+            // The proxy puts a checksum in the first line.
+            let text = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.as_slice(), |end| &bytes[end + 1..]);
+            cutover_routes::RouteTable::from_json(text).map(Some).map_err(|error| error.to_string())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }

@@ -1,0 +1,147 @@
+//! A function for each word.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::names::{AppId, RunId};
+use cutover_host::host::Host;
+use cutover_host::installation::{Installation, layout_from_environment};
+use cutover_host::runtime::process;
+use cutover_host::up::{self, ProxySeat, UpError};
+use cutover_host::{run, session, watch};
+use cutover_proxy::{Limits, Options, ProxyError};
+
+use crate::arguments::Command;
+use crate::tell;
+
+type Outcome = Result<ExitCode, Failure>;
+
+pub(crate) fn carry_out(command: Command) -> Outcome {
+    // A keeper is told all it needs by its folder.
+    if let Command::Keep { folder } = command {
+        return keep(&folder);
+    }
+    let layout = layout_from_environment().map_err(|error| {
+        let failure = Failure::new(Exit::Configuration, "it is not known where the state of this host lies");
+        error.next().into_iter().fold(failure.because(error.to_string()), Failure::next)
+    })?;
+    match command {
+        Command::Up => up(&layout),
+        Command::Down => down(&layout),
+        Command::Session => session(layout),
+        Command::Run { run, settle } => run_or_settle(layout, run, settle),
+        Command::Proxy => proxy(&layout),
+        Command::Watch => watch(layout),
+        Command::Keep { folder } => keep(&folder),
+    }
+}
+
+fn keep(folder: &Path) -> Outcome {
+    let folder = std::path::absolute(folder).map_err(|error| system("find the instance's folder", &error))?;
+    Ok(process::keep(&folder))
+}
+
+fn session(layout: Layout) -> Outcome {
+    let runtime = event_loop()?;
+    let served = runtime.block_on(session::serve(layout, tokio::io::stdin(), tokio::io::stdout()));
+    // Its standard input may still be waited on, by a thread that nothing ends.
+    runtime.shutdown_background();
+    served.map(|()| ExitCode::SUCCESS).map_err(|error| system("go on with the conversation", &error))
+}
+
+fn run_or_settle(layout: Layout, run: Option<RunId>, settle: Option<AppId>) -> Outcome {
+    within(async {
+        match (run, settle) {
+            (Some(run), _) => run::main(layout, run, None).await,
+            (None, Some(app)) => run::main_settle(layout, app, None).await,
+            (None, None) => ExitCode::from(Exit::Usage.code()),
+        }
+    })
+}
+
+fn proxy(layout: &Layout) -> Outcome {
+    Installation::open(layout).map_err(|error| {
+        let failure = Failure::new(Exit::Failed, "the proxy was not started").because(error.to_string());
+        error.next().into_iter().fold(failure, Failure::next)
+    })?;
+    let addresses = up::http_addresses().map_err(|error| not_up("the proxy was not started", &error))?;
+    let mut seat =
+        ProxySeat::take(layout, &addresses).map_err(|error| not_up("the proxy was not started", &error))?;
+    let options = Options {
+        listeners: std::mem::take(&mut seat.listeners),
+        control: layout.proxy_socket(),
+        folder: layout.proxy(),
+        limits: Limits::default(),
+    };
+    cutover_proxy::run(options).map(|()| ExitCode::SUCCESS).map_err(|error| no_proxy(&error))
+}
+
+fn watch(layout: Layout) -> Outcome {
+    within(watch::run(layout))?.map(|()| ExitCode::SUCCESS).map_err(|error| {
+        Failure::new(Exit::Failed, "this host is not watched")
+            .because(error.to_string())
+            .while_serving("what was serving goes on; what crashes is not brought back")
+    })
+}
+
+fn up(layout: &Layout) -> Outcome {
+    let program = program()?;
+    let kept = within(up::run(layout, &program))?;
+    kept.map(|()| ExitCode::SUCCESS).map_err(|error| not_up("proxy and watch are not kept", &error))
+}
+
+fn down(layout: &Layout) -> Outcome {
+    let stopped = within(async {
+        let host = Host::open(layout.clone())
+            .await
+            .map_err(|error| Failure::new(Exit::Failed, "nothing was stopped").because(error.to_string()))?;
+        let stopped = up::down(layout, host.ports.process.as_ref()).await;
+        stopped.map_err(|error| not_up("not everything was stopped", &error))
+    })??;
+    let instances = stopped.instances.iter().map(|(app, name)| format!("{name} of {app}"));
+    let all: Vec<String> =
+        stopped.processes.iter().map(|process| (*process).to_owned()).chain(instances).collect();
+    tell::line(&if all.is_empty() {
+        "nothing was running".to_owned()
+    } else {
+        format!("stopped: {}", all.join(", "))
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread: what these processes wait for is others.
+fn event_loop() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| system("begin", &error))
+}
+
+fn within<F: Future>(work: F) -> Result<F::Output, Failure> {
+    Ok(event_loop()?.block_on(work))
+}
+
+fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| system("find its own program", &error))
+}
+
+fn system(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("cutover-host could not {what}"))
+        .because(error.to_string())
+        .while_serving("what was serving goes on")
+}
+
+fn not_up(what: &str, error: &UpError) -> Failure {
+    let failure = Failure::new(Exit::Failed, what).because(error.to_string());
+    error.next().into_iter().fold(failure, Failure::next)
+}
+
+fn no_proxy(error: &ProxyError) -> Failure {
+    Failure::new(Exit::Failed, "the proxy does not serve")
+        .because(error.to_string())
+        .while_serving("no route is served by this proxy; instances go on")
+}

@@ -1,0 +1,128 @@
+//! Frames: a JSON object on a line, and the bulk that follows some of them. What waits to be written waits for the client: nothing is kept
+//! beyond what is being sent.
+
+use std::io;
+
+use cutover_core::failure::Failure;
+use cutover_core::wire::{Ask, Reply};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+
+/// A line longer than this is no message of ours.
+const LONGEST_LINE: u64 = 64 * 1024 * 1024;
+/// Bulk is passed on in pieces of at most this size.
+const PIECE: u64 = 64 * 1024;
+
+/// Why an answer ended early.
+pub(super) enum Stop {
+    /// It is told to the client, who may go on asking.
+    Failed(Box<Failure>),
+    /// The client is gone, or says what cannot be understood: there is nobody to talk to any more.
+    Over(io::Error),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Over(error)
+    }
+}
+
+/// What came in.
+pub(super) enum Frame {
+    Ask(Box<Ask>),
+    /// No message, or one of a version that is not known here.
+    Bad(String),
+    End,
+}
+
+/// From the client.
+pub(super) struct Incoming<R> {
+    reader: BufReader<R>,
+    /// A line as far as it has come: kept here, so that waiting for it can be given up.
+    line: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Incoming<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self { reader: BufReader::with_capacity(64 * 1024, reader), line: Vec::new() }
+    }
+
+    /// The next message. May be given up and asked again.
+    pub(super) async fn next(&mut self) -> io::Result<Frame> {
+        let left = LONGEST_LINE.saturating_sub(self.line.len() as u64);
+        (&mut self.reader).take(left).read_until(b'\n', &mut self.line).await?;
+        let line = std::mem::take(&mut self.line);
+        match line.split_last() {
+            None => Ok(Frame::End),
+            Some((b'\n', text)) => Ok(match serde_json::from_slice(text) {
+                Ok(ask) => Frame::Ask(Box::new(ask)),
+                Err(error) => Frame::Bad(error.to_string()),
+            }),
+            Some(_) => Ok(Frame::Bad("a message is cut, or longer than any of ours".to_owned())),
+        }
+    }
+
+    /// Exactly so many bytes, in one piece; for what is small.
+    pub(super) async fn bulk(&mut self, bytes: u64) -> io::Result<Vec<u8>> {
+        let mut bulk = Vec::new();
+        (&mut self.reader).take(bytes).read_to_end(&mut bulk).await?;
+        if bulk.len() as u64 == bytes { Ok(bulk) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// The next piece of bulk of which `left` bytes are still to come.
+    pub(super) async fn piece(&mut self, left: u64) -> io::Result<Vec<u8>> {
+        let mut piece = Vec::new();
+        let reader = &mut self.reader;
+        let read = reader.take(left.min(PIECE)).read_buf(&mut piece).await?;
+        if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(piece) }
+    }
+
+    /// Reads bulk that nobody wants, so that the next message is found.
+    pub(super) async fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let mut left = bytes;
+        while left > 0 {
+            left -= self.piece(left).await?.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Returns when the client is gone. One that asks on is still there, and heard later.
+    pub(super) async fn left(&mut self) -> io::Error {
+        match self.reader.fill_buf().await {
+            Ok([]) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => std::future::pending().await,
+            Err(error) => error,
+        }
+    }
+}
+
+/// To the client.
+pub(super) struct Outgoing<W> {
+    writer: W,
+}
+
+impl<W: AsyncWrite + Unpin> Outgoing<W> {
+    pub(super) fn new(writer: W) -> Self {
+        Self { writer }
+    }
+
+    pub(super) async fn send(&mut self, reply: &Reply) -> io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        self.writer.write_all(&line).await?;
+        self.writer.flush().await
+    }
+
+    pub(super) async fn data(&mut self, error: bool, bytes: &[u8]) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&Reply::Data { error, bytes: bytes.len() as u64 })?;
+        line.push(b'\n');
+        self.writer.write_all(&line).await?;
+        self.writer.write_all(bytes).await?;
+        self.writer.flush().await
+    }
+}

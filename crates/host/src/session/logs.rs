@@ -1,0 +1,199 @@
+//! Log lines of an app's instances, oldest first, without the values of its env files; then those that come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
+use cutover_core::release::RuntimeKind;
+use cutover_core::secret::Secrets;
+use cutover_core::state::{FoundInstance, HostState, Role};
+use cutover_core::wire::Reply;
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::frames::Stop;
+use super::redact;
+use super::serve::Session;
+use crate::host::Host;
+use crate::observe::observe;
+use crate::ports::{LogLine, LogQuery, RuntimeError, RuntimeErrorKind, Scope};
+
+/// Between two looks for new lines.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Lines of the past shown for each instance when nobody says how many.
+const TAIL: usize = 100;
+
+/// Whose lines, and which.
+pub(super) struct Wanted {
+    pub(super) services: BTreeSet<ServiceName>,
+    pub(super) release: Option<ReleaseId>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) tail: Option<u32>,
+}
+
+impl<R, W> Session<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    pub(super) async fn logs(&mut self, app: &AppId, wanted: Wanted, follow: bool) -> Result<(), Stop> {
+        let host = self.host().await?;
+        let mut tails: BTreeMap<InstanceName, Tail> = BTreeMap::new();
+        loop {
+            let state = observe(&host, app, &BTreeSet::new()).await?;
+            let shown: Vec<_> = state.instances.iter().filter(|found| wanted.has(&state, found)).collect();
+            let values = redact::values(&self.layout, app, shown.iter().map(|found| &found.release));
+            let mut lines = Vec::new();
+            for found in shown {
+                let tail = tails.entry(found.name.clone()).or_insert_with(|| Tail::new(&wanted));
+                let new = tail.read(&host, app, &found.name, found.runtime).await;
+                lines.extend(
+                    new.map_err(|error| unreadable(&error))?.into_iter().map(|line| (&found.name, line)),
+                );
+            }
+            // Stable: lines of one instance stay in their order, also those without a time.
+            lines.sort_by_key(|(_, line)| line.at);
+            for (instance, line) in lines {
+                self.line(instance, line, &values).await?;
+            }
+            if !follow {
+                return Ok(self.outgoing.send(&Reply::Done).await?);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                error = self.incoming.left() => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn line(&mut self, instance: &InstanceName, line: LogLine, values: &[Secrets]) -> Result<(), Stop> {
+        let text = redact::redact(values, &line.text);
+        let reply = Reply::Line { instance: instance.clone(), at: line.at, error: line.error, text };
+        Ok(self.outgoing.send(&reply).await?)
+    }
+}
+
+fn unreadable(error: &RuntimeError) -> cutover_core::failure::Failure {
+    use cutover_core::exit::Exit;
+    cutover_core::failure::Failure::new(Exit::Failed, "the logs cannot be read").because(error.to_string())
+}
+
+impl Wanted {
+    /// Without a release: what is live and what is newer, candidates that failed among them; with one: that.
+    fn has(&self, state: &HostState, found: &FoundInstance) -> bool {
+        let wanted = self.services.is_empty() || self.services.contains(&found.service);
+        let of_release = match &self.release {
+            Some(release) => found.release == *release,
+            None => is_current(state, found),
+        };
+        wanted && of_release && found.ours && found.role != Role::OneOff
+    }
+}
+
+fn is_current(state: &HostState, found: &FoundInstance) -> bool {
+    let Some(live) = &state.live else { return true };
+    let sequence = |release: &ReleaseId| {
+        let record = state.releases.iter().find(|record| record.release.id == *release);
+        record.map(|record| record.sequence)
+    };
+    live.has(&found.name) || found.role == Role::Backing || sequence(&found.release) > sequence(&live.release)
+}
+
+/// What was read of one instance's lines.
+pub(super) struct Tail {
+    since: Option<Timestamp>,
+    /// At most so many of the past.
+    past: Option<usize>,
+    /// Lines of the moment `since` that were given already.
+    given: usize,
+}
+
+impl Tail {
+    fn new(wanted: &Wanted) -> Self {
+        let tail = wanted.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
+        Self { since: wanted.since, past: tail.or(wanted.since.is_none().then_some(TAIL)), given: 0 }
+    }
+
+    /// Everything from the start on.
+    pub(super) fn whole() -> Self {
+        Self { since: None, past: None, given: 0 }
+    }
+
+    /// The lines that came since the last look.
+    pub(super) async fn read(
+        &mut self,
+        host: &Arc<Host>,
+        app: &AppId,
+        name: &InstanceName,
+        runtime: RuntimeKind,
+    ) -> Result<Vec<LogLine>, RuntimeError> {
+        let query = LogQuery { since: self.since, tail: self.past, scope: Scope::All };
+        match host.ports.runtime(runtime)?.logs(app, name, &query).await {
+            Ok(lines) => Ok(self.take(lines)),
+            // Removed since the look.
+            Err(error) if error.kind == RuntimeErrorKind::Gone => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A look from a moment on shows again what was given of that very moment.
+    fn take(&mut self, lines: Vec<LogLine>) -> Vec<LogLine> {
+        let again = if self.given > 0 {
+            lines.iter().take_while(|line| line.at == self.since).count().min(self.given)
+        } else {
+            0
+        };
+        let new: Vec<LogLine> = lines.into_iter().skip(again).collect();
+        if let Some(last) = new.iter().rev().find_map(|line| line.at) {
+            let of_last = new.iter().filter(|line| line.at == Some(last)).count();
+            let before = if self.since == Some(last) { self.given } else { 0 };
+            (self.since, self.given) = (Some(last), before + of_last);
+        }
+        // From now on all that comes is wanted, however much.
+        self.past = None;
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(second: i64, text: &str) -> LogLine {
+        LogLine { at: Some(Timestamp::from_second(second).unwrap()), error: false, text: text.to_owned() }
+    }
+
+    fn texts(lines: Vec<LogLine>) -> Vec<String> {
+        lines.into_iter().map(|line| line.text).collect()
+    }
+
+    /// As a runtime answers: what is not older.
+    fn from(all: &[LogLine], since: Option<Timestamp>) -> Vec<LogLine> {
+        all.iter().filter(|line| line.at >= since).cloned().collect()
+    }
+
+    #[test]
+    fn each_line_is_given_once_even_when_many_have_the_same_time() {
+        let mut all = vec![line(1, "a"), line(2, "b"), line(2, "c")];
+        let mut tail = Tail::whole();
+
+        assert_eq!(texts(tail.take(from(&all, tail.since))), ["a", "b", "c"]);
+        assert!(tail.take(from(&all, tail.since)).is_empty());
+        all.push(line(2, "d"));
+        assert_eq!(texts(tail.take(from(&all, tail.since))), ["d"]);
+        assert!(tail.take(from(&all, tail.since)).is_empty());
+        all.push(line(3, "e"));
+        assert_eq!(texts(tail.take(from(&all, tail.since))), ["e"]);
+        assert!(tail.take(from(&all, tail.since)).is_empty());
+    }
+
+    #[test]
+    fn a_start_that_was_asked_for_counts_its_own_moment_in() {
+        let all = [line(1, "a"), line(2, "b")];
+        let mut tail = Tail { since: Some(Timestamp::from_second(2).unwrap()), past: None, given: 0 };
+
+        assert_eq!(texts(tail.take(from(&all, tail.since))), ["b"]);
+        assert!(tail.take(from(&all, tail.since)).is_empty());
+    }
+}

@@ -1,0 +1,17 @@
+//! `cutover-host session`: the conversation with one client over standard input and output. It answers, receives, starts runs and follows
+//! them; it carries nothing out itself, and a client that leaves ends the session, never a run (P7).
+
+mod artifact;
+mod environment;
+mod exec;
+mod frames;
+mod health;
+mod logs;
+mod redact;
+mod run;
+mod serve;
+
+pub use serve::serve;
+
+#[cfg(test)]
+mod tests;

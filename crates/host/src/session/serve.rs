@@ -1,0 +1,197 @@
+//! A conversation: ask after ask, each answered before the next is read.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::names::AppId;
+use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::frames::{Frame, Incoming, Outgoing, Stop};
+use crate::host::Host;
+use crate::lock::AppLock;
+use crate::observe::observe;
+use crate::store::StoreError;
+use crate::up::{self, UpError};
+
+/// Verdicts that one answer brings at most.
+const MOST_VERDICTS: u32 = 1_000;
+
+/// One conversation.
+pub(super) struct Session<R, W> {
+    pub(super) layout: Layout,
+    pub(super) incoming: Incoming<R>,
+    pub(super) outgoing: Outgoing<W>,
+    host: Option<Arc<Host>>,
+    greeted: bool,
+}
+
+/// Converses until the client leaves.
+///
+/// # Errors
+/// When the conversation broke off in the middle.
+pub async fn serve<R, W>(layout: Layout, input: R, output: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let (incoming, outgoing) = (Incoming::new(input), Outgoing::new(output));
+    let mut session = Session { layout, incoming, outgoing, host: None, greeted: false };
+    loop {
+        let ask = match session.incoming.next().await? {
+            Frame::End => return Ok(()),
+            Frame::Ask(ask) => *ask,
+            Frame::Bad(problem) => {
+                // What would follow it cannot be told from messages.
+                return session.outgoing.send(&failed(unintelligible(&problem))).await;
+            }
+        };
+        match session.answer(ask).await {
+            Ok(()) => {}
+            Err(Stop::Failed(failure)) => session.outgoing.send(&Reply::Failed { failure }).await?,
+            Err(Stop::Over(error)) if is_goodbye(&error) => return Ok(()),
+            Err(Stop::Over(error)) => return Err(error),
+        }
+    }
+}
+
+/// Leaving is nobody's fault.
+fn is_goodbye(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    )
+}
+
+fn failed(failure: Failure) -> Reply {
+    Reply::Failed { failure: Box::new(failure) }
+}
+
+fn unintelligible(problem: &str) -> Failure {
+    Failure::new(Exit::Usage, "the session was asked something it does not understand")
+        .because(problem)
+        .next("speak with it by `cutover`, of the same version as this cutover-host")
+}
+
+impl<R, W> Session<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    async fn answer(&mut self, ask: Ask) -> Result<(), Stop> {
+        if let Ask::Hello { version, package } = ask {
+            return self.greet(version, &package).await;
+        }
+        if !self.greeted {
+            // Bulk may follow: there is no way on from here.
+            self.outgoing.send(&failed(unintelligible("the first message is `hello`"))).await?;
+            return Err(Stop::Over(io::ErrorKind::UnexpectedEof.into()));
+        }
+        match ask {
+            Ask::Hello { .. } => Ok(()),
+            Ask::Observe { app, images } => self.observe(&app, &images).await,
+            Ask::Artifact { hash, bytes } => self.artifact(&hash, bytes).await,
+            Ask::Run { plan, env, unset, keep_env, detach, wait } => {
+                let asked = super::run::Asked { plan: *plan, unset, keep_env, detach, wait };
+                self.run(asked, env).await
+            }
+            Ask::Attach { run, app, from } => self.attach(run, &app, from).await,
+            Ask::Cancel { app, by } => self.cancel(&app, &by).await,
+            Ask::Health { app } => self.health(&app).await,
+            Ask::History { app, limit } => self.history(&app, limit).await,
+            Ask::Logs { app, services, release, since, tail, follow } => {
+                let wanted = super::logs::Wanted { services, release, since, tail };
+                self.logs(&app, wanted, follow).await
+            }
+            Ask::Exec { app, service, command, once, terminal } => {
+                let asked = super::exec::Asked { service, command, once, terminal: terminal.is_some() };
+                self.exec(&app, asked).await
+            }
+            // A command that has ended may still be sent input.
+            Ask::Input { bytes } => Ok(self.incoming.skip(bytes).await?),
+            Ask::EnvList { app } => self.env_list(&app).await,
+            Ask::EnvStage { app, bytes, unset } => self.env_stage(&app, bytes, &unset).await,
+            Ask::Lock { app } => {
+                let holder = AppLock::peek(&self.layout, &app);
+                Ok(self.outgoing.send(&Reply::Lock { holder }).await?)
+            }
+            Ask::Up => self.up().await,
+        }
+    }
+
+    /// The sides must speak the same; the one that is behind is named.
+    async fn greet(&mut self, version: u32, package: &str) -> Result<(), Stop> {
+        let ours = env!("CARGO_PKG_VERSION");
+        if version != WIRE_VERSION {
+            let failure = Failure::new(Exit::Usage, "cutover and cutover-host are of different versions")
+                .because(format!("cutover is {package} (protocol {version}), cutover-host is {ours} (protocol {WIRE_VERSION})"));
+            let next = if version < WIRE_VERSION {
+                format!("upgrade cutover on the machine you call it from, to {ours}")
+            } else {
+                format!("upgrade cutover-host on this host, to {package}")
+            };
+            return Err(failure.next(next).into());
+        }
+        self.greeted = true;
+        let platform = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+        let hello =
+            Reply::Hello { version: WIRE_VERSION, package: ours.to_owned(), platform, now: Timestamp::now() };
+        Ok(self.outgoing.send(&hello).await?)
+    }
+
+    /// The installation, opened when it is first needed: a greeting needs none.
+    pub(super) async fn host(&mut self) -> Result<Arc<Host>, Stop> {
+        if let Some(host) = &self.host {
+            return Ok(Arc::clone(host));
+        }
+        let host = Host::open(self.layout.clone()).await.map_err(|error| {
+            let failure = Failure::new(Exit::Failed, "the state on this host cannot be opened")
+                .because(error.to_string());
+            failure.while_serving("not known: what was serving goes on").next(format!(
+                "see that this user may write {}, and that its disk has room",
+                self.layout.state().display()
+            ))
+        })?;
+        let host = Arc::new(host);
+        self.host = Some(Arc::clone(&host));
+        Ok(host)
+    }
+
+    async fn observe(&mut self, app: &AppId, images: &BTreeSet<String>) -> Result<(), Stop> {
+        let host = self.host().await?;
+        let state = Box::new(observe(&host, app, images).await?);
+        Ok(self.outgoing.send(&Reply::State { state }).await?)
+    }
+
+    async fn history(&mut self, app: &AppId, limit: u32) -> Result<(), Stop> {
+        let host = self.host().await?;
+        let verdicts = host.store.verdicts(app, limit.min(MOST_VERDICTS)).map_err(unreadable)?;
+        Ok(self.outgoing.send(&Reply::History { verdicts }).await?)
+    }
+
+    async fn up(&mut self) -> Result<(), Stop> {
+        self.host().await?;
+        let program = std::env::current_exe()?;
+        let started = up::ensure_up(&self.layout, &program).await.map_err(|error| not_up(&error))?;
+        let listeners = up::listeners(&self.layout);
+        Ok(self.outgoing.send(&Reply::Up { started, listeners }).await?)
+    }
+}
+
+/// The store did not answer.
+#[expect(clippy::needless_pass_by_value, reason = "handed to `map_err`")]
+pub(super) fn unreadable(error: StoreError) -> Failure {
+    let failure = Failure::new(Exit::Failed, "the state database did not answer").because(error.to_string());
+    failure.while_serving("not known: what was serving goes on")
+}
+
+fn not_up(error: &UpError) -> Failure {
+    let exit = if matches!(error, UpError::Taken { .. }) { Exit::Refused } else { Exit::Failed };
+    let failure = Failure::new(exit, "proxy and watch could not be started").because(error.to_string());
+    error.next().into_iter().fold(failure, Failure::next)
+}
