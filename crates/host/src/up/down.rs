@@ -16,12 +16,12 @@ use rustix::process::Signal;
 
 use super::UpError;
 use super::adopt::Other;
-use crate::lock::AppLock;
+use crate::lock::{AppLock, ProcessLock};
 use crate::ports::Runtime;
 use crate::store::Store;
 
 /// For `up` and its children to end in order.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 
 /// What was stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,8 +38,10 @@ pub struct Down {
 /// When an app is being changed, or something does not end.
 pub async fn down(layout: &Layout, processes: &dyn Runtime) -> Result<Down, UpError> {
     let apps = apps(layout)?;
+    let watch = ProcessLock::peek(layout, "watch");
     for app in &apps {
-        if let Some(holder) = AppLock::peek(layout, app) {
+        // What watch is at will end with it.
+        if let Some(holder) = AppLock::peek(layout, app).filter(|holder| Some(holder.pid) != watch) {
             let by = format!("{} by {} since {}", holder.verb.as_str(), holder.by, holder.since);
             return Err(UpError::Busy { app: app.clone(), by });
         }

@@ -46,8 +46,7 @@ pub(super) fn take_over(from: impl AsFd) -> io::Result<Option<Vec<TcpListener>>>
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     match recvmsg(from, &mut [IoSliceMut::new(&mut greeting)], &mut rights, flags) {
         Ok(got) if got.bytes == GREETING.len() && greeting == GREETING => {}
-        Ok(_) => return Ok(None),
-        Err(rustix::io::Errno::NOTSOCK | rustix::io::Errno::AGAIN) => return Ok(None),
+        Ok(_) | Err(rustix::io::Errno::NOTSOCK | rustix::io::Errno::AGAIN) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
     let messages = rights.drain().filter_map(|message| match message {

@@ -32,6 +32,9 @@ const OWN_ECHO: Duration = Duration::from_millis(200);
 /// Records and health are read and written anew after so long, changed or not.
 const REFRESH: Duration = Duration::from_mins(1);
 
+/// Who holds an app's lock when watch does: for moments, and longest while an instance is stopped. Others may wait for it.
+pub const HOLDER: &str = "cutover-host watch";
+
 /// The watch over one app.
 pub(super) struct AppWatch {
     shared: Arc<Shared>,
@@ -43,6 +46,8 @@ pub(super) struct AppWatch {
     records: Records,
     sampled: Option<(Instant, BTreeMap<ServiceName, ServiceHealth>)>,
     let_go: Option<Instant>,
+    /// What was live when that was last told.
+    live: Option<Live>,
 }
 
 /// The app's releases as last read.
@@ -90,6 +95,7 @@ impl AppWatch {
             records: Records::default(),
             sampled: None,
             let_go: None,
+            live: None,
         }
     }
 
@@ -98,16 +104,21 @@ impl AppWatch {
         let mut pause = FLOOR;
         loop {
             match self.pass().await {
-                Outcome::Gone => return,
-                Outcome::Settled => pause = defaults::WATCH,
+                Outcome::Gone if self.is_forgotten() => return,
+                Outcome::Gone | Outcome::Settled => pause = defaults::WATCH,
                 Outcome::Unsettled => pause = (pause * 2).clamp(FLOOR, defaults::WATCH),
             }
             tokio::time::sleep(FLOOR).await;
-            let due = self.memory.next_due(Now::now()).map(|due| due.duration_since(Instant::now()));
+            let due = self.memory.next_due(Now::look()).map(|due| due.duration_since(Instant::now()));
             if self.wait(pause.min(due.unwrap_or(pause)), &wake).await {
                 pause = FLOOR;
             }
         }
+    }
+
+    /// Not on record either: the watch over all apps will not find it again.
+    fn is_forgotten(&self) -> bool {
+        self.shared.store.apps().is_ok_and(|apps| !apps.contains(&self.app))
     }
 
     /// Waits for the next reason to look; `true`: there were news.
@@ -147,7 +158,7 @@ impl AppWatch {
 
     /// One look and what follows from it.
     pub(super) async fn pass(&mut self) -> Outcome {
-        let now = Now::now();
+        let now = Now::look();
         let mut seen = self.look().await;
         self.memory.take_in(&seen, now);
         let mut acted = false;
@@ -155,7 +166,7 @@ impl AppWatch {
             acted = true;
             if let Some(after) = self.act().await {
                 seen = after;
-                self.memory.take_in(&seen, Now::now());
+                self.memory.take_in(&seen, Now::look());
             }
         }
         self.attend(&seen);
@@ -180,7 +191,7 @@ impl AppWatch {
         let mut seen = self.look().await;
         // What cannot be read counts as unfinished: then nothing is done.
         seen.unfinished = !matches!(self.shared.store.unfinished(&self.app), Ok(None));
-        let now = Now::now();
+        let now = Now::look();
         self.memory.take_in(&seen, now);
         let acts = decide(&seen, &self.memory, now);
         let ports = self.shared.ports();
@@ -198,7 +209,7 @@ impl AppWatch {
         LockHolder {
             app: self.app.clone(),
             run: RunId::new(uuid::Uuid::now_v7()),
-            by: "cutover-host watch".to_owned(),
+            by: HOLDER.to_owned(),
             verb: Verb::Restart,
             since: Timestamp::now(),
             pid: std::process::id(),
@@ -211,7 +222,7 @@ impl AppWatch {
         }
         let mut seen = self.look_once().await;
         let run = seen.live.as_ref().map(|live| live.run);
-        if run != self.records.of {
+        if seen.told && run != self.records.of {
             self.records.of = run;
             self.read_records();
             seen = self.look_once().await;
@@ -219,6 +230,11 @@ impl AppWatch {
         let needs_engine = seen.release.is_some() && !seen.is_complete();
         if needs_engine && seen.blind.contains(&RuntimeKind::Container) && self.shared.reconnect().await {
             seen = self.look_once().await;
+        }
+        if seen.told {
+            self.live.clone_from(&seen.live);
+        } else if let Some(live) = self.live.clone() {
+            seen.remember(live, &self.records.releases);
         }
         seen
     }
@@ -268,10 +284,10 @@ impl AppWatch {
 
     /// Keeps a sample when something changed, or the last one is old.
     fn sample(&mut self, seen: &Seen) {
-        if !seen.told {
+        if !seen.told || seen.remembered {
             return;
         }
-        let health = health::of(seen, &self.memory, Now::now());
+        let health = health::of(seen, &self.memory, Now::look());
         let is_known =
             self.sampled.as_ref().is_some_and(|(at, last)| *last == health && at.elapsed() < REFRESH);
         if is_known {

@@ -44,6 +44,11 @@ pub(super) fn decide(seen: &Seen, memory: &Memory, now: Now) -> Vec<Act> {
     if !seen.told || !memory.complete || seen.unfinished {
         return Vec::new();
     }
+    if seen.remembered {
+        return starts(seen, memory, now)
+            .map(|instance| Act::Start { instance: instance.name.clone() })
+            .collect();
+    }
     let restarts = restarts(seen, memory, now);
     let leaving: BTreeSet<InstanceName> = restarts.iter().map(|instance| instance.name.clone()).collect();
     let mut acts = Vec::new();
@@ -128,7 +133,7 @@ pub(super) fn is_fit(seen: &Seen, memory: &Memory, instance: &FoundInstance) -> 
 
 /// Neither live nor kept for a reason.
 pub(super) fn is_unwanted(seen: &Seen, instance: &FoundInstance, now: Timestamp) -> bool {
-    if !seen.told || seen.live.as_ref().is_some_and(|live| live.has(&instance.name)) {
+    if !seen.told || seen.remembered || seen.live.as_ref().is_some_and(|live| live.has(&instance.name)) {
         return false;
     }
     let warm = seen.warm.get(&instance.release).is_some_and(|until| *until > now);

@@ -237,11 +237,12 @@ pub(crate) struct FakeRouter {
     served: Mutex<Vec<RouteTable>>,
     /// Put in the way of the next replacement, as another owner's would.
     rival: Mutex<Option<RouteTable>>,
+    silent: Mutex<bool>,
 }
 
 impl FakeRouter {
     pub(crate) fn serving(table: RouteTable) -> Self {
-        Self { served: Mutex::new(vec![table]), rival: Mutex::default() }
+        Self { served: Mutex::new(vec![table]), ..Self::default() }
     }
 
     pub(crate) fn table(&self) -> RouteTable {
@@ -253,6 +254,16 @@ impl FakeRouter {
         self.served.lock().unwrap().clone()
     }
 
+    pub(crate) fn set_silent(&self, silent: bool) {
+        *self.silent.lock().unwrap() = silent;
+    }
+
+    pub(crate) fn forget(&self, owner: &str) {
+        let mut table = self.table();
+        table.owners.remove(owner);
+        self.served.lock().unwrap().push(table);
+    }
+
     pub(crate) fn race(&self, rival: RouteTable) {
         *self.rival.lock().unwrap() = Some(rival);
     }
@@ -261,6 +272,13 @@ impl FakeRouter {
 #[async_trait]
 impl Router for FakeRouter {
     async fn read(&self) -> Result<FoundTable, RouterError> {
+        if *self.silent.lock().unwrap() {
+            return Err(RouterError {
+                kind: RouterErrorKind::Unreachable,
+                certainty: Certainty::NotDone,
+                message: "the proxy does not answer".into(),
+            });
+        }
         let table = self.table();
         Ok(FoundTable { hash: TableHash::of(&table), table })
     }

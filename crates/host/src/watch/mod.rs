@@ -24,16 +24,19 @@ use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::lock::LockError;
+use crate::host::{Host, HostError};
+use crate::lock::{LockError, ProcessLock};
 use crate::ports::Ports;
 use crate::store::samples::Samples;
 use crate::store::{Store, StoreError};
 
 use app::AppWatch;
+pub use app::HOLDER;
 use changes::LockChanges;
 use memory::Now;
 use settle::{Settler, Settling};
@@ -47,12 +50,37 @@ pub enum WatchError {
     /// Another watches this root.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The installation.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system refused something it should not.
     #[error("{0}")]
     System(#[from] std::io::Error),
+}
+
+/// `cutover-host watch`: watches an installation until it is told to end (SIGTERM, SIGINT).
+///
+/// # Errors
+/// When another watches it, or it cannot be opened.
+pub async fn run(layout: Layout) -> Result<(), WatchError> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let _lock = ProcessLock::take(&layout, "watch")?;
+    let host = Host::open(layout.clone()).await?;
+    let again = layout.clone();
+    let connect: Connect = Box::new(move || {
+        let layout = again.clone();
+        Box::pin(async move { Host::open(layout).await.ok().map(|host| host.ports) })
+    });
+    let watch = Watch::new(layout, host.store, host.ports, connect)?;
+    tokio::select! {
+        () = watch.run() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 /// What the watches over all apps share.
@@ -83,7 +111,8 @@ impl Shared {
 }
 
 impl Now {
-    fn now() -> Self {
+    /// By both clocks of this machine.
+    fn look() -> Self {
         Self { wall: Timestamp::now(), steady: Instant::now() }
     }
 }

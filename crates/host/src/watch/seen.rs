@@ -17,6 +17,8 @@ use crate::ports::Ports;
 pub(super) struct Seen {
     /// The proxy, or else the live file, told what is live. `false`: nothing may be concluded from `live`.
     pub(super) told: bool,
+    /// Nobody tells what is live now; this is what was told last. What is down is started, and nothing else is done.
+    pub(super) remembered: bool,
     /// What is live.
     pub(super) live: Option<Live>,
     /// The app's entry in the table served; `None`: it has none, or no proxy answers.
@@ -45,6 +47,9 @@ impl Seen {
     ) -> Self {
         let mut seen = Self::default();
         seen.see_live(ports, app, file).await;
+        if ports.container.is_none() && records.iter().any(|record| needs_engine(&record.release)) {
+            seen.blind.insert(RuntimeKind::Container);
+        }
         seen.see_instances(ports, app).await;
         let live = seen.live.as_ref().map(|live| &live.release);
         let record = records.iter().find(|record| Some(&record.release.id) == live);
@@ -74,9 +79,6 @@ impl Seen {
     }
 
     async fn see_instances(&mut self, ports: &Ports, app: &AppId) {
-        if ports.container.is_none() {
-            self.blind.insert(RuntimeKind::Container);
-        }
         for runtime in ports.runtimes() {
             match runtime.list(app).await {
                 Ok(found) => {
@@ -97,12 +99,20 @@ impl Seen {
         }
     }
 
+    /// Falls back to what was live when that was last told.
+    pub(super) fn remember(&mut self, live: Live, records: &[ReleaseRecord]) {
+        self.release = records
+            .iter()
+            .find(|record| record.release.id == live.release)
+            .map(|record| record.release.clone());
+        self.live = Some(live);
+        self.told = true;
+        self.remembered = true;
+    }
+
     /// Whether all that the live release needs could be seen.
     pub(super) fn is_complete(&self) -> bool {
-        let kinds = self.release.iter().flat_map(|release| {
-            let services = release.services.values().map(|service| service.content.runtime());
-            services.chain(release.backing.values().map(|backing| backing.content.runtime()))
-        });
+        let kinds = self.release.iter().flat_map(kinds);
         self.told && kinds.into_iter().all(|kind| !self.blind.contains(&kind))
     }
 
@@ -141,4 +151,14 @@ impl Seen {
     pub(super) fn stop(&self, instance: &FoundInstance) -> StopSettings {
         self.service(&instance.service).map(|service| service.run.stop.clone()).unwrap_or_default()
     }
+}
+
+/// What carries the parts of a release.
+fn kinds(release: &Release) -> impl Iterator<Item = RuntimeKind> {
+    let services = release.services.values().map(|service| service.content.runtime());
+    services.chain(release.backing.values().map(|backing| backing.content.runtime()))
+}
+
+fn needs_engine(release: &Release) -> bool {
+    kinds(release).any(|kind| kind == RuntimeKind::Container)
 }

@@ -42,9 +42,8 @@ impl Settling {
         for (app, run) in &unfinished {
             match AppLock::peek(layout, app) {
                 Some(holder) if holder.run == *run => end_if_late(layout, app, *run, holder.pid),
-                Some(_) => {}
                 None if has_begun(store, *run) => self.give(app, *run, settler),
-                None => {}
+                Some(_) | None => {}
             }
         }
         if unfinished.is_empty() { defaults::WATCH } else { defaults::SETTLE }

@@ -210,9 +210,11 @@ async fn nothing_is_done_before_all_was_seen() {
 #[tokio::test]
 async fn nothing_is_done_while_a_dead_run_is_not_settled() {
     let one = instance("web-1", "web", running_since(0));
-    let memory = knowing(&web(&[one.clone()]));
-    let seen =
-        Seen { unfinished: true, ..with(web(&[one.clone()]), FoundInstance { state: exited(), ..one }) };
+    let memory = knowing(&web(std::slice::from_ref(&one)));
+    let seen = Seen {
+        unfinished: true,
+        ..with(web(std::slice::from_ref(&one)), FoundInstance { state: exited(), ..one })
+    };
 
     assert_eq!(decide(&seen, &memory, now()), []);
 }
@@ -220,8 +222,8 @@ async fn nothing_is_done_while_a_dead_run_is_not_settled() {
 #[tokio::test]
 async fn the_only_instance_that_is_down_is_held_for_and_started() {
     let one = instance("web-1", "web", running_since(0));
-    let mut memory = knowing(&web(&[one.clone()]));
-    let seen = with(web(&[one.clone()]), FoundInstance { state: exited(), ..one });
+    let mut memory = knowing(&web(std::slice::from_ref(&one)));
+    let seen = with(web(std::slice::from_ref(&one)), FoundInstance { state: exited(), ..one });
     memory.take_in(&seen, now());
 
     let acts = decide(&seen, &memory, now());
@@ -255,7 +257,7 @@ async fn with_another_serving_the_dead_one_leaves_the_balance_until_it_has_prove
 #[tokio::test]
 async fn a_hold_ends_when_the_instance_has_proved_itself_or_its_time_is_over() {
     let up = instance("web-1", "web", running_since(9));
-    let mut seen = web(&[up.clone()]);
+    let mut seen = web(std::slice::from_ref(&up));
     let at = u64::try_from(wall().as_millisecond()).unwrap();
     let with_hold = |until| Some(entry(&live(&[("web", &["web-1"])]), held(until)));
     seen.entry = with_hold(at + 1);
@@ -385,7 +387,7 @@ async fn what_it_depends_on_is_not_waited_for_without_end() {
 #[tokio::test(start_paused = true)]
 async fn starts_that_do_not_last_come_slower_and_slower_and_a_crash_loop_is_told() {
     let one = instance("web-1", "web", running_since(0));
-    let seen = with(web(&[one.clone()]), FoundInstance { state: exited(), ..one.clone() });
+    let seen = with(web(std::slice::from_ref(&one)), FoundInstance { state: exited(), ..one.clone() });
     let mut memory = knowing(&seen);
     let mut pauses = Vec::new();
     for second in 0..6 {
@@ -445,7 +447,7 @@ async fn a_warm_release_goes_when_its_time_is_over() {
     let mut seen = web(&[instance("web-1", "web", running_since(0))]);
     seen.instances.insert(old.name.clone(), old.clone());
     let first: ReleaseId = "r1".parse().unwrap();
-    seen.warm.insert(first.clone(), wall() + Duration::from_secs(60));
+    seen.warm.insert(first.clone(), wall() + Duration::from_mins(1));
     let mut memory = knowing(&seen);
     tokio::time::advance(cutover_core::defaults::WATCH).await;
     memory.take_in(&seen, now());
@@ -687,7 +689,7 @@ async fn one_that_does_not_start_is_told_and_tried_again_more_and_more_slowly() 
     scene.runtime.set_unstartable("web-1");
     scene.runtime.kill("web-1");
 
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
 
     let tries = scene.runtime.acts().len();
     assert!((6..=11).contains(&tries), "{tries}");
@@ -711,4 +713,40 @@ async fn another_owners_change_of_the_table_is_kept() {
 
     assert!(scene.router.table().owners.contains_key("other/local"));
     watch.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_proxy_what_is_down_is_started_and_nothing_else_is_done() {
+    let stray =
+        FoundInstance { release: "r1".parse().unwrap(), ..instance("web-0", "web", running_since(0)) };
+    let scene = Scene::of(&web(&[instance("web-1", "web", running_since(0))]));
+    let watch = scene.watch();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.router.set_silent(true);
+    scene.runtime.put(stray);
+    scene.runtime.kill("web-1");
+
+    tokio::time::sleep(Duration::from_secs(30)).await;
+
+    assert_eq!(scene.runtime.acts(), ["start web-1"]);
+    scene.router.set_silent(false);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(scene.runtime.acts(), ["set_restart web-0 No", "stop web-0", "remove web-0"]);
+    watch.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_of_which_nothing_is_left_is_watched_no_longer() {
+    let scene = Scene::of(&web(&[]));
+    let release: ReleaseId = RELEASE.parse().unwrap();
+    let watch = scene.watch();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!watch.is_finished(), "it is live");
+
+    scene.router.forget(&app_id().owner());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!watch.is_finished(), "its releases are on record");
+    scene.shared.store.forget_release(&app_id(), &release).unwrap();
+
+    tokio::time::timeout(Duration::from_secs(20), watch).await.unwrap().unwrap();
 }
