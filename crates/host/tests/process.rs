@@ -432,3 +432,73 @@ async fn an_unreadable_instance_is_named_and_never_left_out() {
     let error = rig.runtime.list(&rig.app).await.unwrap_err();
     assert_eq!(error.kind, RuntimeErrorKind::Refused);
 }
+
+#[tokio::test]
+async fn the_rest_of_a_group_gets_the_signal_and_the_grace_too() {
+    let rig = Rig::new();
+    // A shell that waits for its child dies of the signal; the server behind it has not heard of it yet.
+    let spec = rig
+        .started(
+            "sh -c 'trap \"sleep 0.1; echo bye > $SCRATCH/bye; exit 0\" TERM; echo > $SCRATCH/up; while :; do sleep 0.02; done'; true",
+        )
+        .await;
+    rig.lines("up", 1).await;
+
+    rig.stop(&spec).await;
+
+    assert_eq!(read_lines(&rig.scratch("bye")), ["bye"]);
+}
+
+#[tokio::test]
+async fn listening_sockets_are_told_with_their_address() {
+    let rig = Rig::new();
+    let python = "import socket,time; s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); \
+        open('$SCRATCH/port','w').write(str(s.getsockname()[1])+'\\n'); time.sleep(1000)";
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        println!("not run: there is no python3");
+        return;
+    }
+    let spec = rig.started(&format!("exec python3 -c \"{python}\"")).await;
+    let port: u16 = rig.lines("port", 1).await[0].parse().unwrap();
+
+    let listening = rig.runtime.listening(&rig.app, &spec.name).await.unwrap();
+
+    assert_eq!(listening, [std::net::SocketAddr::from(([127, 0, 0, 1], port))]);
+}
+
+#[tokio::test]
+async fn root_runs_an_instance_as_the_user_it_names() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        println!("not run: needs root");
+        return;
+    }
+    let rig = Rig::new();
+    std::fs::set_permissions(rig.scratch(""), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut spec = rig
+        .script("id -u > $SCRATCH/id; id -g >> $SCRATCH/id; id -G >> $SCRATCH/id; echo seen > /dev/stdout");
+    spec.settings.user = Some("12345:54321".to_owned());
+    rig.create(&spec).await;
+    rig.start(&spec).await;
+
+    assert_eq!(rig.exited(&spec).await.code, Some(0));
+    assert_eq!(rig.lines("id", 3).await, ["12345", "54321", "54321"]);
+    assert_eq!(rig.log(&spec).await, ["seen"]);
+}
+
+#[tokio::test]
+async fn limits_of_the_process_are_set_and_the_keeper_keeps_its_own() {
+    let rig = Rig::new();
+    let mut spec = rig.script("ulimit -Sn > $SCRATCH/limit; exec sleep 1000");
+    spec.settings.ulimits.insert("nofile".to_owned(), (64, 64));
+    rig.create(&spec).await;
+    rig.start(&spec).await;
+
+    assert_eq!(rig.lines("limit", 1).await, ["64"]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", rig.keeper_pid(&spec))).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_ne!(files.split_whitespace().nth(3), Some("64"), "{files}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", rig.child_pid(&spec))).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(4), Some("64"), "the hard one: {files}");
+}

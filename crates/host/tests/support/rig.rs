@@ -199,8 +199,11 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 pub(crate) fn kill(pid: i32) {
-    // It may have ended by itself.
-    drop(kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL));
+    match kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL) {
+        // It may have ended by itself.
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => panic!("{pid} cannot be killed: {error}"),
+    }
 }
 
 /// Whether a process is there and has not ended.

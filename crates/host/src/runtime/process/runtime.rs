@@ -35,25 +35,6 @@ impl ProcessRuntime {
         Self { layout, installation, host_binary, boot: processes::boot() }
     }
 
-    /// Whether a keeper supervises the instance. One that runs without is an orphan: [`Self::replace_keeper`] (S10).
-    #[expect(clippy::unused_async, reason = "one of the things watch waits for; that it is quick is not promised")]
-    pub async fn has_keeper(&self, app: &AppId, name: &InstanceName) -> Result<bool, RuntimeError> {
-        Ok(self.folder(app, name).keeper()?.is_some())
-    }
-
-    /// Waits until no keeper supervises the instance; told by the kernel.
-    pub async fn keeper_gone(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
-        match self.folder(app, name).keeper()? {
-            Some(keeper) => life::gone(keeper).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Ends what a killed keeper left, then starts the instance under a new one. Its policy stays as it is; routes must be held by the caller.
-    pub async fn replace_keeper(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
-        self.start(app, name).await
-    }
-
     /// The folder of an instance, whether or not it is there.
     pub(super) fn folder(&self, app: &AppId, name: &InstanceName) -> Folder {
         Folder::new(self.layout.instance(app, name))
@@ -114,7 +95,7 @@ impl Runtime for ProcessRuntime {
 
     async fn remove(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
         if let Some(found) = self.inspect(app, name).await?
-            && (found.is_running() || self.has_keeper(app, name).await?)
+            && (found.is_running() || self.is_kept(app, name).await?)
         {
             return Err(RuntimeError::new(
                 RuntimeErrorKind::Refused,
@@ -140,12 +121,16 @@ impl Runtime for ProcessRuntime {
         Ok(exits::wait(&folder, &record, &self.boot).await?)
     }
 
+    /// Whether a keeper lives. An instance that runs without one is an orphan, to be started again under a hold (S10).
     async fn is_kept(&self, app: &AppId, name: &InstanceName) -> Result<bool, RuntimeError> {
-        self.has_keeper(app, name).await
+        Ok(self.folder(app, name).keeper()?.is_some())
     }
 
     async fn unkept(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
-        self.keeper_gone(app, name).await
+        match self.folder(app, name).keeper()? {
+            Some(keeper) => life::gone(keeper).await,
+            None => Ok(()),
+        }
     }
 
     async fn logs(

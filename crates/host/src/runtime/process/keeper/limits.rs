@@ -1,30 +1,38 @@
 //! Limits of an instance that the kernel keeps for single processes. Memory, CPU share and the number of processes of a whole instance need
 //! control groups: they are not kept for plain processes.
-// A limit is lowered on the keeper itself just for the start of its child, because nothing of ours runs between fork and exec.
+// Nothing of ours runs between fork and exec: the soft limit is set on the keeper just for the start of its child, the hard one on the child
+// right after. (A hard limit that the keeper lowered for itself might not be raised again.)
 
 use std::collections::BTreeMap;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-/// The limits that were changed, to be put back.
+/// Soft limits that were changed, to be put back.
 #[derive(Debug)]
 pub(super) struct Lowered {
     before: Vec<(Resource, Rlimit)>,
 }
 
-/// Sets what the next child inherits. The hard limit follows only where it can be undone, which takes root.
+/// Sets the soft limits that the next child inherits.
 pub(super) fn lower(ulimits: &BTreeMap<String, (i64, i64)>) -> Lowered {
     let mut before = Vec::new();
-    for (name, (soft, hard)) in ulimits {
-        let Some(resource) = resource(name) else { continue };
+    for (name, resource, wanted) in known(ulimits) {
         let now = getrlimit(resource);
-        let wanted = wanted(now, *soft, *hard, rustix::process::geteuid().is_root());
-        match setrlimit(resource, wanted) {
+        match setrlimit(resource, soft_only(now, wanted)) {
             Ok(()) => before.push((resource, now)),
             Err(error) => tracing::warn!(%error, name, "a limit could not be set"),
         }
     }
     Lowered { before }
+}
+
+/// Sets both limits of a child that was just started, as far as we may.
+pub(super) fn settle(child: Pid, ulimits: &BTreeMap<String, (i64, i64)>) {
+    for (name, resource, wanted) in known(ulimits) {
+        if let Err(error) = prlimit(Some(child), resource, wanted) {
+            tracing::warn!(%error, name, "a hard limit could not be set");
+        }
+    }
 }
 
 impl Drop for Lowered {
@@ -37,10 +45,16 @@ impl Drop for Lowered {
     }
 }
 
-fn wanted(now: Rlimit, soft: i64, hard: i64, root: bool) -> Rlimit {
-    let (soft, hard) = (u64::try_from(soft).ok(), u64::try_from(hard).ok());
-    let maximum = if root { hard } else { now.maximum };
-    Rlimit { current: least(soft, maximum), maximum }
+/// The limits the kernel knows, with what is wanted of them; a negative number is no limit.
+fn known(ulimits: &BTreeMap<String, (i64, i64)>) -> impl Iterator<Item = (&str, Resource, Rlimit)> {
+    ulimits.iter().filter_map(|(name, (soft, hard))| {
+        let (soft, hard) = (u64::try_from(*soft).ok(), u64::try_from(*hard).ok());
+        Some((name.as_str(), resource(name)?, Rlimit { current: least(soft, hard), maximum: hard }))
+    })
+}
+
+fn soft_only(now: Rlimit, wanted: Rlimit) -> Rlimit {
+    Rlimit { current: least(wanted.current, now.maximum), maximum: now.maximum }
 }
 
 /// The lesser of two limits, of which `None` is no limit.
@@ -78,11 +92,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_root_only_the_soft_limit_moves_and_never_past_the_hard_one() {
+    fn only_the_soft_limit_moves_and_never_past_the_hard_one() {
         let now = Rlimit { current: Some(1024), maximum: Some(4096) };
-        assert_eq!(wanted(now, 2048, 9999, false), Rlimit { current: Some(2048), maximum: Some(4096) });
-        assert_eq!(wanted(now, 9999, 9999, false), Rlimit { current: Some(4096), maximum: Some(4096) });
-        assert_eq!(wanted(now, -1, -1, true), Rlimit { current: None, maximum: None });
-        assert_eq!(wanted(now, 10, 20, true), Rlimit { current: Some(10), maximum: Some(20) });
+        let wanted = |current| Rlimit { current, maximum: current };
+        assert_eq!(soft_only(now, wanted(Some(64))), Rlimit { current: Some(64), maximum: Some(4096) });
+        assert_eq!(soft_only(now, wanted(Some(9999))), Rlimit { current: Some(4096), maximum: Some(4096) });
+        assert_eq!(soft_only(now, wanted(None)), Rlimit { current: Some(4096), maximum: Some(4096) });
+    }
+
+    #[test]
+    fn names_are_those_of_compose_and_a_negative_number_is_no_limit() {
+        let ulimits = BTreeMap::from([("nofile".to_owned(), (10, -1)), ("nonsense".to_owned(), (1, 1))]);
+        let found: Vec<_> = known(&ulimits).collect();
+        assert_eq!(found, [("nofile", Resource::Nofile, Rlimit { current: Some(10), maximum: None })]);
     }
 }

@@ -5,6 +5,7 @@ mod backoff;
 mod begin;
 mod children;
 mod limits;
+mod memory;
 mod serve;
 mod supervise;
 

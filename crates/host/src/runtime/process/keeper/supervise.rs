@@ -21,8 +21,8 @@ use super::super::protocol::{Answer, Ask, Report};
 use super::super::signals;
 use super::backoff::Backoff;
 use super::children::{self, Reaped};
-use super::limits;
 use super::serve::{Question, Server};
+use super::{limits, memory};
 
 /// What a supervisor is made from.
 pub(super) struct Parts {
@@ -68,6 +68,8 @@ struct Child {
     id: ProcessId,
     since: Timestamp,
     begun: Instant,
+    /// What the machine had killed for want of memory before it was started.
+    kills: u64,
 }
 
 /// An order to end.
@@ -179,6 +181,7 @@ impl Supervisor {
         command.stdin(Stdio::null());
         let [output, errors] = STREAMS.map(|(name, _)| output::writer(&folder.fifo(name)));
         command.stdout(output?).stderr(errors?);
+        let kills = memory::kills();
         let lowered = limits::lower(&record.spec.settings.ulimits);
         let spawned = command.spawn();
         drop(lowered);
@@ -186,7 +189,8 @@ impl Supervisor {
         let pid = spawned.map_err(|error| launch.refused(&error))?.id().cast_signed();
         let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start: 0 });
         let pid = Pid::from_raw(pid).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Child { pid, id, since: Timestamp::now(), begun: Instant::now() })
+        limits::settle(pid, &record.spec.settings.ulimits);
+        Ok(Child { pid, id, since: Timestamp::now(), begun: Instant::now(), kills })
     }
 
     /// Takes in children that have ended.
@@ -215,7 +219,13 @@ impl Supervisor {
                 .into_iter()
                 .filter(|other| rustix::process::getpgid(Some(*other)).is_ok_and(|group| group != child.pid));
             outside.for_each(|other| children::signal_one(other, stop.map_or(Signal::KILL, Stop::due)));
-            self.now = Now::Clearing { child, exit: children::exit(status), stop };
+            let mut exit = children::exit(status);
+            // A kill of ours is none of the kernel's.
+            let by_kernel =
+                exit.signal == Some(Signal::KILL.as_raw()) && stop.is_none_or(|stop| !stop.killed);
+            exit.out_of_memory =
+                by_kernel && memory::kills() > child.kills && memory::was_victim(child.id.pid);
+            self.now = Now::Clearing { child, exit, stop };
         }
     }
 
