@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::addresses::{Subnet, loopback_port};
 use crate::config::settings::Strategy;
 use crate::defaults;
+use crate::gate::Check;
 use crate::layout;
 use crate::names::{InstanceName, ServiceName, Slot, instance_name};
 use crate::plan::specify::{Ground, Identity, reference, respecify, urls};
@@ -354,12 +355,14 @@ impl Allocation {
         name: &ServiceName,
     ) -> Result<Option<SocketAddr>, NoTransition> {
         match (service.content.runtime(), service.settings.port) {
-            // A plain process may listen on the port it is told without a route: others reach it by its URL.
-            (RuntimeKind::Process, Some(_)) => self.loopback(state, name).map(Some),
+            // A plain process listens on the port it is told: the number in its settings, if any, only says that it does.
+            (RuntimeKind::Process, port) if port.is_some() || is_reached(service) => {
+                self.loopback(state, name).map(Some)
+            }
             (RuntimeKind::Container, Some(port)) => {
                 self.container(state, &layout::edge_network(&state.installation), 22, port, name).map(Some)
             }
-            (_, None) => Ok(None),
+            (RuntimeKind::Process | RuntimeKind::Container, _) => Ok(None),
         }
     }
 
@@ -399,4 +402,12 @@ impl Allocation {
         self.taken.insert(address);
         Ok(address)
     }
+}
+
+/// Whether requests or probes go to it, so that it needs an address even when its settings name no port.
+fn is_reached(service: &ServiceRelease) -> bool {
+    let probed = service.settings.gate.checks.iter().any(|gated| {
+        matches!(gated.check, Check::Http { port: None, .. } | Check::Tcp { port: None, .. })
+    });
+    service.settings.route.is_some() || probed
 }
