@@ -7,7 +7,7 @@ use cutover_core::names::{AppId, RunId};
 
 /// The part of cutover that works on a server.
 #[derive(Debug, Parser)]
-#[command(name = "cutover-host", version, about, after_help = AFTER, disable_help_subcommand = true)]
+#[command(name = "cutover-host", version, after_help = AFTER, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
