@@ -9,7 +9,8 @@ use cutover_core::plan::InstanceSpec;
 use cutover_core::secret::Secrets;
 use cutover_core::state::{FoundInstance, RestartPolicy, Role};
 use cutover_engine::{
-    Container, EngineError, Kind, Phase, RemoveVolumes, RestartPolicy as EnginePolicy, State,
+    Container, ContainerSpec, EngineError, Kind, MountSource, Phase, RemoveVolumes,
+    RestartPolicy as EnginePolicy, State,
 };
 use futures_util::future::try_join_all;
 
@@ -56,6 +57,7 @@ impl DockerRuntime {
             usual_logging: &self.info().await?.logging_driver,
         };
         let container = specification::container(spec, &ground)?;
+        self.volumes_are_there(&container).await?;
         match self.engine.create(&container).await {
             Ok(created) => {
                 for warning in created.warnings {
@@ -69,6 +71,18 @@ impl DockerRuntime {
             }),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// An engine makes a volume that is missing, empty and without a label: data that is gone would go unnoticed.
+    async fn volumes_are_there(&self, container: &ContainerSpec) -> Result<(), RuntimeError> {
+        for mount in &container.mounts {
+            if let MountSource::Volume(name) = &mount.source
+                && self.find_volume(name).await?.is_none()
+            {
+                return Err(gone(format!("volume {name}, which {} mounts, is not there", container.name)));
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn start_instance(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {

@@ -97,7 +97,11 @@ impl DockerRuntime {
         network: &NetworkUse,
     ) -> Result<(), RuntimeError> {
         let container = self.existing(app, name).await?;
-        self.engine.join(&container.id, &endpoint(network)).await.map_err(failed)
+        self.engine.join(&container.id, &endpoint(network)).await.map_err(|error| match error.kind {
+            // The address is somebody else's.
+            Kind::Conflict => as_kind(RuntimeErrorKind::Exists, error),
+            _ => failed(error),
+        })
     }
 
     pub(super) async fn leave_network(

@@ -61,7 +61,7 @@ impl DockerRuntime {
         }
     }
 
-    async fn find_volume(&self, name: &str) -> Result<Option<Volume>, RuntimeError> {
+    pub(super) async fn find_volume(&self, name: &str) -> Result<Option<Volume>, RuntimeError> {
         match self.engine.inspect_volume(name).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.kind == Kind::Gone => Ok(None),
