@@ -55,10 +55,11 @@ impl Listener {
                     (_, Direction::Back) => "going back to what was live before",
                     (_, Direction::Forward) => "going on with what was begun",
                 };
-                said(Tone::Warning, text.to_owned())
+                said(Tone::Note, text.to_owned())
             }
             What::Entered { stage } => Some(Told::Begins(*stage)),
-            What::Skipped { .. } | What::Verdict { .. } => None,
+            // The plan has said what is skipped and, where one follows, which way a second attempt goes; the verdict has the last word.
+            What::Skipped { .. } | What::Verdict { .. } | What::Resumed { attempt: 1, .. } => None,
             What::Left { stage, took_ms } => Some(Told::Ends(*stage, Duration::from_millis(*took_ms))),
             What::Intent { stage, step } => {
                 self.acts.insert(entry.seq, step.clone());
@@ -73,14 +74,12 @@ impl Listener {
                 let perhaps = if *unknown { " (it may have happened all the same)" } else { "" };
                 said(Tone::Bad, format!("{act}: {error}{perhaps}"))
             }
-            What::Failed { stage, failure } => said(Tone::Bad, format!("{stage} failed: {failure}")),
+            What::Failed { stage, failure } => said(Tone::Bad, format!("{stage}: {failure}")),
             What::CancelAsked { by } => said(Tone::Warning, format!("{by} asked to cancel")),
             What::Note { text, .. } => said(Tone::Note, text.clone()),
             What::Warning { text, .. } => said(Tone::Warning, text.clone()),
             What::Output { of, line } => said(Tone::Output, format!("{of}: {line}")),
-            What::Resumed { attempt, why } => {
-                said(Tone::Warning, format!("taken over by a new process (attempt {attempt}): {why}"))
-            }
+            What::Resumed { attempt, why } => said(Tone::Warning, format!("{why}, attempt {attempt}")),
         }
     }
 }

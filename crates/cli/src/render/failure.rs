@@ -18,7 +18,14 @@ pub(crate) fn failure(failure: &Failure) -> String {
 }
 
 fn part(text: &mut Text, word: &str, lines: &[String]) {
-    let lines = lines.iter().flat_map(|line| line.lines());
+    // Two that say the same say it once: remedies come from several causes.
+    let mut told: Vec<&String> = Vec::new();
+    for line in lines {
+        if !told.contains(&line) {
+            told.push(line);
+        }
+    }
+    let lines = told.into_iter().flat_map(|line| line.lines());
     for (index, line) in lines.enumerate() {
         let word = if index == 0 { word } else { "" };
         text.line(format!("  {} {line}", paint::column(word, 6, |word| paint::strong(word))));

@@ -1,12 +1,13 @@
-//! `exec`: a command in an instance, with this terminal as its own where there is one. Its exit code becomes ours.
+//! `exec`: a command in a live instance, or in a fresh one. Its output is ours, and so is its exit code.
+//!
+//! A command gets no terminal yet; what is piped into us is passed on.
 
 use std::io::{IsTerminal, Write};
 
 use cutover_core::wire::{Ask, Reply};
-use rustix::termios::{self, OptionalActions, Termios};
 use tokio::io::AsyncReadExt;
 
-use super::{Desk, Ended, Stop, reach};
+use super::{Desk, Ended, reach};
 use crate::asked::ExecAsked;
 use crate::hosts::{Hearing, HostError, Speaking, unexpected};
 
@@ -14,19 +15,12 @@ const PIECE: usize = 8 * 1024;
 
 pub(super) async fn exec(desk: &Desk, asked: ExecAsked) -> Ended {
     let (app, mut channel) = reach(desk).await?;
-    let terminal = (std::io::stdin().is_terminal() && std::io::stdout().is_terminal())
-        .then(|| termios::tcgetwinsize(std::io::stdout()).ok())
-        .flatten()
-        .map(|size| (size.ws_col, size.ws_row));
     let ExecAsked { once, service, command } = asked;
-    channel.ask(&Ask::Exec { app, service, command, once, terminal }).await?;
+    channel.ask(&Ask::Exec { app, service, command, once, terminal: None }).await?;
     let (hearing, speaking) = channel.halves();
-    // Raw only while the command runs, whatever ends it.
-    let raw = terminal.is_some().then(Raw::enter).transpose()?;
     let input = tokio::spawn(send_input(speaking));
     let ended = hear(hearing).await;
     input.abort();
-    drop(raw);
     ended
 }
 
@@ -51,6 +45,17 @@ fn write(mut stream: impl Write, piece: &[u8]) -> std::io::Result<()> {
 }
 
 async fn send_input(mut speaking: Speaking) -> Result<(), HostError> {
+    if std::io::stdin().is_terminal() {
+        // Keys that are typed are not for a command without a terminal.
+        speaking.ask_with(&Ask::Input { bytes: 0 }, &[]).await?;
+    } else {
+        send_piped(&mut speaking).await?;
+    }
+    // The command goes on: a direction that is closed would mean that we left.
+    std::future::pending().await
+}
+
+async fn send_piped(speaking: &mut Speaking) -> Result<(), HostError> {
     let mut input = tokio::io::stdin();
     let mut piece = vec![0; PIECE];
     loop {
@@ -60,25 +65,5 @@ async fn send_input(mut speaking: Speaking) -> Result<(), HostError> {
         if read == 0 {
             return Ok(());
         }
-    }
-}
-
-/// The terminal hands over keys as they are typed; as it was, once this is dropped.
-struct Raw(Termios);
-
-impl Raw {
-    fn enter() -> Result<Self, Stop> {
-        let before = termios::tcgetattr(std::io::stdin()).map_err(std::io::Error::from)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).map_err(std::io::Error::from)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Best effort: where the terminal is gone there is nothing left to mend.
-        termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0).ok();
     }
 }

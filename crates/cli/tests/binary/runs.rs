@@ -191,3 +191,12 @@ fn a_reader_that_leaves_ends_the_logs_quietly() {
     let did = did(child.wait_with_output().unwrap());
     assert_eq!((did.exit, did.talk.as_str()), (0, ""));
 }
+
+#[test]
+fn a_command_gives_its_output_and_its_exit_code() {
+    let bench = Bench::with_app(APP);
+    bench.session(&[Reply::Exit { code: 3 }], Then::Listens);
+    let did = bench.run("exec --once web ls -la");
+    assert_eq!((did.exit, did.data.as_str(), did.talk.as_str()), (3, "", ""));
+    assert!(bench.asked(1).contains(r#""command":["ls","-la"],"once":true"#));
+}
