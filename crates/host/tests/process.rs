@@ -502,3 +502,41 @@ async fn limits_of_the_process_are_set_and_the_keeper_keeps_its_own() {
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().nth(4), Some("64"), "the hard one: {files}");
 }
+
+#[tokio::test]
+async fn a_keeper_whose_socket_was_swept_away_is_reached_again() {
+    let rig = Rig::new();
+    let spec = rig.started("echo $$ >> $SCRATCH/starts; exec sleep 1000").await;
+    std::fs::remove_dir_all(rig.layout.run()).unwrap();
+
+    rig.runtime.set_restart(&rig.app, &spec.name, RestartPolicy::UnlessStopped).await.unwrap();
+    assert!(matches!(rig.state(&spec.name).await, InstanceState::Running { .. }));
+    rig.stop(&spec).await;
+
+    let InstanceState::Exited { exit } = rig.state(&spec.name).await else { panic!("not exited") };
+    assert_eq!(exit.signal, Some(15), "its own keeper ended it");
+    assert_eq!(read_lines(&rig.scratch("starts")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_nothing_from_stopping_and_starting_again() {
+    let Some(rig) = Rig::on_a_small_disk() else {
+        println!("not run: needs root and the right to mount");
+        return;
+    };
+    let spec = rig
+        .started("trap 'exit 0' TERM; while :; do for i in 1 2 3 4 5 6 7 8; do echo more and more $i; done; sleep 0.005; done")
+        .await;
+    rig.fill();
+
+    rig.stop(&spec).await;
+    rig.start(&spec).await;
+
+    assert!(matches!(rig.state(&spec.name).await, InstanceState::Running { .. }));
+    let error = rig.runtime.create(&rig.script("true"), &Secrets::new()).await.unwrap_err();
+    assert_eq!(error.kind, RuntimeErrorKind::Full, "{error}");
+    assert!(!rig.processes(&[]).is_empty());
+    rig.free();
+    rig.stop(&spec).await;
+    assert_eq!(rig.processes(&[]), [0; 0]);
+}

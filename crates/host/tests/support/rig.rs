@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -29,17 +30,41 @@ pub(crate) struct Rig {
     pub(crate) runtime: ProcessRuntime,
     pub(crate) app: AppId,
     names: AtomicU32,
+    mounted: bool,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
+        Self::at(tempfile::tempdir().unwrap(), false)
+    }
+
+    /// On a file system of its own of one megabyte; `None`: we may not mount one.
+    pub(crate) fn on_a_small_disk() -> Option<Self> {
         let root = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(root.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then(|| Self::at(root, true))
+    }
+
+    fn at(root: tempfile::TempDir, mounted: bool) -> Self {
         let layout = Layout::under(root.path());
         let installation = uuid::Uuid::now_v7().to_string();
         let runtime = ProcessRuntime::new(layout.clone(), installation.clone(), keeper());
         let app = "shop/production".parse().unwrap();
         fs::create_dir_all(layout.artifact(&artifact())).unwrap();
-        Self { root, installation, layout, runtime, app, names: AtomicU32::new(0) }
+        Self { root, installation, layout, runtime, app, names: AtomicU32::new(0), mounted }
+    }
+
+    /// Takes all that is left of a small disk, until [`Self::free`].
+    pub(crate) fn fill(&self) {
+        use std::io::Write;
+        let mut file = fs::File::create(self.scratch("ballast")).unwrap();
+        while file.write_all(&[1; 512]).is_ok() {}
+    }
+
+    pub(crate) fn free(&self) {
+        fs::remove_file(self.scratch("ballast")).unwrap();
     }
 
     /// A folder for what the processes of a test write.
@@ -151,17 +176,10 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
+impl Rig {
+    /// What instances of this rig run, as far as their environment tells or their keepers' sessions.
+    pub(crate) fn processes(&self, keepers: &[i32]) -> Vec<i32> {
         let mark = format!("CUTOVER_INSTALLATION={}", self.installation);
-        let folder = self.root.path().to_str().unwrap().to_owned();
-        // Keepers first, so that nothing is started again; what they were just starting has their session and nothing else yet.
-        let is_keeper = |pid: &i32| {
-            let words = read(*pid, "cmdline");
-            words.contains("keep\0") && words.contains(&folder)
-        };
-        let keepers: Vec<i32> = pids().into_iter().filter(is_keeper).collect();
-        keepers.iter().copied().for_each(kill);
         let is_ours = |pid: &i32| {
             let stat = read(*pid, "stat");
             // The fourth field behind the command's name.
@@ -170,12 +188,34 @@ impl Drop for Rig {
                 && (session.is_some_and(|session| keepers.contains(&session))
                     || read(*pid, "environ").split('\0').any(|pair| pair == mark))
         };
+        pids().into_iter().filter(is_ours).collect()
+    }
+
+    fn keepers(&self) -> Vec<i32> {
+        let folder = self.root.path().to_str().unwrap();
+        let is_keeper = |pid: &i32| {
+            let words = read(*pid, "cmdline");
+            words.contains("keep\0") && words.contains(folder)
+        };
+        pids().into_iter().filter(is_keeper).collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // Keepers first, so that nothing is started again; what they were just starting has their session and nothing else yet.
+        let keepers = self.keepers();
+        keepers.iter().copied().for_each(kill);
         for _ in 0..1000 {
-            let left: Vec<i32> = pids().into_iter().filter(is_ours).collect();
+            let left = self.processes(&keepers);
             if left.is_empty() {
-                return;
+                break;
             }
             left.into_iter().for_each(kill);
+        }
+        if self.mounted {
+            let unmounted = Command::new("umount").arg("-l").arg(self.root.path()).status();
+            assert!(unmounted.is_ok_and(|status| status.success()), "a mount is left");
         }
     }
 }

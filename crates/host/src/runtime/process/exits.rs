@@ -10,7 +10,7 @@ use super::protocol::{self, Answer, Ask};
 pub(super) async fn wait(folder: &Folder, record: &Record, boot: &str) -> Result<ExitStatus, FolderError> {
     loop {
         if let Some(keeper) = folder.keeper()? {
-            if let Ok(Answer::Exit { exit }) = protocol::ask(&record.socket, Ask::Wait).await {
+            if let Ok(Answer::Exit { exit }) = protocol::ask(keeper, &record.socket, Ask::Wait).await {
                 return Ok(exit);
             }
             // It ended before it answered. Gone for good, its last words are in the folder.

@@ -49,7 +49,7 @@ pub(super) async fn start(
     let _alone = alone(&folder).await?;
     for attempt in 0..TRIES {
         if let Some(keeper) = folder.keeper()? {
-            match protocol::ask_within(&record.socket, Ask::Start, ANSWER).await {
+            match protocol::ask_within(keeper, &record.socket, Ask::Start, ANSWER).await {
                 Ok(Answer::State { state }) => return began(&state.phase),
                 Ok(Answer::Exit { .. } | Answer::Refused { .. }) => gone(keeper).await?,
                 Err(_) => dismiss(keeper).await?,
@@ -99,7 +99,7 @@ async fn ask_to_stop(folder: &Folder, record: &Record, settings: &StopSettings) 
     let Some(keeper) = folder.keeper()? else { return Ok(()) };
     let grace_ms = u64::try_from(settings.grace.as_millis()).unwrap_or(u64::MAX);
     let ask = Ask::Stop { signal: signal(settings).as_raw(), grace_ms };
-    match protocol::ask_within(&record.socket, ask, settings.grace.saturating_add(KILL)).await {
+    match protocol::ask_within(keeper, &record.socket, ask, settings.grace.saturating_add(KILL)).await {
         Ok(_) => gone(keeper).await,
         Err(_) => dismiss(keeper).await,
     }
@@ -117,10 +117,13 @@ async fn end_orphan(
         return Ok(());
     }
     search(runtime, folder, record).end(signal(settings), settings.grace).await?;
-    match state {
-        Some(state) => Ok(folder.record_state(&State { phase: Phase::Exited { exit: unknown() }, ..state })?),
-        None => Ok(()),
+    // It is gone, whether or not there is room to say so: a look finds its process gone, too.
+    if let Some(state) = state
+        && let Err(error) = folder.record_state(&State { phase: Phase::Exited { exit: unknown() }, ..state })
+    {
+        tracing::warn!(%error, "the end of an instance could not be recorded");
     }
+    Ok(())
 }
 
 /// Waits until nobody else starts the instance or ends what is left of it. A keeper that has just been started is not to be taken for a
@@ -144,10 +147,8 @@ pub(super) async fn set_restart(
 ) -> Result<(), RuntimeError> {
     let (folder, record) = runtime.existing(app, name)?;
     folder.set_restart(policy)?;
-    if folder.keeper()?.is_none() {
-        return Ok(());
-    }
-    let told = protocol::ask_within(&record.socket, Ask::Policy { policy }, ANSWER).await;
+    let Some(keeper) = folder.keeper()? else { return Ok(()) };
+    let told = protocol::ask_within(keeper, &record.socket, Ask::Policy { policy }, ANSWER).await;
     match told {
         Ok(Answer::State { .. }) => Ok(()),
         // It ended meanwhile: the folder says it all.

@@ -71,8 +71,8 @@ async fn state(
     folder: &Folder,
     record: &Record,
 ) -> Result<InstanceState, FolderError> {
-    if folder.keeper()?.is_some() {
-        match protocol::ask_within(&record.socket, Ask::Status, ANSWER).await {
+    if let Some(keeper) = folder.keeper()? {
+        match protocol::ask_within(keeper, &record.socket, Ask::Status, ANSWER).await {
             Ok(Answer::State { state }) => return Ok(shown(state)),
             Ok(Answer::Exit { .. } | Answer::Refused { .. }) | Err(_) => {}
         }

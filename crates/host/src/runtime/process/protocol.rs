@@ -6,14 +6,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use cutover_core::state::{ExitStatus, RestartPolicy};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use super::folder::State;
+use super::processes::ProcessId;
 
 /// The version of the messages.
 pub(super) const VERSION: u32 = 1;
+
+/// Tells a keeper to see to its socket.
+pub(super) const REBIND: Signal = Signal::HUP;
+
+/// For a keeper to have bound its socket anew.
+const REBOUND: Duration = Duration::from_secs(1);
 
 /// The longest path of a unix socket that every system takes.
 const SOCKET_PATH: usize = 100;
@@ -78,8 +87,8 @@ pub(super) enum Report {
 }
 
 /// Asks a keeper and waits for its answer, without a deadline: the caller drops it.
-pub(super) async fn ask(socket: &Path, ask: Ask) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(socket).await?;
+pub(super) async fn ask(keeper: ProcessId, socket: &Path, ask: Ask) -> io::Result<Answer> {
+    let mut stream = reach(keeper, socket).await?;
     stream.write_all(Message::line(ask).as_bytes()).await?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
@@ -91,8 +100,37 @@ pub(super) async fn ask(socket: &Path, ask: Ask) -> io::Result<Answer> {
 }
 
 /// As [`ask`], for answers that are given at once.
-pub(super) async fn ask_within(socket: &Path, question: Ask, patience: Duration) -> io::Result<Answer> {
-    tokio::time::timeout(patience, ask(socket, question)).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+pub(super) async fn ask_within(
+    keeper: ProcessId,
+    socket: &Path,
+    question: Ask,
+    patience: Duration,
+) -> io::Result<Answer> {
+    let answer = tokio::time::timeout(patience, ask(keeper, socket, question)).await;
+    answer.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Connects to a keeper that lives. Its socket may be gone with all of `/run`: then the keeper is told to bind it anew.
+async fn reach(keeper: ProcessId, socket: &Path) -> io::Result<UnixStream> {
+    let first = UnixStream::connect(socket).await;
+    if !first.as_ref().is_err_and(is_unbound) {
+        return first;
+    }
+    if let Some(handle) = keeper.open()? {
+        handle.signal(REBIND)?;
+    }
+    let deadline = Instant::now() + REBOUND;
+    loop {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        match UnixStream::connect(socket).await {
+            Err(error) if is_unbound(&error) && keeper.is_alive() && Instant::now() < deadline => {}
+            connected => return connected,
+        }
+    }
+}
+
+fn is_unbound(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Refuses a path that the kernel would cut or refuse in its own words.

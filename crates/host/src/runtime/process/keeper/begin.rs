@@ -13,6 +13,7 @@ use super::super::launch::{self, LaunchError};
 use super::super::output::{self, STREAMS, Stream};
 use super::super::processes::{self, ProcessId};
 use super::super::protocol::{Message, Report};
+use super::ears::Ears;
 use super::serve::Server;
 use super::supervise::{Parts, Supervisor};
 
@@ -39,6 +40,8 @@ pub(super) enum BeginError {
 pub(super) fn begin(path: &Path) -> Result<Beginning, BeginError> {
     let folder = Folder::new(path.to_owned());
     let record = folder.record()?;
+    // From the moment the lock tells of us, we may be signalled.
+    let ears = Ears::open().map_err(|error| BeginError::System("hear signals", error))?;
     let Some(lock) = lock(&folder)? else {
         report(&Report::Taken);
         return Ok(Beginning::Taken);
@@ -57,8 +60,8 @@ pub(super) fn begin(path: &Path) -> Result<Beginning, BeginError> {
         .ok_or_else(|| BeginError::System("read /proc", io::ErrorKind::NotFound.into()))?;
     let policy = folder.restart()?.effective();
     let parts =
-        Parts { folder, record, lock, streams, server, asked, policy, boot: processes::boot(), keeper };
-    let mut supervisor = Supervisor::new(parts).map_err(|error| BeginError::System("hear signals", error))?;
+        Parts { folder, record, ears, lock, streams, server, asked, policy, boot: processes::boot(), keeper };
+    let mut supervisor = Supervisor::new(parts);
     report(&supervisor.start());
     Ok(Beginning::Supervise(Box::new(supervisor)))
 }

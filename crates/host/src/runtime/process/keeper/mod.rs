@@ -4,6 +4,7 @@
 mod backoff;
 mod begin;
 mod children;
+mod ears;
 mod limits;
 mod memory;
 mod serve;

@@ -1,7 +1,7 @@
 //! The keeper's socket: one question a connection, one answer. What the answer is, the supervisor says.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(super) type Question = (Ask, oneshot::Sender<Answer>);
 #[derive(Debug)]
 pub(super) struct Server {
     listener: UnixListener,
+    /// Device and inode of the socket's file.
+    file: (u64, u64),
     questions: mpsc::Sender<Question>,
     conversations: TaskTracker,
     closing: CancellationToken,
@@ -38,13 +40,19 @@ pub(super) struct Server {
 impl Server {
     /// Binds the socket, for our own user only. A file of that name is left of an earlier keeper: the lock, which we hold, says so.
     pub(super) fn bind(path: &Path) -> io::Result<(Self, mpsc::Receiver<Question>)> {
-        files::ensure_folder(files::folder_of(path), 0o700).map_err(io::Error::other)?;
-        files::discard(path);
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let (listener, file) = listen_at(path)?;
         let (questions, asked) = mpsc::channel(16);
         let (conversations, closing) = (TaskTracker::new(), CancellationToken::new());
-        Ok((Self { listener, questions, conversations, closing }, asked))
+        Ok((Self { listener, file, questions, conversations, closing }, asked))
+    }
+
+    /// Binds the socket anew where its file is gone or another's: `/run` may be emptied under us.
+    pub(super) fn rebind(&mut self, path: &Path) -> io::Result<()> {
+        if id_of(path).is_ok_and(|file| file == self.file) {
+            return Ok(());
+        }
+        (self.listener, self.file) = listen_at(path)?;
+        Ok(())
     }
 
     /// Takes in the next client; may be dropped at any time.
@@ -70,6 +78,18 @@ impl Server {
             tracing::warn!("a client did not take its answer");
         }
     }
+}
+
+fn listen_at(path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+    files::ensure_folder(files::folder_of(path), 0o700).map_err(io::Error::other)?;
+    files::discard(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok((listener, id_of(path)?))
+}
+
+fn id_of(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, closing: CancellationToken) {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use cutover_core::state::{ExitStatus, RestartPolicy};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, WaitStatus};
-use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -21,6 +20,7 @@ use super::super::protocol::{Answer, Ask, Report};
 use super::super::signals;
 use super::backoff::Backoff;
 use super::children::{self, Reaped};
+use super::ears::Ears;
 use super::serve::{Question, Server};
 use super::{limits, memory};
 
@@ -28,6 +28,7 @@ use super::{limits, memory};
 pub(super) struct Parts {
     pub(super) folder: Folder,
     pub(super) record: Record,
+    pub(super) ears: Ears,
     pub(super) lock: File,
     pub(super) streams: Vec<Stream>,
     pub(super) server: Server,
@@ -40,7 +41,6 @@ pub(super) struct Parts {
 /// One instance's supervisor.
 pub(super) struct Supervisor {
     parts: Parts,
-    ears: Ears,
     log: LogFile,
     backoff: Backoff,
     restarts: u32,
@@ -80,29 +80,9 @@ struct Stop {
     killed: bool,
 }
 
-/// The signals a keeper hears. Those that it ignores are heard, too: an ignored signal would stay ignored in its child.
-struct Ears {
-    child: unix::Signal,
-    terminate: unix::Signal,
-    hangup: unix::Signal,
-    interrupt: unix::Signal,
-}
-
-impl Ears {
-    fn open() -> io::Result<Self> {
-        Ok(Self {
-            child: unix::signal(SignalKind::child())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hangup: unix::signal(SignalKind::hangup())?,
-            interrupt: unix::signal(SignalKind::interrupt())?,
-        })
-    }
-}
-
 impl Supervisor {
-    pub(super) fn new(parts: Parts) -> io::Result<Self> {
-        Ok(Self {
-            ears: Ears::open()?,
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
             log: LogFile::new(parts.record.log.clone()),
             backoff: Backoff::new(),
             restarts: 0,
@@ -110,7 +90,7 @@ impl Supervisor {
             awaiting_end: Vec::new(),
             awaiting_stop: Vec::new(),
             parts,
-        })
+        }
     }
 
     /// Starts the process for the first time.
@@ -143,11 +123,11 @@ impl Supervisor {
         let [output, errors] = &mut *self.parts.streams else { return };
         tokio::select! {
             biased;
-            _ = self.ears.child.recv() => self.take_in(),
+            _ = self.parts.ears.child.recv() => self.take_in(),
             Some(question) = self.parts.asked.recv() => self.hear(question),
-            _ = self.ears.terminate.recv() => self.shut_down(),
-            _ = self.ears.hangup.recv() => {}
-            _ = self.ears.interrupt.recv() => {}
+            _ = self.parts.ears.terminate.recv() => self.shut_down(),
+            _ = self.parts.ears.hangup.recv() => self.rebind(),
+            _ = self.parts.ears.interrupt.recv() => {}
             () = until(deadline) => self.time_is_up(),
             () = self.parts.server.accept() => {}
             Ok(()) = output.readable() => { output.take(&mut self.log); }
@@ -351,6 +331,14 @@ impl Supervisor {
     fn shut_down(&mut self) {
         let stop = &self.parts.record.spec.settings.stop;
         self.stop(signals::stop(stop.signal.as_deref()), stop.grace);
+    }
+
+    /// Somebody could not reach us.
+    fn rebind(&mut self) {
+        let Parts { server, record, .. } = &mut self.parts;
+        if let Err(error) = server.rebind(&record.socket) {
+            tracing::warn!(%error, "the keeper's socket could not be bound anew");
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
