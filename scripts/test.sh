@@ -1,0 +1,287 @@
+#!/usr/bin/env bash
+# Runs every suite that can run here, one after the other, and ends with a table and the line `N passed, N failed, N skipped`.
+#
+#   test.sh              all suites
+#   test.sh NAME...      those only: fmt clippy deny build unit sweep site kill docker demo demo-docker, and any other file
+#                        of suites/tests by its name
+#
+# What is missing is installed where that may be done (root on Debian or Ubuntu); else the suite is listed as not run, with
+# the reason. Exit code 1 when a suite failed. The output of each suite stays in <target>/suites/NAME.log.
+#
+# Everything is built once, with one selection of packages (`--workspace`): another selection has other features, and would
+# build the dependencies again.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly WANTED=" $* "
+readonly ORDINARY=1200 # seconds for a suite
+readonly NOT_RUN=77    # what a suite returns that did not run; WHY says why
+
+export CARGO_TERM_COLOR=never
+# shellcheck source=scripts/place.sh
+source scripts/place.sh
+place_make
+
+LOGS="$(target_folder)/suites"
+readonly LOGS
+mkdir -p "$LOGS"
+rm -f "$LOGS"/*.log "$LOGS/summary"
+
+ROWS=()
+PASSED=0
+FAILED=0
+SKIPPED=0
+WHY=
+BUILD=unknown
+
+# ---- the suites ----------------------------------------------------------------------------------------------------
+
+suite_fmt() {
+    has_tool fmt rustfmt || return
+    place_run 120 cargo fmt --all -- --check --color never
+}
+
+suite_clippy() {
+    has_tool clippy clippy || return
+    place_run "$ORDINARY" cargo clippy --locked --workspace --all-targets -- -D warnings
+}
+
+suite_deny() {
+    cargo deny --version >/dev/null 2>&1 || { not_run "cargo-deny is not installed"; return; }
+    place_run 300 cargo deny --offline --locked check bans licenses sources
+}
+
+suite_build() {
+    BUILD=failed
+    command -v cc >/dev/null || { BUILD=impossible; not_run "there is no C compiler (SQLite is built from source)"; return; }
+    place_run "$ORDINARY" cargo build --locked --workspace --all-targets || return
+    BUILD=made
+}
+
+# Unit, golden and crates' own tests: all that no other suite runs, so that a new file is not forgotten.
+suite_unit() {
+    local name words=(--lib --bins)
+    for name in $(tests_of_crates); do
+        if [[ $name != sweep ]] && ! wants_engine "$name"; then words+=(--test "$name"); fi
+    done
+    run_tests "${words[@]}" || return
+    place_run "$ORDINARY" cargo test --locked --workspace --doc
+}
+
+suite_sweep() {
+    [[ -f crates/testkit/tests/sweep.rs ]] || { not_run "not there yet (crates/testkit/tests/sweep.rs)"; return; }
+    run_tests --test sweep
+}
+
+# A file of suites/tests: real binaries, real processes.
+suite_of_file() {
+    [[ -f suites/tests/$1.rs ]] || { not_run "not there yet (suites/tests/$1.rs)"; return; }
+    run_tests --test "$1"
+}
+
+suite_docker() {
+    local name words=()
+    for name in $(tests_of_crates); do
+        if wants_engine "$name"; then words+=(--test "$name"); fi
+    done
+    if [[ -f suites/tests/docker.rs ]]; then words+=(--test docker); fi
+    engine || return
+    run_tests "${words[@]}"
+}
+
+suite_demo() { demo processes; }
+
+suite_demo_docker() {
+    engine || return
+    demo docker
+}
+
+demo() {
+    has_demo || { not_run "not there yet (suites/src/bin/demo.rs)"; return; }
+    case $BUILD in
+        failed) not_run "the build failed" ;;
+        impossible) not_run "there is no C compiler" ;;
+        unknown) PROFILE=dev place_run "$ORDINARY" scripts/demo.sh "$1" ;;
+        made) BUILT=yes PROFILE=dev place_run 400 scripts/demo.sh "$1" ;;
+    esac
+}
+
+# ---- what they share -----------------------------------------------------------------------------------------------
+
+not_run() {
+    WHY=$1
+    echo "this suite did not run: $1"
+    return "$NOT_RUN"
+}
+
+has_tool() {
+    if cargo "$1" --version >/dev/null 2>&1; then return 0; fi
+    if command -v rustup >/dev/null && place_run 300 rustup component add "$2"; then return 0; fi
+    not_run "the toolchain has no $2"
+}
+
+has_demo() { [[ -f suites/src/bin/demo.rs || -f suites/src/bin/demo/main.rs ]]; }
+
+run_tests() {
+    case $BUILD in
+        failed) not_run "the build failed"; return ;;
+        impossible) not_run "there is no C compiler"; return ;;
+    esac
+    place_run "$ORDINARY" cargo test --locked --workspace --no-fail-fast "$@" -- --show-output
+}
+
+# Names of the test programmes beside the crates and the example.
+tests_of_crates() {
+    local file
+    for file in crates/*/tests/*.rs examples/*/tests/*.rs; do
+        if [[ -f $file ]]; then basename "$file" .rs; fi
+    done
+    for file in crates/*/tests/*/main.rs examples/*/tests/*/main.rs; do
+        if [[ -f $file ]]; then basename "$(dirname "$file")"; fi
+    done
+}
+
+# Whether a test programme talks with a container engine: it says `on_engine`.
+wants_engine() {
+    grep -qs on_engine crates/*/tests/"$1".rs crates/*/tests/"$1"/*.rs
+}
+
+engine() {
+    local code=0
+    place_engine 2>"$PLACE/engine.said" || code=$?
+    cat "$PLACE/engine.said"
+    if ((code == 3)); then
+        not_run "$(tail -n 1 "$PLACE/engine.said" | sed 's/^engine.sh: //')"
+    else
+        return "$code"
+    fi
+}
+
+# ---- running them --------------------------------------------------------------------------------------------------
+
+# Installs what is missing for all of them, where it may.
+prepare() {
+    local missing=() command
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    for command in git python3; do
+        command -v "$command" >/dev/null || missing+=("$command")
+    done
+    if ((${#missing[@]} == 0)); then return; fi
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+        echo "missing, and not installed by this script (needs root on Debian or Ubuntu): ${missing[*]}"
+        return
+    fi
+    echo "installing ${missing[*]}"
+    local options=(-y -q --no-install-recommends -o DPkg::Lock::Timeout=300)
+    DEBIAN_FRONTEND=noninteractive apt-get update -q >"$LOGS/packages.log" 2>&1 &&
+        DEBIAN_FRONTEND=noninteractive apt-get install "${options[@]}" "${missing[@]}" >>"$LOGS/packages.log" 2>&1 ||
+        echo "they could not be installed: see $LOGS/packages.log"
+}
+
+# run_suite NAME FUNCTION [WORD…]
+run_suite() {
+    local name=$1 log="$LOGS/$1.log" begin=$SECONDS code=0
+    if [[ $WANTED != "  " && $WANTED != *" $name "* ]]; then return; fi
+    shift
+    WHY=
+    echo "── $name"
+    "$@" >"$log" 2>&1 || code=$?
+    # A test that leaves something running has failed, whatever it says.
+    place_sweep >>"$log" 2>&1 || if ((code == 0)); then code=90; fi
+    tell "$name" "$code" "$((SECONDS - begin))" "$log"
+}
+
+tell() {
+    local name=$1 code=$2 seconds=$3 log=$4 state note
+    note=$(counts "$log")
+    if ((code == NOT_RUN)); then
+        state='not run'
+        note=$WHY
+        SKIPPED=$((SKIPPED + 1))
+    elif ((code == 0)) && all_not_run "$log"; then
+        state='not run'
+        note="no test of it could run: $(not_run_tests "$log" | head -n 1)"
+        SKIPPED=$((SKIPPED + 1))
+    elif ((code == 0)); then
+        state=passed
+        PASSED=$((PASSED + 1))
+    else
+        state=failed
+        note="$(reason "$code")${note:+, $note}"
+        FAILED=$((FAILED + 1))
+        show_failure "$log"
+    fi
+    ROWS+=("$(printf '%-12s  %-8s  %5ss  %s' "$name" "$state" "$seconds" "$note")")
+    echo "   $state (${seconds}s) $note"
+}
+
+reason() {
+    case $1 in
+        124 | 137) echo "did not end in time" ;;
+        90) echo "left processes running" ;;
+        *) echo "exit code $1" ;;
+    esac
+}
+
+# "12 tests", "11 tests, 1 failed, 2 not run", or nothing where there are none.
+counts() {
+    awk -v not_run="$(not_run_tests "$1" | wc -l)" '
+        /^test result:/ { for (i = 1; i < NF; i++) { if ($(i + 1) ~ /^passed/) p += $i; if ($(i + 1) ~ /^failed/) f += $i } }
+        END {
+            if (p + f == 0) exit
+            text = p + f - not_run " tests"
+            if (f) text = text ", " f " failed"
+            if (not_run) text = text ", " not_run " not run"
+            print text
+        }' "$1"
+}
+
+# Tests say so in a line of their own: `not run: NAME: WHY`.
+not_run_tests() { sed -n 's/^not run: //p' "$1" | sort -u; }
+
+all_not_run() {
+    local not_run
+    not_run=$(not_run_tests "$1" | wc -l)
+    ((not_run > 0)) && [[ $(counts "$1") == "0 tests, "* ]]
+}
+
+show_failure() {
+    echo "   the end of $1:"
+    tail -n 200 "$1" | sed 's/^/   | /'
+}
+
+table() {
+    local log line
+    echo
+    printf '%-12s  %-8s  %6s  %s\n' suite result time told
+    printf '%s\n' "${ROWS[@]}"
+    for log in "$LOGS"/*.log; do
+        while read -r line; do
+            echo "not run in $(basename "$log" .log): $line"
+        done < <(not_run_tests "$log" | head -n 10)
+    done
+    echo
+    echo "$PASSED passed, $FAILED failed, $SKIPPED skipped" | tee "$LOGS/summary"
+}
+
+prepare
+run_suite fmt suite_fmt
+run_suite clippy suite_clippy
+run_suite deny suite_deny
+run_suite build suite_build
+run_suite unit suite_unit
+run_suite sweep suite_sweep
+run_suite site suite_of_file site
+run_suite kill suite_of_file kill
+for file in suites/tests/*.rs; do
+    case $(basename "$file" .rs) in
+        '*' | site | kill | docker) ;;
+        *) run_suite "$(basename "$file" .rs)" suite_of_file "$(basename "$file" .rs)" ;;
+    esac
+done
+run_suite docker suite_docker
+run_suite demo suite_demo
+run_suite demo-docker suite_demo_docker
+table
+((FAILED == 0))
