@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 
+use cutover_host::assignment::Assignment;
+use cutover_host::store::Store;
+
 use crate::support::{Conversation, Root};
 use cutover_core::artifact::{Entry, EntryKind, tree_hash};
 use cutover_core::exit::Exit;
 use cutover_core::hash::ContentHash;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::{Direction, HostPlan, PLAN_VERSION, Planned, RecordPlan, Verb, WhyNot};
+use cutover_core::secret::Secrets;
 use cutover_core::verdict::Verdict;
 use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
 
@@ -247,6 +251,22 @@ fn a_run_goes_on_when_its_client_leaves() {
 
     let mut conversation = root.talk();
     conversation.send(&Ask::Attach { run: Some(plan.run), app: shop(), from: 1 });
+
+    assert_eq!(hear_verdict(&mut conversation).run, plan.run);
+}
+
+#[test]
+fn a_run_whose_session_was_killed_before_it_started_is_started_by_the_next_who_asks() {
+    let root = Root::new();
+    let plan = outdated_plan();
+    let mut conversation = root.talk();
+    assert!(matches!(conversation.ask(&Ask::History { app: shop(), limit: 1 }), Reply::History { .. }));
+    let assignment = Assignment { plan: plan.clone(), unset: BTreeSet::new(), keep_env: false, wait: false };
+    assignment.save(&root.layout(), &Secrets::new()).unwrap();
+    let store = Store::open(&root.layout()).unwrap();
+    store.begin_run(plan.run, &shop(), plan.verb, &plan.by, plan.made).unwrap();
+
+    conversation.send(&Ask::Attach { run: None, app: shop(), from: 1 });
 
     assert_eq!(hear_verdict(&mut conversation).run, plan.run);
 }

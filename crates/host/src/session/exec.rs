@@ -1,7 +1,7 @@
 //! A command in a live instance, or in a fresh one of the live release that is gone afterwards.
 //!
-//! What it writes comes as lines; it gets no terminal and no input. Output is the operator's own and is not redacted: who may speak with
-//! this session may read the env file.
+//! What it writes comes as lines; it gets no input, and where a terminal was asked for, none either: its lines only end as a terminal wants
+//! them, and Ctrl-C gives it up. Output is the operator's own and is not redacted: who may speak with this session may read the env file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +26,24 @@ const MOST: Duration = Duration::from_hours(12);
 /// Between two looks for what a fresh instance has written.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// What a terminal in raw mode sends for Ctrl-C.
+const CTRL_C: u8 = 3;
+/// More than this is not typed, and ends the conversation.
+const MOST_INPUT: u64 = 64 * 1024;
+
 /// What is to be run.
 pub(super) struct Asked {
     pub(super) service: ServiceName,
     pub(super) command: Vec<String>,
     pub(super) once: bool,
     pub(super) terminal: bool,
+}
+
+impl Asked {
+    /// A terminal in raw mode does not go back to the first column by itself.
+    fn line_end(&self) -> &'static str {
+        if self.terminal { "\r\n" } else { "\n" }
+    }
 }
 
 impl<R, W> Session<R, W>
@@ -41,11 +53,6 @@ where
 {
     pub(super) async fn exec(&mut self, app: &AppId, asked: Asked) -> Result<(), Stop> {
         let host = self.host().await?;
-        if asked.terminal {
-            return Err(Failure::new(Exit::Usage, "this cutover-host gives commands no terminal")
-                .next("run it without one: `cutover exec SERVICE COMMAND < /dev/null | cat`")
-                .into());
-        }
         let state = observe(&host, app, &[].into()).await?;
         if asked.once {
             self.exec_once(&host, &state, &asked).await
@@ -68,7 +75,7 @@ where
             stop = self.no_input() => return Err(stop),
         };
         for line in &finished.output {
-            self.outgoing.data(false, format!("{line}\n").as_bytes()).await?;
+            self.outgoing.data(false, format!("{line}{}", asked.line_end()).as_bytes()).await?;
         }
         Ok(self.outgoing.send(&Reply::Exit { code: code(&finished.exit) }).await?)
     }
@@ -77,7 +84,7 @@ where
         let run = RunId::new(uuid::Uuid::now_v7());
         let spec = one_off(state, &asked.service, &asked.command, run);
         let Some(spec) = spec else { return Err(not_there(state, asked).into()) };
-        let outcome = self.carry_once(host, &spec).await;
+        let outcome = self.carry_once(host, &spec, asked).await;
         let gone = take_away(host, &spec).await;
         let exit = outcome?;
         if let Err(error) = gone {
@@ -86,7 +93,12 @@ where
         Ok(self.outgoing.send(&Reply::Exit { code: code(&exit) }).await?)
     }
 
-    async fn carry_once(&mut self, host: &Arc<Host>, spec: &InstanceSpec) -> Result<ExitStatus, Stop> {
+    async fn carry_once(
+        &mut self,
+        host: &Arc<Host>,
+        spec: &InstanceSpec,
+        asked: &Asked,
+    ) -> Result<ExitStatus, Stop> {
         let runtime = host.ports.runtime(spec.runtime()).map_err(|error| broken(&error))?;
         let own = self.layout.release_env(&spec.app, &spec.release);
         let values = std::fs::read_to_string(own).unwrap_or_default();
@@ -103,7 +115,9 @@ where
             };
             let lines = tail.read(host, &spec.app, &spec.name, spec.runtime()).await;
             for line in lines.map_err(|error| broken(&error))? {
-                self.outgoing.data(line.error, format!("{}\n", line.text).as_bytes()).await?;
+                self.outgoing
+                    .data(line.error, format!("{}{}", line.text, asked.line_end()).as_bytes())
+                    .await?;
             }
             if let Some(exit) = exit {
                 return Ok(exit);
@@ -117,7 +131,11 @@ where
             match self.incoming.next().await {
                 Ok(Frame::Ask(ask)) => match *ask {
                     Ask::Input { bytes: 0 } => {}
-                    Ask::Input { .. } => return no_input().into(),
+                    Ask::Input { bytes } => match self.incoming.bulk(bytes.min(MOST_INPUT)).await {
+                        Ok(typed) if typed.contains(&CTRL_C) => return given_up().into(),
+                        Ok(_) => return no_input().into(),
+                        Err(error) => return error.into(),
+                    },
                     _ => return Stop::Over(std::io::ErrorKind::InvalidData.into()),
                 },
                 Ok(Frame::End) => return Stop::Over(std::io::ErrorKind::UnexpectedEof.into()),
@@ -129,9 +147,15 @@ where
 }
 
 fn no_input() -> Failure {
-    Failure::new(Exit::Usage, "this cutover-host gives commands no input")
+    Failure::new(Exit::Usage, "this cutover-host gives commands neither a terminal nor input")
         .while_serving("the command was given up; the services go on")
         .next("put what it needs into its arguments, or into a file of the release")
+}
+
+fn given_up() -> Failure {
+    Failure::new(Exit::Cancelled, "the command was given up")
+        .because("Ctrl-C")
+        .while_serving("the services go on")
 }
 
 async fn take_away(host: &Arc<Host>, spec: &InstanceSpec) -> Result<(), RuntimeError> {

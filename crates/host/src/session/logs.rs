@@ -4,19 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
-use cutover_core::release::RuntimeKind;
+use cutover_core::release::{Live, RuntimeKind};
 use cutover_core::secret::Secrets;
-use cutover_core::state::{FoundInstance, HostState, Role};
+use cutover_core::state::{FoundInstance, Role};
 use cutover_core::wire::Reply;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::Stop;
 use super::redact;
-use super::serve::Session;
+use super::serve::{self, Session};
 use crate::host::Host;
-use crate::observe::observe;
+use crate::observe::live;
 use crate::ports::{LogLine, LogQuery, RuntimeError, RuntimeErrorKind, Scope};
 
 /// Between two looks for new lines.
@@ -41,8 +43,8 @@ where
         let host = self.host().await?;
         let mut tails: BTreeMap<InstanceName, Tail> = BTreeMap::new();
         loop {
-            let state = observe(&host, app, &BTreeSet::new()).await?;
-            let shown: Vec<_> = state.instances.iter().filter(|found| wanted.has(&state, found)).collect();
+            let scene = Scene::look(&host, app).await?;
+            let shown: Vec<_> = scene.instances.iter().filter(|found| wanted.has(&scene, found)).collect();
             let values = redact::values(&self.layout, app, shown.iter().map(|found| &found.release));
             let mut lines = Vec::new();
             for found in shown {
@@ -74,30 +76,51 @@ where
     }
 }
 
-fn unreadable(error: &RuntimeError) -> cutover_core::failure::Failure {
-    use cutover_core::exit::Exit;
-    cutover_core::failure::Failure::new(Exit::Failed, "the logs cannot be read").because(error.to_string())
+fn unreadable(error: &RuntimeError) -> Failure {
+    Failure::new(Exit::Failed, "the logs cannot be read").because(error.to_string())
+}
+
+/// What a look for lines needs of the host: less than a plan, since it is taken again and again.
+struct Scene {
+    live: Option<Live>,
+    /// By release: its place in the order.
+    order: BTreeMap<ReleaseId, u64>,
+    instances: Vec<FoundInstance>,
+}
+
+impl Scene {
+    async fn look(host: &Host, app: &AppId) -> Result<Self, Failure> {
+        let table = host.ports.router.read().await.ok();
+        let live = live(host, app, table.as_ref())
+            .map_err(|why| Failure::new(Exit::Failed, "what is live cannot be looked at").because(why))?;
+        let records = host.store.releases(app).map_err(serve::unreadable)?;
+        let order = records.into_iter().map(|record| (record.release.id, record.sequence)).collect();
+        let mut instances = Vec::new();
+        for runtime in host.ports.runtimes() {
+            instances.extend(runtime.list(app).await.map_err(|error| unreadable(&error))?);
+        }
+        Ok(Self { live, order, instances })
+    }
+
+    /// What is live, and what is newer.
+    fn has_current(&self, found: &FoundInstance) -> bool {
+        let Some(live) = &self.live else { return true };
+        live.has(&found.name)
+            || found.role == Role::Backing
+            || self.order.get(&found.release) > self.order.get(&live.release)
+    }
 }
 
 impl Wanted {
     /// Without a release: what is live and what is newer, candidates that failed among them; with one: that.
-    fn has(&self, state: &HostState, found: &FoundInstance) -> bool {
+    fn has(&self, scene: &Scene, found: &FoundInstance) -> bool {
         let wanted = self.services.is_empty() || self.services.contains(&found.service);
         let of_release = match &self.release {
             Some(release) => found.release == *release,
-            None => is_current(state, found),
+            None => scene.has_current(found),
         };
         wanted && of_release && found.ours && found.role != Role::OneOff
     }
-}
-
-fn is_current(state: &HostState, found: &FoundInstance) -> bool {
-    let Some(live) = &state.live else { return true };
-    let sequence = |release: &ReleaseId| {
-        let record = state.releases.iter().find(|record| record.release.id == *release);
-        record.map(|record| record.sequence)
-    };
-    live.has(&found.name) || found.role == Role::Backing || sequence(&found.release) > sequence(&live.release)
 }
 
 /// What was read of one instance's lines.

@@ -54,7 +54,7 @@ where
             return Err(newer_plan(asked.plan.version).into());
         }
         if is_known(&host, run, &app)? {
-            revive(&host, run)?;
+            revive(&host, run, &app)?;
         } else {
             begin(&host, asked, &sent?)?;
         }
@@ -95,7 +95,7 @@ where
                 .next("`cutover history` shows what was done")
                 .into());
         };
-        revive(&host, run)?;
+        revive(&host, run, app)?;
         self.follow(&host, run, app, from).await
     }
 
@@ -198,14 +198,22 @@ fn begin(host: &Host, asked: Asked, sent: &Secrets) -> Result<(), Failure> {
     if is_known(host, run, &app)? { Ok(()) } else { Err(not_started(format!("run {run} is another app's"))) }
 }
 
-/// A run that was recorded and whose process never came to life (the session was killed in between) is started by whoever asks next.
-fn revive(host: &Host, run: RunId) -> Result<(), Failure> {
-    let is_over = host.store.verdict(run).map_err(unreadable)?.is_some();
-    let has_begun = !host.store.entries(run, 1).map_err(unreadable)?.is_empty();
-    if is_over || has_begun || has_process(run) || !host.layout.run_folder(run).exists() {
+/// A run without a verdict whose process is gone: one that never came to life (the session was killed in between) is started, one that was
+/// carried out in part is settled, by whoever asks next (S9).
+fn revive(host: &Host, run: RunId, app: &AppId) -> Result<(), Failure> {
+    if host.store.verdict(run).map_err(unreadable)?.is_some() {
         return Ok(());
     }
-    run::spawn(&host.layout, run).map_err(|error| {
+    let has_begun = !host.store.entries(run, 1).map_err(unreadable)?.is_empty();
+    let started = if has_begun {
+        // Whoever works on it holds the lock; the settling process takes it, or finds it taken.
+        if AppLock::peek(&host.layout, app).is_some() { Ok(()) } else { run::spawn_settle(&host.layout, app) }
+    } else if has_process(run) || !host.layout.run_folder(run).exists() {
+        Ok(())
+    } else {
+        run::spawn(&host.layout, run)
+    };
+    started.map_err(|error| {
         Failure::new(Exit::Failed, format!("run {run} was not started")).because(error.to_string())
     })
 }
