@@ -467,3 +467,17 @@ async fn down_stops_all_and_up_brings_all_back() {
     let http = up(&site.root);
     eventually("it serves", || get(http).is_ok()).await;
 }
+
+#[tokio::test]
+async fn a_proxy_that_cannot_start_says_why() {
+    let root = Root::new();
+    let folder = root.layout().proxy();
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("table.json"), "cut").unwrap();
+
+    let Reply::Failed { failure } = root.talk().ask(&Ask::Up) else { panic!("its table cannot be read") };
+
+    let cause = failure.cause.join("; ");
+    assert!(cause.contains("the proxy does not start: neither "), "{failure:?}");
+    assert!(cause.contains("table.json (it is cut short)"), "{failure:?}");
+}

@@ -8,9 +8,12 @@ pub(super) struct Told {
     pub(super) next: String,
 }
 
+/// Finds one kind of explanation.
+type Kind = fn(&[String]) -> Option<Told>;
+
 /// The first explanation that fits, the surest kind first; among lines of one kind the last one, which is nearest to the end.
 pub(super) fn explain(log: &[String]) -> Option<Told> {
-    let kinds: [fn(&[String]) -> Option<Told>; 8] = [
+    let kinds: [Kind; 8] = [
         missing_variable,
         address_in_use,
         wrong_processor,

@@ -157,7 +157,7 @@ fn probed(found: &mut Diagnosis, facts: &Facts) {
             }
         }
         Some(Finding::Body { detail }) => {
-            found.cause(format!("{what} answered, but not as expected: {detail}{tries}"))
+            found.cause(format!("{what} answered, but not as expected: {detail}{tries}"));
         }
         Some(Finding::Exit { code, output }) => {
             let said = first_line(output).map(|line| format!(": {line}")).unwrap_or_default();

@@ -57,7 +57,7 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
             reap(&mut child);
             Err(not_ready("it ended without a word".to_owned()))
         }
-        Err(error) => Err(not_ready(format!("no word from it within {} s ({error})", READY.as_secs()))),
+        Err(_) => Err(unanswered(layout)),
     }
 }
 
@@ -75,8 +75,41 @@ async fn answers(layout: &Layout) -> Result<(), UpError> {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(READY, connects).await.map_err(|_| UpError::NotReady {
-        reason: format!("the proxy does not answer on {}", socket.display()),
-        log: layout.process_log("proxy"),
-    })
+    tokio::time::timeout(READY, connects).await.map_err(|_| unanswered(layout))
+}
+
+/// The proxy is not there; what it said before it ended is the reason.
+fn unanswered(layout: &Layout) -> UpError {
+    let log = layout.process_log("proxy");
+    let reason = last_words(&log).map_or_else(
+        || format!("the proxy does not answer on {}", layout.proxy_socket().display()),
+        |words| format!("the proxy does not start: {words}"),
+    );
+    UpError::NotReady { reason, log }
+}
+
+/// The cause of the last error in a log; none where it has nothing of the kind.
+fn last_words(log: &Path) -> Option<String> {
+    const CAUSE: &str = "  cause: ";
+    const MOST: usize = 4096;
+    let text = std::fs::read(log).ok()?;
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(MOST)..]).into_owned();
+    let (_, last) = text.rsplit_once("error: ")?;
+    last.lines().find_map(|line| line.strip_prefix(CAUSE)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_in_a_log_tells_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("proxy.log");
+        assert_eq!(last_words(&log), None);
+        let text = "error: the proxy does not serve\n  cause: old\n  state: none\nINFO began\nerror: the proxy does not serve\n  cause: the table is cut\n";
+        std::fs::write(&log, text).unwrap();
+
+        assert_eq!(last_words(&log).as_deref(), Some("the table is cut"));
+    }
 }

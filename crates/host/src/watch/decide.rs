@@ -136,9 +136,12 @@ pub(super) fn is_unwanted(seen: &Seen, instance: &FoundInstance, now: Timestamp)
     if !seen.told || seen.remembered || seen.live.as_ref().is_some_and(|live| live.has(&instance.name)) {
         return false;
     }
-    let warm = seen.warm.get(&instance.release).is_some_and(|until| *until > now);
+    let until = seen.warm.get(&instance.release);
+    let warm = until.is_some_and(|until| *until > now);
     match (instance.role, &instance.state) {
         (Role::Backing, _) => false,
+        // It was kept warm, and its time is over, whatever became of it meanwhile.
+        (Role::Service, _) if until.is_some() => !warm,
         // The failed candidate of the last deploy, for a look at it.
         (Role::Service, InstanceState::Exited { .. }) if instance.restart == RestartPolicy::No => false,
         (Role::Service, _) => !warm,

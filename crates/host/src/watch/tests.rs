@@ -454,6 +454,9 @@ async fn a_warm_release_goes_when_its_time_is_over() {
     assert_eq!(decide(&seen, &memory, now()), []);
 
     seen.warm.insert(first.clone(), wall());
+    // It ended by itself meanwhile; what is warm has no restart policy.
+    let ended = FoundInstance { state: exited(), restart: RestartPolicy::No, ..old.clone() };
+    seen.instances.insert(old.name.clone(), ended);
     memory.take_in(&seen, now());
     tokio::time::advance(cutover_core::defaults::WATCH).await;
     memory.take_in(&seen, now());
