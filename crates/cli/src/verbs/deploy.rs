@@ -25,6 +25,7 @@ pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     let draft = Draft::look(desk, &brings, request)?;
     let id = draft.config.id.clone();
     let mut host = hosts::open().await?;
+    run::wait_for_lock(desk, &mut host, &id, conduct).await?;
     let state = observe(&mut host, &id, draft.wanted.images()).await?;
     let making = if conduct.dry_run { Making::OnlyLook } else { Making::Make };
     let contents = draft.contents(desk, &state, making).await?;

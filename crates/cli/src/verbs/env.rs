@@ -42,6 +42,7 @@ pub(super) async fn change(desk: &Desk, asked: Asked) -> Ended {
     let overlay = values(desk, brings.change)?;
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
     let mut host = hosts::open().await?;
+    run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
     let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
     if conduct.stage_only || state.live.is_none() {
         return stage(desk, &mut host, &state, &request, &overlay).await;

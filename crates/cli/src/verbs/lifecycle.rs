@@ -19,6 +19,7 @@ pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let identity = Project::open(&desk.place)?.identity(&desk.place)?;
     identity.refuse_servers()?;
     let mut host = hosts::open().await?;
+    run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
     let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
     let plan = made(&state, &request)?;
     run::show(desk, &plan, conduct)?;

@@ -1,20 +1,51 @@
 //! From a plan to its run: show it, ask, ship what it needs, set it going, follow it to its verdict.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::names::{RunId, VariableName};
+use cutover_core::names::{AppId, RunId, VariableName};
 use cutover_core::plan::{HostPlan, Plan};
 use cutover_core::state::HostState;
 use cutover_core::verdict::Verdict;
 use cutover_core::wire::{Ask, Reply};
+
+use tokio::time::sleep;
 
 use super::{Desk, Ended, Stop};
 use crate::asked::Conduct;
 use crate::hosts::{Channel, unexpected};
 use crate::render::{Form, Line, Progress};
 use crate::sources::Overlay;
+
+/// Between two looks at a lock that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// With `--wait`: waits until nobody holds the app's lock. A plan made before that would be refused, since the host moves on.
+pub(super) async fn wait_for_lock(
+    desk: &Desk,
+    channel: &mut Channel,
+    app: &AppId,
+    conduct: Conduct,
+) -> Result<(), Stop> {
+    if !conduct.wait {
+        return Ok(());
+    }
+    let mut told = false;
+    loop {
+        let holder = match channel.answer(&Ask::Lock { app: app.clone() }).await? {
+            Reply::Lock { holder: None } => return Ok(()),
+            Reply::Lock { holder: Some(holder) } => holder,
+            other => return Err(unexpected("lock", &other).into()),
+        };
+        if !told {
+            desk.output.talk(&format!("waiting for {} of {app} by {}", holder.verb.as_str(), holder.by));
+            told = true;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
 
 /// Shows the plan: as data when only the plan was asked for, else as talk.
 pub(super) fn show(desk: &Desk, plan: &Plan, conduct: Conduct) -> Result<(), Stop> {

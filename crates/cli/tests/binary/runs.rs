@@ -200,3 +200,23 @@ fn a_command_gives_its_output_and_its_exit_code() {
     assert_eq!((did.exit, did.data.as_str(), did.talk.as_str()), (3, "", ""));
     assert!(bench.asked(1).contains(r#""command":["ls","-la"],"once":true"#));
 }
+
+#[test]
+fn a_deploy_that_waits_plans_once_the_lock_is_free() {
+    let bench = Bench::with_app(APP);
+    let holder = cutover_core::journal::LockHolder {
+        app: "shop/local".parse().unwrap(),
+        run: "018f3c9e-0000-7000-8000-0000deadbeef".parse().unwrap(),
+        by: "bob@ci".to_owned(),
+        verb: cutover_core::plan::Verb::Restart,
+        since: "2026-11-21T13:59:00Z".parse().unwrap(),
+        pid: 7,
+    };
+    let mut replies = vec![Reply::Lock { holder: Some(holder) }, Reply::Lock { holder: None }];
+    replies.extend(deploying());
+    replies.push(verdict(Outcome::Done));
+    bench.session(&replies, Then::Listens);
+    let did = bench.run("deploy --wait");
+    assert_eq!(did.exit, 0, "{}", did.talk);
+    assert!(did.talk.starts_with("waiting for restart of shop/local by bob@ci\n"), "{}", did.talk);
+}
