@@ -167,7 +167,7 @@ fn holder(app: &AppId, run: RunId, by: &str, verb: Verb) -> LockHolder {
 async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> {
     let plan = &assignment.plan;
     let holder = holder(&plan.app, plan.run, &plan.by, plan.verb);
-    let taken = if assignment.wait {
+    let mut taken = if assignment.wait {
         let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
         match tokio::time::timeout(cutover_core::defaults::LOCK_WAIT, waiting).await {
             Ok(taken) => taken,
@@ -176,6 +176,13 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     } else {
         AppLock::take(&host.layout, &plan.app, &holder)
     };
+    // What watch does takes moments, and is nobody's run.
+    if matches!(&taken, Err(LockError::Busy { holder: Some(by) }) if by.by == crate::watch::HOLDER) {
+        let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
+        if let Ok(had) = tokio::time::timeout(cutover_core::defaults::GATE, waiting).await {
+            taken = had;
+        }
+    }
     taken.map_err(|error| locked(&plan.app, &error))
 }
 
