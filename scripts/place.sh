@@ -38,7 +38,7 @@ place_sweep() {
     if [[ -z $left ]]; then return 0; fi
     echo "left running, now ended:"
     for process in $left; do
-        { tr '\0' ' ' <"/proc/$process/cmdline" | cut -c1-100 | sed "s/^/  $process: /"; echo; } 2>/dev/null || true
+        { tr "\0" " " <"/proc/$process/cmdline" | cut -c1-100 | sed "s/^/  $process: /"; } 2>/dev/null || true
     done
     # Keepers and supervisors first, at once: they would start again what ends.
     # shellcheck disable=SC2086 # one word each
