@@ -108,12 +108,11 @@ fn fill(next: &Path, record: &Record, values: &Secrets) -> Result<(), RuntimeErr
         .create(next)
         .map_err(|error| FileError::new("make the folder", next, &error))?;
     let folder = Folder::new(next.to_owned());
-    folder.fill(record, values)?;
     for (name, _) in STREAMS {
         let fifo = folder.fifo(name);
         output::make_fifo(&fifo, None).map_err(|error| FileError::new("make", &fifo, &error))?;
     }
-    Ok(())
+    Ok(folder.fill(record, values)?)
 }
 
 fn place(from: &Path, to: &Path) -> Result<(), RuntimeError> {

@@ -2,7 +2,7 @@
 //! both go through here; which of them writes what is said beside each file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -132,10 +132,19 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Fills a folder that is not yet in its place; each file is durable, the folder's own name is the caller's.
+    /// Fills a folder that is not yet in its place; all of it is durable, the folder's own name is the caller's.
     pub(super) fn fill(&self, record: &Record, values: &Secrets) -> Result<(), FolderError> {
-        self.write(SPEC, record)?;
-        Ok(files::replace(&self.path.join(VALUES), values.to_env_file().as_bytes(), 0o600)?)
+        let spec = serde_json::to_vec(record).unwrap_or_default();
+        let values = values.to_env_file();
+        for (name, bytes) in [(SPEC, spec.as_slice()), (VALUES, values.as_bytes())] {
+            let path = self.path.join(name);
+            let written = files::private(&path).and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            });
+            written.map_err(|error| FileError::new("write", &path, &error))?;
+        }
+        Ok(files::sync_folder(&self.path)?)
     }
 
     pub(super) fn record(&self) -> Result<Record, FolderError> {

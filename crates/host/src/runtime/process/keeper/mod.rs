@@ -8,6 +8,7 @@ mod ears;
 mod limits;
 mod memory;
 mod serve;
+mod spawn;
 mod supervise;
 
 use std::path::Path;

@@ -2,27 +2,25 @@
 //! the instance's folder before anyone is told of it.
 
 use std::fs::File;
-use std::io;
-use std::process::Stdio;
 use std::time::Duration;
 
-use cutover_core::state::{ExitStatus, RestartPolicy};
+use cutover_core::state::{ExitStatus, RestartPolicy, Role};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, WaitStatus};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::super::folder::{self, Folder, FolderError, Phase, Record, State};
-use super::super::launch::{Launch, LaunchError};
-use super::super::output::{self, Kind, LogFile, STREAMS, Stream};
+use super::super::folder::{self, Folder, Phase, Record, State};
+use super::super::output::{Kind, LogFile, Stream};
 use super::super::processes::ProcessId;
 use super::super::protocol::{Answer, Ask, Report};
 use super::super::signals;
 use super::backoff::Backoff;
 use super::children::{self, Reaped};
 use super::ears::Ears;
+use super::memory;
 use super::serve::{Question, Server};
-use super::{limits, memory};
+use super::spawn::{self, Child};
 
 /// What a supervisor is made from.
 pub(super) struct Parts {
@@ -59,17 +57,6 @@ enum Now {
     Paused { exit: ExitStatus, until: Instant },
     /// It ended for good.
     Over { exit: ExitStatus },
-}
-
-/// The first process of an instance.
-#[derive(Clone, Copy)]
-struct Child {
-    pid: Pid,
-    id: ProcessId,
-    since: Timestamp,
-    begun: Instant,
-    /// What the machine had killed for want of memory before it was started.
-    kills: u64,
 }
 
 /// An order to end.
@@ -138,7 +125,7 @@ impl Supervisor {
     /// Starts the process; an error ends it at once, and its policy decides.
     fn execute(&mut self) -> Option<String> {
         self.log.write(Kind::Start, [b"start".as_slice()]);
-        match self.spawn() {
+        match spawn::spawn(&self.parts.folder, &self.parts.record) {
             Ok(child) => {
                 self.note(Phase::Running { child: child.id, since: child.since });
                 self.now = Now::Up { child, stop: None };
@@ -152,25 +139,6 @@ impl Supervisor {
                 Some(text)
             }
         }
-    }
-
-    fn spawn(&self) -> Result<Child, SpawnError> {
-        let Parts { folder, record, .. } = &self.parts;
-        let launch = Launch::new(record, &folder.values()?, None)?;
-        let mut command = launch.command();
-        command.stdin(Stdio::null());
-        let [output, errors] = STREAMS.map(|(name, _)| output::writer(&folder.fifo(name)));
-        command.stdout(output?).stderr(errors?);
-        let kills = memory::kills();
-        let lowered = limits::lower(&record.spec.settings.ulimits);
-        let spawned = command.spawn();
-        drop(lowered);
-        // Its end is heard by signal and taken in with all other children; the handle would add nothing.
-        let pid = spawned.map_err(|error| launch.refused(&error))?.id().cast_signed();
-        let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start: 0 });
-        let pid = Pid::from_raw(pid).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        limits::settle(pid, &record.spec.settings.ulimits);
-        Ok(Child { pid, id, since: Timestamp::now(), begun: Instant::now(), kills })
     }
 
     /// Takes in children that have ended.
@@ -244,7 +212,13 @@ impl Supervisor {
 
     fn over(&mut self, exit: ExitStatus) {
         let state = self.state(Phase::Exited { exit: exit.clone() });
-        if let Err(error) = self.parts.folder.record_state(&state) {
+        let Parts { folder, record, .. } = &self.parts;
+        // How a one-off instance ended is what a recovery after a power loss goes by; of others it wants to know that they are gone.
+        let recorded = match record.spec.role {
+            Role::OneOff => folder.record_state(&state),
+            Role::Service | Role::Backing => folder.note_state(&state),
+        };
+        if let Err(error) = recorded {
             tracing::warn!(%error, "the end of an instance could not be recorded");
         }
         self.now = Now::Over { exit };
@@ -404,17 +378,6 @@ impl Stop {
     fn due(self) -> Signal {
         if self.killed { Signal::KILL } else { self.signal }
     }
-}
-
-/// Why a process could not be started.
-#[derive(Debug, thiserror::Error)]
-enum SpawnError {
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    #[error("its output cannot be opened: {0}")]
-    Output(#[from] io::Error),
 }
 
 async fn until(deadline: Option<Instant>) {
