@@ -144,8 +144,9 @@ fn change_text(change: Change) -> &'static str {
     }
 }
 
-fn stages(host: &HostPlan) -> Vec<String> {
-    vec![
+/// The stages that are part of the verb.
+fn stages(host: &HostPlan) -> impl Iterator<Item = String> {
+    [
         stage(Stage::Preflight, &host.preflight, preflight),
         stage(Stage::Backing, &host.backing, backing),
         stage(Stage::Snapshot, &host.snapshot, |never| match *never {}),
@@ -158,21 +159,19 @@ fn stages(host: &HostPlan) -> Vec<String> {
         stage(Stage::Bake, &host.bake, bake),
         stage(Stage::Drain, &host.drain, drain),
     ]
+    .into_iter()
+    .flatten()
 }
 
-fn stage<T>(stage: Stage, planned: &Planned<T>, what: impl Fn(&T) -> String) -> String {
+fn stage<T>(stage: Stage, planned: &Planned<T>, what: impl Fn(&T) -> String) -> Option<String> {
     match planned {
-        Planned::Do(plan) => line(stage.as_str(), |word| paint::strong(word), what(plan)),
-        Planned::NotNeeded(why) => line(
-            stage.as_str(),
-            |word| paint::quiet(word),
-            paint::quiet(format!("nothing: {}", why_not(*why))),
-        ),
+        Planned::Do(plan) => Some(line(stage.as_str(), |word| paint::strong(word), what(plan))),
+        Planned::NotNeeded(WhyNot::NotInThisVerb) => None,
+        Planned::NotNeeded(why) => {
+            let text = paint::quiet(format!("nothing: {}", why.text()));
+            Some(line(stage.as_str(), |word| paint::quiet(word), text))
+        }
     }
-}
-
-fn why_not(why: WhyNot) -> &'static str {
-    why.text()
 }
 
 fn preflight(plan: &PreflightPlan) -> String {
