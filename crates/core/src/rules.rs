@@ -199,7 +199,7 @@ pub fn refuse_missing_variable(plan: &HostPlan, state: &HostState) -> Option<Fai
         let failure = refusal(Rule::MissingVariable, format!("no value for {}", missing.join(", ")));
         return Some(failure.because("cutover.yml names them without a value, and no source has one").next(
             format!(
-                "`cutover env set -e {environment} {}=…`, or a line in `{}` (0600) beside cutover.yml",
+                "`cutover env set -e {environment} {}`, or a line in `{}` (0600) beside cutover.yml",
                 missing[0],
                 if environment.as_str() == "local" {
                     ".env".to_owned()
@@ -212,7 +212,7 @@ pub fn refuse_missing_variable(plan: &HostPlan, state: &HostState) -> Option<Fai
     (!unfilled.is_empty()).then(|| {
         refusal(Rule::MissingVariable, format!("{} still holds a placeholder", unfilled.join(", ")))
             .because("the host's env file has `CHANGE_ME` or the like there")
-            .next(format!("`cutover env set -e {environment} {}=…`", unfilled[0]))
+            .next(format!("`cutover env set -e {environment} {}`", unfilled[0]))
     })
 }
 
