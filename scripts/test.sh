@@ -2,7 +2,7 @@
 # Runs every suite that can run here, one after the other, and ends with a table and the line `N passed, N failed, N skipped`.
 #
 #   test.sh              all suites
-#   test.sh NAME...      those only: fmt clippy deny build unit sweep site kill docker demo demo-docker, and any other file
+#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker demo demo-docker, and any other file
 #                        of suites/tests by its name
 #
 # What is missing is installed where that may be done (root on Debian or Ubuntu); else the suite is listed as not run, with
@@ -50,6 +50,24 @@ suite_clippy() {
 suite_deny() {
     cargo deny --version >/dev/null 2>&1 || { not_run "cargo-deny is not installed"; return; }
     place_run 300 cargo deny --offline --locked check bans licenses sources
+}
+
+# What the pages name is there: files in backquotes, and links to other pages.
+suite_docs() {
+    local page name missing=0
+    while read -r page; do
+        while read -r name; do
+            if [[ ! -e $name && ! -e $(dirname "$page")/$name ]]; then
+                echo "$page names $name, which is not there"
+                missing=1
+            fi
+        done < <(
+            # shellcheck disable=SC2016 # backquotes of the page
+            grep -oE '`(crates|suites|examples|scripts|docs)/[A-Za-z0-9_./-]+`' "$page" | tr -d '`' || true
+            grep -oE '\]\([^):#]+\)' "$page" | tr -d ']()' || true
+        )
+    done < <(find . -maxdepth 1 -name '*.md'; find docs examples -name '*.md')
+    return "$missing"
 }
 
 suite_build() {
@@ -272,6 +290,7 @@ prepare
 run_suite fmt suite_fmt
 run_suite clippy suite_clippy
 run_suite deny suite_deny
+run_suite docs suite_docs
 run_suite build suite_build
 run_suite unit suite_unit
 run_suite sweep suite_sweep
