@@ -3,13 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Diagnosis, Facts};
+use crate::gate::Check;
 use crate::release::RuntimeKind;
 
 /// Adds what is wrong with the sockets; `false`: nothing is, or they are not known.
 pub(super) fn explain(found: &mut Diagnosis, facts: &Facts) -> bool {
     let (Some(listening), Some(port)) = (&facts.listening, facts.port) else { return false };
     let here: Vec<&SocketAddr> = listening.iter().filter(|address| address.port() == port).collect();
-    if here.iter().any(|address| is_reachable(address.ip(), facts.runtime)) {
+    let reached = |address: &&SocketAddr| is_inside(facts) || is_reachable(address.ip(), facts.runtime);
+    if here.iter().any(reached) {
         return false;
     }
     if let Some(address) = here.first() {
@@ -42,6 +44,11 @@ fn other_port(runtime: RuntimeKind, listening: &[SocketAddr], port: u16) -> Stri
         }
         _ => format!("make the app listen on the port in PORT ({port} here)"),
     }
+}
+
+/// The check is made from within: the app may listen on its own loopback only, on purpose.
+fn is_inside(facts: &Facts) -> bool {
+    matches!(facts.check, Some(Check::Http { inside: true, .. } | Check::Tcp { inside: true, .. }))
 }
 
 /// Whether the proxy, outside of a container, beside a process, gets there.

@@ -75,6 +75,22 @@ fn loopback_only_is_the_first_cause_for_a_container_and_none_for_a_process() {
 }
 
 #[test]
+fn an_app_that_is_probed_from_within_may_listen_on_loopback_only() {
+    let facts = Facts {
+        last: Some(Finding::NoAnswer),
+        check: Some(Check::Tcp { port: None, inside: true }),
+        listening: listening(&["127.0.0.1:8080"]),
+        ..running()
+    };
+
+    assert!(
+        text(&facts).contains("got no answer in time, though something listens there"),
+        "{}",
+        text(&facts)
+    );
+}
+
+#[test]
 fn a_process_on_the_other_loopback_is_told() {
     let facts = Facts {
         runtime: RuntimeKind::Process,

@@ -96,3 +96,104 @@ pub(super) fn spawn(layout: &Layout, app: &AppId) -> io::Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
     command.spawn().map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cutover_core::journal::{LockHolder, What};
+    use cutover_core::plan::{Stage, Verb};
+    use std::sync::{Arc, Mutex};
+
+    fn app() -> AppId {
+        "shop/local".parse().unwrap()
+    }
+
+    /// A run that has written something, and then nothing more.
+    struct Dead {
+        _folder: tempfile::TempDir,
+        layout: Layout,
+        store: Store,
+        run: RunId,
+        asked: Arc<Mutex<Vec<AppId>>>,
+    }
+
+    impl Dead {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let layout = Layout::under(folder.path());
+            let store = Store::in_memory().unwrap();
+            let run = RunId::new(uuid::Uuid::now_v7());
+            store.begin_run(run, &app(), Verb::Deploy, "ann", Timestamp::UNIX_EPOCH).unwrap();
+            Self { _folder: folder, layout, store, run, asked: Arc::default() }
+        }
+
+        fn writes(&self) {
+            let what = What::Entered { stage: Stage::Start };
+            self.store.append(self.run, Timestamp::UNIX_EPOCH, &what).unwrap();
+        }
+
+        fn settler(&self) -> Settler {
+            let asked = Arc::clone(&self.asked);
+            Box::new(move |app| {
+                asked.lock().unwrap().push(app.clone());
+                Ok(())
+            })
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
+
+        fn lock(&self, pid: u32) -> AppLock {
+            let holder = LockHolder {
+                app: app(),
+                run: self.run,
+                by: "ann".into(),
+                verb: Verb::Deploy,
+                since: Timestamp::UNIX_EPOCH,
+                pid,
+            };
+            AppLock::take(&self.layout, &app(), &holder).unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_run_is_given_to_a_process_and_again_only_later() {
+        let dead = Dead::new();
+        let (mut settling, settler) = (Settling::default(), dead.settler());
+        assert_eq!(settling.pass(&dead.layout, &dead.store, &settler), defaults::SETTLE);
+        assert_eq!(dead.asked(), 0, "it waits for the lock, and has nothing to settle");
+
+        dead.writes();
+        settling.pass(&dead.layout, &dead.store, &settler);
+        settling.pass(&dead.layout, &dead.store, &settler);
+        assert_eq!(dead.asked(), 1);
+        tokio::time::advance(defaults::WATCH).await;
+        settling.pass(&dead.layout, &dead.store, &settler);
+        assert_eq!(dead.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_run_at_work_is_left_alone_until_it_is_past_its_deadline() {
+        let dead = Dead::new();
+        dead.writes();
+        let mut run = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
+        let lock = dead.lock(run.id().unwrap());
+        let folder = dead.layout.run_folder(dead.run);
+        std::fs::create_dir_all(&folder).unwrap();
+        let (mut settling, settler) = (Settling::default(), dead.settler());
+
+        std::fs::write(folder.join("deadline"), "9000-01-01T00:00:00Z").unwrap();
+        settling.pass(&dead.layout, &dead.store, &settler);
+        assert!(run.try_wait().unwrap().is_none());
+        std::fs::write(folder.join("deadline"), "2000-01-01T00:00:00Z").unwrap();
+        settling.pass(&dead.layout, &dead.store, &settler);
+
+        let ended = tokio::time::timeout(Duration::from_secs(5), run.wait()).await.unwrap().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+        assert_eq!(dead.asked(), 0, "it holds the lock as long as it lives");
+        drop(lock);
+        settling.pass(&dead.layout, &dead.store, &settler);
+        assert_eq!(dead.asked(), 1);
+    }
+}
