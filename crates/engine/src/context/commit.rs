@@ -123,6 +123,8 @@ impl Archive {
                 _ => {}
             }
         }
+        // What follows the last entry is padding. Left unread, it would end git by a broken pipe before its own end.
+        std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map_err(broken)?;
         Ok(())
     }
 
