@@ -183,9 +183,15 @@ fn preflight(plan: &PreflightPlan) -> String {
         parts.push("proxy".to_owned());
     }
     if !plan.images.is_empty() {
-        parts.push(format!("{} images", plan.images.len()));
+        let images: Vec<&str> = plan.images.keys().map(|image| short(image)).collect();
+        parts.push(format!("images {}", images.join(", ")));
     }
     format!("looks at {}", parts.join(", "))
+}
+
+/// An image's id as the engine's own client shows it; other references as they are.
+fn short(image: &str) -> &str {
+    image.strip_prefix("sha256:").and_then(|digits| digits.get(..12)).unwrap_or(image)
 }
 
 fn backing(plan: &BackingPlan) -> String {

@@ -129,7 +129,7 @@ pub(crate) async fn collect(
             Source::Build(settings) => match making {
                 Making::Make => images.build(name, settings, progress).await?,
                 Making::OnlyLook => {
-                    let built = images.built_before(name).await;
+                    let built = images.built_before(name, settings).await;
                     if built.is_none() {
                         let note =
                             format!("{name}: its image would be built; until then it counts as changed");

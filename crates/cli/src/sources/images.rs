@@ -69,10 +69,19 @@ impl<'a> Images<'a> {
     }
 
     /// What the image of a `build:` is, if it was built from this very source before: for plans that build nothing.
-    pub(crate) async fn built_before(&mut self, service: &ServiceName) -> Option<Content> {
+    pub(crate) async fn built_before(
+        &mut self,
+        service: &ServiceName,
+        settings: &BuildSettings,
+    ) -> Option<Content> {
+        if let Some(content) = self.built.get(settings) {
+            return Some(content.clone());
+        }
         let tag = self.tag(service)?;
         let image = self.engine().await.ok()?.inspect_image(&tag).await.ok()?;
-        content(&image, &tag).ok()
+        let content = content(&image, &tag).ok()?;
+        self.built.insert(settings.clone(), content.clone());
+        Some(content)
     }
 
     /// Fetches an image that is not here.
