@@ -1,1 +1,3 @@
-//! See Cargo.toml.
+//! What the suites of the real thing share: the demonstration's story, and runs that are killed at a chosen step. Never shipped.
+
+pub mod demo;

@@ -4,6 +4,7 @@
 
 pub mod guestbook;
 pub mod probe;
+pub mod site;
 mod wait;
 
 pub use wait::{NotInTime, wait_until};

@@ -1,0 +1,138 @@
+//! An application as its developer has it: a git repository, and the command line in it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use cutover_core::journal::LockHolder;
+use cutover_core::names::ReleaseId;
+use cutover_core::verdict::Verdict;
+use serde::Deserialize;
+
+use super::{Site, Told};
+use crate::guestbook::{self, Kind};
+use crate::probe::ProbeOptions;
+
+/// The name that the example's configuration has, and the host of its route.
+const EXAMPLE: (&str, &str) = ("app: guestbook", "guestbook.localhost");
+
+/// An application in a repository of its own.
+pub struct App<'a> {
+    site: &'a Site,
+    name: String,
+    host: String,
+    repository: PathBuf,
+}
+
+/// What is asked of `status --json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    pub live: Option<LiveRelease>,
+    pub lock: Option<LockHolder>,
+    /// The newest run's verdict.
+    pub last: Option<Verdict>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct LiveRelease {
+    pub release: ReleaseId,
+    pub subject: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    status: Option<Status>,
+}
+
+impl<'a> App<'a> {
+    pub(super) fn new(site: &'a Site, name: &str, host: &str) -> anyhow::Result<Self> {
+        let repository = site.folder().join(name);
+        std::fs::create_dir(&repository)?;
+        let app = Self { site, name: name.to_owned(), host: host.to_owned(), repository };
+        app.git(&["init", "--quiet", "."])?;
+        std::fs::write(app.repository.join(".gitignore"), "web/guestbook\nbot/guestbook\n.env\n")?;
+        let ledger = format!("BOT_LEDGER={}\n", app.ledger().display());
+        let env = app.repository.join(".env");
+        std::fs::write(&env, ledger)?;
+        std::fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(app)
+    }
+
+    /// Where its bot leaves a line for each poll.
+    pub fn ledger(&self) -> PathBuf {
+        self.site.folder().join(format!("{}.ledger", self.name))
+    }
+
+    pub fn repository(&self) -> &Path {
+        &self.repository
+    }
+
+    pub fn site(&self) -> &'a Site {
+        self.site
+    }
+
+    /// Commits the guestbook's release `version`, with `edit` applied to its configuration.
+    pub fn commit(&self, version: &str, edit: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
+        let binary = &self.site.binaries().guestbook;
+        guestbook::lay_out(version, Kind::Processes, binary, &self.repository)
+            .with_context(|| format!("the guestbook's {version} could not be laid out"))?;
+        let file = self.repository.join("cutover.yml");
+        let text = std::fs::read_to_string(&file)?;
+        let own = text.replace(EXAMPLE.0, &format!("app: {}", self.name)).replace(EXAMPLE.1, &self.host);
+        std::fs::write(&file, edit(&own))?;
+        self.record(version)
+    }
+
+    /// Commits whatever lies in the repository now.
+    pub fn record(&self, subject: &str) -> anyhow::Result<()> {
+        self.git(&["add", "--all"])?;
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", subject])
+    }
+
+    fn git(&self, words: &[&str]) -> anyhow::Result<()> {
+        let mut command = std::process::Command::new("git");
+        command.current_dir(&self.repository).args(["-c", "user.name=A developer"]);
+        command.args(["-c", "user.email=developer@example.com", "-c", "commit.gpgsign=false"]).args(words);
+        let output = command.output().context("git is needed")?;
+        if !output.status.success() {
+            bail!("git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// The command line, not yet started.
+    pub fn command(&self, words: &[&str]) -> tokio::process::Command {
+        let mut command = self.site.command(&self.site.binaries().cutover);
+        command.current_dir(&self.repository).args(words);
+        command
+    }
+
+    /// The command line, to its end.
+    pub async fn cutover(&self, words: &[&str]) -> anyhow::Result<Told> {
+        self.site.run(self.command(words)).await
+    }
+
+    /// Commits `version` as it stands in the example, and deploys it.
+    pub async fn deploy(&self, version: &str) -> anyhow::Result<Told> {
+        self.commit(version, str::to_owned)?;
+        self.cutover(&["deploy"]).await
+    }
+
+    /// What `status --json` says.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        let told = self.cutover(&["status", "--json"]).await?.expect(0)?;
+        let line: Line = serde_json::from_str(told.output.lines().last().unwrap_or_default())
+            .with_context(|| format!("not understood: {}", told.output))?;
+        line.status.context("status said nothing")
+    }
+
+    /// The subject of the live release's commit: which version it is.
+    pub async fn serving(&self) -> anyhow::Result<String> {
+        let live = self.status().await?.live.context("nothing is live")?;
+        Ok(live.subject.unwrap_or_default())
+    }
+
+    /// Traffic to it.
+    pub fn traffic(&self) -> anyhow::Result<ProbeOptions> {
+        self.site.traffic(&self.host)
+    }
+}
