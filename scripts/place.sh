@@ -11,6 +11,9 @@ place_make() {
     # Short, since the paths of sockets have to fit into 108 bytes.
     PLACE=$(mktemp -d /tmp/ctXXXXXX)
     mkdir "$PLACE/tmp"
+    # As /tmp is: an instance that runs as another user has to come through.
+    chmod 0711 "$PLACE"
+    chmod 1777 "$PLACE/tmp"
     export TMPDIR="$PLACE/tmp"
     trap place_end EXIT
     trap 'exit 130' INT
@@ -66,18 +69,24 @@ place_processes() {
     done
 }
 
-place_end() {
-    local code=$?
-    trap - EXIT
-    trap '' INT TERM HUP
+# Ends and removes all of it. Can be called twice.
+place_clear() {
     if [[ -n $PLACE_RUNNING ]]; then
         # The children of `timeout` get the signal from it.
         kill -TERM "$PLACE_RUNNING" 2>/dev/null || true
         wait "$PLACE_RUNNING" 2>/dev/null || true
+        PLACE_RUNNING=
     fi
     place_sweep >&2 || true
     if [[ -d $PLACE/engine ]]; then scripts/engine.sh stop "$PLACE/engine" || true; fi
     rm -rf --one-file-system "$PLACE"
+}
+
+place_end() {
+    local code=$?
+    trap - EXIT
+    trap '' INT TERM HUP
+    place_clear
     exit "$code"
 }
 

@@ -267,9 +267,15 @@ all_not_run() {
     ((not_run > 0)) && [[ $(counts "$1") == "0 tests, "* ]]
 }
 
+# What the failed tests said; where no test did, the end of the suite's output.
 show_failure() {
-    echo "   the end of $1:"
-    tail -n 200 "$1" | sed 's/^/   | /'
+    echo "   from $1:"
+    if grep -qs '^failures:' "$1"; then
+        awk '/^failures:/ { on = 1 } on { print } /^test result:/ { on = 0 }' "$1" | head -n 400
+        tail -n 3 "$1"
+    else
+        tail -n 100 "$1"
+    fi | sed 's/^/   | /'
 }
 
 table() {
@@ -305,5 +311,7 @@ done
 run_suite docker suite_docker
 run_suite demo suite_demo
 run_suite demo-docker suite_demo_docker
+# First, so that the table is the last word.
+place_clear
 table
 ((FAILED == 0))
