@@ -95,6 +95,8 @@ suite_sweep() {
 # A file of suites/tests: real binaries, real processes.
 suite_of_file() {
     [[ -f suites/tests/$1.rs ]] || { not_run "not there yet (suites/tests/$1.rs)"; return; }
+    # They look for the shipped programs beside them, which cargo does not build for them.
+    if [[ $BUILD == unknown ]]; then suite_build || return; fi
     run_tests --test "$1"
 }
 
