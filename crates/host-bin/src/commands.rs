@@ -20,7 +20,7 @@ use crate::tell;
 
 type Outcome = Result<ExitCode, Failure>;
 
-pub(crate) fn carry_out(command: Command) -> Outcome {
+pub(crate) fn carry_out(command: Command, also: Option<run::Also>) -> Outcome {
     // A keeper is told all it needs by its folder.
     if let Command::Keep { folder } = command {
         return keep(&folder);
@@ -33,7 +33,7 @@ pub(crate) fn carry_out(command: Command) -> Outcome {
         Command::Up => up(&layout),
         Command::Down => down(&layout),
         Command::Session => session(layout),
-        Command::Run { run, settle } => run_or_settle(layout, run, settle),
+        Command::Run { run, settle } => run_or_settle(layout, run, settle, also),
         Command::Proxy => proxy(&layout),
         Command::Watch => watch(layout),
         Command::Keep { folder } => keep(&folder),
@@ -53,11 +53,16 @@ fn session(layout: Layout) -> Outcome {
     served.map(|()| ExitCode::SUCCESS).map_err(|error| system("go on with the conversation", &error))
 }
 
-fn run_or_settle(layout: Layout, run: Option<RunId>, settle: Option<AppId>) -> Outcome {
+fn run_or_settle(
+    layout: Layout,
+    run: Option<RunId>,
+    settle: Option<AppId>,
+    also: Option<run::Also>,
+) -> Outcome {
     within(async {
         match (run, settle) {
-            (Some(run), _) => run::main(layout, run, None).await,
-            (None, Some(app)) => run::main_settle(layout, app, None).await,
+            (Some(run), _) => run::main(layout, run, also).await,
+            (None, Some(app)) => run::main_settle(layout, app, also).await,
             (None, None) => ExitCode::from(Exit::Usage.code()),
         }
     })

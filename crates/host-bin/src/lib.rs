@@ -8,14 +8,20 @@ mod tell;
 use std::process::ExitCode;
 
 use clap::Parser;
+use cutover_host::run::Also;
 
 use arguments::Arguments;
 
 /// Everything, from the command line to the exit code.
 pub fn main() -> ExitCode {
+    main_heard_by(None)
+}
+
+/// The same; `also` hears each entry of a run's journal once it is written (tests end a run at a certain one).
+pub fn main_heard_by(also: Option<Also>) -> ExitCode {
     let arguments = Arguments::parse();
     tell::to_developers(&arguments.command);
-    match commands::carry_out(arguments.command) {
+    match commands::carry_out(arguments.command, also) {
         Ok(exit) => exit,
         Err(failure) => tell::to_people(&failure),
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cutover_core::journal::{Entry, Step, What};
+use cutover_core::journal::{Step, What};
 use cutover_core::verdict::{Outcome, Verdict};
 use cutover_testkit::probe::{Probe, Report};
 use cutover_testkit::site::{App, Process, Told};
@@ -113,9 +113,7 @@ impl<'a> Stage<'a> {
         verdict: &Verdict,
         is: impl Fn(&Step) -> bool,
     ) -> anyhow::Result<(jiff::Timestamp, jiff::Timestamp)> {
-        let events = std::fs::read_to_string(self.app.site().layout().events(verdict.run))?;
-        let entries: Vec<Entry> =
-            events.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("the event file")?;
+        let entries = self.app.site().journal(verdict.run)?;
         let intent =
             entries.iter().find(|entry| matches!(&entry.what, What::Intent { step, .. } if is(step)));
         let intent = intent.context("the act is not in the journal")?;

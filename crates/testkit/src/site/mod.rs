@@ -13,7 +13,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use cutover_core::journal::Entry;
 use cutover_core::layout::Layout;
+use cutover_core::names::RunId;
 use cutover_core::variables;
 
 pub use app::{App, LiveRelease, Status};
@@ -70,6 +72,12 @@ impl Site {
 
     pub fn binaries(&self) -> &Binaries {
         &self.binaries
+    }
+
+    /// What the journal of a run says, as its event file has it.
+    pub fn journal(&self, run: RunId) -> anyhow::Result<Vec<Entry>> {
+        let text = std::fs::read_to_string(self.layout().events(run)).context("the event file")?;
+        text.lines().map(|line| serde_json::from_str(line).context("the event file")).collect()
     }
 
     /// Where its proxy listens.
