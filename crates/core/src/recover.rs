@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use cutover_routes::Entry as RouteEntry;
+
 use crate::config::settings::{Compatible, Strategy};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -76,9 +78,11 @@ pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
     Recovery::Act(Box::new(back(goal, journal, found, stamp)))
 }
 
-/// The plan that was asked for: the last one forward (a rehearsal may have put its alternative in the first one's place).
+/// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
+/// place). The rest of a way forward is a plan, too, but it no longer says what was handed over.
 pub fn goal(journal: &[Entry]) -> Option<&HostPlan> {
-    plans(journal).filter(|plan| plan.direction == Direction::Forward).last()
+    let recovered = journal.iter().position(|entry| matches!(entry.what, What::Resumed { .. })).unwrap_or(journal.len());
+    plans(&journal[..recovered]).filter(|plan| plan.direction == Direction::Forward).last()
 }
 
 fn plans(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
@@ -255,7 +259,7 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
         .collect();
     let one_off = found.instances.iter().filter(|instance| instance.ours && instance.role == Role::OneOff);
     let mut outgoing: Vec<_> = here.iter().map(|instance| reference(found, instance)).collect();
-    let databases = restores(goal, journal);
+    let databases = restores(goal, journal, found);
     let (handed, following) = (handed(goal), following(goal));
     let among = |set: &BTreeSet<InstanceName>| {
         outgoing.iter().filter(|instance| set.contains(&instance.name)).cloned().collect::<Vec<_>>()
@@ -282,7 +286,8 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
     };
     let (back_after, back_first): (Vec<_>, Vec<_>) = resting.into_iter().partition(follows);
     let switched = standing(journal, goal, found).switched;
-    let hold = if switched {
+    // A table change that may still land is fenced off by another one: it compares before it swaps (S9).
+    let hold = if switched || intended(journal, &Step::Switch) {
         goal.handover.todo().map(|handover| handover.hold.clone()).unwrap_or_default()
     } else {
         Vec::new()
@@ -293,7 +298,7 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
         Some(SwitchPlan::Table { before, .. }) => {
             let now =
                 found.table.as_ref().and_then(|table| table.table.owners.get(&goal.app.owner())).cloned();
-            Planned::Do(SwitchPlan::Table { before: now, after: before.clone() })
+            Planned::Do(SwitchPlan::Table { before: now, after: fenced(before.as_ref(), goal) })
         }
         Some(SwitchPlan::LiveFile) => Planned::Do(SwitchPlan::LiveFile),
         None => Planned::NotNeeded(WhyNot::Unchanged),
@@ -358,6 +363,18 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
     }
 }
 
+/// The entry as it was, marked with the run that was taken back: other bytes than before, so that a change of that run which still hangs
+/// somewhere finds another table than it expects.
+fn fenced(before: Option<&RouteEntry>, goal: &HostPlan) -> Option<RouteEntry> {
+    let mut entry = before.cloned().unwrap_or_default();
+    entry.facts.insert("settled".to_owned(), goal.run.to_string());
+    Some(entry)
+}
+
+fn intended(journal: &[Entry], wanted: &Step) -> bool {
+    journal.iter().any(|entry| matches!(&entry.what, What::Intent { step, .. } if step == wanted))
+}
+
 /// Instances that a goal starts.
 fn coming(goal: &HostPlan) -> BTreeSet<InstanceName> {
     let beside = goal.start.todo().into_iter().flat_map(|start| start.waves.iter().flatten());
@@ -403,10 +420,15 @@ fn follow_back(goal: &HostPlan, outgoing: &[InstanceRef], incoming: &[GatedInsta
 
 /// Databases to be put back: those that were begun to be changed, unless the schema may stay (the hold has ended and the old release can
 /// live with it).
-fn restores(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
-    if journal_switched_forward(journal) {
+fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Vec<HeldDatabase> {
+    // What was stopped for it runs again: it was put back before, and has been written to since.
+    let opened = goal.handover.todo().is_some_and(|handover| {
+        handover.outgoing.iter().any(|old| found.instances.iter().any(|other| other.name == old.name && other.is_running()))
+    });
+    if opened || journal_switched_forward(journal) {
         return Vec::new();
     }
+    let restored = put_back(journal);
     let taken: BTreeSet<&String> = outcomes(journal)
         .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
         .collect();
@@ -421,7 +443,9 @@ fn restores(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
         .collect();
     let held = goal.handover.todo().into_iter().flat_map(|handover| &handover.databases);
     held.filter_map(|held| match held {
-        HeldDatabase::Migrate { migration } if touched.contains(&migration.database) => {
+        HeldDatabase::Migrate { migration }
+            if touched.contains(&migration.database) && !restored.contains(&migration.database) =>
+        {
             let place = migration.place.clone()?;
             // `snapshot: none` was decided: there is nothing to put back, and what is there is not thrown away.
             if migration.snapshot == crate::config::settings::SnapshotPolicy::None {
@@ -436,7 +460,7 @@ fn restores(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
             })
         }
         HeldDatabase::Restore { database, place, present: Some(present), .. }
-            if touched.contains(database) && taken.contains(present) =>
+            if touched.contains(database) && taken.contains(present) && !restored.contains(database) =>
         {
             Some(HeldDatabase::Restore {
                 database: database.clone(),
@@ -448,6 +472,25 @@ fn restores(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
         _ => None,
     })
     .collect()
+}
+
+/// Databases that a way back has put back already: they may have been written to since.
+fn put_back(journal: &[Entry]) -> BTreeSet<DatabaseName> {
+    let mut back = false;
+    let mut restored = BTreeSet::new();
+    for entry in journal {
+        match &entry.what {
+            What::Planned { plan } => back = plan.direction == Direction::Back,
+            What::Outcome { intent, .. } if back => {
+                let of = journal.iter().find(|other| other.seq == *intent).map(|other| &other.what);
+                if let Some(What::Intent { step: Step::Restore { database, .. }, .. }) = of {
+                    restored.insert(database.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    restored
 }
 
 fn journal_switched_forward(journal: &[Entry]) -> bool {

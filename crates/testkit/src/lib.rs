@@ -4,6 +4,7 @@
 
 pub mod guestbook;
 pub mod probe;
+pub mod sim;
 pub mod site;
 mod wait;
 

@@ -749,18 +749,19 @@ impl Moved {
 }
 
 impl HostState {
-    /// Of what a plan depends on: what is live, what is in the table for the app, which instances there are and whether they run, releases
+    /// Of what a plan depends on: what is live, what is in the table for the app, which instances there are, releases
     /// and variables. Not of what moves by itself.
     pub fn fingerprint(&self) -> ContentHash {
         let entry = self.table.as_ref().and_then(|found| found.table.owners.get(&self.app.owner()));
+        // The facts, not the routes: watch holds a route and starts an instance again without changing what is live.
+        let facts = entry.map(|entry| &entry.facts);
         let instances: Vec<_> = self
             .instances
             .iter()
             .filter(|found| found.role != Role::OneOff)
-            .map(|found| (&found.name, &found.spec, found.is_running()))
+            .map(|found| (&found.name, &found.spec))
             .collect();
-        let releases: Vec<_> =
-            self.releases.iter().map(|record| (&record.release.id, record.lived)).collect();
-        ContentHash::of_value(&(&self.live, entry, instances, releases, &self.variables))
+        let releases: Vec<_> = self.releases.iter().map(|record| (&record.release.id, record.lived)).collect();
+        ContentHash::of_value(&(&self.live, facts, instances, releases, &self.variables))
     }
 }

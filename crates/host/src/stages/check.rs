@@ -164,7 +164,6 @@ async fn failure(act: &Act<'_>, stage: Stage, fault: Fault<'_>) -> Failure {
         failure.next.extend(diagnosis.next);
         failure.log = diagnosis.log;
     }
-    failure.next.push(format!("see `cutover logs {} --release {}`", spec.service, spec.release));
     failure
 }
 

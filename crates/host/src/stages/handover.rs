@@ -66,7 +66,7 @@ async fn hold(act: &Act<'_>, plan: &HandoverPlan) -> Result<(), StageError> {
         let mut entry = entry.clone();
         for route in &mut entry.routes {
             if plan.hold.iter().any(|service| service.as_str() == route.name)
-                && matches!(route.state, RouteState::Serving { .. })
+                && matches!(route.state, RouteState::Serving { .. } | RouteState::Held { .. })
             {
                 route.state = RouteState::Held { hold: hold.clone() };
             }

@@ -131,9 +131,8 @@ async fn run_once(
     runtime.create(spec, &values).await?;
     runtime.start(app, &spec.name).await?;
     let ended = tokio::time::timeout(timeout, runtime.exited(app, &spec.name)).await;
-    if ended.is_err() {
-        runtime.stop(app, &reference.name, &reference.stop).await?;
-    }
+    // Ended or late: nothing of it may be left when the database is looked at, opened or put back.
+    runtime.stop(app, &reference.name, &reference.stop).await?;
     let query = LogQuery { tail: Some(OUTPUT_LINES), scope: Scope::ThisStart, since: None };
     let lines = runtime.logs(app, &spec.name, &query).await.unwrap_or_default();
     let output: Vec<String> = lines.into_iter().map(|line| values.redact(&line.text)).collect();

@@ -14,6 +14,8 @@ pub(crate) mod start;
 pub(crate) mod switch;
 pub(crate) mod verify;
 
+pub use preflight::EnvChange;
+
 use std::sync::Arc;
 
 use cutover_core::env_file;
