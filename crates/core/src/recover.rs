@@ -81,7 +81,8 @@ pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
 /// place). The rest of a way forward is a plan, too, but it no longer says what was handed over.
 pub fn goal(journal: &[Entry]) -> Option<&HostPlan> {
-    let recovered = journal.iter().position(|entry| matches!(entry.what, What::Resumed { .. })).unwrap_or(journal.len());
+    let recovered =
+        journal.iter().position(|entry| matches!(entry.what, What::Resumed { .. })).unwrap_or(journal.len());
     plans(&journal[..recovered]).filter(|plan| plan.direction == Direction::Forward).last()
 }
 
@@ -423,7 +424,10 @@ fn follow_back(goal: &HostPlan, outgoing: &[InstanceRef], incoming: &[GatedInsta
 fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Vec<HeldDatabase> {
     // What was stopped for it runs again: it was put back before, and has been written to since.
     let opened = goal.handover.todo().is_some_and(|handover| {
-        handover.outgoing.iter().any(|old| found.instances.iter().any(|other| other.name == old.name && other.is_running()))
+        handover
+            .outgoing
+            .iter()
+            .any(|old| found.instances.iter().any(|other| other.name == old.name && other.is_running()))
     });
     if opened || journal_switched_forward(journal) {
         return Vec::new();

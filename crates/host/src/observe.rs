@@ -42,8 +42,11 @@ impl Look for Eyes<'_> {
 /// # Errors
 /// When a runtime that has instances of the app does not answer: an incomplete look is worse than none (S4a).
 pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<HostState, Failure> {
-    let unseen = |what: &str, why: String| Failure::new(Exit::Failed, format!("{what} cannot be looked at")).because(why);
-    let releases = host.store.releases(app).map_err(|error| unseen("the state database", error.to_string()))?;
+    let unseen = |what: &str, why: String| {
+        Failure::new(Exit::Failed, format!("{what} cannot be looked at")).because(why)
+    };
+    let releases =
+        host.store.releases(app).map_err(|error| unseen("the state database", error.to_string()))?;
     let table = host.ports.router.read().await.ok();
     let instances = instances(host, app).await?;
     let env = env(host, app)?;
@@ -69,9 +72,15 @@ pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Res
         engine,
         taken,
         disk_free: files::free(host.layout.state()).map_err(|error| unseen("the disk", error.to_string()))?,
-        unfinished: host.store.unfinished(app).map_err(|error| unseen("the state database", error.to_string()))?,
+        unfinished: host
+            .store
+            .unfinished(app)
+            .map_err(|error| unseen("the state database", error.to_string()))?,
         lock: AppLock::peek(&host.layout, app),
-        verdicts: host.store.verdicts(app, VERDICTS).map_err(|error| unseen("the state database", error.to_string()))?,
+        verdicts: host
+            .store
+            .verdicts(app, VERDICTS)
+            .map_err(|error| unseen("the state database", error.to_string()))?,
         listeners: crate::installation::http_listener_address(&host.layout).into_iter().collect(),
     })
 }
@@ -80,7 +89,9 @@ async fn instances(host: &Host, app: &AppId) -> Result<Vec<FoundInstance>, Failu
     let mut all = Vec::new();
     for runtime in host.ports.runtimes() {
         let found = runtime.list(app).await.map_err(|error| {
-            Failure::new(Exit::Failed, "the instances on this host cannot be seen").because(error.to_string()).next("see that the engine answers, then try again")
+            Failure::new(Exit::Failed, "the instances on this host cannot be seen")
+                .because(error.to_string())
+                .next("see that the engine answers, then try again")
         })?;
         all.extend(found);
     }
@@ -103,7 +114,9 @@ pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Opti
         return Ok(Some(live));
     }
     match std::fs::read(host.layout.live_file(app)) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| format!("the live file is not one: {error}")),
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| format!("the live file is not one: {error}")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }
@@ -113,7 +126,10 @@ fn table_on_disk(host: &Host) -> Result<Option<cutover_routes::RouteTable>, Stri
     match std::fs::read(host.layout.proxy().join("table.json")) {
         Ok(bytes) => {
             // The proxy puts a checksum in the first line.
-            let text = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.as_slice(), |end| &bytes[end + 1..]);
+            let text = bytes
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(bytes.as_slice(), |end| &bytes[end + 1..]);
             cutover_routes::RouteTable::from_json(text).map(Some).map_err(|error| error.to_string())
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -135,14 +151,20 @@ fn env(host: &Host, app: &AppId) -> Result<Env, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Env { variables: None, placeholders: BTreeSet::new(), mode: None });
         }
-        Err(error) => return Err(Failure::new(Exit::Failed, "the host's env file cannot be read").because(format!("{}: {error}", path.display()))),
+        Err(error) => {
+            return Err(Failure::new(Exit::Failed, "the host's env file cannot be read")
+                .because(format!("{}: {error}", path.display())));
+        }
     };
     let secrets = env_file::parse(&text).map_err(|errors| {
         let mut failure = Failure::new(Exit::Configuration, "the host's env file cannot be read");
         failure.cause = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
         failure.next("mend the lines named above")
     })?;
-    let placeholders = secrets.iter().filter(|(_, value)| env_file::is_placeholder(value.expose())).map(|(name, _)| name.clone());
+    let placeholders = secrets
+        .iter()
+        .filter(|(_, value)| env_file::is_placeholder(value.expose()))
+        .map(|(name, _)| name.clone());
     Ok(Env {
         variables: Some(secrets.fingerprints(&host.installation.salt)),
         placeholders: placeholders.collect(),
@@ -152,14 +174,18 @@ fn env(host: &Host, app: &AppId) -> Result<Env, Failure> {
 
 fn artifacts(host: &Host) -> BTreeSet<cutover_core::hash::ContentHash> {
     let entries = std::fs::read_dir(host.layout.artifacts()).into_iter().flatten().flatten();
-    entries.filter_map(|entry| cutover_core::hash::ContentHash::from_hex(entry.file_name().to_str()?)).collect()
+    entries
+        .filter_map(|entry| cutover_core::hash::ContentHash::from_hex(entry.file_name().to_str()?))
+        .collect()
 }
 
 type Engine = (Option<cutover_core::state::FoundEngine>, BTreeMap<String, cutover_core::state::FoundImage>);
 
 async fn engine(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<Engine, Failure> {
     let Some(docker) = &host.docker else { return Ok((None, BTreeMap::new())) };
-    let silent = |error: crate::ports::RuntimeError| Failure::new(Exit::Failed, "the container engine does not answer").because(error.to_string());
+    let silent = |error: crate::ports::RuntimeError| {
+        Failure::new(Exit::Failed, "the container engine does not answer").because(error.to_string())
+    };
     let facts = docker.facts(app).await.map_err(silent)?;
     let mut found = BTreeMap::new();
     for reference in images {
@@ -172,12 +198,20 @@ async fn engine(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<E
 
 /// Addresses that anything of ours on this host has: targets of the table, and instances of every app, running or not (S29); and loopback
 /// ports that anybody listens on.
-async fn taken(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<BTreeSet<SocketAddr>, Failure> {
+async fn taken(
+    host: &Host,
+    app: &AppId,
+    table: Option<&FoundTable>,
+) -> Result<BTreeSet<SocketAddr>, Failure> {
     let targets = table.into_iter().flat_map(|found| found.table.targets());
     let mut taken: BTreeSet<SocketAddr> = targets
-        .filter_map(|(_, target)| if let cutover_routes::Address::Tcp(address) = target.address { Some(address) } else { None })
+        .filter_map(|(_, target)| {
+            if let cutover_routes::Address::Tcp(address) = target.address { Some(address) } else { None }
+        })
         .collect();
-    let apps = host.store.apps().map_err(|error| Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string()))?;
+    let apps = host.store.apps().map_err(|error| {
+        Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string())
+    })?;
     for other in apps.iter().filter(|other| *other != app) {
         taken.extend(instances(host, other).await?.into_iter().filter_map(|found| found.address));
     }
@@ -203,15 +237,24 @@ fn listening() -> BTreeSet<SocketAddr> {
 }
 
 /// SQLite databases of the live release that lie in folders; those in an engine's volumes are measured by their stage.
-fn databases(host: &Host, app: &AppId, live: Option<&Live>, releases: &[ReleaseRecord]) -> BTreeMap<DatabaseName, FoundDatabase> {
-    let release = live.and_then(|live| releases.iter().find(|record| record.release.id == live.release)).map(|record| &record.release);
+fn databases(
+    host: &Host,
+    app: &AppId,
+    live: Option<&Live>,
+    releases: &[ReleaseRecord],
+) -> BTreeMap<DatabaseName, FoundDatabase> {
+    let release = live
+        .and_then(|live| releases.iter().find(|record| record.release.id == live.release))
+        .map(|record| &record.release);
     let databases = release.into_iter().flat_map(|release| &release.databases);
     let root = host.layout.state().display().to_string();
     databases
         .filter_map(|(name, database)| {
             let DatabaseEngine::Sqlite { volume, file, .. } = &database.engine else { return None };
             let path = format!("{}/{file}", layout::volume_folder(&root, app, volume));
-            let bytes = |suffix: &str| std::fs::metadata(format!("{path}{suffix}")).map(|metadata| metadata.len()).ok();
+            let bytes = |suffix: &str| {
+                std::fs::metadata(format!("{path}{suffix}")).map(|metadata| metadata.len()).ok()
+            };
             let found = FoundDatabase {
                 exists: bytes("").is_some(),
                 bytes: bytes("").unwrap_or_default() + bytes("-wal").unwrap_or_default(),

@@ -74,7 +74,9 @@ pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> Exit
         let Some(run) = unfinished else { return Ok(()) };
         let row = host.store.run(run).map_err(|error| unreadable(&error))?;
         let (by, verb) = row.map_or((String::new(), Verb::Deploy), |row| (row.by, row.verb));
-        let Ok(_lock) = AppLock::take(&host.layout, &app, &holder(&app, run, &by, verb)) else { return Ok(()) };
+        let Ok(_lock) = AppLock::take(&host.layout, &app, &holder(&app, run, &by, verb)) else {
+            return Ok(());
+        };
         settle_unfinished(&host, &app, also.as_ref()).await
     };
     match outcome.await {
@@ -95,7 +97,9 @@ fn leave_session() {
 }
 
 async fn open(layout: Layout) -> Result<Host, Failure> {
-    Host::open(layout).await.map_err(|error| Failure::new(Exit::Failed, "the state on this host cannot be opened").because(error.to_string()))
+    Host::open(layout).await.map_err(|error| {
+        Failure::new(Exit::Failed, "the state on this host cannot be opened").because(error.to_string())
+    })
 }
 
 fn unreadable(error: &crate::store::StoreError) -> Failure {
@@ -107,7 +111,8 @@ async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Verdict
     if let Some(verdict) = host.store.verdict(run).map_err(|error| unreadable(&error))? {
         return Ok(verdict);
     }
-    let assignment = Assignment::load(&host.layout, run).map_err(|error| Failure::new(Exit::Failed, "the run has no plan").because(error.to_string()))?;
+    let assignment = Assignment::load(&host.layout, run)
+        .map_err(|error| Failure::new(Exit::Failed, "the run has no plan").because(error.to_string()))?;
     let plan = &assignment.plan;
     let app = &plan.app;
     let journal = journal(&host, run, also.clone());
@@ -129,12 +134,20 @@ async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Verdict
         if let Err(error) = written {
             return Ok(refused(&host, &journal, plan, error.failure()));
         }
-        let act = Act { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, plan };
+        let act =
+            Act { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, plan };
         let change = EnvChange { unset: assignment.unset.clone(), keep: assignment.keep_env };
         carry_out(&act, &change).await;
     }
     let eyes = Eyes { host: &host, app };
-    let settling = Settling { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, app, look: &eyes };
+    let settling = Settling {
+        ports: &host.ports,
+        journal: &journal,
+        layout: &host.layout,
+        store: &host.store,
+        app,
+        look: &eyes,
+    };
     let verdict = settle(&settling).await;
     discard(&host, run);
     drop(lock);
@@ -161,7 +174,14 @@ fn journal(host: &Host, run: RunId, also: Option<Also>) -> Journal {
 }
 
 fn holder(app: &AppId, run: RunId, by: &str, verb: Verb) -> LockHolder {
-    LockHolder { app: app.clone(), run, by: by.to_owned(), verb, since: Timestamp::now(), pid: std::process::id() }
+    LockHolder {
+        app: app.clone(),
+        run,
+        by: by.to_owned(),
+        verb,
+        since: Timestamp::now(),
+        pid: std::process::id(),
+    }
 }
 
 async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> {
@@ -196,7 +216,9 @@ fn locked(app: &AppId, error: &LockError) -> Failure {
 async fn settle_others(host: &Host, app: &AppId, run: RunId, also: Option<&Also>) -> Result<(), Failure> {
     loop {
         let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
-        let Some((_, other)) = unfinished.into_iter().find(|(of, other)| of == app && *other != run && begun(host, *other)) else {
+        let Some((_, other)) =
+            unfinished.into_iter().find(|(of, other)| of == app && *other != run && begun(host, *other))
+        else {
             return Ok(());
         };
         settle_run(host, app, other, also).await;
@@ -219,7 +241,14 @@ async fn settle_unfinished(host: &Host, app: &AppId, also: Option<&Also>) -> Res
 async fn settle_run(host: &Host, app: &AppId, run: RunId, also: Option<&Also>) {
     let journal = journal(host, run, also.cloned());
     let eyes = Eyes { host, app };
-    let settling = Settling { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, app, look: &eyes };
+    let settling = Settling {
+        ports: &host.ports,
+        journal: &journal,
+        layout: &host.layout,
+        store: &host.store,
+        app,
+        look: &eyes,
+    };
     settle(&settling).await;
     discard(host, run);
 }

@@ -95,22 +95,83 @@ fn good() -> Behaviour {
 fn cases() -> Vec<Case> {
     let database = |compatible: &str| DATABASE.replace("COMPATIBLE", compatible);
     let migrating = |to| Behaviour { migration: Migration::To(to), ..good() };
-    let case = |name, text: &str, first, ask, schemas| Case { name, text: text.to_owned(), first, ask, schemas };
+    let case =
+        |name, text: &str, first, ask, schemas| Case { name, text: text.to_owned(), first, ask, schemas };
     vec![
         case("first deploy", WEB_AND_BOT, None, Ask::Deploy(good()), None),
-        case("first deploy that is unhealthy", WEB_AND_BOT, None, Ask::Deploy(Behaviour { unhealthy: true, ..good() }), None),
+        case(
+            "first deploy that is unhealthy",
+            WEB_AND_BOT,
+            None,
+            Ask::Deploy(Behaviour { unhealthy: true, ..good() }),
+            None,
+        ),
         case("blue-green with replicas and a bot", WEB_AND_BOT, Some(good()), Ask::Deploy(good()), None),
-        case("a release that exits", WEB_AND_BOT, Some(good()), Ask::Deploy(Behaviour { exits: true, ..good() }), None),
-        case("a release that is unhealthy", WEB_AND_BOT, Some(good()), Ask::Deploy(Behaviour { unhealthy: true, ..good() }), None),
-        case("a release that fails its bake", WEB_AND_BOT, Some(good()), Ask::Deploy(Behaviour { errors: true, ..good() }), None),
+        case(
+            "a release that exits",
+            WEB_AND_BOT,
+            Some(good()),
+            Ask::Deploy(Behaviour { exits: true, ..good() }),
+            None,
+        ),
+        case(
+            "a release that is unhealthy",
+            WEB_AND_BOT,
+            Some(good()),
+            Ask::Deploy(Behaviour { unhealthy: true, ..good() }),
+            None,
+        ),
+        case(
+            "a release that fails its bake",
+            WEB_AND_BOT,
+            Some(good()),
+            Ask::Deploy(Behaviour { errors: true, ..good() }),
+            None,
+        ),
         case("handover of a routed singleton", SINGLETON, Some(good()), Ask::Deploy(good()), None),
-        case("handover to one that exits", SINGLETON, Some(good()), Ask::Deploy(Behaviour { exits: true, ..good() }), None),
-        case("handover to one that fails its bake", SINGLETON, Some(good()), Ask::Deploy(Behaviour { errors: true, ..good() }), None),
+        case(
+            "handover to one that exits",
+            SINGLETON,
+            Some(good()),
+            Ask::Deploy(Behaviour { exits: true, ..good() }),
+            None,
+        ),
+        case(
+            "handover to one that fails its bake",
+            SINGLETON,
+            Some(good()),
+            Ask::Deploy(Behaviour { errors: true, ..good() }),
+            None,
+        ),
         case("a bot alone", BOT_ALONE, Some(good()), Ask::Deploy(good()), None),
-        case("a bot alone that exits", BOT_ALONE, Some(good()), Ask::Deploy(Behaviour { exits: true, ..good() }), None),
-        case("nothing pending", &database("expand"), Some(migrating(1)), Ask::Deploy(migrating(1)), Some((1, 1))),
-        case("an expanding migration", &database("expand"), Some(migrating(1)), Ask::Deploy(migrating(2)), None),
-        case("a breaking migration", &database("breaking"), Some(migrating(1)), Ask::Deploy(migrating(2)), Some((1, 2))),
+        case(
+            "a bot alone that exits",
+            BOT_ALONE,
+            Some(good()),
+            Ask::Deploy(Behaviour { exits: true, ..good() }),
+            None,
+        ),
+        case(
+            "nothing pending",
+            &database("expand"),
+            Some(migrating(1)),
+            Ask::Deploy(migrating(1)),
+            Some((1, 1)),
+        ),
+        case(
+            "an expanding migration",
+            &database("expand"),
+            Some(migrating(1)),
+            Ask::Deploy(migrating(2)),
+            None,
+        ),
+        case(
+            "a breaking migration",
+            &database("breaking"),
+            Some(migrating(1)),
+            Ask::Deploy(migrating(2)),
+            Some((1, 2)),
+        ),
         case(
             "a breaking migration to an unhealthy release",
             &database("breaking"),
@@ -144,7 +205,14 @@ impl Case {
         if let Some(behaviour) = self.first {
             let first = site.deploy("v1", behaviour).unwrap();
             let outcome = site.run(&first, FaultPlan::default()).await.unwrap();
-            assert_eq!(outcome.verdict.exit(), Exit::Done, "{}: {:?}\n{}", self.name, outcome.verdict.outcome, site.journal());
+            assert_eq!(
+                outcome.verdict.exit(),
+                Exit::Done,
+                "{}: {:?}\n{}",
+                self.name,
+                outcome.verdict.outcome,
+                site.journal()
+            );
         }
         site
     }
@@ -176,7 +244,12 @@ impl Case {
         (outcome.calls, broken)
     }
 
-    fn schema(&self, site: &Site, before: Option<cutover_core::names::RunId>, found: Option<u32>) -> Option<String> {
+    fn schema(
+        &self,
+        site: &Site,
+        before: Option<cutover_core::names::RunId>,
+        found: Option<u32>,
+    ) -> Option<String> {
         let (old, new) = self.schemas?;
         let same = site.serving().map(|live| live.run) == before;
         let wanted = if same { old } else { new };
@@ -187,7 +260,8 @@ impl Case {
 /// Sweeps one case; gives the number of runs.
 async fn sweep(case: &Case) -> (u64, Vec<String>) {
     let (calls, broken) = case.under(FaultPlan::default()).await;
-    let mut failures: Vec<String> = broken.into_iter().map(|b| format!("{} without a fault: {b}", case.name)).collect();
+    let mut failures: Vec<String> =
+        broken.into_iter().map(|b| format!("{} without a fault: {b}", case.name)).collect();
     let mut runs = 1;
     for at in 1..=calls {
         for fault in Fault::ALL {
@@ -198,7 +272,11 @@ async fn sweep(case: &Case) -> (u64, Vec<String>) {
             let faults = FaultPlan { first: Some((at, fault)), second };
             let (_, broken) = case.under(faults).await;
             if !broken.is_empty() && failures.len() < 5 {
-                failures.push(format!("{} at call {at} {fault:?}, then {second:?}: {}", case.name, broken.join("\n  ")));
+                failures.push(format!(
+                    "{} at call {at} {fault:?}, then {second:?}: {}",
+                    case.name,
+                    broken.join("\n  ")
+                ));
             }
         }
     }
@@ -208,8 +286,11 @@ async fn sweep(case: &Case) -> (u64, Vec<String>) {
 #[test]
 fn whatever_fails_wherever_the_promises_hold() {
     let only = std::env::var("SWEEP_CASE").ok();
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let queue = std::sync::Mutex::new(cases().into_iter().filter(|case| only.as_ref().is_none_or(|only| case.name == only)));
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let queue = std::sync::Mutex::new(
+        cases().into_iter().filter(|case| only.as_ref().is_none_or(|only| case.name == only)),
+    );
     let swept = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {

@@ -761,7 +761,8 @@ impl HostState {
             .filter(|found| found.role != Role::OneOff)
             .map(|found| (&found.name, &found.spec))
             .collect();
-        let releases: Vec<_> = self.releases.iter().map(|record| (&record.release.id, record.lived)).collect();
+        let releases: Vec<_> =
+            self.releases.iter().map(|record| (&record.release.id, record.lived)).collect();
         ContentHash::of_value(&(&self.live, facts, instances, releases, &self.variables))
     }
 }

@@ -406,8 +406,9 @@ impl Allocation {
 
 /// Whether requests or probes go to it, so that it needs an address even when its settings name no port.
 fn is_reached(service: &ServiceRelease) -> bool {
-    let probed = service.settings.gate.checks.iter().any(|gated| {
-        matches!(gated.check, Check::Http { port: None, .. } | Check::Tcp { port: None, .. })
-    });
+    let probed =
+        service.settings.gate.checks.iter().any(|gated| {
+            matches!(gated.check, Check::Http { port: None, .. } | Check::Tcp { port: None, .. })
+        });
     service.settings.route.is_some() || probed
 }

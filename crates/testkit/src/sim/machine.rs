@@ -117,7 +117,8 @@ impl Machine {
 
     fn land(&mut self) {
         let calls = self.calls;
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.late).into_iter().partition(|late| late.due <= calls);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.late).into_iter().partition(|late| late.due <= calls);
         self.late = later;
         self.landed |= !due.is_empty();
         for late in due {
@@ -138,10 +139,18 @@ impl Machine {
             for route in &entry.routes {
                 let RouteState::Serving { targets } = &route.state else { continue };
                 for target in targets {
-                    let instance = self.instances.iter().find(|(name, _)| name.as_str() == target.id).map(|(_, instance)| instance);
+                    let instance = self
+                        .instances
+                        .iter()
+                        .find(|(name, _)| name.as_str() == target.id)
+                        .map(|(_, instance)| instance);
                     match instance {
-                        Some(instance) if instance.runs() => written.push((target.id.clone(), instance.spec.clone())),
-                        _ => self.broken.push(format!("P1: a request of {owner} met {} which does not run", target.id)),
+                        Some(instance) if instance.runs() => {
+                            written.push((target.id.clone(), instance.spec.clone()))
+                        }
+                        _ => self
+                            .broken
+                            .push(format!("P1: a request of {owner} met {} which does not run", target.id)),
                     }
                 }
             }
@@ -173,8 +182,10 @@ impl Machine {
             return;
         }
         let spec = &instance.spec;
-        if spec.role == Role::Service && self.singletons.iter().any(|single| single == spec.service.as_str()) {
-            let others = self.instances.values().filter(|other| other.runs() && other.spec.role == Role::Service);
+        if spec.role == Role::Service && self.singletons.iter().any(|single| single == spec.service.as_str())
+        {
+            let others =
+                self.instances.values().filter(|other| other.runs() && other.spec.role == Role::Service);
             if let Some(other) = others.filter(|other| other.spec.service == spec.service).next() {
                 self.broken.push(format!("P8: {name} was started while {} runs", other.spec.name));
             }
@@ -203,7 +214,11 @@ impl Machine {
             }
         }
         for name in names {
-            if self.instances.get(&name).is_some_and(|instance| instance.restart == RestartPolicy::UnlessStopped) {
+            if self
+                .instances
+                .get(&name)
+                .is_some_and(|instance| instance.restart == RestartPolicy::UnlessStopped)
+            {
                 self.run(&name);
             }
         }
@@ -231,7 +246,11 @@ fn migrate(spec: &InstanceSpec, migration: Migration) -> bool {
     let Some(file) = spec.files.values().next().map(PathBuf::from) else { return true };
     let version = |version: u32| {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        let rest: String = text.lines().filter(|line| !line.starts_with("schema ")).map(|line| format!("{line}\n")).collect();
+        let rest: String = text
+            .lines()
+            .filter(|line| !line.starts_with("schema "))
+            .map(|line| format!("{line}\n"))
+            .collect();
         std::fs::write(&file, format!("schema {version}\n{rest}")).is_ok()
     };
     match migration {

@@ -15,8 +15,8 @@ use cutover_core::release::RuntimeKind;
 use cutover_core::secret::Secrets;
 use cutover_core::state::{ExitStatus, FoundInstance, FoundTable, InstanceState, RestartPolicy};
 use cutover_host::ports::{
-    Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, LogLine, LogQuery, Ports, ProbeTarget, Prober, Router,
-    RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind,
+    Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, LogLine, LogQuery, Ports,
+    ProbeTarget, Prober, Router, RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind,
 };
 use cutover_routes::figures::{Figures, TargetFigures};
 use cutover_routes::{RouteTable, TableHash};
@@ -45,7 +45,13 @@ impl Simulated {
 
     pub(crate) fn ports(&self) -> Ports {
         let own = Arc::new(self.clone());
-        Ports { process: own.clone(), container: None, router: own.clone(), database: own.clone(), prober: own }
+        Ports {
+            process: own.clone(),
+            container: None,
+            router: own.clone(),
+            database: own.clone(),
+            prober: own,
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
@@ -111,7 +117,11 @@ impl From<Failed> for RuntimeError {
 
 impl From<Failed> for RouterError {
     fn from(failed: Failed) -> Self {
-        RouterError { kind: RouterErrorKind::Unreachable, certainty: failed.0, message: "a fault was put here".to_owned() }
+        RouterError {
+            kind: RouterErrorKind::Unreachable,
+            certainty: failed.0,
+            message: "a fault was put here".to_owned(),
+        }
     }
 }
 
@@ -167,13 +177,18 @@ impl Runtime for Simulated {
             if other {
                 return false;
             }
-            let instance = Instance { state: InstanceState::Created, restart: RestartPolicy::No, spec: spec.clone() };
+            let instance =
+                Instance { state: InstanceState::Created, restart: RestartPolicy::No, spec: spec.clone() };
             machine.instances.entry(spec.name).or_insert(instance);
             true
         });
         match made.await? {
             true => Ok(()),
-            false => Err(RuntimeError::new(RuntimeErrorKind::Exists, Certainty::NotDone, "another instance has this name")),
+            false => Err(RuntimeError::new(
+                RuntimeErrorKind::Exists,
+                Certainty::NotDone,
+                "another instance has this name",
+            )),
         }
     }
 
@@ -207,7 +222,12 @@ impl Runtime for Simulated {
         }
     }
 
-    async fn set_restart(&self, _: &AppId, name: &InstanceName, policy: RestartPolicy) -> Result<(), RuntimeError> {
+    async fn set_restart(
+        &self,
+        _: &AppId,
+        name: &InstanceName,
+        policy: RestartPolicy,
+    ) -> Result<(), RuntimeError> {
         let name = name.clone();
         let set = self.act(move |machine| {
             if let Some(instance) = machine.instances.get_mut(&name) {
@@ -223,7 +243,13 @@ impl Runtime for Simulated {
             let state = self.lock().instances.get(name).map(|instance| instance.state.clone());
             match state {
                 Some(InstanceState::Exited { exit }) => return Ok(exit),
-                None => return Err(RuntimeError::new(RuntimeErrorKind::Gone, Certainty::NotDone, "there is no such instance")),
+                None => {
+                    return Err(RuntimeError::new(
+                        RuntimeErrorKind::Gone,
+                        Certainty::NotDone,
+                        "there is no such instance",
+                    ));
+                }
                 _ => heard.await,
             }
         }
@@ -289,7 +315,11 @@ impl Router for Simulated {
             machine.traffic();
             Some(machine.hash())
         });
-        let moved = || RouterError { kind: RouterErrorKind::Moved, certainty: Certainty::NotDone, message: "another table is served".into() };
+        let moved = || RouterError {
+            kind: RouterErrorKind::Moved,
+            certainty: Certainty::NotDone,
+            message: "another table is served".into(),
+        };
         replaced.await?.ok_or_else(moved)
     }
 
@@ -327,9 +357,14 @@ impl Database for Simulated {
     async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
         let (from, to) = (snapshot.to_owned(), file.to_owned());
         let restored = self.act(move |machine| {
-            let open = machine.instances.values().any(|i| i.runs() && i.spec.files.values().any(|f| Path::new(f) == to));
+            let open = machine
+                .instances
+                .values()
+                .any(|i| i.runs() && i.spec.files.values().any(|f| Path::new(f) == to));
             if open {
-                machine.broken.push(format!("P8: {} was restored while an instance has it open", to.display()));
+                machine
+                    .broken
+                    .push(format!("P8: {} was restored while an instance has it open", to.display()));
             }
             std::fs::copy(from, to).map(drop).unwrap_or_default();
         });

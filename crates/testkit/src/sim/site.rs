@@ -140,7 +140,9 @@ impl Site {
         }
         self.store.begin_run(run, &self.app, request.verb, "sweep", Timestamp::now())?;
         let first = Journal::new(self.store.clone(), run, Box::new(|_| ()));
-        first.write(What::Planned { plan: Box::new(plan.clone()) }).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        first
+            .write(What::Planned { plan: Box::new(plan.clone()) })
+            .map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let mut begun = false;
         // A process that dies is followed by another, as watch would start it; a dead one's deadline is its plan's.
         for _ in 0..8 {
@@ -180,12 +182,19 @@ impl Site {
         let ports = sim.ports();
         let journal = Journal::new(self.store.clone(), run, Box::new(|_| ()));
         if let Some(plan) = plan {
-            let act = Act { ports: &ports, journal: &journal, layout: &self.layout, store: &self.store, plan };
+            let act =
+                Act { ports: &ports, journal: &journal, layout: &self.layout, store: &self.store, plan };
             carry_out(&act, &EnvChange::default()).await;
         }
         let look = Eyes { site: self, sim };
-        let settling =
-            Settling { ports: &ports, journal: &journal, layout: &self.layout, store: &self.store, app: &self.app, look: &look };
+        let settling = Settling {
+            ports: &ports,
+            journal: &journal,
+            layout: &self.layout,
+            store: &self.store,
+            app: &self.app,
+            look: &look,
+        };
         settle(&settling).await
     }
 
@@ -193,7 +202,8 @@ impl Site {
         let state = self.state()?;
         let world = World { hosts: [(HostName::local(), state)].into() };
         let stamp = Stamp { now: Timestamp::now(), run };
-        let refused = |refusals: cutover_core::plan::Refusals| anyhow::anyhow!("refused: {:?}", refusals.failure());
+        let refused =
+            |refusals: cutover_core::plan::Refusals| anyhow::anyhow!("refused: {:?}", refusals.failure());
         let planned = match request.verb {
             Verb::Deploy => plan(&configuration(&self.text)?, &world, request, stamp).map_err(refused)?,
             _ => lifecycle(&self.app, &world, request, stamp).map_err(refused)?,
@@ -255,12 +265,21 @@ impl Site {
             broken.push("the run is unfinished".to_owned());
         }
         if verdict.serving.as_ref() != live.map(|live| &live.release) {
-            broken.push(format!("P2: the verdict says {:?} serves, {:?} does", verdict.serving, live.map(|l| &l.release)));
+            broken.push(format!(
+                "P2: the verdict says {:?} serves, {:?} does",
+                verdict.serving,
+                live.map(|l| &l.release)
+            ));
         }
-        if verdict.exit() == Exit::Done && verdict.verb != Verb::Remove && live.map(|live| live.run) != Some(verdict.run) {
+        if verdict.exit() == Exit::Done
+            && verdict.verb != Verb::Remove
+            && live.map(|live| live.run) != Some(verdict.run)
+        {
             broken.push("P4: done, and another run's release is live".to_owned());
         }
-        if !matches!(verdict.exit(), Exit::Done | Exit::Person) && live.map(|l| l.run) != before.map(|l| l.run) {
+        if !matches!(verdict.exit(), Exit::Done | Exit::Person)
+            && live.map(|l| l.run) != before.map(|l| l.run)
+        {
             broken.push(format!("P2: exit {:?}, and what served before does not serve", verdict.exit()));
         }
         self.check_routes(live, &mut broken);
@@ -275,8 +294,13 @@ impl Site {
             match &route.state {
                 RouteState::Serving { targets } => {
                     for target in targets {
-                        if !live.is_some_and(|live| live.members.values().flatten().any(|name| name.as_str() == target.id)) {
-                            broken.push(format!("P2: route {} points at {}, which is not live", route.name, target.id));
+                        if !live.is_some_and(|live| {
+                            live.members.values().flatten().any(|name| name.as_str() == target.id)
+                        }) {
+                            broken.push(format!(
+                                "P2: route {} points at {}, which is not live",
+                                route.name, target.id
+                            ));
                         }
                     }
                 }
@@ -323,7 +347,10 @@ impl Site {
                 bail!("P3: row {row} was acknowledged and is lost");
             }
         }
-        let version = text.lines().find_map(|line| line.strip_prefix("schema ")).and_then(|version| version.parse().ok());
+        let version = text
+            .lines()
+            .find_map(|line| line.strip_prefix("schema "))
+            .and_then(|version| version.parse().ok());
         Ok(version)
     }
 
@@ -353,7 +380,8 @@ struct Eyes<'a> {
 impl Look for Eyes<'_> {
     async fn look(&self) -> Result<HostState, Failure> {
         use cutover_host::ports::Runtime;
-        let unseen = |error: String| Failure::new(Exit::Failed, "the host cannot be looked at").because(error);
+        let unseen =
+            |error: String| Failure::new(Exit::Failed, "the host cannot be looked at").because(error);
         // The look's own calls are fault points, too.
         self.sim.list(&self.site.app).await.map_err(|error| unseen(error.to_string()))?;
         self.site.state().map_err(|error| unseen(error.to_string()))
