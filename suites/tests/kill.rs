@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, What};
 use cutover_core::verdict::Verdict;
 use cutover_suites::KILL_AT;
@@ -63,6 +64,7 @@ async fn killed_at(app: &App<'_>, words: &[&str], step: u64) -> (Verdict, Vec<En
     })
     .await
     .unwrap();
+    assert_ne!(verdict.exit(), Exit::Person, "nobody is needed after step {step}: {verdict:?}");
     let journal = app.site().journal(verdict.run).unwrap();
     (verdict, journal)
 }

@@ -7,6 +7,7 @@ use cutover_core::state::RestartPolicy;
 use super::Act;
 use super::check::gate;
 use crate::journal::StageError;
+use crate::ports::RuntimeErrorKind;
 
 /// The candidates beside the old run.
 pub(crate) struct Started(());
@@ -59,7 +60,12 @@ pub(super) async fn stop(act: &Act<'_>, stage: Stage, instance: &InstanceRef) ->
     let step = Step::Restart { instance: instance.name.clone(), policy };
     // What was replaced loses its policy before it is stopped (S4).
     let loosen = async {
-        runtime()?.set_restart(act.app(), &instance.name, policy).await.map(|()| ((), StepResult::Done))
+        match runtime()?.set_restart(act.app(), &instance.name, policy).await {
+            Ok(()) => Ok(((), StepResult::Done)),
+            // A recovery goes over what a run that died had removed already.
+            Err(error) if error.kind == RuntimeErrorKind::Gone => Ok(((), StepResult::Already)),
+            Err(error) => Err(error),
+        }
     };
     act.journal.act(stage, step, loosen).await?;
     let stop = async {
