@@ -151,7 +151,7 @@ async fn a_deploy_killed_at_every_step_is_settled_last_third() {
     deploys_killed(3, SITES).await;
 }
 
-/// A migration of SQLite with requests held; where it went through, it is taken back with its database.
+/// A migration of `SQLite` with requests held; where it went through, it is taken back with its database.
 async fn migrations_killed(first: u64, every: u64) {
     let site = site();
     let app = site.app("guestbook", "guestbook.localhost").unwrap();
