@@ -132,8 +132,8 @@ fn failure(journal: &[Entry]) -> Option<(Stage, Failure)> {
 fn journal_switched(journal: &[Entry]) -> bool {
     outcomes(journal).any(|(step, _)| matches!(step, Step::Switch | Step::Live)) && {
         // A switch of a way back does not count as one forward.
-        let forward = plans(journal).all(|plan| plan.direction == Direction::Forward);
-        forward
+
+        plans(journal).all(|plan| plan.direction == Direction::Forward)
     }
 }
 
@@ -231,10 +231,10 @@ fn onward(goal: &HostPlan, standing: &Standing, journal: &[Entry]) -> HostPlan {
         // There is no way back to take: neither would tell anything that could be acted upon.
         plan.bake = Planned::NotNeeded(WhyNot::AlreadyDone);
     }
-    if broken || (standing.drained && baked) {
-        if let Planned::Do(verify) = &mut plan.verify {
-            verify.routes.clear();
-        }
+    if (broken || (standing.drained && baked))
+        && let Planned::Do(verify) = &mut plan.verify
+    {
+        verify.routes.clear();
     }
     if broken && !standing.drained {
         // The gate has been passed once; what failed since is told to a person, not tried again and again.
@@ -299,7 +299,7 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
         Some(SwitchPlan::Table { before, .. }) => {
             let now =
                 found.table.as_ref().and_then(|table| table.table.owners.get(&goal.app.owner())).cloned();
-            Planned::Do(SwitchPlan::Table { before: now, after: fenced(before.as_ref(), goal) })
+            Planned::Do(SwitchPlan::Table { before: now, after: Some(fenced(before.as_ref(), goal)) })
         }
         Some(SwitchPlan::LiveFile) => Planned::Do(SwitchPlan::LiveFile),
         None => Planned::NotNeeded(WhyNot::Unchanged),
@@ -366,10 +366,10 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
 
 /// The entry as it was, marked with the run that was taken back: other bytes than before, so that a change of that run which still hangs
 /// somewhere finds another table than it expects.
-fn fenced(before: Option<&RouteEntry>, goal: &HostPlan) -> Option<RouteEntry> {
+fn fenced(before: Option<&RouteEntry>, goal: &HostPlan) -> RouteEntry {
     let mut entry = before.cloned().unwrap_or_default();
     entry.facts.insert("settled".to_owned(), goal.run.to_string());
-    Some(entry)
+    entry
 }
 
 fn intended(journal: &[Entry], wanted: &Step) -> bool {

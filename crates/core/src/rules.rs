@@ -32,7 +32,7 @@ pub fn check(plan: &HostPlan, state: &HostState, request: &Request) -> Result<()
 /// # Errors
 /// The refusals, in the order of the rules.
 pub fn recheck(plan: &HostPlan, state: &HostState) -> Result<(), Vec<Failure>> {
-    let rules: [(Rule, fn(&HostPlan, &HostState) -> Option<Failure>); 5] = [
+    let rules: [(Rule, Refuse); 5] = [
         (Rule::MigrationWithoutSnapshot, refuse_migration_without_snapshot),
         (Rule::LowDisk, refuse_low_disk),
         (Rule::ForeignRoute, refuse_foreign_route),
@@ -43,6 +43,9 @@ pub fn recheck(plan: &HostPlan, state: &HostState) -> Result<(), Vec<Failure>> {
     let refusals: Vec<Failure> = asked.filter_map(|(_, refuse)| refuse(plan, state)).collect();
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
+
+/// A rule: what it refuses, if it does.
+type Refuse = fn(&HostPlan, &HostState) -> Option<Failure>;
 
 fn refusal(rule: Rule, what: impl Into<String>) -> Failure {
     let failure = Failure::new(Exit::Refused, what);
@@ -144,13 +147,13 @@ pub fn refuse_older_commit(state: &HostState, request: &Request) -> Option<Failu
 pub fn refuse_foreign_route(plan: &HostPlan, state: &HostState) -> Option<Failure> {
     let mine = plan.release.as_ref().and_then(|release| release.source.repository.as_ref());
     let theirs = state.live.as_ref().and_then(|live| live.repository.as_ref());
-    if let (Some(mine), Some(theirs)) = (mine, theirs) {
-        if mine != theirs {
-            let what = format!("{} on this host belongs to another repository", plan.app);
-            let failure = refusal(Rule::ForeignRoute, what)
-                .because(format!("it was deployed from {theirs}, this is {mine}"));
-            return Some(failure.next("give one of them another `app:` name"));
-        }
+    if let (Some(mine), Some(theirs)) = (mine, theirs)
+        && mine != theirs
+    {
+        let what = format!("{} on this host belongs to another repository", plan.app);
+        let failure = refusal(Rule::ForeignRoute, what)
+            .because(format!("it was deployed from {theirs}, this is {mine}"));
+        return Some(failure.next("give one of them another `app:` name"));
     }
     let SwitchPlan::Table { after: Some(after), .. } = plan.switch.todo()? else { return None };
     let own = plan.app.owner();

@@ -1,5 +1,11 @@
 //! cutover.yml as people write it: what it settles to, and every problem it can have, as text.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "the core is pure, its tests read files")]
+#![allow(
+    clippy::items_after_statements,
+    clippy::print_stdout,
+    reason = "a test says what it found, beside what it needs"
+)]
 
 use std::collections::BTreeMap;
 

@@ -103,12 +103,11 @@ async fn instances(host: &Host, app: &AppId) -> Result<Vec<FoundInstance>, Failu
 /// table lies on the disk.
 pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Option<Live>, String> {
     let from_disk;
-    let entry = match table {
-        Some(found) => found.table.owners.get(&app.owner()),
-        None => {
-            from_disk = table_on_disk(host)?;
-            from_disk.as_ref().and_then(|table| table.owners.get(&app.owner()))
-        }
+    let entry = if let Some(found) = table {
+        found.table.owners.get(&app.owner())
+    } else {
+        from_disk = table_on_disk(host)?;
+        from_disk.as_ref().and_then(|table| table.owners.get(&app.owner()))
     };
     if let Some(live) = entry.and_then(|entry| Live::from_facts(&entry.facts)) {
         return Ok(Some(live));

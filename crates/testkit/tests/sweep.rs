@@ -1,14 +1,18 @@
 //! The fault sweep: for each kind of plan, each call of a port, each fault, and a crash of the recovery: recover, and check the promises.
 //!
 //! The host is simulated; plan, journal, stages and recovery are the real ones. The seed of what is drawn is printed.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a sweep that cannot go on fails, and says what it ran"
+)]
 
 use cutover_core::exit::Exit;
 use cutover_core::plan::Verb;
 use cutover_core::request::Request;
 use cutover_testkit::sim::{Behaviour, Fault, FaultPlan, Migration, Site};
 
-const WEB_AND_BOT: &str = r#"
+const WEB_AND_BOT: &str = r"
 app: shop
 bake: 300ms
 services:
@@ -23,9 +27,9 @@ services:
     artifact: bot
     command: ./bot
     ready: { log: polling, within: 300ms }
-"#;
+";
 
-const SINGLETON: &str = r#"
+const SINGLETON: &str = r"
 app: shop
 bake: 300ms
 services:
@@ -36,16 +40,16 @@ services:
     strategy: handover
     route: { host: shop.example.com }
     health: { path: /health, within: 300ms }
-"#;
+";
 
-const BOT_ALONE: &str = r#"
+const BOT_ALONE: &str = r"
 app: bot
 services:
   bot:
     artifact: bot
     command: ./bot
     ready: { log: polling, within: 300ms }
-"#;
+";
 
 const DATABASE: &str = r#"
 app: shop

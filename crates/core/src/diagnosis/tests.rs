@@ -35,6 +35,7 @@ fn exited(code: Option<i32>, signal: Option<i32>) -> Facts {
     Facts { state: Some(InstanceState::Exited { exit }), elapsed: Duration::from_millis(300), ..running() }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it fills a field that is optional")]
 fn listening(addresses: &[&str]) -> Option<Vec<SocketAddr>> {
     Some(addresses.iter().map(|address| address.parse().unwrap()).collect())
 }

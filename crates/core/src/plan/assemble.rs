@@ -230,7 +230,11 @@ fn ways<'a>(parts: &'a Parts<'_>, group: &BTreeSet<ServiceName>) -> Ways<'a> {
             }
             (false, _, true) => {}
             (false, _, false) if waits => {
-                ways.follow.push((name, moved.clone_moved(), service.settings.strategy == Strategy::Handover))
+                ways.follow.push((
+                    name,
+                    moved.clone_moved(),
+                    service.settings.strategy == Strategy::Handover,
+                ));
             }
             (false, _, false)
                 if service.settings.strategy == Strategy::Handover && !moved.outgoing.is_empty() =>

@@ -183,7 +183,7 @@ fn with_variables(
     let mut release = Release { variables: variables(state, request), created: stamp.now, ..current.clone() };
     let identity = content_identity(&release);
     if identity != content_identity(current) {
-        let base = current.id.as_str().split_once("-").map_or(current.id.as_str(), |(base, _)| base);
+        let base = current.id.as_str().split_once('-').map_or(current.id.as_str(), |(base, _)| base);
         release.id = free_id(state, base, &identity).map_err(|error| {
             Failure::new(Exit::Failed, "the release has no name").because(error.to_string())
         })?;

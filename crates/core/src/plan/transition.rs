@@ -199,10 +199,10 @@ fn differences(
     anew: &Anew,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
-    if let Anew::Asked(asked) = anew {
-        if asked.is_empty() || asked.contains(name) {
-            changes.push(Change::Asked);
-        }
+    if let Anew::Asked(asked) = anew
+        && (asked.is_empty() || asked.contains(name))
+    {
+        changes.push(Change::Asked);
     }
     let (Some(live), Some(was)) = (live, was) else {
         return vec![Change::Missing];

@@ -91,11 +91,11 @@ async fn quiet(act: &Act<'_>, plan: &DrainPlan) -> Result<(), StageError> {
         Ok::<_, Trouble>((drained, StepResult::Quiet { left: drained.left, closed: drained.closed }))
     };
     // A proxy that does not answer has no requests in flight that could still be counted.
-    if let Some(drained) = act.journal.best_effort(Stage::Drain, Step::Quiet { instances }, drain).await {
-        if drained.left > 0 {
-            act.journal
-                .note(Stage::Drain, format!("{} requests were cut at the drain's deadline", drained.left))?;
-        }
+    if let Some(drained) = act.journal.best_effort(Stage::Drain, Step::Quiet { instances }, drain).await
+        && drained.left > 0
+    {
+        act.journal
+            .note(Stage::Drain, format!("{} requests were cut at the drain's deadline", drained.left))?;
     }
     Ok(())
 }

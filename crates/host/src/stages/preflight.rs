@@ -64,14 +64,14 @@ async fn absent(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Failure> {
                 .next("start it (`systemctl start docker`), or install it; then deploy again"),
         );
     }
-    if plan.proxy {
-        if let Err(error) = act.ports.router.read().await {
-            missing.push(
-                refused("the proxy does not answer".to_owned())
-                    .because(error.to_string())
-                    .next("`cutover-host up` starts it; its log says what keeps it from running"),
-            );
-        }
+    if plan.proxy
+        && let Err(error) = act.ports.router.read().await
+    {
+        missing.push(
+            refused("the proxy does not answer".to_owned())
+                .because(error.to_string())
+                .next("`cutover-host up` starts it; its log says what keeps it from running"),
+        );
     }
     missing
 }

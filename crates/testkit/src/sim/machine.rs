@@ -146,7 +146,7 @@ impl Machine {
                         .map(|(_, instance)| instance);
                     match instance {
                         Some(instance) if instance.runs() => {
-                            written.push((target.id.clone(), instance.spec.clone()))
+                            written.push((target.id.clone(), instance.spec.clone()));
                         }
                         _ => self
                             .broken
@@ -184,9 +184,9 @@ impl Machine {
         let spec = &instance.spec;
         if spec.role == Role::Service && self.singletons.iter().any(|single| single == spec.service.as_str())
         {
-            let others =
+            let mut running =
                 self.instances.values().filter(|other| other.runs() && other.spec.role == Role::Service);
-            if let Some(other) = others.filter(|other| other.spec.service == spec.service).next() {
+            if let Some(other) = running.find(|other| other.spec.service == spec.service) {
                 self.broken.push(format!("P8: {name} was started while {} runs", other.spec.name));
             }
         }

@@ -66,10 +66,10 @@ impl Simulated {
     }
 
     /// An act with an effect: the fault decides whether and when it lands.
-    async fn act<T: Send>(&self, effect: impl FnOnce(&mut Machine) -> T + Send + 'static) -> Result<T, Failed>
-    where
-        T: 'static,
-    {
+    async fn act<T: Send + 'static>(
+        &self,
+        effect: impl FnOnce(&mut Machine) -> T + Send + 'static,
+    ) -> Result<T, Failed> {
         let fault = self.lock().call();
         match fault {
             None => {
@@ -182,13 +182,14 @@ impl Runtime for Simulated {
             machine.instances.entry(spec.name).or_insert(instance);
             true
         });
-        match made.await? {
-            true => Ok(()),
-            false => Err(RuntimeError::new(
+        if made.await? {
+            Ok(())
+        } else {
+            Err(RuntimeError::new(
                 RuntimeErrorKind::Exists,
                 Certainty::NotDone,
                 "another instance has this name",
-            )),
+            ))
         }
     }
 
@@ -216,9 +217,10 @@ impl Runtime for Simulated {
             machine.instances.remove(&name);
             true
         });
-        match remove.await? {
-            true => Ok(()),
-            false => Err(RuntimeError::new(RuntimeErrorKind::Refused, Certainty::NotDone, "it runs")),
+        if remove.await? {
+            Ok(())
+        } else {
+            Err(RuntimeError::new(RuntimeErrorKind::Refused, Certainty::NotDone, "it runs"))
         }
     }
 

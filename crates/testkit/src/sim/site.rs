@@ -283,7 +283,7 @@ impl Site {
             broken.push(format!("P2: exit {:?}, and what served before does not serve", verdict.exit()));
         }
         self.check_routes(live, &mut broken);
-        self.check_instances(&state, live, &mut broken);
+        Self::check_instances(&state, live, &mut broken);
         Ok(broken)
     }
 
@@ -310,7 +310,7 @@ impl Site {
         }
     }
 
-    fn check_instances(&self, state: &HostState, live: Option<&Live>, broken: &mut Vec<Broken>) {
+    fn check_instances(state: &HostState, live: Option<&Live>, broken: &mut Vec<Broken>) {
         for name in live.into_iter().flat_map(|live| live.members.values().flatten()) {
             if !state.instances.iter().any(|found| found.name == *name && found.is_running()) {
                 broken.push(format!("P2: {name} is live and does not run"));
