@@ -429,7 +429,7 @@ fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Vec<HeldDa
             .iter()
             .any(|old| found.instances.iter().any(|other| other.name == old.name && other.is_running()))
     });
-    if opened || journal_switched_forward(journal) {
+    if opened || journal_switched_forward(journal) || seen_switched(journal, goal, found) {
         return Vec::new();
     }
     let restored = put_back(journal);
@@ -476,6 +476,19 @@ fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Vec<HeldDa
         _ => None,
     })
     .collect()
+}
+
+/// Whether this look, or that of an earlier way back, found the goal live: requests have been served by it since the hold.
+fn seen_switched(journal: &[Entry], goal: &HostPlan, found: &HostState) -> bool {
+    let by_goal =
+        |entry: &RouteEntry| Live::from_facts(&entry.facts).is_some_and(|live| live.run == goal.run);
+    let earlier = plans(journal).filter(|plan| plan.direction == Direction::Back).any(|plan| {
+        match plan.switch.todo() {
+            Some(SwitchPlan::Table { before: Some(before), .. }) => by_goal(before),
+            _ => false,
+        }
+    });
+    earlier || found.live.as_ref().is_some_and(|live| live.run == goal.run)
 }
 
 /// Databases that a way back has put back already: they may have been written to since.

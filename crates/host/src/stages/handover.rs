@@ -32,6 +32,7 @@ pub(crate) async fn handover(
 ) -> Result<HandedOver, StageError> {
     let Planned::Do(plan) = plan else { return Ok(HandedOver { healthy }) };
     hold(act, plan).await?;
+    switch::still_as_found(act).await?;
     quiet(act, plan).await?;
     for instance in &plan.outgoing {
         stop(act, Stage::Handover, instance).await?;

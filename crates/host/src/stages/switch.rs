@@ -67,6 +67,22 @@ async fn unmoved(act: &Act<'_>, before: Option<&Entry>, after: Option<&Entry>) -
         .into())
 }
 
+/// On the way back: a table change that landed since the look makes another way of it, so the host is looked at again. Behind a hold that
+/// was just written nothing more can land.
+pub(super) async fn still_as_found(act: &Act<'_>) -> Result<(), StageError> {
+    let Some(SwitchPlan::Table { before, .. }) = act.plan.switch.todo().filter(|_| act.goes_back()) else {
+        return Ok(());
+    };
+    let unread =
+        |error| Failure::new(Exit::Failed, "the route table cannot be read").because(format!("{error}"));
+    let found = act.ports.router.read().await.map_err(unread)?;
+    let now = found.table.owners.get(&act.app().owner()).map(|entry| &entry.facts);
+    if now == before.as_ref().map(|entry| &entry.facts) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "the routes changed since the host was looked at").into())
+}
+
 /// Replaces the app's own entry. A lost compare-and-swap is retried while only others' entries differ (S2).
 pub(crate) async fn change(
     act: &Act<'_>,
