@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use cutover_core::config::settings::{Healthcheck, Mount as MountSettings, RunSettings};
 use cutover_core::defaults;
 use cutover_core::layout::{self, Layout, label};
-use cutover_core::names::{DatabaseName, ServiceName, VariableName};
 use cutover_core::plan::{InstanceSpec, NetworkUse};
 use cutover_core::release::Content;
 use cutover_core::secret::Secrets;
-use cutover_core::template::{Lookup, Template};
+use cutover_core::template::Template;
 use cutover_engine::{
     ContainerSpec, Device, Endpoint, Environment, HealthCheck, HealthTest, Limits, Logging, Mount,
     MountSource, Networking, Port, Protocol, RestartPolicy, Ulimit,
@@ -19,6 +18,7 @@ use cutover_engine::{
 
 use super::error::refused;
 use crate::ports::RuntimeError;
+use crate::runtime::references::Sources;
 
 /// What a container is made from, besides its specification.
 pub(super) struct Ground<'a> {
@@ -123,27 +123,6 @@ fn filled_words(spec: &InstanceSpec, words: &[Template]) -> Result<Vec<String>, 
         })
     };
     words.iter().map(fill).collect()
-}
-
-struct Sources<'a> {
-    spec: &'a InstanceSpec,
-    /// `None` where nothing secret may go.
-    values: Option<&'a Secrets>,
-}
-
-impl Lookup for Sources<'_> {
-    fn variable(&self, name: &VariableName) -> Option<String> {
-        let own = self.spec.given.get(name).cloned();
-        own.or_else(|| Some(self.values?.get(name)?.expose().to_owned()))
-    }
-
-    fn service_url(&self, name: &ServiceName) -> Option<String> {
-        self.spec.urls.get(name).cloned()
-    }
-
-    fn database_file(&self, name: &DatabaseName) -> Option<String> {
-        self.spec.files.get(name).cloned()
-    }
 }
 
 fn mounts(spec: &InstanceSpec, layout: &Layout) -> Result<Vec<Mount>, RuntimeError> {

@@ -9,13 +9,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-use cutover_core::names::{AppId, DatabaseName, InstanceName, ServiceName, VariableName};
+use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::InstanceSpec;
 use cutover_core::secret::{Secret, Secrets};
-use cutover_core::template::{Lookup, Template, Unresolved};
+use cutover_core::template::{Template, Unresolved};
 use cutover_core::variables::given;
 
 use super::folder::Record;
+use crate::runtime::references::Sources;
 
 /// Taken over from the host, where it has them; everything else an instance gets is its own.
 pub(super) const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"];
@@ -172,25 +173,6 @@ impl Launch {
             _ => error.to_string(),
         };
         LaunchError::Refused { program: self.shown.clone(), why }
-    }
-}
-
-/// What references of an instance are filled from. For words there are no values: a word is seen by every user of the machine.
-struct Sources<'a> {
-    spec: &'a InstanceSpec,
-    values: Option<&'a Secrets>,
-}
-
-impl Lookup for Sources<'_> {
-    fn variable(&self, name: &VariableName) -> Option<String> {
-        let own = self.spec.given.get(name).cloned();
-        own.or_else(|| Some(self.values?.get(name)?.expose().to_owned()))
-    }
-    fn service_url(&self, name: &ServiceName) -> Option<String> {
-        self.spec.urls.get(name).cloned()
-    }
-    fn database_file(&self, name: &DatabaseName) -> Option<String> {
-        self.spec.files.get(name).cloned()
     }
 }
 
