@@ -130,7 +130,7 @@ impl Journal {
         effect: impl Future<Output = Result<(T, StepResult), E>>,
     ) -> Result<T, StageError> {
         self.check_cancel()?;
-        let what = describe(&step);
+        let (what, exit) = (describe(&step), exit_of(stage, &step));
         let intent = self.write(What::Intent { stage, step })?;
         match effect.await {
             Ok((value, result)) => {
@@ -140,7 +140,7 @@ impl Journal {
             Err(error) => {
                 let trouble: Trouble = error.into();
                 self.write(What::Broke { intent, error: trouble.message.clone(), unknown: trouble.unknown })?;
-                Err(failed(stage, &what, &trouble).into())
+                Err(failed(stage, exit, &what, &trouble).into())
             }
         }
     }
@@ -198,14 +198,20 @@ fn unwritable(error: &StoreError) -> Failure {
     }
 }
 
-fn failed(stage: Stage, what: &str, trouble: &Trouble) -> Failure {
-    let exit = match stage {
-        Stage::Snapshot | Stage::Migrate => Exit::Migration,
-        Stage::Backing | Stage::Start | Stage::Check | Stage::Handover | Stage::Verify | Stage::Bake => {
+/// How a run ends whose act did not work. What is done to a database counts as that in every stage: `SQLite` is snapshot and migrated
+/// inside the handover.
+fn exit_of(stage: Stage, step: &Step) -> Exit {
+    match (stage, step) {
+        (_, Step::Rehearse { .. } | Step::Snapshot { .. } | Step::Migrate { .. } | Step::Restore { .. })
+        | (Stage::Snapshot | Stage::Migrate, _) => Exit::Migration,
+        (Stage::Backing | Stage::Start | Stage::Check | Stage::Handover | Stage::Verify | Stage::Bake, _) => {
             Exit::NotHealthy
         }
         _ => Exit::Failed,
-    };
+    }
+}
+
+fn failed(stage: Stage, exit: Exit, what: &str, trouble: &Trouble) -> Failure {
     let failure =
         Failure::new(exit, format!("stage {stage}: {what} did not work")).because(trouble.message.clone());
     if trouble.full { failure.next("make room on the disk, then deploy again") } else { failure }
@@ -267,5 +273,20 @@ impl From<FileError> for Trouble {
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         Self { unknown: false, full: error.full, message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_a_snapshot_that_fails_inside_the_handover_then_the_exit_is_that_of_a_migration() {
+        let database: cutover_core::names::DatabaseName = "main".parse().unwrap();
+        let snapshot = Step::Snapshot { database: database.clone(), file: "main.db".to_owned() };
+        assert_eq!(exit_of(Stage::Handover, &snapshot), Exit::Migration);
+        assert_eq!(exit_of(Stage::Handover, &Step::Migrate { database }), Exit::Migration);
+        assert_eq!(exit_of(Stage::Handover, &Step::Hold { services: Vec::new() }), Exit::NotHealthy);
+        assert_eq!(exit_of(Stage::Switch, &Step::Switch), Exit::Failed);
     }
 }

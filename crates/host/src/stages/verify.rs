@@ -55,7 +55,11 @@ async fn answers(act: &Act<'_>, route: &RouteCheck) -> Result<(), StageError> {
 
 /// One look at a route; what was wrong, if anything.
 async fn once(act: &Act<'_>, route: &RouteCheck) -> Option<String> {
-    let before = answered(act, route).await.ok()?;
+    // What cannot be counted is not taken for an answer: the release is not called live on a guess.
+    let before = match answered(act, route).await {
+        Ok(before) => before,
+        Err(error) => return Some(error.message),
+    };
     if let Probe::Failed(finding) = act.ports.prober.route(route, defaults::PROBE_TIMEOUT).await {
         return Some(describe(&finding));
     }
