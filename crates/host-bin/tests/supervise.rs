@@ -136,7 +136,7 @@ impl Site {
             strip: false,
             state: RouteState::Serving { targets },
         };
-        let router = ProxyRouter::new(self.layout.proxy_socket());
+        let router = ProxyRouter::new(self.layout.clone());
         let found = router.read().await.unwrap();
         let mut table = found.table;
         table.owners.insert(self.app.owner(), Entry { facts: live.to_facts(), routes: vec![route] });

@@ -67,7 +67,7 @@ impl Host {
         let ports = Ports {
             process: process.clone(),
             container: container.clone(),
-            router: Arc::new(ProxyRouter::new(layout.proxy_socket())),
+            router: Arc::new(ProxyRouter::new(layout.clone())),
             database: Arc::new(Sqlite),
             prober: Arc::new(Probes::new(process.clone(), container, listeners)),
         };

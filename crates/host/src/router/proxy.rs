@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::defaults;
+use cutover_core::layout::Layout;
 use cutover_core::state::FoundTable;
 use cutover_routes::control::{Answer, Ask, CONTROL_VERSION, Envelope};
 use cutover_routes::figures::Figures;
@@ -15,16 +16,20 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::lock::ProcessLock;
 use crate::ports::{Certainty, Drained, Router, RouterError, RouterErrorKind};
 
 /// A proxy that is being started again is back within this.
 const RESTART: Duration = Duration::from_secs(2);
 /// Between two tries to reach it.
 const AGAIN: Duration = Duration::from_millis(20);
+/// While one of these runs, a proxy that does not answer may be on its way.
+const KEEPERS: [&str; 3] = ["up", "proxy", "watch"];
 
 /// The proxy behind a control socket.
 #[derive(Debug, Clone)]
 pub struct ProxyRouter {
+    layout: Layout,
     socket: PathBuf,
     /// For one that is being started again to be back.
     restart: Duration,
@@ -33,9 +38,10 @@ pub struct ProxyRouter {
 }
 
 impl ProxyRouter {
-    /// The proxy that answers on this socket, now or later.
-    pub fn new(socket: PathBuf) -> Self {
-        Self { socket, restart: RESTART, call: defaults::CONTROL_CALL }
+    /// The proxy of this installation, now or later.
+    pub fn new(layout: Layout) -> Self {
+        let socket = layout.proxy_socket();
+        Self { layout, socket, restart: RESTART, call: defaults::CONTROL_CALL }
     }
 
     /// Asks, and gives the answer if it comes within `limit`.
@@ -65,7 +71,7 @@ impl ProxyRouter {
                 Ok(Err(error)) => error,
                 Err(_) => io::Error::from(io::ErrorKind::TimedOut),
             };
-            if Instant::now() >= end {
+            if Instant::now() >= end || !self.is_kept() {
                 return Err(RouterError {
                     kind: RouterErrorKind::Unreachable,
                     certainty: Certainty::NotDone,
@@ -74,6 +80,11 @@ impl ProxyRouter {
             }
             sleep(AGAIN).await;
         }
+    }
+
+    /// Whether anything runs that has, or starts, a proxy: where nothing does, nobody is waited for.
+    fn is_kept(&self) -> bool {
+        KEEPERS.iter().any(|process| ProcessLock::peek(&self.layout, process).is_some())
     }
 }
 
@@ -177,25 +188,28 @@ mod tests {
     }
 
     struct Stage {
-        folder: tempfile::TempDir,
+        layout: Layout,
+        /// Something keeps the proxy.
+        kept: Option<ProcessLock>,
+        _folder: tempfile::TempDir,
     }
 
     impl Stage {
         fn new() -> Self {
-            Self { folder: tempfile::tempdir().unwrap() }
-        }
-
-        fn socket(&self) -> PathBuf {
-            self.folder.path().join("proxy.sock")
+            let folder = tempfile::tempdir().unwrap();
+            let layout = Layout::under(folder.path());
+            std::fs::create_dir_all(layout.proxy_socket().parent().unwrap()).unwrap();
+            let kept = Some(ProcessLock::take(&layout, "up").unwrap());
+            Self { layout, kept, _folder: folder }
         }
 
         fn router(&self) -> ProxyRouter {
-            ProxyRouter::new(self.socket())
+            ProxyRouter::new(self.layout.clone())
         }
 
         /// Plays on the socket, a connection each; gives the questions heard.
         fn plays(&self, plays: Vec<Play>) -> tokio::task::JoinHandle<Vec<Ask>> {
-            let listener = UnixListener::bind(self.socket()).unwrap();
+            let listener = UnixListener::bind(self.layout.proxy_socket()).unwrap();
             tokio::spawn(async move {
                 let mut heard = Vec::new();
                 for play in plays {
@@ -303,6 +317,19 @@ mod tests {
         stage.plays(vec![Play::Silence]);
         let silent = router.replace(&hash, &table).await.unwrap_err();
         assert_eq!((silent.kind, silent.certainty), (RouterErrorKind::Unreachable, Certainty::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_keeps_a_proxy_none_is_waited_for() {
+        let mut stage = Stage::new();
+        let began = Instant::now();
+        assert!(stage.router().read().await.is_err());
+        assert!(began.elapsed() >= RESTART, "one that is kept may be on its way");
+
+        stage.kept = None;
+        let began = Instant::now();
+        let absent = stage.router().read().await.unwrap_err();
+        assert_eq!((absent.kind, began.elapsed()), (RouterErrorKind::Unreachable, Duration::ZERO));
     }
 
     #[tokio::test]
