@@ -40,6 +40,7 @@ pub(super) enum Tone {
 pub(super) struct Listener {
     acts: BTreeMap<u64, Step>,
     plans: u32,
+    recovers: bool,
 }
 
 impl Listener {
@@ -53,13 +54,15 @@ impl Listener {
                 let text = match (self.plans, plan.direction) {
                     (1, _) => return None,
                     (_, Direction::Back) => "going back to what was live before",
-                    (_, Direction::Forward) => "going on with what was begun",
+                    (_, Direction::Forward) if self.recovers => "going on with what was begun",
+                    // What the plan had shown as the other way, for a migration that turned out to be pending.
+                    (_, Direction::Forward) => "going on with the handover that the migration needs",
                 };
                 said(Tone::Note, text.to_owned())
             }
             What::Entered { stage } => Some(Told::Begins(*stage)),
-            // The plan has said what is skipped and, where one follows, which way a second attempt goes; the verdict has the last word.
-            What::Skipped { .. } | What::Verdict { .. } | What::Resumed { attempt: 1, .. } => None,
+            // The plan has said what is skipped; the verdict has the last word.
+            What::Skipped { .. } | What::Verdict { .. } => None,
             What::Left { stage, took_ms } => Some(Told::Ends(*stage, Duration::from_millis(*took_ms))),
             What::Intent { stage, step } => {
                 self.acts.insert(entry.seq, step.clone());
@@ -79,7 +82,10 @@ impl Listener {
             What::Note { text, .. } => said(Tone::Note, text.clone()),
             What::Warning { text, .. } => said(Tone::Warning, text.clone()),
             What::Output { of, line } => said(Tone::Output, format!("{of}: {line}")),
-            What::Resumed { attempt, why } => said(Tone::Warning, format!("{why}, attempt {attempt}")),
+            What::Resumed { attempt, why } => {
+                self.recovers = true;
+                if *attempt == 1 { None } else { said(Tone::Warning, format!("{why}, attempt {attempt}")) }
+            }
         }
     }
 }

@@ -197,12 +197,21 @@ fn short(image: &str) -> &str {
 fn backing(plan: &BackingPlan) -> String {
     let named =
         |what: &str, names: Vec<&str>| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+    // Networks and volumes that are there stay as they are.
+    let where_absent = |text: String| format!("{text} where absent");
     let parts = [
-        named("makes network", plan.networks.iter().map(|network| network.name.as_str()).collect()),
-        named("makes volume", plan.volumes.iter().map(|volume| volume.name.as_str()).collect()),
+        named("makes network", plan.networks.iter().map(|network| network.name.as_str()).collect())
+            .map(where_absent),
+        named("makes volume", plan.volumes.iter().map(|volume| file_name(&volume.name)).collect())
+            .map(where_absent),
         named("starts", plan.instances.iter().map(|instance| instance.spec.service.as_str()).collect()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// The volume of a plain process is a folder: its last name says which.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn migrate(plan: &MigratePlan) -> String {

@@ -12,7 +12,7 @@ fn a_first_deploy_starts_everything() {
           web         started: 1 instance
         stages
           preflight   looks at disk, rights, variables, proxy
-          backing     makes volume /srv/cutover/lib/apps/shop/local/volumes/data
+          backing     makes volume data where absent
           snapshot    nothing: no migration is pending
           migrate     rehearses main on a copy; what is pending is done in a handover
           start       web-blue-1-deadbeef
@@ -41,7 +41,7 @@ fn a_deploy_keeps_what_did_not_change() {
           web         replaced (blue-green, 1 instance): its image or artifact differs
         stages
           preflight   looks at disk, rights, variables, proxy
-          backing     makes volume /srv/cutover/lib/apps/shop/local/volumes/data
+          backing     makes volume data where absent
           snapshot    nothing: no migration is pending
           migrate     rehearses main on a copy; what is pending is done in a handover
           start       web-green-1-deadbeef

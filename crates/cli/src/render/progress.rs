@@ -144,9 +144,9 @@ fn done(verdict: &Verdict) -> String {
         Verb::Deploy => format!("{release} of {app} is live"),
         Verb::Rollback => format!("{release} of {app} is live again"),
         Verb::Environment => format!("{release} of {app} is live with the new variables"),
-        Verb::Restart => format!("{app} was restarted; {release} is live"),
-        Verb::Start => format!("{app} was started; {release} is live"),
-        Verb::Stop => format!("{app} was stopped, and stays so until `cutover start`"),
+        Verb::Restart => format!("restart of {app}; {release} is live"),
+        Verb::Start => format!("start of {app}; {release} is live"),
+        Verb::Stop => format!("stop of {app}; what was stopped stays so until `cutover start`"),
         Verb::Remove => format!("{app} was taken off the host"),
     };
     let took = span(verdict.took());
