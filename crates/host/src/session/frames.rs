@@ -76,9 +76,10 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
 
     /// The next piece of bulk of which `left` bytes are still to come.
     pub(super) async fn piece(&mut self, left: u64) -> io::Result<Vec<u8>> {
-        let mut piece = Vec::new();
-        let reader = &mut self.reader;
-        let read = reader.take(left.min(PIECE)).read_buf(&mut piece).await?;
+        let wanted = left.min(PIECE);
+        // Reading fills what room there is: an empty one grows by 64 bytes only.
+        let mut piece = Vec::with_capacity(usize::try_from(wanted).unwrap_or_default());
+        let read = (&mut self.reader).take(wanted).read_buf(&mut piece).await?;
         if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(piece) }
     }
 
@@ -124,5 +125,23 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
         self.writer.write_all(&line).await?;
         self.writer.write_all(bytes).await?;
         self.writer.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn given_an_artifact_then_it_comes_in_large_pieces_and_to_its_end() {
+        let bytes = vec![7_u8; 200_000];
+        let mut incoming = Incoming::new(bytes.as_slice());
+        let (mut left, mut pieces) = (200_000_u64, 0);
+        while left > 0 {
+            left -= incoming.piece(left).await.unwrap().len() as u64;
+            pieces += 1;
+        }
+        assert!(pieces <= 8, "{pieces}");
+        assert_eq!(incoming.piece(1).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }
