@@ -13,8 +13,8 @@ pub enum Kind {
 /// Good releases, each on top of the one before; the others lie on top of the last of these.
 const GOOD: [&str; 3] = ["v1", "v2", "v3"];
 
-/// Fills `repository` with release `version` (`v1` … `v6`): `cutover.yml`, `web/` and `bot/` with `binary` in both.
-/// What an earlier release left there goes; everything else in the folder stays.
+/// Fills `repository` with release `version` (`v1` … `v6`): `cutover.yml`, `web/` and `bot/`, as plain processes with `binary` in both; images have it
+/// from their base. What an earlier release left there goes; everything else in the folder stays.
 pub fn lay_out(version: &str, kind: Kind, binary: &Path, repository: &Path) -> io::Result<()> {
     for folder in ["web", "bot"] {
         match std::fs::remove_dir_all(repository.join(folder)) {
@@ -23,13 +23,15 @@ pub fn lay_out(version: &str, kind: Kind, binary: &Path, repository: &Path) -> i
         }
     }
     lay_out_files(version, repository)?;
-    for folder in ["web", "bot"] {
-        std::fs::copy(binary, repository.join(folder).join("guestbook"))?;
-    }
     let containers = repository.join("cutover.docker.yml");
     match kind {
-        Kind::Processes => std::fs::remove_file(containers),
         Kind::Containers => std::fs::rename(containers, repository.join("cutover.yml")),
+        Kind::Processes => {
+            for folder in ["web", "bot"] {
+                std::fs::copy(binary, repository.join(folder).join("guestbook"))?;
+            }
+            std::fs::remove_file(containers)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use cutover_core::journal::LockHolder;
-use cutover_core::names::ReleaseId;
+use cutover_core::names::{AppId, ReleaseId};
 use cutover_core::verdict::Verdict;
 use serde::Deserialize;
 
@@ -14,11 +14,13 @@ use crate::probe::ProbeOptions;
 
 /// The name that the example's configuration has, and the host of its route.
 const EXAMPLE: (&str, &str) = ("app: guestbook", "guestbook.localhost");
+/// What the example's images are made from, unless told.
+const EXAMPLE_BASE: &str = "${BASE_IMAGE:-scratch}";
 
 /// An application in a repository of its own.
 pub struct App<'a> {
     site: &'a Site,
-    name: String,
+    id: AppId,
     host: String,
     repository: PathBuf,
 }
@@ -44,22 +46,35 @@ struct Line {
 }
 
 impl<'a> App<'a> {
-    pub(super) fn new(site: &'a Site, name: &str, host: &str) -> anyhow::Result<Self> {
-        let repository = site.folder().join(name);
+    pub(super) fn new(site: &'a Site, id: AppId, repository: PathBuf, host: &str) -> anyhow::Result<Self> {
         std::fs::create_dir(&repository)?;
-        let app = Self { site, name: name.to_owned(), host: host.to_owned(), repository };
+        let app = Self { site, id, host: host.to_owned(), repository };
         app.git(&["init", "--quiet", "."])?;
         std::fs::write(app.repository.join(".gitignore"), "web/guestbook\nbot/guestbook\n.env\n")?;
-        let ledger = format!("BOT_LEDGER={}\n", app.ledger().display());
-        let env = app.repository.join(".env");
-        std::fs::write(&env, ledger)?;
-        std::fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        if site.kind() == Kind::Processes {
+            app.write_env(&format!("BOT_LEDGER={}\n", app.ledger().display()))?;
+        }
         Ok(app)
+    }
+
+    /// Writes its `.env`, as it has to be.
+    pub fn write_env(&self, text: &str) -> anyhow::Result<()> {
+        let env = self.repository.join(".env");
+        std::fs::write(&env, text)?;
+        Ok(std::fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o600))?)
+    }
+
+    /// Its name and environment. On an engine, where all share one space of names, the name is of this site alone.
+    pub fn id(&self) -> &AppId {
+        &self.id
     }
 
     /// Where its bot leaves a line for each poll.
     pub fn ledger(&self) -> PathBuf {
-        self.site.folder().join(format!("{}.ledger", self.name))
+        match self.site.docker() {
+            None => self.site.folder().join(format!("{}.ledger", self.id.app)),
+            Some(docker) => docker.volume(&self.id, "ledger").join("bot.jsonl"),
+        }
     }
 
     pub fn repository(&self) -> &Path {
@@ -73,13 +88,21 @@ impl<'a> App<'a> {
     /// Commits the guestbook's release `version`, with `edit` applied to its configuration.
     pub fn commit(&self, version: &str, edit: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
         let binary = &self.site.binaries().guestbook;
-        guestbook::lay_out(version, Kind::Processes, binary, &self.repository)
+        guestbook::lay_out(version, self.site.kind(), binary, &self.repository)
             .with_context(|| format!("the guestbook's {version} could not be laid out"))?;
         let file = self.repository.join("cutover.yml");
         let text = std::fs::read_to_string(&file)?;
-        let own = text.replace(EXAMPLE.0, &format!("app: {}", self.name)).replace(EXAMPLE.1, &self.host);
-        std::fs::write(&file, edit(&own))?;
+        std::fs::write(&file, edit(&self.own(&text)))?;
         self.record(version)
+    }
+
+    /// A configuration with this application's name, host and base image in place of the example's.
+    fn own(&self, text: &str) -> String {
+        let own = text.replace(EXAMPLE.0, &format!("app: {}", self.id.app)).replace(EXAMPLE.1, &self.host);
+        match self.site.docker() {
+            None => own,
+            Some(docker) => own.replace(EXAMPLE_BASE, &format!("${{BASE_IMAGE:-{}}}", docker.base())),
+        }
     }
 
     /// Commits whatever lies in the repository now.

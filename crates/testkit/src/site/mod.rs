@@ -1,28 +1,37 @@
-//! A site: one installation under a folder of its own, the real binaries, and applications in git repositories of their own.
+//! A site: one installation under a folder of its own, the real binaries, and applications in git repositories of their own; as plain processes, or
+//! on a container engine.
 //!
-//! Everything is found and ended under this site's folder only, also when a test panics; every wait has a deadline.
+//! Everything is found and ended under this site's folder, and in containers of this installation, only, also when a test panics; every wait has a
+//! deadline.
 
 mod app;
+mod base;
 mod binaries;
+mod docker;
 mod processes;
 mod told;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use cutover_core::journal::Entry;
 use cutover_core::layout::Layout;
-use cutover_core::names::RunId;
+use cutover_core::names::{AppId, RunId};
 use cutover_core::variables;
+use cutover_engine::Engine;
+use cutover_host::installation::Installation;
 
 pub use app::{App, LiveRelease, Status};
 pub use binaries::Binaries;
+pub use docker::Docker;
 pub use processes::{Found, Process};
 pub use told::Told;
 
+use crate::guestbook::Kind;
 use crate::{probe::ProbeOptions, wait_until};
 
 /// No command of a site takes longer.
@@ -30,10 +39,13 @@ pub const DEADLINE: Duration = Duration::from_mins(2);
 /// How long processes may take to end once they were told to.
 const END: Duration = Duration::from_secs(20);
 
-/// One installation with real processes. Dropped, all of them end and its folder goes.
+/// One installation with real processes. Dropped, all of them end, and its folder and all it made on an engine go.
 pub struct Site {
     folder: tempfile::TempDir,
     binaries: Binaries,
+    docker: Option<Docker>,
+    /// Those with containers.
+    apps: Mutex<Vec<AppId>>,
     /// Set once the proxy has a port: whatever is started later takes the same.
     http: std::sync::OnceLock<SocketAddr>,
 }
@@ -48,12 +60,42 @@ impl Site {
     pub fn with(binaries: Binaries) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("site-").tempdir()?;
         std::fs::create_dir(folder.path().join("root"))?;
-        Ok(Self { folder, binaries, http: std::sync::OnceLock::new() })
+        let apps = Mutex::default();
+        Ok(Self { folder, binaries, docker: None, apps, http: std::sync::OnceLock::new() })
+    }
+
+    /// An installation whose applications run in containers on this engine.
+    pub async fn on_engine(binaries: Binaries, engine: Engine) -> anyhow::Result<Self> {
+        let mut site = Self::with(binaries)?;
+        site.docker = Some(Docker::on(engine, &site.binaries.guestbook).await?);
+        Ok(site)
+    }
+
+    /// The engine, where there is one.
+    pub fn docker(&self) -> Option<&Docker> {
+        self.docker.as_ref()
+    }
+
+    /// What its applications run as.
+    pub fn kind(&self) -> Kind {
+        if self.docker.is_some() { Kind::Containers } else { Kind::Processes }
     }
 
     /// An application's repository, empty so far; `host` is the name that its route has.
     pub fn app(&self, name: &str, host: &str) -> anyhow::Result<App<'_>> {
-        App::new(self, name, host)
+        let id = self.identify(name)?;
+        App::new(self, id, self.folder().join(name), host)
+    }
+
+    /// On an engine, where all share one space of names, an app's is made this site's alone.
+    fn identify(&self, name: &str) -> anyhow::Result<AppId> {
+        if self.docker.is_none() {
+            return Ok(format!("{name}/local").parse()?);
+        }
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let id: AppId = format!("{name}-{}/local", unique.get(..8).unwrap_or_default()).parse()?;
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner).push(id.clone());
+        Ok(id)
     }
 
     /// Everything of this site lies below.
@@ -106,6 +148,9 @@ impl Site {
             .env_remove(variables::ENVIRONMENT)
             .env_remove(variables::DOCKER_HOST)
             .kill_on_drop(true);
+        if let Some(docker) = &self.docker {
+            command.env(variables::DOCKER_HOST, docker.address());
+        }
         command
     }
 
@@ -135,9 +180,10 @@ impl Site {
         self.run(command).await
     }
 
-    /// All processes of this site.
+    /// All processes of this site, those in containers among them.
     pub fn processes(&self) -> Vec<Found> {
-        processes::below(self.folder.path())
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        processes::of(self.folder.path(), &apps)
     }
 
     /// Waits until a process of this kind is there.
@@ -148,11 +194,25 @@ impl Site {
 
     /// Kills the process of this kind with -9; says which it was.
     pub fn kill(&self, is: impl Fn(&Process) -> bool) -> anyhow::Result<Found> {
-        let Some(found) = self.processes().into_iter().find(|found| is(&found.process)) else {
-            bail!("no such process in this site: {:?}", self.processes());
-        };
+        let found = self.find(is)?;
         processes::kill(found.pid);
         Ok(found)
+    }
+
+    /// `docker kill` of the container of this kind of process, as a person does it; says which it was.
+    pub async fn kill_container(&self, is: impl Fn(&Process) -> bool) -> anyhow::Result<Found> {
+        let found = self.find(is)?;
+        let docker = self.docker.as_ref().context("this site has no engine")?;
+        docker.kill(found.container.as_deref().context("it is in no container")?).await?;
+        Ok(found)
+    }
+
+    fn find(&self, is: impl Fn(&Process) -> bool) -> anyhow::Result<Found> {
+        let there = self.processes();
+        match there.iter().find(|found| is(&found.process)) {
+            Some(found) => Ok(found.clone()),
+            None => bail!("no such process in this site: {there:?}"),
+        }
     }
 
     /// Power is lost: everything of this site ends at once, again until nothing is left.
@@ -165,8 +225,12 @@ impl Site {
                 return Ok(killed);
             }
             killed = killed.max(there.len());
-            for found in &there {
+            for found in there.iter().filter(|found| found.container.is_none()) {
                 processes::kill(found.pid);
+            }
+            // The engine would start again what was killed behind its back.
+            if let Some(docker) = &self.docker {
+                docker.kill_all(&self.installation()?)?;
             }
             if began.elapsed() > END {
                 bail!("these do not end: {there:?}");
@@ -174,11 +238,26 @@ impl Site {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+
+    fn installation(&self) -> anyhow::Result<String> {
+        Ok(Installation::open(&self.layout())?.id)
+    }
+
+    /// All that this installation made on an engine goes.
+    fn clear_engine(&self) -> anyhow::Result<()> {
+        let Some(docker) = &self.docker else { return Ok(()) };
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        docker.clear(&self.installation()?, &apps)
+    }
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // Nobody can be told here: what is left is ended by force, and a test that cares asks before.
-        self.kill_all().unwrap_or_default();
+        // What is left is ended by force; a test that cares how much that was asks before.
+        let ended = self.kill_all().map(drop).and_then(|()| self.clear_engine());
+        // A test that leaves something behind has failed; one that fails already has said why.
+        if !std::thread::panicking() {
+            assert!(ended.is_ok(), "left behind: {ended:?}");
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use cutover_core::layout;
+use cutover_core::names::{AppId, InstanceName};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// What a process is.
@@ -39,20 +41,19 @@ impl Process {
 pub struct Found {
     pub pid: u32,
     pub process: Process,
+    /// The name of the container that it is the first process of.
+    pub container: Option<String>,
 }
 
-/// Everything that runs for the installation below `folder`.
-pub(super) fn below(folder: &Path) -> Vec<Found> {
+/// Everything that runs for the installation below `folder`, or in a container of one of `apps`.
+pub(super) fn of(folder: &Path, apps: &[AppId]) -> Vec<Found> {
     let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
     let numbers = all.flatten().filter_map(|item| item.file_name().to_str()?.parse::<u32>().ok());
-    numbers
-        .filter(|pid| *pid != std::process::id())
-        .filter_map(|pid| Some(Found { pid, process: look(pid, folder)? }))
-        .collect()
+    numbers.filter(|pid| *pid != std::process::id()).filter_map(|pid| look(pid, folder, apps)).collect()
 }
 
 /// `None`: not of this site, or over.
-fn look(pid: u32, folder: &Path) -> Option<Process> {
+fn look(pid: u32, folder: &Path, apps: &[AppId]) -> Option<Found> {
     let of = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).ok();
     let line = of("cmdline")?;
     let words: Vec<&str> =
@@ -64,18 +65,42 @@ fn look(pid: u32, folder: &Path) -> Option<Process> {
     let names_folder = |value: &[u8]| Path::new(OsStr::from_bytes(value)).starts_with(folder);
     let works_here =
         std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place.starts_with(folder));
+    let named = value("CUTOVER_INSTANCE").and_then(|id| instance(std::str::from_utf8(id).ok()?));
+    // Who deploys gave its containers no name of the folder: they are known by their app, which is in this site alone.
+    let container =
+        named.as_ref().filter(|(app, _)| apps.contains(app)).map(|(app, name)| layout::container(app, name));
     let ours = value("CUTOVER_ROOT").is_some_and(names_folder)
         || works_here
+        || container.is_some()
         || words.iter().any(|word| Path::new(word).starts_with(folder));
     // A process that is over, and not yet heard of by its parent, has no words any more.
     if !ours || words.first().is_none_or(|program| program.is_empty()) {
         return None;
     }
-    if let Some(instance) = value("CUTOVER_INSTANCE") {
-        let instance = String::from_utf8_lossy(instance);
-        return Some(Process::Instance(instance.rsplit('/').next().unwrap_or_default().to_owned()));
-    }
-    Some(match words.get(1..).unwrap_or_default() {
+    let process = match named {
+        // A command inside a container has all variables of its instance, and is not the instance.
+        Some(_) if container.is_some() && !is_first_of_its_container(pid) => Process::Other(words.join(" ")),
+        Some((_, name)) => Process::Instance(name.to_string()),
+        None => kind(&words),
+    };
+    Some(Found { pid, process, container })
+}
+
+/// What an instance's id says: `app/environment/instance`.
+fn instance(id: &str) -> Option<(AppId, InstanceName)> {
+    let (app, name) = id.rsplit_once('/')?;
+    Some((app.parse().ok()?, name.parse().ok()?))
+}
+
+fn is_first_of_its_container(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().last() == Some("1"))
+}
+
+/// What a process is that is no instance, by its words.
+fn kind(words: &[&str]) -> Process {
+    match words.get(1..).unwrap_or_default() {
         ["up", ..] => Process::Up,
         ["proxy", ..] => Process::Proxy,
         ["watch", ..] => Process::Watch,
@@ -86,7 +111,7 @@ fn look(pid: u32, folder: &Path) -> Option<Process> {
             Process::Keeper(name.to_string_lossy().into_owned())
         }
         _ => Process::Other(words.join(" ")),
-    })
+    }
 }
 
 /// With -9. One that is gone already is as good.
@@ -109,13 +134,13 @@ mod tests {
         };
         let (mut one, mut other) = (start(&ours), start(&theirs));
 
-        let found = below(ours.path());
+        let found = of(ours.path(), &[]);
         kill(found[0].pid);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pid, one.id());
         one.wait().unwrap();
-        assert!(below(ours.path()).is_empty());
-        assert_eq!(below(theirs.path()).len(), 1);
+        assert!(of(ours.path(), &[]).is_empty());
+        assert_eq!(of(theirs.path(), &[]).len(), 1);
         other.kill().unwrap();
         other.wait().unwrap();
     }
