@@ -1,6 +1,7 @@
 //! What the suites of the real thing share: the demonstration's story, and runs that are killed at a chosen step. Never shipped.
 
 pub mod demo;
+pub mod engine;
 
 /// The number of the journal's entry at which a run of `suite-host` ends itself with -9. Read there only.
 pub const KILL_AT: &str = "CUTOVER_SUITE_KILL_AT";

@@ -4,12 +4,13 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, ensure};
 use cutover_testkit::probe::{Ledger, Report, Verification, fetch_entries};
+use cutover_testkit::site::App;
 
 use super::stage::Stage;
 use super::telling::{self, seconds};
 
-/// Ends the traffic, looks for every entry, and shows the table.
-pub(super) async fn conclude(mut stage: Stage<'_>) -> anyhow::Result<()> {
+/// Ends the traffic, looks for every entry, and shows the table; gives the application back.
+pub(super) async fn conclude(mut stage: Stage<'_>) -> anyhow::Result<App<'_>> {
     telling::step("9. What was counted.");
     let mut report = stage.stop_traffic().await?;
     if let Some((from, to)) = stage.set_aside {
@@ -26,7 +27,7 @@ pub(super) async fn conclude(mut stage: Stage<'_>) -> anyhow::Result<()> {
     ensure!(found.is_complete(), "entries are missing or there twice: {:?} {:?}", found.missing, found.twice);
     ensure!(ledger.overlaps().is_empty(), "two bots ran at once: {:?}", ledger.overlaps());
     telling::good("no request failed, no entry is missing, never two bots at once");
-    Ok(())
+    Ok(stage.app)
 }
 
 fn rows(report: &Report, found: &Verification, ledger: &Ledger) -> Vec<(String, String)> {

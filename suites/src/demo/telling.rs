@@ -3,11 +3,17 @@
 
 use std::time::Duration;
 
+use cutover_testkit::guestbook::Kind;
+
 /// Lines of an application's log that are shown of a failure.
 const LOG_LINES: usize = 2;
 
-pub(super) fn title() {
-    println!("cutover, shown on a guestbook: six releases, plain processes, constant traffic.");
+pub(super) fn title(kind: Kind) {
+    let what = match kind {
+        Kind::Processes => "plain processes",
+        Kind::Containers => "images on a container engine",
+    };
+    println!("cutover, shown on a guestbook: six releases, {what}, constant traffic.");
 }
 
 /// A step of the story begins.
@@ -50,6 +56,15 @@ pub(super) fn table(rows: &[(String, String)]) {
 
 pub(super) fn end(took: Duration) {
     println!("\nAll of it took {}.", seconds(took));
+}
+
+pub fn usage() {
+    eprintln!("usage: demo [processes | docker]");
+}
+
+/// Why there is nothing to be shown.
+pub fn impossible(why: &str) {
+    eprintln!("demo: {why}");
 }
 
 /// Why it is no success.

@@ -1,0 +1,24 @@
+//! The container engine that answers, where containers can be tried on it.
+
+use cutover_engine::Engine;
+use cutover_testkit::site::{Binaries, Site};
+
+/// The engine that answers, or why there is none to use.
+pub async fn usable() -> Result<Engine, String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("containers and volumes are looked into by root only".to_owned());
+    }
+    Engine::connect().await.map_err(|error| error.to_string())
+}
+
+/// Carries out `test` at a site on the engine that answers; or says that the test of this name did not run, and why.
+#[expect(clippy::print_stdout, reason = "the table of suites reads this line")]
+pub async fn on_engine(name: &str, binaries: Binaries, test: impl AsyncFnOnce(&Site)) {
+    match usable().await {
+        Err(why) => println!("not run: {name}: {why}"),
+        Ok(engine) => match Site::on_engine(binaries, engine).await {
+            Err(why) => panic!("no site on the engine: {why:#}"),
+            Ok(site) => test(&site).await,
+        },
+    }
+}
