@@ -404,6 +404,7 @@ pub(crate) fn request(verb: Verb, by: &str) -> Request {
         services: BTreeSet::new(),
         source: Provenance::default(),
         contents: BTreeMap::new(),
+        shipped: BTreeMap::new(),
         ancestry: Ancestry::Unknown,
         overlay: BTreeMap::new(),
         unset: BTreeSet::new(),

@@ -67,6 +67,9 @@ pub struct ServiceRelease {
     pub settings: Service,
     /// What it is made of.
     pub content: Content,
+    /// Files of the repository that are mounted into it, by their path beside cutover.yml.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shipped: BTreeMap<String, Shipped>,
 }
 
 /// A backing service of a release.
@@ -76,6 +79,27 @@ pub struct BackingRelease {
     pub settings: Backing,
     /// What it is made of.
     pub content: Content,
+    /// Files of the repository that are mounted into it, by their path beside cutover.yml.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shipped: BTreeMap<String, Shipped>,
+}
+
+/// A file or folder of the repository that travels with a release and is mounted read-only. It lies in the host's artifact store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shipped {
+    /// Hash of its tree.
+    pub hash: ContentHash,
+    /// The file's name in it; `None`: a folder.
+    pub file: Option<String>,
+}
+
+impl Release {
+    /// All that it needs of the host's artifact store.
+    pub fn artifacts(&self) -> BTreeSet<ContentHash> {
+        let services = self.services.values().map(|service| (&service.content, &service.shipped));
+        let backing = self.backing.values().map(|backing| (&backing.content, &backing.shipped));
+        services.chain(backing).flat_map(|(content, shipped)| content.artifacts(shipped)).cloned().collect()
+    }
 }
 
 /// What an instance is made of, by content.
@@ -106,6 +130,15 @@ impl Content {
             Self::Image { identity, .. } => identity,
             Self::Artifact { hash } => hash,
         }
+    }
+
+    /// What an instance made of it needs of the host's artifact store.
+    pub fn artifacts<'a>(
+        &'a self,
+        shipped: &'a BTreeMap<String, Shipped>,
+    ) -> impl Iterator<Item = &'a ContentHash> {
+        let own = if let Self::Artifact { hash } = self { Some(hash) } else { None };
+        own.into_iter().chain(shipped.values().map(|shipped| &shipped.hash))
     }
 
     /// Which runtime carries it.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::hash::ContentHash;
 use crate::names::{ReleaseId, RunId, ServiceName, VariableName};
 use crate::plan::{Rule, Verb};
-use crate::release::{Content, Provenance};
+use crate::release::{Content, Provenance, Shipped};
 
 /// What was asked, of whatever verb makes a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Request {
     pub source: Provenance,
     /// `deploy`: what each service and backing service is made of, as far as the client knows; images not yet built are absent.
     pub contents: BTreeMap<ServiceName, Content>,
+    /// `deploy`: the files of the repository that are mounted, by their path beside cutover.yml.
+    pub shipped: BTreeMap<String, Shipped>,
     /// `deploy`: how the commit stands to the live one.
     pub ancestry: Ancestry,
     /// `deploy`: hashes of what the client sends along over the host's env file (local file, process environment, `-v`).

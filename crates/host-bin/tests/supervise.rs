@@ -234,6 +234,7 @@ fn spec(app: &AppId, replica: u32) -> InstanceSpec {
         published: None,
         urls: BTreeMap::new(),
         files: BTreeMap::new(),
+        shipped: BTreeMap::new(),
         volumes: BTreeMap::new(),
         given: given.map(|(name, value)| (name.parse().unwrap(), value)).into(),
         isolated: false,
@@ -265,7 +266,7 @@ fn release(app: &AppId, replicas: u32) -> Release {
         source: Provenance::default(),
         services: BTreeMap::from([(
             "web".parse().unwrap(),
-            ServiceRelease { settings: service, content: content() },
+            ServiceRelease { settings: service, content: content(), shipped: BTreeMap::new() },
         )]),
         backing: BTreeMap::new(),
         databases: BTreeMap::new(),

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::files::FileError;
 use crate::ports::{Certainty, DatabaseError, RouterError, RuntimeError};
+use crate::runtime::process::artifact::ArtifactError;
 use crate::store::{Store, StoreError};
 
 /// Who hears each entry once it is written: the event file, and what a test puts here.
@@ -267,6 +268,12 @@ impl From<DatabaseError> for Trouble {
 impl From<FileError> for Trouble {
     fn from(error: FileError) -> Self {
         Self { unknown: false, full: error.full, message: error.to_string() }
+    }
+}
+
+impl From<ArtifactError> for Trouble {
+    fn from(error: ArtifactError) -> Self {
+        Self { unknown: false, full: error.is_full(), message: error.to_string() }
     }
 }
 

@@ -10,9 +10,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use cutover_core::config::settings::{Healthcheck, Mount, PublishedPort};
+use cutover_core::hash::ContentHash;
 use cutover_core::layout;
 use cutover_core::names::Slot;
 use cutover_core::plan::{NetworkSpec, NetworkUse};
+use cutover_core::release::Shipped;
 use cutover_core::secret::Secrets;
 use cutover_core::state::Role;
 use cutover_host::ports::{Runtime, RuntimeErrorKind};
@@ -48,6 +50,41 @@ fn a_fixed_address_is_reached_and_stays_over_restarts() {
         place.started(other).await;
         place.start(&spec).await;
         answers(at(fixed(&edge), 80), "i-am-web").await;
+    });
+}
+
+#[test]
+fn files_that_ship_with_a_release_are_mounted_and_cannot_be_written() {
+    on_engine("files_that_ship_with_a_release_are_mounted_and_cannot_be_written", |place| async move {
+        let (file, folder) = (ContentHash::of(b"a file"), ContentHash::of(b"a folder"));
+        for (hash, name) in [(&file, "app.conf"), (&folder, "a.conf")] {
+            std::fs::create_dir_all(place.layout.artifact(hash)).unwrap();
+            std::fs::write(place.layout.artifact(hash).join(name), format!("of {name}\n")).unwrap();
+        }
+        let mut spec = place.idle("web");
+        let shipped = |hash: &ContentHash, file: Option<&str>| Shipped {
+            hash: hash.clone(),
+            file: file.map(str::to_owned),
+        };
+        spec.shipped.insert("app.conf".to_owned(), shipped(&file, Some("app.conf")));
+        spec.shipped.insert("conf.d".to_owned(), shipped(&folder, None));
+        let mount = |source: &str, target: &str| Mount::Shipped {
+            source: source.to_owned(),
+            target: target.to_owned(),
+        };
+        spec.settings.mounts = vec![mount("app.conf", "/etc/app.conf"), mount("conf.d", "/etc/app.d")];
+        let spec = place.started(spec).await;
+        let read = place.inside(&spec, "cat /etc/app.conf /etc/app.d/a.conf").await;
+        assert_eq!(read, (0, "of app.conf\nof a.conf".to_owned()));
+        for target in ["/etc/app.conf", "/etc/app.d/new"] {
+            assert_ne!(place.inside(&spec, &format!("echo x > {target}")).await.0, 0, "{target}");
+        }
+
+        let mut unsent = place.idle("web");
+        unsent.settings.mounts = vec![mount("other.conf", "/etc/other.conf")];
+        let (refusal, message) = kind(place.runtime.create(&unsent, &Secrets::new()).await);
+        assert_eq!(refusal, RuntimeErrorKind::Refused);
+        assert!(message.contains("other.conf"), "{message}");
     });
 }
 
@@ -267,9 +304,6 @@ fn a_published_port_is_on_loopback_only() {
 #[test]
 fn the_settings_reach_the_container() {
     on_engine("the_settings_reach_the_container", |place| async move {
-        let shipped = place.layout.release(&place.app, &"7f3c9e1".parse().unwrap()).join("shipped/conf");
-        std::fs::create_dir_all(&shipped).unwrap();
-        std::fs::write(shipped.join("app.conf"), "from the repository").unwrap();
         let host = place.folder().join("host");
         std::fs::create_dir(&host).unwrap();
 
@@ -298,7 +332,6 @@ fn the_settings_reach_the_container() {
         });
         settings.mounts = vec![
             Mount::Tmpfs { target: "/tmp".to_owned(), options: "size=1m,mode=1777".to_owned() },
-            Mount::Shipped { source: "conf/app.conf".to_owned(), target: "/etc/app.conf".to_owned() },
             Mount::Host {
                 source: host.to_str().unwrap().to_owned(),
                 target: "/host".to_owned(),
@@ -319,8 +352,6 @@ fn the_settings_reach_the_container() {
             ("cat /proc/1/comm | grep -c -e docker-init -e tini -e catatonit", "1"),
             ("ulimit -Sn; ulimit -Hn", "100\n200"),
             ("grep -c '10.9.8.7.*db.example' /etc/hosts", "1"),
-            ("cat /etc/app.conf", "from the repository"),
-            ("echo x 2>/dev/null > /etc/app.conf || echo refused", "refused"),
             ("touch /host/x 2>/dev/null || echo refused", "refused"),
         ];
         for (script, expected) in cases {

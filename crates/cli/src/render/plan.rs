@@ -136,6 +136,7 @@ fn counted(instances: usize) -> String {
 fn change_text(change: Change) -> &'static str {
     match change {
         Change::Content => "its image or artifact differs",
+        Change::Files => "a file that is mounted into it differs",
         Change::Settings => "its settings differ",
         Change::Variables => "the value of a variable differs",
         Change::Url => "the address of a service it refers to differs",

@@ -3,6 +3,7 @@
 //! The archive is deterministic: names in order, no dates, no owners. Links that lead out of the artifact are refused, since on the host
 //! they would lead to something else.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
@@ -36,6 +37,12 @@ pub(crate) enum ArtifactError {
     /// Neither file nor folder nor link.
     #[error("{0} is neither a file, a folder nor a symbolic link")]
     Kind(String),
+    /// A link where a file or folder of the repository was meant.
+    #[error("{0} is a symbolic link")]
+    Link(String),
+    /// It is one of those that never leave.
+    #[error("{0} holds secrets, or the repository itself")]
+    Never(String),
     /// A link that leads somewhere else.
     #[error("the symbolic link {link} leads out of the artifact, to {target}")]
     Outside { link: String, target: String },
@@ -45,17 +52,24 @@ pub(crate) enum ArtifactError {
 }
 
 impl Artifact {
-    /// Looks at `path` below `folder`, and hashes what is there.
-    pub(crate) fn look(folder: &Path, path: &str) -> Result<Self, ArtifactError> {
+    /// Looks at `path` below `folder`, and hashes what is there, less what `never` names: paths below `folder`, too.
+    pub(crate) fn look(folder: &Path, path: &str, never: &BTreeSet<String>) -> Result<Self, ArtifactError> {
         let place = folder.join(path);
+        if never.contains(path) {
+            return Err(ArtifactError::Never(path.to_owned()));
+        }
         let found = fs::metadata(&place).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => ArtifactError::Missing(path.to_owned()),
             _ => ArtifactError::Read { path: path.to_owned(), error },
         })?;
         let (folder, names) = if found.is_dir() {
             let mut names = Vec::new();
-            gather(&place, Path::new(""), &mut names)?;
+            let never: BTreeSet<PathBuf> =
+                never.iter().filter_map(|one| below(path, one)).map(PathBuf::from).collect();
+            gather(&place, Path::new(""), &never, &mut names)?;
             (place, names)
+        } else if place.is_symlink() {
+            return Err(ArtifactError::Link(path.to_owned()));
         } else {
             let name = place.file_name().ok_or_else(|| ArtifactError::Kind(path.to_owned()))?;
             (place.parent().unwrap_or(folder).to_owned(), vec![PathBuf::from(name)])
@@ -65,6 +79,12 @@ impl Artifact {
         }
         let entries = names.iter().map(|name| entry(&folder, name)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { hash: tree_hash(&entries), folder, entries })
+    }
+
+    /// Its file's name, when it is a single file.
+    pub(crate) fn single(&self, place: &Path) -> Option<String> {
+        let [only] = self.entries.as_slice() else { return None };
+        (!place.is_dir()).then(|| only.path.clone())
     }
 
     /// The artifact as a tar archive in a file without a name, and its size in bytes. The host hashes what arrives: a file that changed
@@ -105,8 +125,18 @@ impl Artifact {
     }
 }
 
+/// A path as seen from the folder `of`; `None`: it does not lie below it.
+pub(super) fn below<'path>(of: &str, path: &'path str) -> Option<&'path str> {
+    if of == "." { Some(path) } else { path.strip_prefix(of)?.strip_prefix('/') }
+}
+
 /// The names of all files and links below `folder`, in order.
-fn gather(folder: &Path, below: &Path, names: &mut Vec<PathBuf>) -> Result<(), ArtifactError> {
+fn gather(
+    folder: &Path,
+    below: &Path,
+    never: &BTreeSet<PathBuf>,
+    names: &mut Vec<PathBuf>,
+) -> Result<(), ArtifactError> {
     let here = folder.join(below);
     let read_error = |error| ArtifactError::Read { path: here.display().to_string(), error };
     let listed = fs::read_dir(&here).map_err(read_error)?.collect::<Result<Vec<_>, _>>();
@@ -114,8 +144,11 @@ fn gather(folder: &Path, below: &Path, names: &mut Vec<PathBuf>) -> Result<(), A
     found.sort_by_key(fs::DirEntry::file_name);
     for one in found {
         let name = below.join(one.file_name());
+        if never.contains(&name) {
+            continue;
+        }
         if one.file_type().map_err(read_error)?.is_dir() {
-            gather(folder, &name, names)?;
+            gather(folder, &name, never, names)?;
         } else {
             names.push(name);
         }
@@ -198,43 +231,65 @@ mod tests {
         folder
     }
 
+    fn look(folder: &Path, path: &str) -> Result<Artifact, ArtifactError> {
+        Artifact::look(folder, path, &BTreeSet::new())
+    }
+
     #[test]
     fn the_archive_has_what_the_hash_was_made_from() {
         let folder = sample();
-        let artifact = Artifact::look(folder.path(), "web").unwrap();
+        let artifact = look(folder.path(), "web").unwrap();
         let (file, bytes) = artifact.pack().unwrap();
         assert_eq!(file.metadata().unwrap().len(), bytes);
         let target = tempfile::tempdir().unwrap();
         tar::Archive::new(file).unpack(target.path().join("web")).unwrap();
-        assert_eq!(Artifact::look(target.path(), "web").unwrap().hash, artifact.hash);
+        assert_eq!(look(target.path(), "web").unwrap().hash, artifact.hash);
     }
 
     #[test]
     fn contents_rights_and_links_are_told_apart() {
         let folder = sample();
-        let first = Artifact::look(folder.path(), "web").unwrap().hash;
+        let first = look(folder.path(), "web").unwrap().hash;
         write(folder.path(), "web/pages/index.html", "hello!", 0o644);
-        let second = Artifact::look(folder.path(), "web").unwrap().hash;
+        let second = look(folder.path(), "web").unwrap().hash;
         write(folder.path(), "web/pages/index.html", "hello!", 0o744);
-        let third = Artifact::look(folder.path(), "web").unwrap().hash;
+        let third = look(folder.path(), "web").unwrap().hash;
         assert!(first != second && second != third);
     }
 
     #[test]
     fn a_single_file_is_an_artifact_under_its_own_name() {
         let folder = sample();
-        let artifact = Artifact::look(folder.path(), "web/app").unwrap();
+        let artifact = look(folder.path(), "web/app").unwrap();
         assert_eq!(artifact.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["app"]);
     }
 
     #[test]
     fn what_cannot_be_shipped_is_refused_by_name() {
         let folder = sample();
-        let error = |path: &str| Artifact::look(folder.path(), path).unwrap_err().to_string();
+        let error = |path: &str| look(folder.path(), path).unwrap_err().to_string();
         assert_eq!(error("absent"), "absent is not there");
         fs::create_dir(folder.path().join("empty")).unwrap();
         assert_eq!(error("empty"), "empty has no files in it");
         symlink("../../etc/passwd", folder.path().join("web/pages/out")).unwrap();
         assert!(error("web").starts_with("the symbolic link pages/out leads out"));
+        assert_eq!(error("web/start"), "web/start is a symbolic link");
+    }
+
+    #[test]
+    fn secrets_and_the_repository_itself_stay_here() {
+        let folder = sample();
+        write(folder.path(), ".env", "TOKEN=secret", 0o600);
+        write(folder.path(), ".git/config", "", 0o644);
+        write(folder.path(), "web/private/app.env", "KEY=secret", 0o600);
+        let never = BTreeSet::from([".env", ".git", "web/private/app.env"].map(str::to_owned));
+        let names = |path: &str| {
+            let artifact = Artifact::look(folder.path(), path, &never).unwrap();
+            artifact.entries.into_iter().map(|entry| entry.path).collect::<Vec<_>>()
+        };
+        assert_eq!(names("."), ["web/app", "web/pages/index.html", "web/start"]);
+        assert_eq!(names("web"), ["app", "pages/index.html", "start"]);
+        let error = Artifact::look(folder.path(), ".env", &never).unwrap_err();
+        assert!(matches!(error, ArtifactError::Never(_)), "{error}");
     }
 }

@@ -8,12 +8,13 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::names::ServiceName;
-use cutover_core::release::Content;
+use cutover_core::release::{Content, Shipped};
 use cutover_core::state::HostState;
 use cutover_engine::Reference;
 
 use super::artifact::Artifact;
 use super::images::{Images, not_yet};
+use super::project::Project;
 use crate::asked::Brings;
 use crate::render::Progress;
 
@@ -28,8 +29,12 @@ pub(crate) struct Contents {
     pub(crate) by_service: BTreeMap<ServiceName, Content>,
     /// Artifacts by hash, to be shipped where the host lacks them.
     pub(crate) artifacts: BTreeMap<ContentHash, Artifact>,
+    /// Files of the repository that are mounted, by their path beside cutover.yml.
+    pub(crate) shipped: BTreeMap<String, Shipped>,
     /// Worth saying.
     pub(crate) notes: Vec<String>,
+    /// What a commit has of them lies here until it is sent.
+    pub(super) export: Option<tempfile::TempDir>,
 }
 
 /// Whether images that are not there are made.
@@ -101,19 +106,22 @@ fn source(name: &ServiceName, source: &Source, brings: &Brings) -> Result<Source
     }
 }
 
-/// Gets hold of everything.
+/// Gets hold of what services are made of.
 pub(crate) async fn collect(
     wanted: &Wanted,
-    folder: &Path,
+    project: &Project,
     state: &HostState,
     images: &mut Images<'_>,
     making: Making,
     progress: &mut Progress,
 ) -> Result<Contents, Failure> {
     let mut contents = Contents::default();
+    let never = project.never_sent();
     for (name, source) in &wanted.0 {
         let content = match source {
-            Source::Artifact { path } => artifact(name, folder, path, &mut contents.artifacts)?,
+            Source::Artifact { path } => {
+                artifact(name, &project.folder, path, &never, &mut contents.artifacts)?
+            }
             Source::Image { reference } => match (state.images.get(reference), making) {
                 (Some(found), _) => Content::Image {
                     reference: found.id.clone(),
@@ -148,9 +156,10 @@ fn artifact(
     name: &ServiceName,
     folder: &Path,
     path: &str,
+    never: &BTreeSet<String>,
     artifacts: &mut BTreeMap<ContentHash, Artifact>,
 ) -> Result<Content, Failure> {
-    let artifact = Artifact::look(folder, path).map_err(|error| {
+    let artifact = Artifact::look(folder, path, never).map_err(|error| {
         Failure::new(Exit::Configuration, format!("the artifact of `{name}` cannot be had"))
             .because(error.to_string())
             .next(format!(

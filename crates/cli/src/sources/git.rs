@@ -1,5 +1,6 @@
 //! Facts of the repository, by the system's own git. Decided by exit codes and by formats made for programs, never by prose.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -107,6 +108,30 @@ impl Git {
     }
 }
 
+/// Unpacks into `target` what a commit has at `paths`, which are relative to `folder`. What it has not is not there afterwards.
+pub(super) fn export(
+    folder: &Path,
+    commit: &str,
+    paths: &BTreeSet<&str>,
+    target: &Path,
+) -> std::io::Result<()> {
+    let has = |path: &&&str| {
+        let object = if **path == "." { format!("{commit}:./") } else { format!("{commit}:./{path}") };
+        run(folder, &["cat-file", "-e", &object]).is_some_and(|output| output.status.success())
+    };
+    let present: Vec<&str> = paths.iter().filter(has).copied().collect();
+    if present.is_empty() {
+        return Ok(());
+    }
+    let mut words = vec!["--literal-pathspecs", "archive", "--format=tar", commit, "--"];
+    words.extend(present);
+    let output = run(folder, &words).ok_or_else(|| std::io::Error::other("git cannot be started"))?;
+    if !output.status.success() {
+        return Err(std::io::Error::other("`git archive` failed"));
+    }
+    tar::Archive::new(output.stdout.as_slice()).unpack(target)
+}
+
 fn text(folder: &Path, words: &[&str]) -> Option<String> {
     let output = run(folder, words).filter(|output| output.status.success())?;
     Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
@@ -201,6 +226,23 @@ mod tests {
         assert!(dirty.dirty);
         assert!(dirty.provenance(None, true).dirty && !dirty.provenance(None, false).dirty);
         assert_eq!(dirty.provenance(None, true).subject.as_deref(), Some("First"));
+    }
+
+    #[test]
+    fn what_a_commit_has_is_exported_whatever_the_work_tree_looks_like() {
+        let folder = repository();
+        let app = folder.path().join("app");
+        std::fs::create_dir_all(app.join("conf.d")).unwrap();
+        std::fs::write(app.join("conf.d/a.conf"), "committed").unwrap();
+        git(folder.path(), &["add", "."]);
+        git(folder.path(), &["commit", "-q", "-m", "Second"]);
+        std::fs::write(app.join("conf.d/a.conf"), "changed").unwrap();
+        std::fs::write(app.join("new"), "not committed").unwrap();
+        let commit = Git::look(&app, None).unwrap().unwrap().commit;
+        let target = tempfile::tempdir().unwrap();
+        export(&app, &commit, &BTreeSet::from(["conf.d", "new"]), target.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(target.path().join("conf.d/a.conf")).unwrap(), "committed");
+        assert!(!target.path().join("new").exists());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Images: built once for each distinct `build:`, found, or fetched; and what each is, as content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cutover_core::config::settings::BuildSettings;
@@ -14,6 +14,8 @@ use cutover_engine::{
     EngineError, Image, OriginLabels,
 };
 
+use super::artifact::below;
+use super::project::Project;
 use crate::render::Progress;
 
 /// Lines of a builder's output that go with a failure.
@@ -25,6 +27,7 @@ pub(crate) struct Images<'a> {
     built: BTreeMap<BuildSettings, Content>,
     app: &'a AppId,
     folder: &'a Path,
+    never: BTreeSet<String>,
     origin: &'a Provenance,
     from: BuildFrom<'a>,
 }
@@ -40,8 +43,14 @@ pub(crate) enum BuildFrom<'a> {
 
 impl<'a> Images<'a> {
     /// Nothing is asked of the engine before an image is.
-    pub(crate) fn new(app: &'a AppId, folder: &'a Path, origin: &'a Provenance, from: BuildFrom<'a>) -> Self {
-        Self { engine: None, built: BTreeMap::new(), app, folder, origin, from }
+    pub(crate) fn new(
+        app: &'a AppId,
+        project: &'a Project,
+        origin: &'a Provenance,
+        from: BuildFrom<'a>,
+    ) -> Self {
+        let (folder, never) = (project.folder.as_path(), project.never_sent());
+        Self { engine: None, built: BTreeMap::new(), app, folder, never, origin, from }
     }
 
     /// Builds an image, unless the same build was done for another service.
@@ -143,14 +152,15 @@ impl<'a> Images<'a> {
         })
     }
 
-    /// The local env files hold secrets, and no image may have them in it (P6). They lie beside cutover.yml only.
+    /// Patterns of what no image may have in it, as seen from its context (P6).
     fn never(&self, context: &str) -> Vec<String> {
-        let own_folder = matches!(context.trim_end_matches('/'), "" | ".");
-        if own_folder {
-            vec![".env".to_owned(), format!(".env.{}", self.app.environment)]
-        } else {
-            Vec::new()
-        }
+        let literal = |path: &str| {
+            path.chars().fold(String::new(), |pattern, letter| match letter {
+                '*' | '?' | '[' | '\\' => format!("{pattern}\\{letter}"),
+                other => format!("{pattern}{other}"),
+            })
+        };
+        self.never.iter().filter_map(|path| below(context, path)).map(literal).collect()
     }
 
     /// The name of what is built, when it is made from something that has one.

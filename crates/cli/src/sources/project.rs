@@ -11,6 +11,7 @@ use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, AppName, EnvironmentName, HostName, VariableName};
 use cutover_core::template::Piece;
 
+use super::variables::local_file;
 use crate::asked::Place;
 use crate::effects::Protection;
 use crate::verbs::Stop;
@@ -67,6 +68,16 @@ impl Project {
     /// The texts of `env_file` keys: names are in the configuration, values come from here.
     pub(crate) fn env_files(&self) -> &BTreeMap<String, String> {
         &self.env_files
+    }
+
+    /// What is never part of an image, an artifact or a mount, by its path beside cutover.yml: the files that hold secrets, of every
+    /// environment (P6), and the repository itself.
+    pub(crate) fn never_sent(&self) -> BTreeSet<String> {
+        let environments = self.environments().unwrap_or_default();
+        let local = environments.iter().map(|environment| local_file(Path::new(""), environment));
+        let named = self.env_files.keys().map(|path| Path::new(path).components().collect());
+        let secret = local.chain(named).map(|path: PathBuf| path.to_string_lossy().into_owned());
+        secret.chain([".env".to_owned(), ".git".to_owned()]).collect()
     }
 
     /// The configuration of one environment.
@@ -228,6 +239,20 @@ mod tests {
         let (_folder, project) = project(&format!("{APP}colour: red\n"));
         let identity = project.identity(&place(None)).unwrap();
         assert_eq!(identity.id.to_string(), "shop/local");
+    }
+
+    #[test]
+    fn env_files_of_every_environment_stay_here() {
+        let text = format!("{APP}env_file: secrets/app.env\nenvironments:\n  staging: {{}}\n")
+            .replace("route: { path: / }", "route: { path: / }, env_file: ./secrets/app.env")
+            .replace("env_file: secrets/app.env\n", "");
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("secrets")).unwrap();
+        fs::write(folder.path().join("secrets/app.env"), "").unwrap();
+        fs::write(folder.path().join("cutover.yml"), text).unwrap();
+        let place = Place { file: Some(folder.path().join("cutover.yml")), ..place(None) };
+        let never = Project::open(&place).unwrap().never_sent();
+        assert_eq!(never.iter().collect::<Vec<_>>(), [".env", ".env.staging", ".git", "secrets/app.env"]);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(crate) fn overlay(
 }
 
 /// The local env file of an environment: `.env` of `local`, `.env.<environment>` of others.
-fn local_file(folder: &Path, environment: &EnvironmentName) -> PathBuf {
+pub(super) fn local_file(folder: &Path, environment: &EnvironmentName) -> PathBuf {
     match environment.as_str() {
         "local" => folder.join(".env"),
         other => folder.join(format!(".env.{other}")),

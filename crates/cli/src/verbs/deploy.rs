@@ -16,8 +16,8 @@ use crate::effects::{self, Protection};
 use crate::hosts::{self, Channel};
 use crate::render::{self, Progress};
 use crate::sources::{
-    BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect, overlay,
-    refuse_servers,
+    BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect,
+    look_at_shipped, overlay, refuse_servers,
 };
 
 pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
@@ -97,12 +97,13 @@ impl Draft {
             Some(git) if !self.dirty => BuildFrom::Commit(&git.commit),
             _ => BuildFrom::WorkTree,
         };
-        let mut images = Images::new(&state.app, &self.project.folder, &self.request.source, from);
+        let mut images = Images::new(&state.app, &self.project, &self.request.source, from);
         let mut progress = Progress::new(desk.output);
-        let contents =
-            collect(&self.wanted, &self.project.folder, state, &mut images, making, &mut progress).await;
+        let contents = collect(&self.wanted, &self.project, state, &mut images, making, &mut progress).await;
         progress.end();
-        Ok(contents?)
+        let mut contents = contents?;
+        look_at_shipped(&self.config, &self.project, from, &mut contents)?;
+        Ok(contents)
     }
 
     fn plan(&self, state: &HostState, contents: &Contents) -> Result<Plan, Stop> {
@@ -111,6 +112,7 @@ impl Draft {
         let live_commit = live.and_then(|record| record.release.source.commit.as_deref());
         let request = Request {
             contents: contents.by_service.clone(),
+            shipped: contents.shipped.clone(),
             overlay: self.overlay.values.fingerprints(&state.salt),
             ancestry: self.git.as_ref().map_or(Ancestry::Unknown, |git| git.ancestry(live_commit)),
             ..self.request.clone()
@@ -140,9 +142,10 @@ impl Draft {
         let Some(git) = &self.git else { return Vec::new() };
         let short = &git.commit[..git.commit.len().min(7)];
         let mut notes = Vec::new();
-        if git.dirty && !self.dirty && self.wanted.has_build() {
+        let from_commit = self.wanted.has_build() || self.config.shipped().next().is_some();
+        if git.dirty && !self.dirty && from_commit {
             notes.push(format!(
-                "the work tree has changes that are not committed: commit {short} is built without them (`--dirty` builds the work tree)"
+                "the work tree has changes that are not committed: commit {short} is deployed without them (`--dirty` takes the work tree)"
             ));
         }
         if !git.is_head && self.wanted.has_artifact() {

@@ -47,6 +47,14 @@ pub struct Config {
     pub notes: Vec<String>,
 }
 
+impl Config {
+    /// Paths beside cutover.yml of all that is mounted and ships with the release.
+    pub fn shipped(&self) -> impl Iterator<Item = &str> {
+        let services = self.services.values().map(|service| &service.run);
+        services.chain(self.backing.values().map(|backing| &backing.run)).flat_map(RunSettings::shipped)
+    }
+}
+
 /// Where a variable's value comes from (never the value).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -198,6 +206,16 @@ pub struct RunSettings {
     pub healthcheck: Option<Healthcheck>,
     /// `linux/amd64` …
     pub platform: Option<String>,
+}
+
+impl RunSettings {
+    /// Paths beside cutover.yml of what is mounted and ships with the release.
+    pub fn shipped(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match mount {
+            Mount::Shipped { source, .. } => Some(source.as_str()),
+            Mount::Volume { .. } | Mount::Host { .. } | Mount::Tmpfs { .. } => None,
+        })
+    }
 }
 
 /// A command as words; text is split as Compose splits it, and no shell reads it unless the author names one.

@@ -21,7 +21,7 @@ use crate::plan::{
 };
 use crate::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
 use crate::request::{Request, Stamp};
-use crate::state::{HostState, InstanceState, Role};
+use crate::state::{FoundInstance, HostState, InstanceState, Role};
 
 /// All that a plan is assembled from.
 pub(crate) struct Parts<'a> {
@@ -355,18 +355,12 @@ fn switch(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> SwitchPlan {
 }
 
 fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> PreflightPlan {
-    let release = parts.release;
-    let contents = || {
-        let backing = release
-            .backing
-            .iter()
-            .filter(|(name, _)| !has_backing(parts.state, name))
-            .map(|(_, backing)| &backing.content);
-        incoming
-            .iter()
-            .map(|instance| &instance.spec.content)
-            .chain(parts.migrations.iter().map(|m| &m.spec.content))
-            .chain(backing)
+    let absent = parts.release.backing.iter().filter(|(name, _)| !has_backing(parts.state, name));
+    let absent: Vec<_> = absent.map(|(_, backing)| (&backing.content, &backing.shipped)).collect();
+    let made = || {
+        let specs = incoming.iter().map(|instance| &instance.spec);
+        let specs = specs.chain(parts.migrations.iter().map(|migration| &migration.spec));
+        specs.map(|spec| (&spec.content, &spec.shipped)).chain(absent.iter().copied())
     };
     let databases: u64 = parts
         .migrations
@@ -379,16 +373,14 @@ fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> Pr
     let ports = incoming.iter().filter(|instance| !taken_by_us.contains(&instance.spec.service));
     PreflightPlan {
         disk: crate::defaults::DISK_FREE + databases,
-        artifacts: contents()
-            .filter_map(|c| if let Content::Artifact { hash } = c { Some(hash.clone()) } else { None })
-            .collect(),
-        images: contents()
-            .filter_map(|c| match c {
+        artifacts: made().flat_map(|(content, shipped)| content.artifacts(shipped)).cloned().collect(),
+        images: made()
+            .filter_map(|(content, _)| match content {
                 Content::Image { reference, identity, .. } => Some((reference.clone(), identity.clone())),
                 Content::Artifact { .. } => None,
             })
             .collect(),
-        engine: contents().any(|content| content.runtime() == RuntimeKind::Container),
+        engine: made().any(|(content, _)| content.runtime() == RuntimeKind::Container),
         proxy: routed,
         env: parts.env.clone(),
         required: parts.required.clone(),
@@ -726,11 +718,13 @@ fn record(parts: &Parts<'_>, becomes: &Live) -> RecordPlan {
     }
 }
 
-/// Releases that nothing needs: beyond `keep` by sequence (S26), and those that never lived.
+/// Releases that nothing needs: beyond `keep` by sequence (S26), and those that never lived. A backing service runs on as the release
+/// that started it made it, so that one is needed for as long as it is there.
 fn forgotten(state: &HostState, release: &Release, becomes: &Live) -> Vec<ReleaseId> {
     let live = state.live.as_ref().map(|live| &live.release);
+    let stays = |found: &&FoundInstance| becomes.has(&found.name) || found.role == Role::Backing;
     let members: BTreeSet<&ReleaseId> =
-        state.instances.iter().filter(|found| becomes.has(&found.name)).map(|found| &found.release).collect();
+        state.instances.iter().filter(stays).map(|found| &found.release).collect();
     let needed = |id: &ReleaseId| *id == release.id || Some(id) == live || members.contains(id);
     let mut lived: Vec<_> =
         state.releases.iter().filter(|record| record.lived && !needed(&record.release.id)).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::settings::{Config, SnapshotPolicy, Source};
+use crate::config::settings::{Config, RunSettings, SnapshotPolicy, Source};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hash::ContentHash;
@@ -10,8 +10,8 @@ use crate::names::{NameError, ReleaseId, ServiceName, Slot, VariableName};
 use crate::plan::assemble::{Parts, assemble};
 use crate::plan::specify::Ground;
 use crate::plan::transition::{Anew, NoTransition, transition};
-use crate::plan::{EnvSource, HostPlan, Plan, Refusals, databases};
-use crate::release::{BackingRelease, Content, Release, ServiceRelease};
+use crate::plan::{EnvSource, HostPlan, Plan, Refusals, databases, drift};
+use crate::release::{BackingRelease, Content, Release, ServiceRelease, Shipped};
 use crate::request::{Request, Stamp};
 use crate::rules;
 use crate::state::{HostState, World};
@@ -63,7 +63,7 @@ fn host_plan(
         env: EnvSource::HostFile,
         generate: config.generate.clone(),
         required: config.required.keys().cloned().collect(),
-        notes: notes(config, request),
+        notes: notes(config, request).into_iter().chain(drift::drift(state, &release)).collect(),
     };
     let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
     plan.variables = config
@@ -107,22 +107,19 @@ fn release(config: &Config, state: &HostState, request: &Request, stamp: Stamp) 
         }
         found
     };
-    let services: BTreeMap<_, _> = config
-        .services
-        .iter()
-        .filter_map(|(name, settings)| {
-            let content = content(name, &settings.source)?;
-            Some((name.clone(), ServiceRelease { settings: settings.clone(), content }))
-        })
-        .collect();
-    let backing: BTreeMap<_, _> = config
-        .backing
-        .iter()
-        .filter_map(|(name, settings)| {
-            let content = content(name, &settings.source)?;
-            Some((name.clone(), BackingRelease { settings: settings.clone(), content }))
-        })
-        .collect();
+    let mut services = BTreeMap::new();
+    for (name, settings) in &config.services {
+        let Some(content) = content(name, &settings.source) else { continue };
+        let shipped = shipped(&settings.run, request);
+        services.insert(name.clone(), ServiceRelease { settings: settings.clone(), content, shipped });
+    }
+    let mut backing = BTreeMap::new();
+    for (name, settings) in &config.backing {
+        let Some(content) = content(name, &settings.source) else { continue };
+        let shipped = shipped(&settings.run, request);
+        backing.insert(name.clone(), BackingRelease { settings: settings.clone(), content, shipped });
+    }
+    absent.extend(config.shipped().filter(|path| !request.shipped.contains_key(*path)).map(absent_file));
     if !absent.is_empty() {
         return Err(Refusals(absent));
     }
@@ -164,6 +161,17 @@ fn absent_content(name: &ServiceName, source: &Source) -> Failure {
         }
     };
     Failure::new(Exit::Refused, what).next(next)
+}
+
+/// What of the repository is mounted into an instance with these settings.
+fn shipped(run: &RunSettings, request: &Request) -> BTreeMap<String, Shipped> {
+    let found = |path: &str| Some((path.to_owned(), request.shipped.get(path)?.clone()));
+    run.shipped().filter_map(found).collect()
+}
+
+fn absent_file(path: &str) -> Failure {
+    Failure::new(Exit::Refused, format!("`{path}`, which is mounted, is not there"))
+        .next("it is looked for beside cutover.yml: create it, or correct `volumes:`")
 }
 
 /// Salted hashes of what the release's env file will hold.

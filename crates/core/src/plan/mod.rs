@@ -3,6 +3,7 @@
 mod assemble;
 mod databases;
 mod deploy;
+mod drift;
 mod lifecycle;
 mod shape;
 pub(crate) mod specify;

@@ -16,7 +16,7 @@ use crate::hash::ContentHash;
 use crate::names::{
     AppId, DatabaseName, HostName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VariableName,
 };
-use crate::release::{Content, Live, Release, RuntimeKind};
+use crate::release::{Content, Live, Release, RuntimeKind, Shipped};
 use crate::state::Role;
 
 /// The version of the plan's format on wire and disk.
@@ -366,6 +366,8 @@ pub enum ServicePlan {
 pub enum Change {
     /// Its image or artifact.
     Content,
+    /// A file of the repository that is mounted into it.
+    Files,
     /// Its settings.
     Settings,
     /// The value of a variable it uses.
@@ -399,6 +401,9 @@ pub struct InstanceSpec {
     pub run: RunId,
     /// What it is made of.
     pub content: Content,
+    /// Files of the repository that are mounted into it, by their path beside cutover.yml.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shipped: BTreeMap<String, Shipped>,
     /// How it runs.
     pub settings: RunSettings,
     /// The port it listens on.
@@ -425,6 +430,11 @@ impl InstanceSpec {
     /// What carries it.
     pub fn runtime(&self) -> RuntimeKind {
         self.content.runtime()
+    }
+
+    /// What it needs of the host's artifact store.
+    pub fn artifacts(&self) -> impl Iterator<Item = &ContentHash> {
+        self.content.artifacts(&self.shipped)
     }
 
     /// The hash of all of it: what its label shows and a look compares.
@@ -484,7 +494,7 @@ pub struct InstanceRef {
 pub struct PreflightPlan {
     /// Free bytes wanted.
     pub disk: u64,
-    /// Artifacts that must lie in the host's store.
+    /// What must lie in the host's artifact store.
     pub artifacts: BTreeSet<ContentHash>,
     /// Images that must be there, by what the engine is asked for; pulled where a registry is given.
     pub images: BTreeMap<String, ContentHash>,

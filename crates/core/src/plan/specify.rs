@@ -7,7 +7,7 @@ use crate::config::settings::{DatabaseEngine, Mount, RunSettings};
 use crate::layout;
 use crate::names::{AppId, InstanceName, RunId, ServiceName, Slot, VariableName, VolumeName};
 use crate::plan::{GatedInstance, InstanceRef, InstanceSpec, NetworkUse, VolumeSpec};
-use crate::release::{Content, Release, RuntimeKind};
+use crate::release::{Content, Release, RuntimeKind, Shipped};
 use crate::state::{FoundInstance, HostState, Role};
 use crate::variables::given;
 
@@ -19,6 +19,14 @@ pub(crate) struct Identity {
     pub(crate) replica: u32,
     pub(crate) run: RunId,
     pub(crate) address: Option<SocketAddr>,
+}
+
+/// What an instance is made from.
+struct Makings<'a> {
+    content: &'a Content,
+    shipped: &'a BTreeMap<String, Shipped>,
+    run: &'a RunSettings,
+    port: Option<u16>,
 }
 
 /// What specifications need of the host.
@@ -33,16 +41,26 @@ impl Ground<'_> {
     /// The specification of an instance of a service.
     pub(crate) fn service(&self, service: &ServiceName, identity: &Identity) -> Option<GatedInstance> {
         let of = self.release.services.get(service)?;
-        let spec =
-            self.spec(service, Role::Service, &of.content, &of.settings.run, of.settings.port, identity);
+        let makings = Makings {
+            content: &of.content,
+            shipped: &of.shipped,
+            run: &of.settings.run,
+            port: of.settings.port,
+        };
+        let spec = self.spec(service, Role::Service, &makings, identity);
         Some(GatedInstance { spec, gate: of.settings.gate.clone() })
     }
 
     /// The specification of a backing service's instance.
     pub(crate) fn backing(&self, service: &ServiceName, identity: &Identity) -> Option<GatedInstance> {
         let of = self.release.backing.get(service)?;
-        let spec =
-            self.spec(service, Role::Backing, &of.content, &of.settings.run, of.settings.port, identity);
+        let makings = Makings {
+            content: &of.content,
+            shipped: &of.shipped,
+            run: &of.settings.run,
+            port: of.settings.port,
+        };
+        let spec = self.spec(service, Role::Backing, &makings, identity);
         Some(GatedInstance { spec, gate: of.settings.gate.clone() })
     }
 
@@ -58,19 +76,19 @@ impl Ground<'_> {
         run.command = Some(command);
         run.ports.clear();
         run.healthcheck = None;
-        Some(self.spec(service, Role::OneOff, &of.content, &run, None, identity))
+        let makings = Makings { content: &of.content, shipped: &of.shipped, run: &run, port: None };
+        Some(self.spec(service, Role::OneOff, &makings, identity))
     }
 
     fn spec(
         &self,
         service: &ServiceName,
         role: Role,
-        content: &Content,
-        run: &RunSettings,
-        port: Option<u16>,
+        makings: &Makings<'_>,
         identity: &Identity,
     ) -> InstanceSpec {
         let app = &self.release.app;
+        let Makings { content, shipped, run, port } = *makings;
         let runtime = content.runtime();
         // A plain process has no port of its own to map to: the one it is told is the one it is reached at.
         let port = match runtime {
@@ -91,6 +109,7 @@ impl Ground<'_> {
             replica: identity.replica,
             run: identity.run,
             content: content.clone(),
+            shipped: shipped.clone(),
             settings: run.clone(),
             port,
             address: identity.address,

@@ -215,6 +215,9 @@ fn differences(
     {
         changes.push(Change::Content);
     }
+    if before.shipped != service.shipped {
+        changes.push(Change::Files);
+    }
     if before.settings.run != service.settings.run
         || before.settings.port != service.settings.port
         || before.settings.replicas != service.settings.replicas

@@ -7,12 +7,13 @@ use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::ReleaseId;
 use cutover_core::plan::{Direction, RecordPlan, Stage};
 use cutover_core::recover::migration_records;
-use cutover_core::release::{Content, Release, RuntimeKind};
+use cutover_core::release::RuntimeKind;
 
 use super::Act;
 use super::drain::Drained;
 use super::start::retire;
 use crate::journal::{StageError, Trouble};
+use crate::runtime::process::artifact::Artifacts;
 
 /// The records say what is so.
 pub(crate) struct Recorded(());
@@ -72,27 +73,18 @@ fn lived(act: &Act<'_>) -> Result<(), Trouble> {
 fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     let records = act.store.releases(act.app())?;
     let Some(gone) = records.iter().find(|record| record.release.id == *id) else { return Ok(()) };
-    let artifacts = artifacts(&gone.release);
+    let artifacts = gone.release.artifacts();
     act.store.forget_release(act.app(), id)?;
     remove_folder(&act.layout.release(act.app(), id))?;
     let mut needed: BTreeSet<ContentHash> = BTreeSet::new();
     for app in act.store.apps()? {
-        needed.extend(act.store.releases(&app)?.iter().flat_map(|record| self::artifacts(&record.release)));
+        needed.extend(act.store.releases(&app)?.iter().flat_map(|record| record.release.artifacts()));
     }
+    let store = Artifacts::new(act.layout.clone());
     for artifact in artifacts.difference(&needed) {
-        remove_folder(&act.layout.artifact(artifact))?;
+        store.remove(artifact)?;
     }
     Ok(())
-}
-
-fn artifacts(release: &Release) -> BTreeSet<ContentHash> {
-    let services = release.services.values().map(|service| &service.content);
-    let contents = services.chain(release.backing.values().map(|backing| &backing.content));
-    contents
-        .filter_map(
-            |content| if let Content::Artifact { hash } = content { Some(hash.clone()) } else { None },
-        )
-        .collect()
 }
 
 fn forget_app(act: &Act<'_>, plan: &RecordPlan) -> Result<(), Trouble> {

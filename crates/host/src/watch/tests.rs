@@ -98,7 +98,10 @@ fn service(routed: bool, depends_on: &[(&str, DependsOn)]) -> Service {
 fn release(services: &[(&str, Service)]) -> Release {
     let content = Content::Artifact { hash: ContentHash::of(b"artifact") };
     let services = services.iter().map(|(name, settings)| {
-        (name.parse().unwrap(), ServiceRelease { settings: settings.clone(), content: content.clone() })
+        (
+            name.parse().unwrap(),
+            ServiceRelease { settings: settings.clone(), content: content.clone(), shipped: BTreeMap::new() },
+        )
     });
     Release {
         id: RELEASE.parse().unwrap(),

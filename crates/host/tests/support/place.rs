@@ -113,6 +113,7 @@ impl Place {
             published: None,
             urls: BTreeMap::new(),
             files: BTreeMap::new(),
+            shipped: BTreeMap::new(),
             volumes: BTreeMap::new(),
             given: BTreeMap::new(),
             isolated: true,

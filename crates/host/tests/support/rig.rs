@@ -106,6 +106,7 @@ impl Rig {
             published: None,
             urls: BTreeMap::new(),
             files: BTreeMap::new(),
+            shipped: BTreeMap::new(),
             volumes: BTreeMap::new(),
             given: BTreeMap::from([("SCRATCH".parse().unwrap(), scratch)]),
             isolated: false,

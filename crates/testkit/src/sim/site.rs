@@ -110,6 +110,7 @@ impl Site {
             services: std::collections::BTreeSet::new(),
             source: Provenance::default(),
             contents: BTreeMap::new(),
+            shipped: BTreeMap::new(),
             ancestry: Ancestry::Unknown,
             overlay: BTreeMap::new(),
             unset: std::collections::BTreeSet::new(),

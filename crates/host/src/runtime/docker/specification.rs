@@ -136,7 +136,7 @@ fn mounts(spec: &InstanceSpec, layout: &Layout) -> Result<Vec<Mount>, RuntimeErr
                 Some(Mount { source: volume_source(place), target: target.clone(), read_only: *read_only })
             }
             MountSettings::Shipped { source, target } => {
-                let path = layout.release(&spec.app, &spec.release).join("shipped").join(source);
+                let path = shipped(spec, source, layout)?;
                 Some(Mount { source: MountSource::Path(path), target: target.clone(), read_only: true })
             }
             MountSettings::Host { source, target, read_only } => Some(Mount {
@@ -148,6 +148,16 @@ fn mounts(spec: &InstanceSpec, layout: &Layout) -> Result<Vec<Mount>, RuntimeErr
         });
     }
     Ok(mounts)
+}
+
+/// Where in the host's artifact store a file or folder of the repository lies.
+fn shipped(spec: &InstanceSpec, source: &str, layout: &Layout) -> Result<PathBuf, RuntimeError> {
+    let shipped = spec
+        .shipped
+        .get(source)
+        .ok_or_else(|| refused(format!("`{source}` of {} did not ship with its release", spec.service)))?;
+    let folder = layout.artifact(&shipped.hash);
+    Ok(shipped.file.as_ref().map_or(folder.clone(), |file| folder.join(file)))
 }
 
 /// A rehearsal sees its copy, a folder of the host, where the volume would be.
