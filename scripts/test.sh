@@ -49,6 +49,8 @@ suite_clippy() {
 
 suite_deny() {
     cargo deny --version >/dev/null 2>&1 || { not_run "cargo-deny is not installed"; return; }
+    # Offline it wants the sources of every platform's crates.
+    place_run 300 cargo fetch --locked || return
     place_run 300 cargo deny --offline --locked check bans licenses sources
 }
 
