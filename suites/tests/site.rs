@@ -10,9 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cutover_testkit::probe::{Ledger, Probe, ProbeOptions, Report, fetch_entries};
 use cutover_testkit::site::{App, Process, Site};
-use cutover_testkit::wait_until;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use cutover_testkit::{get, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 /// After a kill: so long may a request that was in flight take to fail.
@@ -162,15 +160,6 @@ async fn a_call_between_services_reaches_its_own_release() {
     app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
     let count = tokio::time::timeout(SOON, calls).await.unwrap().unwrap();
     none_failed(&format!("{count} calls from service to service"), &probe.stop().await);
-}
-
-async fn get(address: std::net::SocketAddr, host: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    let asked = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(asked.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
 /// Without what lasts: nothing of it is in flight for long.

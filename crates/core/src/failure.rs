@@ -22,6 +22,9 @@ pub struct Failure {
     pub log: Vec<String>,
 }
 
+/// What stands for the state until somebody says what serves.
+const UNTOUCHED: &str = "nothing was touched";
+
 impl Failure {
     /// A failure that touched nothing, to be filled by the builder methods below.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
@@ -29,7 +32,7 @@ impl Failure {
             exit,
             what: what.into(),
             cause: Vec::new(),
-            state: "nothing was touched".to_owned(),
+            state: UNTOUCHED.to_owned(),
             next: Vec::new(),
             log: Vec::new(),
         }
@@ -46,6 +49,15 @@ impl Failure {
     #[must_use]
     pub fn while_serving(mut self, state: impl Into<String>) -> Self {
         self.state = state.into();
+        self
+    }
+
+    /// Says what is serving, if nobody has yet.
+    #[must_use]
+    pub fn untouched(mut self, serving: &str) -> Self {
+        if self.state == UNTOUCHED {
+            self.state = format!("{UNTOUCHED}: {serving}");
+        }
         self
     }
 

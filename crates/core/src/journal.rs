@@ -126,6 +126,11 @@ pub enum What {
 pub enum Step {
     /// Write the release's own env file and record.
     Admit,
+    /// Fetch an image that the host has lost.
+    Fetch {
+        /// What it is called.
+        image: String,
+    },
     /// Make a network.
     Network {
         /// Which.

@@ -112,9 +112,12 @@ pub enum Content {
         reference: String,
         /// Its identity.
         identity: ContentHash,
-        /// Its default stop signal, command and the like need no copy here: the engine has them.
+        /// What the configuration calls it, for people.
         #[serde(default)]
         name: Option<String>,
+        /// Where it can be had again, by digest, should the host lose it; `None`: nowhere but from its source.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
     },
     /// A folder of the host's artifact store.
     Artifact {

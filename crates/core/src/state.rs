@@ -235,6 +235,9 @@ pub struct FoundImage {
     pub command: Vec<String>,
     /// The files' rights and so on need it: `linux/amd64` …
     pub platform: String,
+    /// Where it can be had again, by digest: `registry/name@sha256:…`; `None`: it came from no registry.
+    #[serde(default)]
+    pub origin: Option<String>,
 }
 
 /// A container engine.

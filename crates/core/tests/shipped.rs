@@ -73,6 +73,7 @@ fn request(files: &[(&str, &str)]) -> Request {
         reference: format!("sha256:{name}"),
         identity: ContentHash::of(name.as_bytes()),
         name: None,
+        origin: None,
     };
     let shipped = |(name, text): &(&str, &str)| {
         let shipped = Shipped { hash: ContentHash::of(text.as_bytes()), file: Some((*name).to_owned()) };

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::containers::{HealthCheck, HealthTest, Protocol, parse_port};
+use crate::registry::Reference;
 
 /// An image, as the engine tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// The digest it has in the repository of a reference: `repository@sha256:…`.
+    pub fn origin(&self, reference: &Reference) -> Option<&str> {
+        let of = |digest: &&String| Reference::split(digest).repository == reference.repository;
+        self.digests.iter().find(of).map(String::as_str)
+    }
+
     /// What runs, as one hash: layers and every setting that a container takes over, but no label, name or date. Two
     /// builds of the same content are equal by it, on any engine.
     pub fn content(&self) -> String {

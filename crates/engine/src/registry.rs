@@ -4,6 +4,9 @@ use std::fmt;
 
 use bollard::auth::DockerCredentials;
 
+/// Where images are kept whose name names no registry.
+const HUB: &str = "docker.io";
+
 /// What an image is called: `[registry/]name[:tag][@digest]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
@@ -28,6 +31,16 @@ impl Reference {
                 Self { repository: repository.to_owned(), tag: Some(tag.to_owned()), digest }
             }
             _ => Self { repository: rest.to_owned(), tag: None, digest },
+        }
+    }
+}
+
+impl Reference {
+    /// Where it is kept: what stands before the first slash, if that is the name of a machine.
+    pub fn registry(&self) -> &str {
+        match self.repository.split_once('/') {
+            Some((first, _)) if first == "localhost" || first.contains(['.', ':']) => first,
+            _ => HUB,
         }
     }
 }
@@ -63,6 +76,14 @@ impl fmt::Debug for RegistryLogin {
 }
 
 impl RegistryLogin {
+    /// Whether it is for the registry that keeps an image.
+    pub fn is_for(&self, reference: &Reference) -> bool {
+        let server = self.server.strip_prefix("https://").unwrap_or(&self.server);
+        let server = server.split('/').next().unwrap_or(server);
+        let server = if server == "index.docker.io" { HUB } else { server };
+        server.eq_ignore_ascii_case(reference.registry())
+    }
+
     pub(crate) fn credentials(&self) -> DockerCredentials {
         DockerCredentials {
             username: Some(self.username.clone()),
@@ -93,6 +114,28 @@ mod tests {
             assert_eq!(reference.tag.as_deref(), tag, "{text}");
             assert_eq!(reference.digest.as_deref(), digest, "{text}");
             assert_eq!(reference.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_login_is_for_its_own_registry() {
+        let cases = [
+            ("registry.example.com", "registry.example.com/acme/app:1", true),
+            ("https://registry.example.com/v2/", "registry.example.com/acme/app", true),
+            ("registry.example.com", "other.example.com/acme/app", false),
+            ("localhost:5000", "localhost:5000/app@sha256:00", true),
+            ("localhost:5000", "localhost:5001/app", false),
+            ("docker.io", "acme/app:1", true),
+            ("https://index.docker.io/v1/", "postgres:15", true),
+            ("registry.example.com", "postgres:15", false),
+        ];
+        for (server, reference, expected) in cases {
+            let login = RegistryLogin {
+                server: server.to_owned(),
+                username: "acme".to_owned(),
+                password: "hunter2".to_owned(),
+            };
+            assert_eq!(login.is_for(&Reference::split(reference)), expected, "{server} {reference}");
         }
     }
 

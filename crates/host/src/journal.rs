@@ -222,6 +222,7 @@ fn failed(stage: Stage, exit: Exit, what: &str, trouble: &Trouble) -> Failure {
 pub fn describe(step: &Step) -> String {
     match step {
         Step::Admit => "writing the release's env file".to_owned(),
+        Step::Fetch { image } => format!("fetching image {image}"),
         Step::Network { name } => format!("making network {name}"),
         Step::Volume { name } => format!("making volume {name}"),
         Step::Create { instance } => format!("creating {instance}"),

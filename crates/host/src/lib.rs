@@ -8,6 +8,7 @@ pub mod events;
 pub mod file_system;
 pub mod files;
 pub mod host;
+mod images;
 pub mod installation;
 pub mod journal;
 pub mod lock;

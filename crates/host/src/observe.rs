@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::files;
 use crate::host::Host;
 use crate::lock::AppLock;
+use crate::ports::Runtime as _;
 use crate::settle::Look;
 
 /// How many verdicts a look brings.

@@ -161,6 +161,7 @@ fn content_that_is_not_there_is_told() {
             reference: "cutover-test/nowhere:0".to_owned(),
             identity: spec.content.identity().clone(),
             name: None,
+            origin: None,
         };
         let (refusal, message) = kind(place.runtime.create(&spec, &Secrets::new()).await);
         assert_eq!(refusal, RuntimeErrorKind::Content);

@@ -2,10 +2,12 @@
 //! deadline. Never shipped.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod get;
 pub mod guestbook;
 pub mod probe;
 pub mod sim;
 pub mod site;
 mod wait;
 
+pub use get::get;
 pub use wait::{NotInTime, wait_until};

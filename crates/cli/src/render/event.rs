@@ -94,6 +94,7 @@ impl Listener {
 fn act(step: &Step) -> String {
     match step {
         Step::Admit => "write the release's env file and record".to_owned(),
+        Step::Fetch { image } => format!("fetch image {image}"),
         Step::Network { name } => format!("make network {name}"),
         Step::Volume { name } => format!("make volume {name}"),
         Step::Create { instance } => format!("create {instance}"),

@@ -1,5 +1,7 @@
 //! A plan as people read it: what happens to each service and why, what each stage does or why nothing, where each variable comes from.
 
+use std::collections::BTreeSet;
+
 use cutover_core::config::settings::{Origin, Strategy};
 use cutover_core::names::ServiceName;
 use cutover_core::plan::{
@@ -184,7 +186,12 @@ fn preflight(plan: &PreflightPlan) -> String {
         parts.push("proxy".to_owned());
     }
     if !plan.images.is_empty() {
-        let images: Vec<&str> = plan.images.keys().map(|image| short(image)).collect();
+        let images: BTreeSet<&str> = plan
+            .images
+            .iter()
+            .map(|(reference, wanted)| wanted.name.as_deref().unwrap_or_else(|| short(reference)))
+            .collect();
+        let images: Vec<&str> = images.into_iter().collect();
         parts.push(format!("images {}", images.join(", ")));
     }
     format!("looks at {}", parts.join(", "))

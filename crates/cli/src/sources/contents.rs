@@ -69,6 +69,21 @@ impl Wanted {
         self.0.values().filter_map(|source| image_of(source).map(str::to_owned)).collect()
     }
 
+    /// Those the host lacks, each with the platform it is wanted for.
+    pub(crate) fn absent_images(
+        &self,
+        config: &Config,
+        state: &HostState,
+    ) -> BTreeMap<String, Option<String>> {
+        let platform = |name: &ServiceName| {
+            let service = config.services.get(name).map(|service| &service.run);
+            service.or_else(|| Some(&config.backing.get(name)?.run))?.platform.clone()
+        };
+        let images = self.0.iter().filter_map(|(name, source)| Some((image_of(source)?, platform(name))));
+        let absent = images.filter(|(reference, _)| !state.images.contains_key(*reference));
+        absent.map(|(reference, platform)| (reference.to_owned(), platform)).collect()
+    }
+
     /// Whether an image is built.
     pub(crate) fn has_build(&self) -> bool {
         self.0.values().any(|source| matches!(source, Source::Build(_)))
@@ -122,18 +137,10 @@ pub(crate) async fn collect(
             Source::Artifact { path } => {
                 artifact(name, &project.folder, path, &never, &mut contents.artifacts)?
             }
-            Source::Image { reference } => match (state.images.get(reference), making) {
-                (Some(found), _) => Content::Image {
-                    reference: found.id.clone(),
-                    identity: found.identity.clone(),
-                    name: Some(reference.clone()),
-                },
-                (None, Making::Make) => images.fetch(reference, progress).await?,
-                (None, Making::OnlyLook) => {
-                    contents.notes.push(format!("{name}: image {reference} would be fetched"));
-                    not_yet(reference)
-                }
-            },
+            Source::Image { reference } => image(reference, state).unwrap_or_else(|| {
+                contents.notes.push(format!("{name}: image {reference} would be fetched"));
+                not_yet(reference)
+            }),
             Source::Build(settings) => match making {
                 Making::Make => images.build(name, settings, progress).await?,
                 Making::OnlyLook => {
@@ -150,6 +157,17 @@ pub(crate) async fn collect(
         contents.by_service.insert(name.clone(), content);
     }
     Ok(contents)
+}
+
+/// An image that the host has.
+fn image(reference: &str, state: &HostState) -> Option<Content> {
+    let found = state.images.get(reference)?;
+    Some(Content::Image {
+        reference: found.id.clone(),
+        identity: found.identity.clone(),
+        name: Some(reference.to_owned()),
+        origin: found.origin.clone(),
+    })
 }
 
 fn artifact(

@@ -1,4 +1,4 @@
-//! Images: built once for each distinct `build:`, found, or fetched; and what each is, as content.
+//! Images: built once for each distinct `build:`, or found; and what each is, as content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -93,23 +93,6 @@ impl<'a> Images<'a> {
         Some(content)
     }
 
-    /// Fetches an image that is not here.
-    pub(crate) async fn fetch(
-        &mut self,
-        reference: &str,
-        progress: &mut Progress,
-    ) -> Result<Content, Failure> {
-        progress.doing("fetch", reference);
-        let engine = self.engine().await?;
-        let mut report = |pull: cutover_engine::PullProgress| progress.doing("fetch", &pull.status);
-        let image = engine.pull(reference, None, None, &mut report).await.map_err(|error| {
-            Failure::new(Exit::Failed, format!("image {reference} is not there"))
-                .because(format!("it is not on this machine, and fetching it failed: {error}"))
-                .next("see that its name is right, and that its registry lets this machine in")
-        })?;
-        content(&image, reference)
-    }
-
     async fn engine(&mut self) -> Result<Engine, Failure> {
         if let Some(engine) = &self.engine {
             return Ok(engine.clone());
@@ -187,6 +170,7 @@ pub(crate) fn not_yet(name: &str) -> Content {
         reference: name.to_owned(),
         identity: ContentHash::of_parts(&["not built or fetched yet", name]),
         name: Some(name.to_owned()),
+        origin: None,
     }
 }
 
@@ -195,7 +179,8 @@ fn content(image: &Image, name: &str) -> Result<Content, Failure> {
         Failure::new(Exit::Failed, format!("image {name} has no identity"))
             .next("this is a fault of cutover: report it")
     })?;
-    Ok(Content::Image { reference: image.id.clone(), identity, name: Some(name.to_owned()) })
+    let (reference, name) = (image.id.clone(), Some(name.to_owned()));
+    Ok(Content::Image { reference, identity, name, origin: None })
 }
 
 fn build_failure(service: &ServiceName, error: &BuildError) -> Failure {
@@ -217,7 +202,7 @@ fn build_failure(service: &ServiceName, error: &BuildError) -> Failure {
 }
 
 fn engine_failure(error: &EngineError) -> Failure {
-    Failure::new(Exit::Failed, "the container engine did not answer")
+    Failure::new(Exit::Refused, "the container engine did not answer")
         .because(error.to_string())
         .next("start it (`systemctl start docker`); DOCKER_HOST names another socket")
         .next("or run plain processes: `artifact:` with `command:` needs no engine")

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use cutover_core::config::settings::Config;
 use cutover_core::config::{self, Problems, Selection, Sources};
@@ -75,7 +75,8 @@ impl Project {
     pub(crate) fn never_sent(&self) -> BTreeSet<String> {
         let environments = self.environments().unwrap_or_default();
         let local = environments.iter().map(|environment| local_file(Path::new(""), environment));
-        let named = self.env_files.keys().map(|path| Path::new(path).components().collect());
+        let plain = |path| Path::new(path).components().filter(|part| *part != Component::CurDir).collect();
+        let named = self.env_files.keys().map(plain);
         let secret = local.chain(named).map(|path: PathBuf| path.to_string_lossy().into_owned());
         secret.chain([".env".to_owned(), ".git".to_owned()]).collect()
     }
@@ -243,9 +244,8 @@ mod tests {
 
     #[test]
     fn env_files_of_every_environment_stay_here() {
-        let text = format!("{APP}env_file: secrets/app.env\nenvironments:\n  staging: {{}}\n")
-            .replace("route: { path: / }", "route: { path: / }, env_file: ./secrets/app.env")
-            .replace("env_file: secrets/app.env\n", "");
+        let text = format!("{APP}environments:\n  staging: {{}}\n")
+            .replace("path: / }", "path: / }, env_file: ./secrets/app.env");
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("secrets")).unwrap();
         fs::write(folder.path().join("secrets/app.env"), "").unwrap();

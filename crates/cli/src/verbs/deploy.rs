@@ -7,13 +7,13 @@ use cutover_core::plan::{Plan, plan as plan_deploy};
 use cutover_core::request::{Ancestry, Request};
 use cutover_core::state::HostState;
 use cutover_core::variables::given;
-use cutover_core::wire::Ask;
+use cutover_core::wire::{Ask, Reply};
 
 use super::run::{self, Keep, Sending};
 use super::{Desk, Ended, Stop, approval, observe, stamp, world};
-use crate::asked::{Asked, Brings};
+use crate::asked::{Asked, Brings, Conduct};
 use crate::effects::{self, Protection};
-use crate::hosts::{self, Channel};
+use crate::hosts::{self, Channel, unexpected};
 use crate::render::{self, Progress};
 use crate::sources::{
     BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect,
@@ -27,7 +27,23 @@ pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     let mut host = hosts::open().await?;
     run::wait_for_lock(desk, &mut host, &id, conduct).await?;
     let state = observe(&mut host, &id, draft.wanted.images()).await?;
+    let told = state.clone();
+    carry_out(desk, &draft, host, state, conduct).await.map_err(|stop| stop.untouched(&told))
+}
+
+/// Once the host was looked at: what serves is known.
+async fn carry_out(
+    desk: &Desk,
+    draft: &Draft,
+    mut host: Channel,
+    mut state: HostState,
+    conduct: Conduct,
+) -> Ended {
     let making = if conduct.dry_run { Making::OnlyLook } else { Making::Make };
+    if making == Making::Make {
+        draft.fetch(desk, &mut host, &mut state).await?;
+    }
+    let id = &draft.config.id;
     let contents = draft.contents(desk, &state, making).await?;
     let plan = draft.plan(&state, &contents)?;
     run::show(desk, &plan, conduct)?;
@@ -38,10 +54,10 @@ pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
         return run::nothing_to_do(desk, &plan);
     }
     let protection = if draft.config.protected { Protection::Protected } else { Protection::Open };
-    approval::approve(desk, &effects::question(&draft.request, &id, protection), conduct)?;
+    approval::approve(desk, &effects::question(&draft.request, id, protection), conduct)?;
     let plan = if run::up(desk, &mut host).await? {
         // The proxy that was started is part of what the plan is made from.
-        draft.plan(&observe(&mut host, &id, draft.wanted.images()).await?, &contents)?
+        draft.plan(&observe(&mut host, id, draft.wanted.images()).await?, &contents)?
     } else {
         plan
     };
@@ -89,6 +105,33 @@ impl Draft {
         };
         let request = Request { source, ..request };
         Ok(Self { project, git, config, wanted, overlay, request, dirty: brings.dirty })
+    }
+
+    /// Lets the host fetch the images it lacks: only one that is there can be told from another.
+    async fn fetch(&self, desk: &Desk, host: &mut Channel, state: &mut HostState) -> Result<(), Stop> {
+        let images = self.wanted.absent_images(&self.config, state);
+        if images.is_empty() {
+            return Ok(());
+        }
+        let mut progress = Progress::new(desk.output);
+        let env = self.overlay.values.to_env_file();
+        let ask = Ask::Fetch {
+            app: state.app.clone(),
+            images,
+            registry: self.config.registry.clone(),
+            env: env.len() as u64,
+        };
+        host.ask_with(&ask, env.as_bytes()).await?;
+        loop {
+            match host.reply().await? {
+                Reply::Doing { what } => progress.doing("fetch", &what),
+                Reply::Images { images } => {
+                    state.images.extend(images);
+                    return Ok(());
+                }
+                other => return Err(unexpected("images", &other).into()),
+            }
+        }
     }
 
     /// Gets hold of what the services are made of.

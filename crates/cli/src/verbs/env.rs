@@ -17,7 +17,7 @@ use rustix::termios::{self, LocalModes, OptionalActions};
 
 use super::run::{self, Keep, Sending};
 use super::{Desk, Ended, Stop, approval, observe, reach, stamp, world};
-use crate::asked::{Asked, EnvironmentChange};
+use crate::asked::{Asked, Conduct, EnvironmentChange};
 use crate::effects;
 use crate::hosts::{self, Channel, unexpected};
 use crate::render::{self, Line};
@@ -44,21 +44,35 @@ pub(super) async fn change(desk: &Desk, asked: Asked) -> Ended {
     let mut host = hosts::open().await?;
     run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
     let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
-    if conduct.stage_only || state.live.is_none() {
-        return stage(desk, &mut host, &state, &request, &overlay).await;
-    }
-    let plan = made(&state, &request, &overlay)?;
+    let done = if conduct.stage_only || state.live.is_none() {
+        stage(desk, &mut host, &state, &request, &overlay).await
+    } else {
+        release(desk, host, &state, request, &overlay, conduct).await
+    };
+    done.map_err(|stop| stop.untouched(&state))
+}
+
+/// The changed variables become a release of the same images.
+async fn release(
+    desk: &Desk,
+    mut host: Channel,
+    state: &HostState,
+    request: Request,
+    overlay: &Overlay,
+    conduct: Conduct,
+) -> Ended {
+    let plan = made(state, &request, overlay)?;
     run::show(desk, &plan, conduct)?;
     if conduct.dry_run {
         return Ok(Exit::Done.code());
     }
     let plan = if run::up(desk, &mut host).await? {
-        made(&observe(&mut host, &identity.id, BTreeSet::new()).await?, &request, &overlay)?
+        made(&observe(&mut host, &state.app, BTreeSet::new()).await?, &request, overlay)?
     } else {
         plan
     };
     let unset = request.unset;
-    let sending = Sending { plan: run::only(plan)?, overlay: &overlay, unset, keep: Keep::OnHost, conduct };
+    let sending = Sending { plan: run::only(plan)?, overlay, unset, keep: Keep::OnHost, conduct };
     run::run(desk, &mut host, sending).await
 }
 

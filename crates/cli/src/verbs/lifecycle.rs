@@ -9,10 +9,10 @@ use cutover_core::state::HostState;
 
 use super::run::{self, Keep, Sending};
 use super::{Desk, Ended, Stop, approval, observe, stamp, world};
-use crate::asked::Asked;
+use crate::asked::{Asked, Conduct};
 use crate::effects;
-use crate::hosts;
-use crate::sources::{Overlay, Project};
+use crate::hosts::{self, Channel};
+use crate::sources::{Identity, Overlay, Project};
 
 pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, conduct, .. } = asked;
@@ -21,12 +21,24 @@ pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let mut host = hosts::open().await?;
     run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
     let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
-    let plan = made(&state, &request)?;
+    carry_out(desk, &identity, host, &state, request, conduct).await.map_err(|stop| stop.untouched(&state))
+}
+
+/// Once the host was looked at: what serves is known.
+async fn carry_out(
+    desk: &Desk,
+    identity: &Identity,
+    mut host: Channel,
+    state: &HostState,
+    request: Request,
+    conduct: Conduct,
+) -> Ended {
+    let plan = made(state, &request)?;
     run::show(desk, &plan, conduct)?;
     if conduct.dry_run {
         return Ok(0);
     }
-    if run::is_settled(&state) && crate::render::nothing_to_do(&plan) {
+    if run::is_settled(state) && crate::render::nothing_to_do(&plan) {
         return run::nothing_to_do(desk, &plan);
     }
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;

@@ -3,6 +3,8 @@
 use cutover_core::config::Problems;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
+use cutover_core::recover::serving_text;
+use cutover_core::state::HostState;
 
 /// Why a verb did not end well.
 #[derive(Debug)]
@@ -39,6 +41,14 @@ impl Stop {
         match self {
             Self::Problems(problems) if !problems.only_environment() => Some(problems),
             Self::Problems(_) | Self::Failed(_) | Self::Output(_) => None,
+        }
+    }
+
+    /// The same; a failure that touched nothing says what serves.
+    pub(crate) fn untouched(self, state: &HostState) -> Self {
+        match self {
+            Self::Failed(failure) => failure.untouched(&serving_text(state.live.as_ref())).into(),
+            Self::Problems(_) | Self::Output(_) => self,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::plan::{
     BackingPlan, BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan,
     HeldDatabase, HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse,
     PLAN_VERSION, Planned, PreflightPlan, RecordPlan, RouteCheck, ServicePlan, StartPlan, SwitchPlan, Verb,
-    VerifyPlan, VolumeSpec, WhyNot, databases,
+    VerifyPlan, VolumeSpec, WantedImage, WhyNot, databases,
 };
 use crate::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
 use crate::request::{Request, Stamp};
@@ -356,11 +356,15 @@ fn switch(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> SwitchPlan {
 
 fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> PreflightPlan {
     let absent = parts.release.backing.iter().filter(|(name, _)| !has_backing(parts.state, name));
-    let absent: Vec<_> = absent.map(|(_, backing)| (&backing.content, &backing.shipped)).collect();
+    let absent: Vec<_> = absent
+        .map(|(_, backing)| (&backing.content, &backing.shipped, &backing.settings.run.platform))
+        .collect();
     let made = || {
         let specs = incoming.iter().map(|instance| &instance.spec);
         let specs = specs.chain(parts.migrations.iter().map(|migration| &migration.spec));
-        specs.map(|spec| (&spec.content, &spec.shipped)).chain(absent.iter().copied())
+        specs
+            .map(|spec| (&spec.content, &spec.shipped, &spec.settings.platform))
+            .chain(absent.iter().copied())
     };
     let databases: u64 = parts
         .migrations
@@ -373,14 +377,18 @@ fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> Pr
     let ports = incoming.iter().filter(|instance| !taken_by_us.contains(&instance.spec.service));
     PreflightPlan {
         disk: crate::defaults::DISK_FREE + databases,
-        artifacts: made().flat_map(|(content, shipped)| content.artifacts(shipped)).cloned().collect(),
+        artifacts: made().flat_map(|(content, shipped, _)| content.artifacts(shipped)).cloned().collect(),
         images: made()
-            .filter_map(|(content, _)| match content {
-                Content::Image { reference, identity, .. } => Some((reference.clone(), identity.clone())),
+            .filter_map(|(content, _, platform)| match content {
+                Content::Image { reference, identity, name, origin } => {
+                    let (identity, name, origin) = (identity.clone(), name.clone(), origin.clone());
+                    let wanted = WantedImage { identity, name, origin, platform: platform.clone() };
+                    Some((reference.clone(), wanted))
+                }
                 Content::Artifact { .. } => None,
             })
             .collect(),
-        engine: made().any(|(content, _)| content.runtime() == RuntimeKind::Container),
+        engine: made().any(|(content, _, _)| content.runtime() == RuntimeKind::Container),
         proxy: routed,
         env: parts.env.clone(),
         required: parts.required.clone(),

@@ -496,8 +496,8 @@ pub struct PreflightPlan {
     pub disk: u64,
     /// What must lie in the host's artifact store.
     pub artifacts: BTreeSet<ContentHash>,
-    /// Images that must be there, by what the engine is asked for; pulled where a registry is given.
-    pub images: BTreeMap<String, ContentHash>,
+    /// Images that must be there, by what the engine is asked for; fetched again where that is known how.
+    pub images: BTreeMap<String, WantedImage>,
     /// An engine is needed.
     pub engine: bool,
     /// A proxy is needed.
@@ -510,6 +510,19 @@ pub struct PreflightPlan {
     pub generate: BTreeSet<VariableName>,
     /// Host ports that must be free.
     pub ports: BTreeSet<SocketAddr>,
+}
+
+/// An image that must be on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedImage {
+    /// Its identity.
+    pub identity: ContentHash,
+    /// What the configuration calls it, for people.
+    pub name: Option<String>,
+    /// Where it can be had again, by digest.
+    pub origin: Option<String>,
+    /// `linux/amd64` …, where the author says so.
+    pub platform: Option<String>,
 }
 
 /// How a release's own env file is made.

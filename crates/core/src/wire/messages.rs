@@ -1,17 +1,18 @@
-//! The messages. A client asks, the host answers each with one or more replies; the last one is never [`Reply::Event`],
-//! [`Reply::Line`] or [`Reply::Data`].
+//! The messages. A client asks, the host answers each with one or more replies; the last one is never [`Reply::Doing`],
+//! [`Reply::Event`], [`Reply::Line`] or [`Reply::Data`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::settings::Registry;
 use crate::failure::Failure;
 use crate::hash::ContentHash;
 use crate::journal::{Entry, LockHolder};
 use crate::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName, VariableName};
 use crate::plan::HostPlan;
-use crate::state::HostState;
+use crate::state::{FoundImage, HostState};
 use crate::verdict::Verdict;
 
 /// The protocol's version; the sides must speak the same.
@@ -41,6 +42,18 @@ pub enum Ask {
         hash: ContentHash,
         /// Bytes that follow.
         bytes: u64,
+    },
+    /// Fetch images that the host lacks from their registries; `env` bytes follow: an env file's text laid over the host's, for the
+    /// registry's credentials → [`Reply::Doing`]s, then [`Reply::Images`].
+    Fetch {
+        /// For which app.
+        app: AppId,
+        /// References, each with the platform it is wanted for.
+        images: BTreeMap<String, Option<String>>,
+        /// Who we are to one of the registries.
+        registry: Option<Registry>,
+        /// Bytes of an env file that follow.
+        env: u64,
     },
     /// Carry a plan out, detached; `env` bytes follow: an env file's text laid over the host's (0 for none).
     /// → [`Reply::Event`]s, then [`Reply::Verdict`], or with `detach` [`Reply::Done`] at once. A run that is known is attached to (S12).
@@ -161,6 +174,16 @@ pub enum Reply {
     State {
         /// It.
         state: Box<HostState>,
+    },
+    /// What is being done, for people who wait.
+    Doing {
+        /// In a few words.
+        what: String,
+    },
+    /// Images that were fetched.
+    Images {
+        /// By the reference asked for.
+        images: BTreeMap<String, FoundImage>,
     },
     /// A line of a run's journal.
     Event {

@@ -13,7 +13,10 @@ use cutover_core::release::RuntimeKind;
 pub use database::{Content, Database, DatabaseError};
 pub use prober::{ProbeTarget, Prober};
 pub use router::{Drained, Router, RouterError, RouterErrorKind};
-pub use runtime::{Exec, Finished, LogLine, LogQuery, Runtime, RuntimeError, RuntimeErrorKind, Scope};
+pub use runtime::{
+    Doing, Exec, Finished, ImageRequest, LogLine, LogQuery, Login, Runtime, RuntimeError, RuntimeErrorKind,
+    Scope,
+};
 
 /// Whether a failed act may have happened all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

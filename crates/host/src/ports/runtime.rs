@@ -7,8 +7,8 @@ use cutover_core::config::settings::StopSettings;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::RuntimeKind;
-use cutover_core::secret::Secrets;
-use cutover_core::state::{ExitStatus, FoundInstance, RestartPolicy};
+use cutover_core::secret::{Secret, Secrets};
+use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, RestartPolicy};
 use jiff::Timestamp;
 
 use super::Certainty;
@@ -95,6 +95,22 @@ pub trait Runtime: Send + Sync {
         Ok(None)
     }
 
+    /// An image by reference or id; `None`: it is not on this host. Plain processes have none.
+    async fn image(&self, _reference: &str) -> Result<Option<FoundImage>, RuntimeError> {
+        Ok(None)
+    }
+
+    /// Fetches an image from its registry, and tells what came. `doing` hears what is going on. Kind [`RuntimeErrorKind::Content`] where
+    /// the registry has none such.
+    async fn fetch_image(
+        &self,
+        request: &ImageRequest,
+        _doing: &mut Doing<'_>,
+    ) -> Result<FoundImage, RuntimeError> {
+        let message = format!("image {}: plain processes have no images", request.reference);
+        Err(RuntimeError::new(RuntimeErrorKind::Refused, Certainty::NotDone, message))
+    }
+
     /// Makes a network where it is absent.
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), RuntimeError>;
 
@@ -115,6 +131,31 @@ pub trait Runtime: Send + Sync {
 
     /// The folder on this host where a volume's files lie.
     async fn volume_path(&self, volume: &VolumeSpec) -> Result<std::path::PathBuf, RuntimeError>;
+}
+
+/// Hears what is going on while something takes long.
+pub type Doing<'a> = dyn FnMut(&str) + Send + 'a;
+
+/// An image to be fetched.
+#[derive(Debug, Clone)]
+pub struct ImageRequest {
+    /// Registry, name, and tag or digest.
+    pub reference: String,
+    /// `linux/amd64` …; `None`: the engine's own.
+    pub platform: Option<String>,
+    /// Who asks; used only where the image is of that registry.
+    pub login: Option<Login>,
+}
+
+/// Who asks a registry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Login {
+    /// The registry.
+    pub server: String,
+    /// The account.
+    pub username: String,
+    /// Its password or token.
+    pub password: Secret,
 }
 
 /// Which log lines.

@@ -4,6 +4,7 @@
 mod artifact;
 mod environment;
 mod exec;
+mod fetch;
 mod frames;
 mod health;
 mod logs;

@@ -96,6 +96,9 @@ where
             Ask::Hello { .. } => Ok(()),
             Ask::Observe { app, images } => self.observe(&app, &images).await,
             Ask::Artifact { hash, bytes } => self.artifact(&hash, bytes).await,
+            Ask::Fetch { app, images, registry, env } => {
+                self.fetch(&app, super::fetch::Asked { images, registry }, env).await
+            }
             Ask::Run { plan, env, unset, keep_env, detach, wait } => {
                 let asked = super::run::Asked { plan: *plan, unset, keep_env, detach, wait };
                 self.run(asked, env).await

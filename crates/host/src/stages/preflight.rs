@@ -7,13 +7,14 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::VariableName;
-use cutover_core::plan::{EnvSource, Planned, PreflightPlan, Stage};
+use cutover_core::plan::{EnvSource, Planned, PreflightPlan, Stage, WantedImage};
 use cutover_core::release::{Release, RuntimeKind};
 use cutover_core::secret::{Secret, Secrets};
 
 use super::Act;
 use crate::assignment;
 use crate::files;
+use crate::images::Fetcher;
 use crate::journal::{StageError, Trouble};
 
 /// Everything the plan counts on is there.
@@ -36,6 +37,7 @@ pub(crate) async fn preflight(
     let (Planned::Do(plan), Some(release)) = (plan, &act.plan.release) else { return Ok(Admitted(())) };
     let mut missing = absent(act, plan).await;
     missing.extend(taken(plan));
+    missing.extend(images(act, plan, release).await?);
     if let Some(mut failure) = missing.pop() {
         failure.cause.extend(missing.into_iter().map(|other| other.what));
         return Err(failure.into());
@@ -74,6 +76,59 @@ async fn absent(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Failure> {
         );
     }
     missing
+}
+
+/// Images that are not here: fetched again by digest, where they came from a registry.
+async fn images(act: &Act<'_>, plan: &PreflightPlan, release: &Release) -> Result<Vec<Failure>, StageError> {
+    let mut missing = Vec::new();
+    let Ok(runtime) = act.ports.runtime(RuntimeKind::Container) else { return Ok(missing) };
+    for (reference, wanted) in &plan.images {
+        let found = runtime.image(reference).await.map_err(|error| {
+            Failure::new(Exit::Failed, "the container engine does not answer").because(error.to_string())
+        })?;
+        if found.is_some_and(|found| found.identity == wanted.identity) {
+            continue;
+        }
+        let fetched = async { fetch(act, plan, release, wanted).await.map(|lost| (lost, StepResult::Done)) };
+        let image = wanted.name.clone().unwrap_or_else(|| reference.clone());
+        missing.extend(act.journal.act(Stage::Preflight, Step::Fetch { image }, fetched).await?);
+    }
+    Ok(missing)
+}
+
+/// Why it cannot be had; `None`: it is here.
+async fn fetch(
+    act: &Act<'_>,
+    plan: &PreflightPlan,
+    release: &Release,
+    wanted: &WantedImage,
+) -> Result<Option<Failure>, Trouble> {
+    let name = wanted.name.clone().unwrap_or_else(|| "an image".to_owned());
+    let gone =
+        Failure::new(Exit::Refused, format!("{name} of release {} is not on this host any more", release.id));
+    let Some(origin) = &wanted.origin else {
+        let failure =
+            gone.because("it came from no registry, and was removed from the container engine since");
+        return Ok(Some(failure.next("deploy the commit again: the image is built anew")));
+    };
+    let runtime = act.ports.runtime(RuntimeKind::Container)?;
+    let values = registry_values(act, plan, release)?;
+    let fetcher = Fetcher { runtime: runtime.as_ref(), registry: release.registry.as_ref(), values: &values };
+    Ok(match fetcher.fetch(origin, wanted.platform.as_deref(), &mut |_| ()).await {
+        Ok(found) if found.identity == wanted.identity => None,
+        Ok(_) => Some(gone.because(format!("{origin} is another image now")).next("deploy the commit again")),
+        Err(failure) => Some(failure),
+    })
+}
+
+/// What the release's env file holds or will hold, for the registry's credentials.
+fn registry_values(act: &Act<'_>, plan: &PreflightPlan, release: &Release) -> Result<Secrets, Trouble> {
+    let own = act.layout.release_env(act.app(), &release.id);
+    if plan.env == EnvSource::Recorded && own.exists() {
+        return read(&own);
+    }
+    let sent = assignment::sent(act.layout, act.journal.run());
+    Ok(read(&act.layout.env_file(act.app()))?.overlaid(&sent))
 }
 
 /// Host ports that the plan publishes and somebody else has.

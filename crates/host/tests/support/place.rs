@@ -101,6 +101,7 @@ impl Place {
                 reference: BASE.to_owned(),
                 identity: ContentHash::of(b"base"),
                 name: None,
+                origin: None,
             },
             settings: RunSettings {
                 command: Some(words.iter().map(|word| word.parse().unwrap()).collect()),

@@ -8,13 +8,14 @@ use cutover_core::layout::label;
 use cutover_core::names::AppId;
 use cutover_core::state::{FoundEngine, FoundImage};
 use cutover_engine::{
-    EngineInfo, HealthTest, Image, Kind, Network, Product, Protocol, RegistryLogin, Subnet,
+    EngineInfo, HealthTest, Image, Kind, Network, Product, Protocol, PullProgress, Reference, RegistryLogin,
+    Subnet,
 };
 
 use super::DockerRuntime;
 use super::error::failed;
 use super::sockets::word_of;
-use crate::ports::{Certainty, RuntimeError, RuntimeErrorKind};
+use crate::ports::{Certainty, Doing, ImageRequest, RuntimeError, RuntimeErrorKind};
 
 /// Names of the network an engine brings itself.
 const DEFAULT_NETWORKS: [&str; 2] = ["bridge", "podman"];
@@ -55,33 +56,41 @@ impl DockerRuntime {
         ])
     }
 
-    /// An image by reference or id; `None`: it is not on this host.
-    ///
-    /// # Errors
-    /// When the engine does not answer, or refuses the reference.
-    pub async fn image(&self, reference: &str) -> Result<Option<FoundImage>, RuntimeError> {
+    pub(super) async fn find_image(&self, reference: &str) -> Result<Option<FoundImage>, RuntimeError> {
         match self.engine.inspect_image(reference).await {
-            Ok(image) => found_image(&image).map(Some),
+            Ok(image) => found_image(&image, reference).map(Some),
             Err(error) if error.kind == Kind::NotFoundImage => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
 
-    /// Fetches an image from its registry, and tells what came.
-    ///
-    /// # Errors
-    /// Kind `Content` where the registry has none such.
-    pub async fn pull(
+    pub(super) async fn pull(
         &self,
-        reference: &str,
-        login: Option<&RegistryLogin>,
+        request: &ImageRequest,
+        doing: &mut Doing<'_>,
     ) -> Result<FoundImage, RuntimeError> {
-        let image = self.engine.pull(reference, None, login, &mut |_| {}).await.map_err(failed)?;
-        found_image(&image)
+        let login = request.login.as_ref().map(|login| RegistryLogin {
+            server: login.server.clone(),
+            username: login.username.clone(),
+            password: login.password.expose().to_owned(),
+        });
+        // A password is for its own registry only.
+        let login = login.filter(|login| login.is_for(&Reference::split(&request.reference)));
+        let mut told = |progress: PullProgress| {
+            // Bars are for a terminal of the engine's own client.
+            if progress.current.is_none() && !progress.status.is_empty() {
+                doing(&progress.status);
+            }
+        };
+        let image = self
+            .engine
+            .pull(&request.reference, request.platform.as_deref(), login.as_ref(), &mut told)
+            .await;
+        found_image(&image.map_err(failed)?, &request.reference)
     }
 }
 
-fn found_image(image: &Image) -> Result<FoundImage, RuntimeError> {
+fn found_image(image: &Image, reference: &str) -> Result<FoundImage, RuntimeError> {
     let identity = ContentHash::from_hex(&image.content()).ok_or_else(|| {
         let message = format!("image {} has no identity", image.id);
         RuntimeError::new(RuntimeErrorKind::Other, Certainty::NotDone, message)
@@ -103,6 +112,7 @@ fn found_image(image: &Image) -> Result<FoundImage, RuntimeError> {
         healthcheck,
         command: image.entrypoint.iter().chain(&image.command).cloned().collect(),
         platform: format!("{}/{}{variant}", image.operating_system, image.architecture),
+        origin: image.origin(&Reference::split(reference)).map(str::to_owned),
     })
 }
 

@@ -27,11 +27,11 @@ use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::RuntimeKind;
 use cutover_core::secret::Secrets;
-use cutover_core::state::{ExitStatus, FoundInstance, RestartPolicy};
+use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, RestartPolicy};
 use cutover_engine::{Engine, EngineInfo, Kind};
 use tokio::sync::OnceCell;
 
-use crate::ports::{Exec, Finished, LogLine, LogQuery, Runtime, RuntimeError};
+use crate::ports::{Doing, Exec, Finished, ImageRequest, LogLine, LogQuery, Runtime, RuntimeError};
 use error::failed;
 
 /// The engine of this host, as one installation uses it. Cheap to clone.
@@ -149,6 +149,18 @@ impl Runtime for DockerRuntime {
         name: &InstanceName,
     ) -> Result<Option<PathBuf>, RuntimeError> {
         self.own_network_namespace(app, name).await
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<FoundImage>, RuntimeError> {
+        self.find_image(reference).await
+    }
+
+    async fn fetch_image(
+        &self,
+        request: &ImageRequest,
+        doing: &mut Doing<'_>,
+    ) -> Result<FoundImage, RuntimeError> {
+        self.pull(request, doing).await
     }
 
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), RuntimeError> {
