@@ -9,7 +9,7 @@ mod place;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use cutover_core::config::settings::{Healthcheck, Mount, PublishedPort};
+use cutover_core::config::settings::{Healthcheck, Mount, OwnHealthcheck, PublishedPort};
 use cutover_core::hash::ContentHash;
 use cutover_core::layout;
 use cutover_core::names::Slot;
@@ -323,13 +323,13 @@ fn the_settings_reach_the_container() {
         settings.ulimits.insert("nofile".to_owned(), (100, 200));
         settings.extra_hosts = vec!["db.example:10.9.8.7".to_owned()];
         settings.dns = vec!["10.9.8.1".to_owned()];
-        settings.healthcheck = Some(Healthcheck {
+        settings.healthcheck = Some(OwnHealthcheck::Command(Healthcheck {
             test: vec!["test".to_owned(), "-e".to_owned(), "/".to_owned()],
             interval: Duration::from_hours(1),
             timeout: Duration::from_secs(3),
             retries: 2,
             start_period: Duration::ZERO,
-        });
+        }));
         settings.mounts = vec![
             Mount::Tmpfs { target: "/tmp".to_owned(), options: "size=1m,mode=1777".to_owned() },
             Mount::Host {
@@ -366,6 +366,17 @@ fn the_settings_reach_the_container() {
             let numbers: Vec<&str> = limits.split_whitespace().take(3).collect();
             assert_eq!(numbers, ["67108864", "50", "50000"]);
         }
+    });
+}
+
+#[test]
+fn an_images_own_health_command_is_switched_off() {
+    on_engine("an_images_own_health_command_is_switched_off", |place| async move {
+        let mut spec = place.idle("web");
+        spec.settings.healthcheck = Some(OwnHealthcheck::Off);
+        let spec = place.started(spec).await;
+        assert_eq!(place.runtime.health_command(&place.app, &spec.name).await.unwrap(), None);
+        assert_eq!(place.container(&spec).await.health_test, ["NONE"]);
     });
 }
 

@@ -103,7 +103,7 @@ fn a_missing_artifact_is_told() {
     insta::assert_snapshot!(did.talk, @r"
         error: the artifact of `web` cannot be had
           cause: web is not there
-          state: nothing was touched
+          state: nothing was touched: nothing is serving
           next:  build it first; `services.web.artifact` says where it lies, beside cutover.yml
         ");
 }

@@ -3,7 +3,7 @@
 use super::gates::{self, Around};
 use super::read::At;
 use super::run::{self, Context};
-use super::settings::{Backing, Source};
+use super::settings::{Backing, OwnHealthcheck, Source};
 
 /// Images whose port everybody knows: a gate needs no more than that somebody accepts there.
 const PORTS: &[(&str, u16)] = &[
@@ -33,7 +33,13 @@ pub(crate) fn backing(name: &str, at: &At<'_>, context: &mut Context<'_>) -> Bac
     if let Some(Source::Image { reference }) = &source {
         run::note_floating(at, reference, &mut context.issues);
     }
-    let around = Around { port, route: None, healthcheck: run.healthcheck.as_ref(), process, scheme: "http" };
+    let around = Around {
+        port,
+        route: None,
+        healthcheck: run.healthcheck.as_ref().and_then(OwnHealthcheck::command),
+        process,
+        scheme: "http",
+    };
     let gate = gates::gate(at, &around, &mut context.issues);
     Backing { source: source.unwrap_or(Source::Image { reference: String::new() }), run, port, gate }
 }

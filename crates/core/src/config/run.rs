@@ -9,7 +9,7 @@ use super::problem::{Draft, Issues, ProblemKind};
 use super::read::{At, literal};
 use super::service::within;
 use super::settings::{
-    BuildSettings, DependsOn, Healthcheck, Logging, Origin, RunSettings, Source, StopSettings,
+    BuildSettings, DependsOn, Healthcheck, Logging, Origin, OwnHealthcheck, RunSettings, Source, StopSettings,
 };
 use super::tree::Value;
 use super::{mounts, value};
@@ -362,10 +362,10 @@ fn labels(at: &At<'_>, issues: &mut Issues) -> BTreeMap<String, String> {
     labels
 }
 
-fn healthcheck(at: &At<'_>, issues: &mut Issues) -> Option<Healthcheck> {
+fn healthcheck(at: &At<'_>, issues: &mut Issues) -> Option<OwnHealthcheck> {
     let at = at.get("healthcheck")?;
     if at.flag("disable") == Some(true) {
-        return None;
+        return Some(OwnHealthcheck::Off);
     }
     let written = at.get("test")?;
     let words: Vec<String> = written.one_or_more().iter().filter_map(At::text).map(str::to_owned).collect();
@@ -374,18 +374,18 @@ fn healthcheck(at: &At<'_>, issues: &mut Issues) -> Option<Healthcheck> {
         (Value::Scalar { .. }, Some((text, _))) => shell(text.clone()),
         (_, Some((first, rest))) if first == "CMD" && !rest.is_empty() => rest.to_vec(),
         (_, Some((first, [text]))) if first == "CMD-SHELL" => shell(text.clone()),
-        (_, Some((first, []))) if first == "NONE" => return None,
+        (_, Some((first, []))) if first == "NONE" => return Some(OwnHealthcheck::Off),
         _ => {
             let what = "a list begins with `CMD` and the words of a command, `CMD-SHELL` and one text, or is `[NONE]`";
             issues.add(written.problem(ProblemKind::Value, what));
             return None;
         }
     };
-    Some(Healthcheck {
+    Some(OwnHealthcheck::Command(Healthcheck {
         test: words,
         interval: at.duration("interval").unwrap_or(Duration::from_secs(30)),
         timeout: at.duration("timeout").unwrap_or(Duration::from_secs(30)),
         retries: at.parsed("retries").unwrap_or(3),
         start_period: at.duration("start_period").unwrap_or_default(),
-    })
+    }))
 }

@@ -6,7 +6,7 @@ use super::gates::{self, Around};
 use super::problem::{Draft, Issues, ProblemKind};
 use super::read::At;
 use super::run::{self, Context};
-use super::settings::{HoldSettings, Service, Source, Strategy};
+use super::settings::{HoldSettings, OwnHealthcheck, Service, Source, Strategy};
 use super::{routes, value};
 use crate::defaults;
 
@@ -42,7 +42,7 @@ pub(crate) fn service(
     let around = Around {
         port,
         route: route.as_ref(),
-        healthcheck: run.healthcheck.as_ref(),
+        healthcheck: run.healthcheck.as_ref().and_then(OwnHealthcheck::command),
         process,
         scheme: scheme(at, local, issues),
     };

@@ -202,8 +202,8 @@ pub struct RunSettings {
     pub labels: BTreeMap<String, String>,
     /// Log driver and options.
     pub logging: Option<Logging>,
-    /// The container's own health command.
-    pub healthcheck: Option<Healthcheck>,
+    /// The container's own health command; `None`: the image's.
+    pub healthcheck: Option<OwnHealthcheck>,
     /// `linux/amd64` …
     pub platform: Option<String>,
 }
@@ -305,6 +305,26 @@ pub struct Logging {
     pub driver: String,
     /// Its options.
     pub options: BTreeMap<String, String>,
+}
+
+/// What stands in the place of an image's own health command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnHealthcheck {
+    /// Nothing: `disable: true`.
+    Off,
+    /// This.
+    Command(Healthcheck),
+}
+
+impl OwnHealthcheck {
+    /// The command, where there is one.
+    pub fn command(&self) -> Option<&Healthcheck> {
+        match self {
+            Self::Off => None,
+            Self::Command(healthcheck) => Some(healthcheck),
+        }
+    }
 }
 
 /// A container's own health command; run at cutover's pace while gating.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::config::settings::{DatabaseEngine, Mount, RunSettings};
+use crate::config::settings::{DatabaseEngine, Mount, OwnHealthcheck, RunSettings};
 use crate::layout;
 use crate::names::{AppId, InstanceName, RunId, ServiceName, Slot, VariableName, VolumeName};
 use crate::plan::{GatedInstance, InstanceRef, InstanceSpec, NetworkUse, VolumeSpec};
@@ -75,7 +75,7 @@ impl Ground<'_> {
         let mut run = of.settings.run.clone();
         run.command = Some(command);
         run.ports.clear();
-        run.healthcheck = None;
+        run.healthcheck = Some(OwnHealthcheck::Off);
         let makings = Makings { content: &of.content, shipped: &of.shipped, run: &run, port: None };
         Some(self.spec(service, Role::OneOff, &makings, identity))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use cutover_core::config::settings::{Healthcheck, Mount as MountSettings, RunSettings};
+use cutover_core::config::settings::{Mount as MountSettings, OwnHealthcheck, RunSettings};
 use cutover_core::defaults;
 use cutover_core::layout::{self, Layout, label};
 use cutover_core::plan::{InstanceSpec, NetworkUse};
@@ -258,7 +258,16 @@ fn name_servers(settings: &RunSettings) -> Result<Vec<IpAddr>, RuntimeError> {
 }
 
 /// The engine's own pace, for whoever looks with its tools; the gate runs the command at ours.
-fn health(check: &Healthcheck) -> HealthCheck {
+fn health(own: &OwnHealthcheck) -> HealthCheck {
+    let OwnHealthcheck::Command(check) = own else {
+        return HealthCheck {
+            test: Some(HealthTest::Off),
+            interval: None,
+            timeout: None,
+            start_period: None,
+            retries: None,
+        };
+    };
     HealthCheck {
         test: Some(HealthTest::Command(check.test.clone())),
         interval: Some(check.interval),

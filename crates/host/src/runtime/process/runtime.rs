@@ -181,7 +181,7 @@ impl Runtime for ProcessRuntime {
         name: &InstanceName,
     ) -> Result<Option<Vec<String>>, RuntimeError> {
         let (_, record) = self.existing(app, name)?;
-        Ok(record.spec.settings.healthcheck.map(|check| check.test))
+        Ok(record.spec.settings.healthcheck.as_ref().and_then(|own| Some(own.command()?.test.clone())))
     }
 
     /// Plain processes share the host's network.
