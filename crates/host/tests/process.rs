@@ -279,6 +279,25 @@ async fn two_starts_at_once_give_one_process() {
 }
 
 #[tokio::test]
+async fn a_keeper_for_whom_nobody_waits_begins_nothing() {
+    let rig = Rig::new();
+    let spec = rig.script("echo $$ >> $SCRATCH/starts; exec sleep 1000");
+    rig.create(&spec).await;
+    std::fs::write(rig.file(&spec, "keeper.lock"), "").unwrap();
+    // Whoever started it was killed before it could begin: the pipe has no reader.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+
+    let mut keeper = rig.keeper(&spec).stdout(writer).spawn().unwrap();
+    let ended = within(tokio::task::spawn_blocking(move || keeper.wait())).await.unwrap().unwrap();
+
+    assert!(ended.success(), "{ended}");
+    assert_eq!(rig.processes(&[]), [0; 0]);
+    rig.start(&spec).await;
+    assert_eq!(rig.lines("starts", 1).await.len(), 1);
+}
+
+#[tokio::test]
 async fn what_cannot_be_executed_is_told_with_its_cause() {
     let rig = Rig::new();
     let place = |name: &str, text: &str, mode: u32| {

@@ -163,6 +163,13 @@ impl Rig {
         pid_of(&self.noted(spec)["phase"]["child"]["pid"])
     }
 
+    /// A keeper of the instance, not started yet.
+    pub(crate) fn keeper(&self, spec: &InstanceSpec) -> Command {
+        let mut command = Command::new(keeper());
+        command.arg("keep").arg(self.layout.instance(&self.app, &spec.name));
+        command
+    }
+
     /// Kills the keeper and nothing else, and sees it gone.
     pub(crate) async fn kill_keeper(&self, spec: &InstanceSpec) {
         kill(self.keeper_pid(spec));

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
@@ -23,6 +24,8 @@ pub(super) enum Beginning {
     Supervise(Box<Supervisor>),
     /// Another keeper lives.
     Taken,
+    /// Whoever wanted the instance started is gone, or gave it up.
+    Unwanted,
 }
 
 /// Why a keeper could not begin.
@@ -46,6 +49,10 @@ pub(super) fn begin(path: &Path) -> Result<Beginning, BeginError> {
         report(&Report::Taken);
         return Ok(Beginning::Taken);
     };
+    // We hold the lock: who looks from now on finds us. Who looked before found nothing, and may be starting another in our place.
+    if nobody_waits() {
+        return Ok(Beginning::Unwanted);
+    }
     stand_alone()?;
     let owner = launch::user(&record.spec)?.map(|user| (user.uid, user.gid));
     let mut streams = Vec::new();
@@ -80,6 +87,15 @@ fn lock(folder: &Folder) -> Result<Option<File>, BeginError> {
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
         Err(error) => Err(BeginError::System("lock the instance", error.into())),
     }
+}
+
+/// Whether the other end of the pipe for our report is closed: its holder was killed, or dropped the start at a deadline.
+fn nobody_waits() -> bool {
+    let output = io::stdout();
+    let mut asked = [PollFd::new(&output, PollFlags::empty())];
+    // POLLERR comes unasked, for a pipe without a reader.
+    rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok()
+        && asked[0].revents().contains(PollFlags::ERR)
 }
 
 /// A session of its own, by which its descendants are found (S10), and the adoption of those whose parents end.

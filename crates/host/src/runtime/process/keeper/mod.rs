@@ -29,7 +29,7 @@ pub fn keep(folder: &Path) -> ExitCode {
                 supervisor.run().await;
                 ExitCode::SUCCESS
             }
-            Ok(Beginning::Taken) => ExitCode::SUCCESS,
+            Ok(Beginning::Taken | Beginning::Unwanted) => ExitCode::SUCCESS,
             Err(error) => begin::refuse(&error.to_string()),
         }
     })
