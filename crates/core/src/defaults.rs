@@ -44,6 +44,16 @@ pub const VERIFY_COMMAND: Duration = Duration::from_secs(60);
 pub const VERIFY: Duration = Duration::from_secs(10);
 /// Free disk below which nothing is started, in bytes.
 pub const DISK_FREE: u64 = 64 * 1024 * 1024;
+/// For a stage besides what its plan says. Longer than any single call may take, so that a call's own failure is told first.
+pub const STAGE: Duration = Duration::from_mins(2);
+/// For one act of a stage, where nothing else says how long it may take.
+pub const ACT: Duration = Duration::from_secs(20);
+/// For copying a database, or putting one back.
+pub const DATABASE: Duration = Duration::from_mins(10);
+/// For the records of a run, and what retention takes away.
+pub const RECORD: Duration = Duration::from_mins(1);
+/// For a look at the host.
+pub const LOOK: Duration = Duration::from_mins(2);
 /// For everything an engine does in one call.
 pub const ENGINE_CALL: Duration = Duration::from_secs(60);
 /// For the proxy's answer on its control socket, drains apart.
@@ -68,8 +78,8 @@ pub const LOG_BYTES: u64 = 10 * 1024 * 1024;
 pub const LOG_FILES: u32 = 3;
 /// Log lines shown with a failure.
 pub const LOG_TAIL: usize = 20;
-/// Tries of a recovery until a person is asked.
-pub const RECOVERIES: u32 = 3;
+/// Tries of a recovery until a person is asked: a fault on the way back, and one of the run that lands late, each cost one or two.
+pub const RECOVERIES: u32 = 4;
 /// Loopback ports of plain processes: below the usual ephemeral range (32768–60999).
 pub const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Where networks of apps are cut from, unless the host's own configuration says otherwise.

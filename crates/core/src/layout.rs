@@ -167,6 +167,10 @@ impl Layout {
     pub fn run_folder(&self, run: RunId) -> PathBuf {
         self.state.join("runs").join(run.to_string())
     }
+    /// How long the process that works on a run may take (S9).
+    pub fn run_deadline(&self, run: RunId) -> PathBuf {
+        self.run_folder(run).join("deadline")
+    }
     /// The event file of a run.
     pub fn events(&self, run: RunId) -> PathBuf {
         self.logs.join("runs").join(format!("{run}.jsonl"))

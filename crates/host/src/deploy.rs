@@ -2,6 +2,7 @@
 
 use cutover_core::journal::What;
 use cutover_core::plan::{HostPlan, Planned, Stage, WhyNot};
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::journal::StageError;
@@ -9,6 +10,7 @@ use crate::stages::preflight::EnvChange;
 use crate::stages::{
     Act, backing, bake, check, drain, handover, migrate, preflight, record, start, switch, verify,
 };
+use crate::within::within;
 
 /// Carries a plan out to its end.
 ///
@@ -62,23 +64,26 @@ fn skip(act: &Act<'_>, stage: Stage, why: Option<WhyNot>) -> Result<(), (Stage, 
         .map_err(|error| (stage, error))
 }
 
-/// Enters, works, leaves; or says why there was nothing to do.
-async fn stage<T>(
-    act: &Act<'_>,
+/// Enters, works within its deadline, leaves; or says why there was nothing to do. Boxed, because all stages together are large.
+fn stage<'a, T: Send + 'a>(
+    act: &'a Act<'_>,
     stage: Stage,
     why: Option<WhyNot>,
-    work: impl Future<Output = Result<T, StageError>>,
-) -> Result<T, (Stage, StageError)> {
-    let at = |error| (stage, error);
-    act.journal.check_cancel().map_err(at)?;
-    if why.is_some() {
-        skip(act, stage, why)?;
-        return work.await.map_err(at);
-    }
-    act.journal.write(What::Entered { stage }).map_err(at)?;
-    let begun = Instant::now();
-    let proof = work.await.map_err(at)?;
-    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    act.journal.write(What::Left { stage, took_ms }).map_err(at)?;
-    Ok(proof)
+    work: impl Future<Output = Result<T, StageError>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, (Stage, StageError)>> {
+    let work = Box::pin(work);
+    let at = move |error| (stage, error);
+    Box::pin(async move {
+        act.journal.check_cancel().map_err(at)?;
+        if why.is_some() {
+            skip(act, stage, why)?;
+            return within(act, stage, work).await.map_err(at);
+        }
+        act.journal.write(What::Entered { stage }).map_err(at)?;
+        let begun = Instant::now();
+        let proof = within(act, stage, work).await.map_err(at)?;
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        act.journal.write(What::Left { stage, took_ms }).map_err(at)?;
+        Ok(proof)
+    })
 }

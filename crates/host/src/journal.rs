@@ -1,8 +1,9 @@
 //! The journal of one run: intent, effect, outcome. The only mouth of a run: what is written here is at once what people see.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -10,6 +11,7 @@ use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::names::RunId;
 use cutover_core::plan::Stage;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::files::FileError;
 use crate::ports::{Certainty, DatabaseError, RouterError, RuntimeError};
@@ -28,6 +30,16 @@ pub struct Journal {
     back: AtomicBool,
     /// Cancel is read between acts as long as it can be obeyed (S21).
     cancellable: AtomicBool,
+    /// The act that was begun last and has not ended: what a stage that is dropped was at.
+    under_way: Mutex<Option<UnderWay>>,
+}
+
+/// An act between its intent and its outcome.
+#[derive(Debug, Clone)]
+struct UnderWay {
+    what: String,
+    exit: Exit,
+    since: Instant,
 }
 
 /// Why an act did not work.
@@ -74,7 +86,14 @@ impl From<Failure> for StageError {
 impl Journal {
     /// The journal of `run`; `heard` hears each entry.
     pub fn new(store: Arc<Store>, run: RunId, heard: Listener) -> Self {
-        Self { store, run, heard, back: AtomicBool::new(false), cancellable: AtomicBool::new(false) }
+        Self {
+            store,
+            run,
+            heard,
+            back: AtomicBool::new(false),
+            cancellable: AtomicBool::new(false),
+            under_way: Mutex::default(),
+        }
     }
 
     /// Whose journal it is.
@@ -133,7 +152,10 @@ impl Journal {
         self.check_cancel()?;
         let (what, exit) = (describe(&step), exit_of(stage, &step));
         let intent = self.write(What::Intent { stage, step })?;
-        match effect.await {
+        self.is_at(Some(UnderWay { what: what.clone(), exit, since: Instant::now() }));
+        let ended = effect.await;
+        self.is_at(None);
+        match ended {
             Ok((value, result)) => {
                 self.write(What::Outcome { intent, result })?;
                 Ok(value)
@@ -144,6 +166,27 @@ impl Journal {
                 Err(failed(stage, exit, &what, &trouble).into())
             }
         }
+    }
+
+    fn is_at(&self, act: Option<UnderWay>) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = act;
+    }
+
+    /// How a stage failed that was dropped at its deadline.
+    pub(crate) fn hung(&self, stage: Stage, limit: Duration) -> Failure {
+        let act = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let exit = act.as_ref().map_or_else(|| exit_of_stage(stage), |act| act.exit);
+        let what = format!("stage {stage} hung: it was given up after {} s", limit.as_secs());
+        let failure = match act {
+            Some(act) => Failure::new(exit, what).because(format!(
+                "{} was begun {} s before and did not end",
+                act.what,
+                act.since.elapsed().as_secs()
+            )),
+            None => Failure::new(exit, what).because("what it waited for did not come"),
+        };
+        failure
+            .next("see that the disk, the proxy and the container engine of this host answer; then try again")
     }
 
     /// Fails where a cancel was asked for and can be obeyed.
@@ -191,24 +234,37 @@ impl Journal {
 }
 
 fn unwritable(error: &StoreError) -> Failure {
-    let failure = Failure::new(Exit::Failed, "the journal cannot be written").because(error.to_string());
-    if error.full {
-        failure.next("make room on the disk where the state lies, then deploy again")
-    } else {
-        failure
-    }
+    not_written("the journal", error.full, error)
+}
+
+/// A file without which nothing goes forward.
+pub(crate) fn unwritten(what: &str, error: &FileError) -> Failure {
+    not_written(what, error.full, error)
+}
+
+fn not_written(what: &str, full: bool, error: &dyn std::fmt::Display) -> Failure {
+    let failure = Failure::new(Exit::Failed, format!("{what} cannot be written")).because(error.to_string());
+    if full { failure.next("make room on the disk where the state lies, then deploy again") } else { failure }
 }
 
 /// How a run ends whose act did not work. What is done to a database counts as that in every stage: `SQLite` is snapshot and migrated
 /// inside the handover.
 fn exit_of(stage: Stage, step: &Step) -> Exit {
-    match (stage, step) {
-        (_, Step::Rehearse { .. } | Step::Snapshot { .. } | Step::Migrate { .. } | Step::Restore { .. })
-        | (Stage::Snapshot | Stage::Migrate, _) => Exit::Migration,
-        (Stage::Backing | Stage::Start | Stage::Check | Stage::Handover | Stage::Verify | Stage::Bake, _) => {
+    match step {
+        Step::Rehearse { .. } | Step::Snapshot { .. } | Step::Migrate { .. } | Step::Restore { .. } => {
+            Exit::Migration
+        }
+        _ => exit_of_stage(stage),
+    }
+}
+
+fn exit_of_stage(stage: Stage) -> Exit {
+    match stage {
+        Stage::Snapshot | Stage::Migrate => Exit::Migration,
+        Stage::Backing | Stage::Start | Stage::Check | Stage::Handover | Stage::Verify | Stage::Bake => {
             Exit::NotHealthy
         }
-        _ => Exit::Failed,
+        Stage::Lock | Stage::Preflight | Stage::Switch | Stage::Drain | Stage::Record => Exit::Failed,
     }
 }
 

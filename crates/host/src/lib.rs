@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod assignment;
+mod blocking;
 pub mod database;
 pub mod deploy;
 pub mod events;
@@ -25,3 +26,4 @@ pub mod stages;
 pub mod store;
 pub mod up;
 pub mod watch;
+pub mod within;

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cutover_core::journal::LockHolder;
@@ -66,7 +66,8 @@ fn busy(holder: Option<&LockHolder>) -> String {
 /// The right to change one app in one environment. Dropped, it is free.
 #[derive(Debug)]
 pub struct AppLock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl AppLock {
@@ -77,7 +78,7 @@ impl AppLock {
     pub fn take(layout: &Layout, app: &AppId, holder: &LockHolder) -> Result<Self, LockError> {
         let path = layout.lock(app);
         match claim(&path, Mode::Exclusive, TRIES)? {
-            Some(file) => Ok(Self::held(file, &path, holder)),
+            Some(file) => Ok(Self::held(file, path, holder)),
             None => Err(LockError::Busy { holder: read_holder(&path) }),
         }
     }
@@ -96,7 +97,7 @@ impl AppLock {
         let mut told = None;
         loop {
             if let Some(file) = claim(&path, Mode::Exclusive, 1)? {
-                return Ok(Self::held(file, &path, holder));
+                return Ok(Self::held(file, path, holder));
             }
             let by = read_holder(&path);
             if let Some(by) = by.as_ref().filter(|by| told.as_ref() != Some(*by)) {
@@ -113,12 +114,18 @@ impl AppLock {
         is_held(&path).then(|| read_holder(&path)).flatten()
     }
 
-    fn held(mut file: File, path: &Path, holder: &LockHolder) -> Self {
+    /// Says for whom its holder works now: he settles the runs of others before his own.
+    pub fn name(&mut self, holder: &LockHolder) {
         // The lock holds without the words: a disk that is full does not keep a recovery out.
-        if let Err(error) = write_words(&mut file, &serde_json::to_vec(holder).unwrap_or_default()) {
-            tracing::warn!(file = %path.display(), %error, "the lock is held, its file does not say by whom");
+        if let Err(error) = write_words(&mut self.file, &serde_json::to_vec(holder).unwrap_or_default()) {
+            tracing::warn!(file = %self.path.display(), %error, "the lock is held, its file does not say by whom");
         }
-        Self { _file: file }
+    }
+
+    fn held(file: File, path: PathBuf, holder: &LockHolder) -> Self {
+        let mut lock = Self { file, path };
+        lock.name(holder);
+        lock
     }
 }
 

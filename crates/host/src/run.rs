@@ -4,12 +4,13 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
+use cutover_core::defaults;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{LockHolder, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
-use cutover_core::plan::{HostPlan, Stage, Verb};
+use cutover_core::plan::{HostPlan, Stage, Verb, deadline};
 use cutover_core::rules;
 use cutover_core::verdict::Verdict;
 use jiff::Timestamp;
@@ -17,12 +18,13 @@ use jiff::Timestamp;
 use crate::assignment::Assignment;
 use crate::events::EventFile;
 use crate::host::Host;
-use crate::journal::{Journal, Listener};
+use crate::journal::{Journal, Listener, unwritten};
 use crate::lock::{AppLock, LockError};
 use crate::observe::{Eyes, observe};
 use crate::settle::{Settling, carry_out, settle};
 use crate::stages::Act;
 use crate::stages::preflight::EnvChange;
+use crate::within::Allowance;
 
 /// What hears a run's entries besides its event file (tests stop a run at a certain one).
 pub type Also = Arc<dyn Fn(&cutover_core::journal::Entry) + Send + Sync>;
@@ -72,12 +74,10 @@ pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> Exit
         let host = open(layout).await?;
         let unfinished = host.store.unfinished(&app).map_err(|error| unreadable(&error))?;
         let Some(run) = unfinished else { return Ok(()) };
-        let row = host.store.run(run).map_err(|error| unreadable(&error))?;
-        let (by, verb) = row.map_or((String::new(), Verb::Deploy), |row| (row.by, row.verb));
-        let Ok(_lock) = AppLock::take(&host.layout, &app, &holder(&app, run, &by, verb)) else {
+        let Ok(mut lock) = AppLock::take(&host.layout, &app, &holder_of(&host, &app, run)) else {
             return Ok(());
         };
-        settle_unfinished(&host, &app, also.as_ref()).await
+        settle_all(&host, &app, None, &mut lock, also.as_ref()).await
     };
     match outcome.await {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,15 +118,21 @@ async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Verdict
     let journal = journal(&host, run, also.clone());
     let begun = host.store.begin_run(run, app, plan.verb, &plan.by, Timestamp::now());
     begun.map_err(|error| unreadable(&error))?;
-    let lock = match lock(&host, &assignment).await {
+    let mut lock = match lock(&host, &assignment).await {
         Ok(lock) => lock,
         // Nothing was touched, and the journal of the one that holds the lock is not this one's.
         Err(failure) => return Ok(refused(&host, &journal, plan, failure)),
     };
-    settle_others(&host, app, run, also.as_ref()).await?;
+    settle_all(&host, app, Some(run), &mut lock, also.as_ref()).await?;
+    lock.name(&holder(app, run, &plan.by, plan.verb));
     // A run of this id that was begun before is settled, not begun again (S9).
     let fresh = journal.entries().map_err(|error| unreadable(&error))?.is_empty();
     if fresh {
+        let granted = Allowance::grant(&host.layout, run, deadline::whole(plan))
+            .map_err(|error| unwritten("the run's deadline", &error));
+        if let Err(failure) = granted {
+            return Ok(refused(&host, &journal, plan, failure));
+        }
         if let Err(failure) = admit(&host, plan).await {
             return Ok(refused(&host, &journal, plan, failure));
         }
@@ -189,7 +195,7 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     let holder = holder(&plan.app, plan.run, &plan.by, plan.verb);
     let mut taken = if assignment.wait {
         let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
-        match tokio::time::timeout(cutover_core::defaults::LOCK_WAIT, waiting).await {
+        match tokio::time::timeout(defaults::LOCK_WAIT, waiting).await {
             Ok(taken) => taken,
             Err(_) => AppLock::take(&host.layout, &plan.app, &holder),
         }
@@ -199,7 +205,7 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     // What watch does takes moments, and is nobody's run.
     if matches!(&taken, Err(LockError::Busy { holder: Some(by) }) if by.by == crate::watch::HOLDER) {
         let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
-        if let Ok(had) = tokio::time::timeout(cutover_core::defaults::GATE, waiting).await {
+        if let Ok(had) = tokio::time::timeout(defaults::GATE, waiting).await {
             taken = had;
         }
     }
@@ -212,17 +218,21 @@ fn locked(app: &AppId, error: &LockError) -> Failure {
         .next("`cutover attach` follows it; `cutover deploy --wait` waits for it")
 }
 
-/// The one who takes the lock first settles what an earlier run left (S9).
-async fn settle_others(host: &Host, app: &AppId, run: RunId, also: Option<&Also>) -> Result<(), Failure> {
-    loop {
-        let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
-        let Some((_, other)) =
-            unfinished.into_iter().find(|(of, other)| of == app && *other != run && begun(host, *other))
-        else {
-            return Ok(());
-        };
-        settle_run(host, app, other, also).await;
+/// The one who takes the lock first settles what earlier runs left (S9), each once; `own` is his own run.
+async fn settle_all(
+    host: &Host,
+    app: &AppId,
+    own: Option<RunId>,
+    lock: &mut AppLock,
+    also: Option<&Also>,
+) -> Result<(), Failure> {
+    let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
+    for (of, run) in unfinished {
+        if of == *app && Some(run) != own && begun(host, run) {
+            settle_run(host, app, run, lock, also).await;
+        }
     }
+    Ok(())
 }
 
 /// A run that waits for the lock has written nothing yet, and is not to be settled by another.
@@ -230,15 +240,12 @@ fn begun(host: &Host, run: RunId) -> bool {
     host.store.entries(run, 1).is_ok_and(|entries| !entries.is_empty())
 }
 
-async fn settle_unfinished(host: &Host, app: &AppId, also: Option<&Also>) -> Result<(), Failure> {
-    let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
-    for (_, run) in unfinished.into_iter().filter(|(of, _)| of == app) {
-        settle_run(host, app, run, also).await;
+async fn settle_run(host: &Host, app: &AppId, run: RunId, lock: &mut AppLock, also: Option<&Also>) {
+    lock.name(&holder_of(host, app, run));
+    // Its own deadline is past, perhaps: that is why it is settled.
+    if let Err(error) = Allowance::grant(&host.layout, run, defaults::LOOK * (defaults::RECOVERIES + 1)) {
+        tracing::warn!(%error, "the deadline of a settlement could not be written");
     }
-    Ok(())
-}
-
-async fn settle_run(host: &Host, app: &AppId, run: RunId, also: Option<&Also>) {
     let journal = journal(host, run, also.cloned());
     let eyes = Eyes { host, app };
     let settling = Settling {
@@ -251,6 +258,13 @@ async fn settle_run(host: &Host, app: &AppId, run: RunId, also: Option<&Also>) {
     };
     settle(&settling).await;
     discard(host, run);
+}
+
+/// This process, as it works on a run that is on record.
+fn holder_of(host: &Host, app: &AppId, run: RunId) -> LockHolder {
+    let row = host.store.run(run).ok().flatten();
+    let (by, verb) = row.map_or((String::new(), Verb::Deploy), |row| (row.by, row.verb));
+    holder(app, run, &by, verb)
 }
 
 /// Under the lock the host looks again, and refuses if the world moved on, or a rule refuses what it received.

@@ -8,6 +8,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::What;
 use cutover_core::layout::Layout;
+use cutover_core::plan::{HostPlan, deadline};
 use cutover_core::recover::{Recovery, conclude, recover, serving_text};
 use cutover_core::request::Stamp;
 use cutover_core::state::HostState;
@@ -20,6 +21,7 @@ use crate::ports::Ports;
 use crate::stages::Act;
 use crate::stages::preflight::EnvChange;
 use crate::store::Store;
+use crate::within::Allowance;
 
 /// How a run looks at its host; the real one sees with [`crate::observe`].
 #[async_trait]
@@ -49,7 +51,8 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
     let mut attempt = 0_u32;
     loop {
         let stamp = Stamp { now: Timestamp::now(), run: settling.journal.run() };
-        let found = match settling.look.look().await {
+        let looked = tokio::time::timeout(cutover_core::defaults::LOOK, settling.look.look()).await;
+        let found = match looked.unwrap_or_else(|_| Err(unanswered())) {
             Ok(found) => found,
             Err(failure) if attempt < cutover_core::defaults::RECOVERIES => {
                 attempt += 1;
@@ -84,6 +87,7 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
                 if let Err(error) = written {
                     return person(settling, Some(&found), error.failure(), stamp);
                 }
+                allow(settling, &plan);
                 let act = Act {
                     ports: settling.ports,
                     journal: settling.journal,
@@ -95,6 +99,21 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
             }
         }
     }
+}
+
+/// Each plan has its time anew (S9). A disk without room for that keeps nobody from recovering (S24).
+fn allow(settling: &Settling<'_>, plan: &HostPlan) {
+    let run = settling.journal.run();
+    if let Err(error) = Allowance::grant(settling.layout, run, deadline::whole(plan)) {
+        tracing::warn!(%error, "the deadline of a recovery could not be written");
+    }
+}
+
+fn unanswered() -> Failure {
+    Failure::new(Exit::Failed, "the host cannot be looked at").because(format!(
+        "something on it did not answer within {} s",
+        cutover_core::defaults::LOOK.as_secs()
+    ))
 }
 
 /// Carries a plan out; a failing stage is journalled, and the next look decides.

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod databases;
+pub mod deadline;
 mod deploy;
 mod drift;
 mod lifecycle;

@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::content;
 use super::openers::openers;
+use crate::blocking;
 use crate::files::{self, FileError};
 use crate::ports::{Certainty, Content, Database, DatabaseError};
 
@@ -63,7 +64,7 @@ impl Database for Sqlite {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DatabaseError> + Send + 'static,
 ) -> Result<T, DatabaseError> {
-    let joined = tokio::task::spawn_blocking(work).await;
+    let joined = blocking::blocking(work).await;
     joined.unwrap_or_else(|error| {
         Err(DatabaseError {
             full: false,

@@ -9,12 +9,12 @@ use std::time::Duration;
 use cutover_core::defaults;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
-use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
 use crate::lock::AppLock;
 use crate::store::Store;
+use crate::within::Allowance;
 
 /// Starts what settles an app's run.
 pub(super) type Settler = Box<dyn Fn(&AppId) -> io::Result<()> + Send + Sync>;
@@ -26,6 +26,8 @@ const PAUSE_MOST: Duration = Duration::from_mins(1);
 #[derive(Default)]
 pub(super) struct Settling {
     given: BTreeMap<RunId, (u32, Instant)>,
+    /// What each run that works was allowed last, and when that was first seen.
+    allowed: BTreeMap<RunId, (Allowance, Instant)>,
 }
 
 impl Settling {
@@ -39,14 +41,31 @@ impl Settling {
             }
         };
         self.given.retain(|run, _| unfinished.iter().any(|(_, unfinished)| unfinished == run));
+        self.allowed.retain(|run, _| unfinished.iter().any(|(_, unfinished)| unfinished == run));
         for (app, run) in &unfinished {
             match AppLock::peek(layout, app) {
-                Some(holder) if holder.run == *run => end_if_late(layout, app, *run, holder.pid),
+                Some(holder) if holder.run == *run && self.is_late(layout, *run) => {
+                    end(layout, app, *run, holder.pid);
+                }
                 None if has_begun(store, *run) => self.give(app, *run, settler),
                 Some(_) | None => {}
             }
         }
         if unfinished.is_empty() { defaults::WATCH } else { defaults::SETTLE }
+    }
+
+    /// Whether a run that works is past its plan's whole deadline. Counted from when we first saw it: no clock that jumps makes it late.
+    fn is_late(&mut self, layout: &Layout, run: RunId) -> bool {
+        let Some(allowance) = Allowance::read(layout, run) else {
+            self.allowed.remove(&run);
+            return false;
+        };
+        let now = Instant::now();
+        let (known, since) = self.allowed.entry(run).or_insert_with(|| (allowance.clone(), now));
+        if *known != allowance {
+            (*known, *since) = (allowance, now);
+        }
+        now.duration_since(*since) >= known.limit
     }
 
     fn give(&mut self, app: &AppId, run: RunId, settler: &Settler) {
@@ -69,13 +88,8 @@ fn has_begun(store: &Store, run: RunId) -> bool {
     store.entries(run, 1).is_ok_and(|entries| !entries.is_empty())
 }
 
-/// Ends a run that is past its plan's whole deadline, which it wrote into its folder when it began.
-fn end_if_late(layout: &Layout, app: &AppId, run: RunId, pid: u32) {
-    let Ok(text) = std::fs::read_to_string(layout.run_folder(run).join("deadline")) else { return };
-    let Ok(deadline) = text.trim().parse::<Timestamp>() else { return };
-    if Timestamp::now() < deadline {
-        return;
-    }
+/// Ends a run that is late. What it held is settled by another process once the kernel has freed the lock.
+fn end(layout: &Layout, app: &AppId, run: RunId, pid: u32) {
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
     let Ok(handle) = pidfd_open(number, PidfdFlags::empty()) else { return };
     // Looked at again now that the handle cannot come to mean another process.
@@ -102,6 +116,7 @@ mod tests {
     use super::*;
     use cutover_core::journal::{LockHolder, What};
     use cutover_core::plan::{Stage, Verb};
+    use jiff::Timestamp;
     use std::sync::{Arc, Mutex};
 
     fn app() -> AppId {
@@ -179,21 +194,22 @@ mod tests {
         dead.writes();
         let mut run = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
         let lock = dead.lock(run.id().unwrap());
-        let folder = dead.layout.run_folder(dead.run);
-        std::fs::create_dir_all(&folder).unwrap();
         let (mut settling, settler) = (Settling::default(), dead.settler());
-
-        std::fs::write(folder.join("deadline"), "9000-01-01T00:00:00Z").unwrap();
-        settling.pass(&dead.layout, &dead.store, &settler);
+        let mut pass = || settling.pass(&dead.layout, &dead.store, &settler);
+        pass();
+        Allowance::grant(&dead.layout, dead.run, Duration::from_hours(1)).unwrap();
+        pass();
+        pass();
         assert!(run.try_wait().unwrap().is_none());
-        std::fs::write(folder.join("deadline"), "2000-01-01T00:00:00Z").unwrap();
-        settling.pass(&dead.layout, &dead.store, &settler);
+
+        Allowance::grant(&dead.layout, dead.run, Duration::ZERO).unwrap();
+        pass();
 
         let ended = tokio::time::timeout(Duration::from_secs(5), run.wait()).await.unwrap().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
         assert_eq!(dead.asked(), 0, "it holds the lock as long as it lives");
         drop(lock);
-        settling.pass(&dead.layout, &dead.store, &settler);
+        pass();
         assert_eq!(dead.asked(), 1);
     }
 }

@@ -224,7 +224,7 @@ impl Runtime for ProcessRuntime {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
 ) -> Result<T, RuntimeError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+    crate::blocking::blocking(work).await.unwrap_or_else(|error| {
         Err(RuntimeError::new(RuntimeErrorKind::Other, Certainty::Unknown, error.to_string()))
     })
 }

@@ -1,0 +1,228 @@
+//! How long a plan may take: each stage by itself, and the whole of it. Far above what is usual: past it a stage counts as hung and is dropped,
+//! and a run whose process hangs is ended from outside (S9).
+//!
+//! A stage gets what its plan says (gates, drains, migrations, graces), something for each act, and [`defaults::STAGE`] besides, so that one
+//! call that does not answer runs into its own limit first and is told in its own words.
+
+use std::time::Duration;
+
+use super::{
+    BackingPlan, BakePlan, DrainPlan, Follow, GatedInstance, HandoverPlan, HeldDatabase, HostPlan,
+    InstanceRef, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck, Stage, StartPlan, VerifyPlan,
+};
+use crate::config::settings::Verify;
+use crate::defaults::{self, ACT, DATABASE, LOOK, PROBE_TIMEOUT, STAGE, VERIFY};
+
+/// A bake starts over when the proxy restarts; so often it may.
+const BAKES: u32 = 3;
+
+/// The longest one stage of a plan may take.
+pub fn of(plan: &HostPlan, stage: Stage) -> Duration {
+    let wanted = match stage {
+        // A wait for the lock has a limit of its own; SQLite's snapshots are taken in the handover.
+        Stage::Lock | Stage::Snapshot => None,
+        Stage::Preflight => plan.preflight.todo().map(preflight),
+        Stage::Backing => plan.backing.todo().map(backing),
+        Stage::Migrate => plan.migrate.todo().map(migrate),
+        Stage::Start => plan.start.todo().map(start),
+        Stage::Check => plan.check.todo().map(|check| gate(&check.instances)),
+        Stage::Handover => plan.handover.todo().map(handover),
+        Stage::Switch => plan.switch.todo().map(|_| look_again(plan)),
+        Stage::Verify => plan.verify.todo().map(verify),
+        Stage::Bake => plan.bake.todo().map(bake),
+        Stage::Drain => plan.drain.todo().map(drain),
+        Stage::Record => Some(record(&plan.record)),
+    };
+    STAGE + wanted.unwrap_or_default()
+}
+
+/// The longest a whole plan may take: its stages, or those of the plan a pending migration puts in its place, and the look that follows.
+pub fn whole(plan: &HostPlan) -> Duration {
+    let stages = |plan: &HostPlan| Stage::ALL.into_iter().map(|stage| of(plan, stage)).sum::<Duration>();
+    let migrate = plan.migrate.todo();
+    let instead = migrate.and_then(|migrate| migrate.if_pending.as_deref()).map(stages);
+    stages(plan) + instead.unwrap_or_default() + LOOK
+}
+
+fn acts(count: usize) -> Duration {
+    ACT.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+fn preflight(plan: &PreflightPlan) -> Duration {
+    acts(plan.artifacts.len() + plan.images.len() + plan.ports.len())
+}
+
+fn backing(plan: &BackingPlan) -> Duration {
+    let instances: Duration = plan
+        .instances
+        .iter()
+        .map(|one| run(std::slice::from_ref(one)) + gate(std::slice::from_ref(one)))
+        .sum();
+    acts(plan.networks.len() + plan.volumes.len()) + instances
+}
+
+/// Made and started.
+fn run(instances: &[GatedInstance]) -> Duration {
+    acts(2 * instances.len())
+}
+
+/// Gated side by side, then admitted one by one. A try that has begun at the deadline may end after it.
+fn gate(instances: &[GatedInstance]) -> Duration {
+    let longest = instances.iter().map(|instance| instance.gate.within).max();
+    longest.unwrap_or_default() + acts(instances.len())
+}
+
+/// One after another: the policy, the signal, the grace, the kill.
+fn stops(instances: &[InstanceRef]) -> Duration {
+    instances.iter().map(|instance| instance.stop.grace + 3 * ACT).sum()
+}
+
+fn migrate(plan: &MigratePlan) -> Duration {
+    let rehearsed: Duration = plan.rehearse.iter().map(|one| migration(one) + DATABASE).sum();
+    rehearsed + plan.direct.iter().map(migration).sum::<Duration>()
+}
+
+/// A one-off instance to its end; what an earlier one left is stopped first, and the late one afterwards.
+fn migration(migration: &Migration) -> Duration {
+    migration.timeout + 2 * migration.spec.settings.stop.grace + acts(6)
+}
+
+fn start(plan: &StartPlan) -> Duration {
+    let waves: Duration = plan.waves.iter().map(|wave| run(wave) + gate(wave)).sum();
+    stops(&plan.retire) + acts(plan.joins.len()) + waves
+}
+
+fn handover(plan: &HandoverPlan) -> Duration {
+    let databases: Duration = plan.databases.iter().map(database).sum();
+    plan.bounds.budget + stops(&plan.outgoing) + databases + run(&plan.incoming) + gate(&plan.incoming)
+}
+
+fn database(held: &HeldDatabase) -> Duration {
+    match held {
+        HeldDatabase::Migrate { migration: one } => migration(one) + DATABASE,
+        HeldDatabase::Restore { .. } => 2 * DATABASE,
+    }
+}
+
+/// What passed its gate is probed again, each check twice at most.
+fn look_again(plan: &HostPlan) -> Duration {
+    let beside = plan.check.todo().into_iter().flat_map(|check| &check.instances);
+    let handed = plan.handover.todo().into_iter().flat_map(|handover| &handover.incoming);
+    let checks = beside.chain(handed).flat_map(|instance| &instance.gate.checks);
+    checks.map(|check| 2 * check.timeout).sum()
+}
+
+fn verify(plan: &VerifyPlan) -> Duration {
+    let routes: Duration = plan.routes.iter().map(route).sum();
+    routes + plan.follow.iter().map(follow).sum::<Duration>()
+}
+
+/// A round that has begun at the deadline goes on to its end.
+fn route(route: &RouteCheck) -> Duration {
+    let expected = route.expect.iter().map(|expect| match expect {
+        Verify::Http { .. } => PROBE_TIMEOUT,
+        Verify::Command { timeout, .. } => *timeout,
+    });
+    VERIFY + 2 * (PROBE_TIMEOUT + expected.sum::<Duration>())
+}
+
+fn follow(follow: &Follow) -> Duration {
+    stops(&follow.outgoing) + run(&follow.incoming) + gate(&follow.incoming)
+}
+
+fn bake(plan: &BakePlan) -> Duration {
+    BAKES * plan.duration
+}
+
+fn drain(plan: &DrainPlan) -> Duration {
+    plan.deadline + stops(&plan.outgoing) + acts(plan.outgoing.len() + plan.leaves.len())
+}
+
+fn record(plan: &RecordPlan) -> Duration {
+    let discarded = plan.forget.len() + plan.networks.len() + plan.volumes.len();
+    stops(&plan.candidates) + acts(plan.candidates.len() + discarded) + defaults::RECORD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::ContentHash;
+    use crate::plan::{Direction, Planned, Verb, WhyNot};
+
+    /// A plan with nothing to do.
+    fn idle() -> HostPlan {
+        let nothing = WhyNot::NotInThisVerb;
+        HostPlan {
+            version: super::super::PLAN_VERSION,
+            run: "00000000-0000-0000-0000-000000000001".parse().unwrap(),
+            app: "shop/local".parse().unwrap(),
+            verb: Verb::Deploy,
+            by: "ann".to_owned(),
+            made: jiff::Timestamp::UNIX_EPOCH,
+            fingerprint: ContentHash::of(b"world"),
+            allowed: [].into(),
+            direction: Direction::Forward,
+            release: None,
+            live: None,
+            becomes: None,
+            services: [].into(),
+            variables: [].into(),
+            preflight: Planned::NotNeeded(nothing),
+            backing: Planned::NotNeeded(nothing),
+            snapshot: Planned::NotNeeded(nothing),
+            migrate: Planned::NotNeeded(nothing),
+            start: Planned::NotNeeded(nothing),
+            check: Planned::NotNeeded(nothing),
+            handover: Planned::NotNeeded(nothing),
+            switch: Planned::NotNeeded(nothing),
+            verify: Planned::NotNeeded(nothing),
+            bake: Planned::NotNeeded(nothing),
+            drain: Planned::NotNeeded(nothing),
+            record: RecordPlan {
+                forget: vec![],
+                candidates: vec![],
+                networks: vec![],
+                volumes: vec![],
+                forget_app: false,
+            },
+            notes: vec![],
+        }
+    }
+
+    #[test]
+    fn a_stage_gets_what_its_plan_says_and_something_besides() {
+        let ten_minutes = Duration::from_mins(10);
+        let bake = BakePlan { duration: ten_minutes, watched: vec![], compared: vec![] };
+        let plan = HostPlan { bake: Planned::Do(bake), ..idle() };
+
+        assert_eq!(of(&plan, Stage::Bake), STAGE + 3 * ten_minutes);
+        assert_eq!(of(&plan, Stage::Switch), STAGE);
+        assert!(of(&plan, Stage::Switch) > defaults::ENGINE_CALL, "a call's own limit comes first");
+    }
+
+    #[test]
+    fn the_whole_is_longer_than_all_its_stages_and_than_those_of_its_alternative() {
+        let drain = |seconds| DrainPlan {
+            outgoing: vec![],
+            deadline: Duration::from_secs(seconds),
+            keep_warm: Duration::ZERO,
+            leaves: vec![],
+            kept_candidates: vec![],
+        };
+        let instead = HostPlan { drain: Planned::Do(drain(5_000)), ..idle() };
+        let plan = HostPlan {
+            drain: Planned::Do(drain(100)),
+            migrate: Planned::Do(MigratePlan {
+                rehearse: vec![],
+                direct: vec![],
+                if_pending: Some(Box::new(instead)),
+            }),
+            ..idle()
+        };
+
+        let stages: Duration = Stage::ALL.into_iter().map(|stage| of(&plan, stage)).sum();
+
+        assert!(whole(&plan) > stages + Duration::from_secs(5_000));
+        assert!(whole(&idle()) < whole(&plan));
+    }
+}
