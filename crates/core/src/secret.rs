@@ -125,10 +125,14 @@ impl Secrets {
             .collect()
     }
 
-    /// `text` with every value of four characters or more replaced: for log lines and errors that come from elsewhere.
+    /// `text` with every value of four characters or more replaced: for log lines and errors that come from elsewhere. Of a value of
+    /// several lines (a key) each longer line is, too: logs are read line by line.
     pub fn redact(&self, text: &str) -> String {
-        let mut values: Vec<&str> =
-            self.0.values().map(Secret::expose).filter(|value| value.len() >= 4).collect();
+        const LINE: usize = 8;
+        let whole = self.0.values().map(Secret::expose).filter(|value| value.len() >= 4);
+        let lines = self.0.values().map(Secret::expose).filter(|value| value.contains('\n'));
+        let lines = lines.flat_map(str::lines).map(str::trim).filter(|line| line.len() >= LINE);
+        let mut values: Vec<&str> = whole.chain(lines).collect();
         // The longest first: a value that contains another is covered as a whole.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         values.into_iter().fold(text.to_owned(), |text, value| text.replace(value, REDACTED))
@@ -138,5 +142,21 @@ impl Secrets {
 impl FromIterator<(VariableName, Secret)> for Secrets {
     fn from_iter<T: IntoIterator<Item = (VariableName, Secret)>>(pairs: T) -> Self {
         Self(pairs.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_a_value_of_several_lines_then_a_log_that_is_read_line_by_line_shows_none_of_them() {
+        let key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nab\n-----END KEY-----\n";
+        let secrets: Secrets =
+            [("KEY".parse().unwrap(), Secret::new(key)), ("PIN".parse().unwrap(), Secret::new("123"))]
+                .into_iter()
+                .collect();
+        assert_eq!(secrets.redact("read MIIEvQIBADANBgkq ab 123"), "read [redacted] ab 123");
+        assert_eq!(secrets.redact(key), REDACTED);
     }
 }

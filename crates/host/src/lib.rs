@@ -17,6 +17,7 @@ pub mod observe;
 pub mod ports;
 pub mod probe;
 mod readiness;
+mod redact;
 pub mod router;
 pub mod run;
 pub mod runtime;

@@ -8,7 +8,7 @@ use cutover_core::config::settings::DatabaseEngine;
 use cutover_core::env_file;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::layout;
+use cutover_core::layout::{self, Layout};
 use cutover_core::names::{AppId, DatabaseName};
 use cutover_core::release::Live;
 use cutover_core::state::{FoundDatabase, FoundInstance, FoundTable, HostState, ReleaseRecord};
@@ -102,36 +102,50 @@ async fn instances(host: &Host, app: &AppId) -> Result<Vec<FoundInstance>, Failu
 
 /// What is live: the facts in the table, else the live file. A proxy that does not answer is no reason to think that nothing is live: its
 /// table lies on the disk.
+///
+/// # Errors
+/// What cannot be read.
 pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Option<Live>, String> {
-    let from_disk;
-    let entry = if let Some(found) = table {
-        found.table.owners.get(&app.owner())
-    } else {
-        from_disk = table_on_disk(host)?;
-        from_disk.as_ref().and_then(|table| table.owners.get(&app.owner()))
+    let routed = match table {
+        Some(found) => live_in(&found.table, app),
+        None => live_in_table_on_disk(&host.layout, app)?,
     };
-    if let Some(live) = entry.and_then(|entry| Live::from_facts(&entry.facts)) {
-        return Ok(Some(live));
-    }
-    match std::fs::read(host.layout.live_file(app)) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| format!("the live file is not one: {error}")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
-    }
+    if routed.is_some() { Ok(routed) } else { live_file(&host.layout, app) }
 }
 
-fn table_on_disk(host: &Host) -> Result<Option<cutover_routes::RouteTable>, String> {
-    match std::fs::read(host.layout.proxy().join("table.json")) {
+fn live_in(table: &cutover_routes::RouteTable, app: &AppId) -> Option<Live> {
+    table.owners.get(&app.owner()).and_then(|entry| Live::from_facts(&entry.facts))
+}
+
+/// What the table says that a proxy would serve once it starts.
+///
+/// # Errors
+/// When the table cannot be read.
+pub(crate) fn live_in_table_on_disk(layout: &Layout, app: &AppId) -> Result<Option<Live>, String> {
+    match std::fs::read(layout.proxy().join("table.json")) {
         Ok(bytes) => {
             // The proxy puts a checksum in the first line.
             let text = bytes
                 .iter()
                 .position(|byte| *byte == b'\n')
                 .map_or(bytes.as_slice(), |end| &bytes[end + 1..]);
-            cutover_routes::RouteTable::from_json(text).map(Some).map_err(|error| error.to_string())
+            let table = cutover_routes::RouteTable::from_json(text).map_err(|error| error.to_string())?;
+            Ok(live_in(&table, app))
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What the live file says; an app with routes has none.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn live_file(layout: &Layout, app: &AppId) -> Result<Option<Live>, String> {
+    match std::fs::read(layout.live_file(app)) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| format!("the live file is not one: {error}")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }

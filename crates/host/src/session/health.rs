@@ -16,6 +16,7 @@ use super::serve::Session;
 use crate::host::Host;
 use crate::observe::observe;
 use crate::ports::ProbeTarget;
+use crate::redact;
 
 impl<R, W> Session<R, W>
 where
@@ -70,7 +71,8 @@ async fn probe(host: &Host, app: &AppId, found: &FoundInstance, gate: &Gate) -> 
     };
     for check in &gate.checks {
         if let Probe::Failed(finding) = host.ports.prober.probe(&target, &check.check, check.timeout).await {
-            return Some(finding);
+            let values = redact::values(&host.layout, app, [&found.release]);
+            return Some(redact::finding(&values, finding));
         }
     }
     None

@@ -15,11 +15,11 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::Stop;
-use super::redact;
 use super::serve::{self, Session};
 use crate::host::Host;
 use crate::observe::live;
 use crate::ports::{LogLine, LogQuery, RuntimeError, RuntimeErrorKind, Scope};
+use crate::redact;
 
 /// Between two looks for new lines.
 const AGAIN: Duration = Duration::from_millis(250);

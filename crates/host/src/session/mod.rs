@@ -8,7 +8,6 @@ mod fetch;
 mod frames;
 mod health;
 mod logs;
-mod redact;
 mod run;
 mod serve;
 

@@ -31,6 +31,10 @@ pub(crate) async fn switch(
             let effect = async { change(act, |_| after.clone()).await.map(|()| ((), StepResult::Done)) };
             let step = if after.is_some() { Step::Switch } else { Step::Unroute };
             act.journal.act(Stage::Switch, step, effect).await?;
+            // From now on the table says what is live: a file from a time without routes would say something else.
+            if let Err(error) = files::remove(&act.layout.live_file(act.app())) {
+                act.journal.note(Stage::Switch, format!("an old live file stays: {error}"))?;
+            }
         }
         SwitchPlan::LiveFile => {
             let effect = async { live_file(act, act.plan.becomes.as_ref()).map(|()| ((), StepResult::Done)) };

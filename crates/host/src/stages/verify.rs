@@ -18,6 +18,7 @@ use super::start::{run, stop};
 use super::switch::Switched;
 use crate::journal::{StageError, Trouble};
 use crate::ports::ProbeTarget;
+use crate::probe::facts::redacted;
 
 /// The public route answers with what is live, and everything behind it is the new release's.
 pub(crate) struct Verified(());
@@ -61,7 +62,7 @@ async fn once(act: &Act<'_>, route: &RouteCheck) -> Option<String> {
         Err(error) => return Some(error.message),
     };
     if let Probe::Failed(finding) = act.ports.prober.route(route, defaults::PROBE_TIMEOUT).await {
-        return Some(describe(&finding));
+        return Some(told(act, finding));
     }
     match answered(act, route).await {
         Ok(now) if now > before => {}
@@ -76,10 +77,17 @@ async fn once(act: &Act<'_>, route: &RouteCheck) -> Option<String> {
     };
     for expect in &route.expect {
         if let Probe::Failed(finding) = act.ports.prober.verify(route, expect, &target).await {
-            return Some(describe(&finding));
+            return Some(told(act, finding));
         }
     }
     None
+}
+
+/// What was found, in words without the values that the release was given (P6).
+fn told(act: &Act<'_>, finding: Finding) -> String {
+    let release = act.plan.release.as_ref();
+    let values = release.and_then(|release| act.values(&release.id).ok()).unwrap_or_default();
+    describe(&redacted(finding, &values))
 }
 
 fn runtime(act: &Act<'_>, route: &RouteCheck) -> RuntimeKind {

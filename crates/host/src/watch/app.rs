@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::defaults;
+use cutover_core::gate::Finding;
 use cutover_core::journal::LockHolder;
 use cutover_core::names::{AppId, InstanceName, RunId, ServiceName};
 use cutover_core::plan::Verb;
@@ -24,6 +25,7 @@ use super::health;
 use super::memory::{Memory, Now};
 use super::seen::Seen;
 use crate::lock::AppLock;
+use crate::redact;
 
 /// Between two looks at least, whatever the news.
 const FLOOR: Duration = Duration::from_millis(20);
@@ -151,9 +153,19 @@ impl AppWatch {
         match what {
             What::Ended => {}
             What::Proved => self.memory.prove(&instance, since),
-            What::Fell(finding) => self.memory.judge(&instance, since, Some(finding)),
+            What::Fell(finding) => {
+                let finding = self.without_secrets(finding);
+                self.memory.judge(&instance, since, Some(finding));
+            }
             What::Rose => self.memory.judge(&instance, since, None),
         }
+    }
+
+    /// What an app says of itself goes into samples, and to people, without the values it was given (P6).
+    fn without_secrets(&self, finding: Finding) -> Finding {
+        let releases = self.records.releases.iter().map(|record| &record.release.id);
+        let values = redact::values(&self.shared.layout, &self.app, releases);
+        redact::finding(&values, finding)
     }
 
     /// One look and what follows from it.
@@ -240,8 +252,7 @@ impl AppWatch {
     }
 
     async fn look_once(&self) -> Seen {
-        let file = live_file(&self.shared, &self.app);
-        Seen::look(&self.shared.ports(), &self.app, &self.records.releases, file).await
+        Seen::look(&self.shared.ports(), &self.shared.layout, &self.app, &self.records.releases).await
     }
 
     fn read_records(&mut self) {
@@ -297,14 +308,5 @@ impl AppWatch {
             tracing::warn!(app = %self.app, %error, "a sample of health was not kept");
         }
         self.sampled = Some((Instant::now(), health));
-    }
-}
-
-/// What the live file says; an app with routes has none.
-fn live_file(shared: &Shared, app: &AppId) -> Result<Option<Live>, String> {
-    match std::fs::read(shared.layout.live_file(app)) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| error.to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
     }
 }

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cutover_core::config::settings::{Service, StopSettings};
 use cutover_core::gate::Gate;
+use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
 use cutover_core::release::{Live, Release, RuntimeKind};
 use cutover_core::state::{FoundInstance, ReleaseRecord, Role};
 use cutover_routes::Entry;
 use jiff::Timestamp;
 
+use crate::observe::{live_file, live_in_table_on_disk};
 use crate::ports::Ports;
 
 /// What a look showed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
-    /// The proxy, or else the live file, told what is live. `false`: nothing may be concluded from `live`.
+    /// The proxy, or else what lies on disk, told what is live. `false`: nothing may be concluded from `live`.
     pub(super) told: bool,
     /// Nobody tells what is live now; this is what was told last. What is down is started, and nothing else is done.
     pub(super) remembered: bool,
@@ -38,15 +40,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Looks by the ports. `records` are the app's releases; `file` is the live file's content, for an app without routes.
-    pub(super) async fn look(
-        ports: &Ports,
-        app: &AppId,
-        records: &[ReleaseRecord],
-        file: Result<Option<Live>, String>,
-    ) -> Self {
+    /// Looks by the ports, and at what lies on disk. `records` are the app's releases.
+    pub(super) async fn look(ports: &Ports, layout: &Layout, app: &AppId, records: &[ReleaseRecord]) -> Self {
         let mut seen = Self::default();
-        seen.see_live(ports, app, file).await;
+        seen.see_live(ports, layout, app).await;
         if ports.container.is_none() && records.iter().any(|record| needs_engine(&record.release)) {
             seen.blind.insert(RuntimeKind::Container);
         }
@@ -61,20 +58,29 @@ impl Seen {
         seen
     }
 
-    async fn see_live(&mut self, ports: &Ports, app: &AppId, file: Result<Option<Live>, String>) {
-        match (ports.router.read().await, file) {
-            (Ok(found), Ok(file)) => {
-                self.told = true;
+    async fn see_live(&mut self, ports: &Ports, layout: &Layout, app: &AppId) {
+        let table = ports.router.read().await;
+        let answers = table.is_ok();
+        let routed = match table {
+            Ok(found) => {
                 self.entry = found.table.owners.get(&app.owner()).cloned();
-                self.live = self.entry.as_ref().and_then(|entry| Live::from_facts(&entry.facts)).or(file);
+                Ok(self.entry.as_ref().and_then(|entry| Live::from_facts(&entry.facts)))
             }
-            // Without routes the file alone says it; one that has routes has no file.
-            (Err(_), Ok(Some(live))) => {
-                self.told = true;
-                self.live = Some(live);
+            Err(error) => {
+                tracing::debug!(%app, %error, "the proxy does not answer");
+                live_in_table_on_disk(layout, app)
             }
-            (Err(error), _) => tracing::debug!(%app, %error, "the proxy does not answer"),
-            (Ok(_), Err(error)) => tracing::warn!(%app, %error, "the live file cannot be read"),
+        };
+        // A table without a proxy is what will be served once one starts; no file from a time without routes overrules it.
+        self.remembered = !answers && matches!(routed, Ok(Some(_)));
+        let live =
+            routed.and_then(|routed| if routed.is_some() { Ok(routed) } else { live_file(layout, app) });
+        match live {
+            Ok(live) => {
+                self.told = answers || live.is_some();
+                self.live = live;
+            }
+            Err(error) => tracing::warn!(%app, %error, "what is live cannot be read"),
         }
     }
 

@@ -742,6 +742,26 @@ async fn without_a_proxy_what_is_down_is_started_and_nothing_else_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_live_file_from_a_time_without_routes_takes_nothing_away_while_the_proxy_is_silent() {
+    let scene = Scene::of(&web(&[instance("web-1", "web", running_since(0))]));
+    let layout = &scene.shared.layout;
+    let stale = Live { release: "r1".parse().unwrap(), ..live(&[("web", &["web-0"])]) };
+    let file = layout.live_file(&app_id());
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, serde_json::to_vec(&stale).unwrap()).unwrap();
+    std::fs::create_dir_all(layout.proxy()).unwrap();
+    let table = [b"checksum\n", scene.router.table().to_json().as_slice()].concat();
+    std::fs::write(layout.proxy().join("table.json"), table).unwrap();
+    scene.router.set_silent(true);
+
+    let watch = scene.watch();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+
+    assert_eq!(scene.runtime.acts(), [""; 0]);
+    watch.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_app_of_which_nothing_is_left_is_watched_no_longer() {
     let scene = Scene::of(&web(&[]));
     let release: ReleaseId = RELEASE.parse().unwrap();

@@ -1,12 +1,15 @@
 //! What instances write goes to people without the values of their env files (P6).
 
 use cutover_core::env_file;
+use cutover_core::gate::Finding;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, ReleaseId};
 use cutover_core::secret::Secrets;
 
+use crate::probe::facts::redacted;
+
 /// Every value that instances of these releases can know.
-pub(super) fn values<'a>(
+pub(crate) fn values<'a>(
     layout: &Layout,
     app: &AppId,
     releases: impl IntoIterator<Item = &'a ReleaseId>,
@@ -18,6 +21,11 @@ pub(super) fn values<'a>(
 }
 
 /// `text` without any of the values.
-pub(super) fn redact(values: &[Secrets], text: &str) -> String {
+pub(crate) fn redact(values: &[Secrets], text: &str) -> String {
     values.iter().fold(text.to_owned(), |text, values| values.redact(&text))
+}
+
+/// A finding without any of the values.
+pub(crate) fn finding(values: &[Secrets], finding: Finding) -> Finding {
+    values.iter().fold(finding, redacted)
 }
