@@ -28,17 +28,27 @@ where
             artifacts.receive(Pieces { receive, piece: io::Cursor::default() }, &wanted)
         });
         let mut left = bytes;
+        let mut over = Ok(());
         while left > 0 {
-            let piece = self.incoming.piece(left).await?;
+            let piece = match self.incoming.piece(left).await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    over = Err(error);
+                    break;
+                }
+            };
             left -= piece.len() as u64;
             // Whoever wants no more has it already, or failed: the rest is read all the same, to find the next message.
             if send.send(piece).await.is_err() {
-                self.incoming.skip(left).await?;
+                over = self.incoming.skip(left).await;
                 break;
             }
         }
         drop(send);
-        match work.await {
+        let taken = work.await;
+        // A client that left: what has come of it is away by now.
+        over?;
+        match taken {
             Ok(Ok(())) => Ok(self.outgoing.send(&Reply::Done).await?),
             Ok(Err(error)) => Err(not_taken(&error).into()),
             Err(error) => Err(io::Error::other(error).into()),
