@@ -3,6 +3,7 @@
 pub mod demo;
 pub mod engine;
 pub mod registry;
+pub mod terminal;
 
 /// The number of the journal's entry at which a run of `suite-host` ends itself with -9. Read there only.
 pub const KILL_AT: &str = "CUTOVER_SUITE_KILL_AT";

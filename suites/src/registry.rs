@@ -10,6 +10,8 @@ use std::time::Duration;
 use cutover_engine::Engine;
 use cutover_testkit::wait_until;
 
+use crate::engine::{SHELL_IMAGE, shell_image};
+
 /// Who is let in.
 pub const USER: &str = "acme";
 /// With this password. It is planted: no output may show it.
@@ -17,8 +19,6 @@ pub const PASSWORD: &str = "hunter2-registry";
 /// The same as `htpasswd -B` writes it, and as the client's file has it.
 const HASHED: &str = "acme:$2y$05$Tf//XSeHF9qS/wkXZ2xes.7T8cN5CXYFiOatTTKnzKkraNhByTPAO";
 const ENCODED: &str = "YWNtZTpodW50ZXIyLXJlZ2lzdHJ5";
-/// A shell and its tools; `scripts/engine.sh base` makes it.
-const BASE: &str = "cutover-test/busybox:1";
 const SOON: Duration = Duration::from_secs(30);
 
 /// A registry. Dropped, it ends, and what it kept goes.
@@ -33,7 +33,7 @@ impl Registry {
     /// Starts one; `Err` says why there is none.
     pub async fn start(engine: &Engine) -> std::result::Result<Self, String> {
         let told = |error: Error| format!("docker-registry: {error}");
-        base(engine)?;
+        shell_image(engine)?;
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(told)?;
         let folder = tempfile::tempdir().map_err(told)?;
         let mut registry = Self { folder, address, engine: engine.address().to_owned(), child: None };
@@ -92,8 +92,9 @@ impl Registry {
         std::fs::create_dir_all(&folder)?;
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755))?;
         let lines = ["RUN mkdir /www && echo ", text, " > /www/index.html"].concat();
-        let dockerfile =
-            format!("FROM {BASE}\n{lines}\nCMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\n");
+        let dockerfile = format!(
+            "FROM {SHELL_IMAGE}\n{lines}\nCMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\n"
+        );
         std::fs::write(folder.join("Dockerfile"), dockerfile)?;
         let image = format!("{}/{name}", self.address);
         self.docker(&[
@@ -132,11 +133,4 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.down();
     }
-}
-
-fn base(engine: &Engine) -> std::result::Result<(), String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/engine.sh");
-    let made = Command::new(script).arg("base").env("DOCKER_HOST", engine.address()).output();
-    let made = made.map_err(|error| format!("{script}: {error}"))?;
-    if made.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&made.stderr).into_owned()) }
 }

@@ -242,8 +242,8 @@ struct ExecArguments {
     /// The service
     #[arg(value_name = "SERVICE")]
     service: ServiceName,
-    /// The command and its words
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The command and its words; a shell, if none is given
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
@@ -339,7 +339,9 @@ impl Arguments {
             Word::Releases => Command::Releases,
             Word::Logs(logs) => Command::Logs(logs.into_asked(now)),
             Word::Exec(exec) => {
-                Command::Exec(ExecAsked { once: exec.once, service: exec.service, command: exec.command })
+                let shell = || vec!["sh".to_owned()];
+                let command = if exec.command.is_empty() { shell() } else { exec.command };
+                Command::Exec(ExecAsked { once: exec.once, service: exec.service, command })
             }
             Word::Env(EnvWord::List) => Command::EnvList,
             Word::Env(EnvWord::Set(set)) => {

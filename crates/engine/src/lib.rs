@@ -23,10 +23,10 @@ mod volumes;
 pub use build::{BaseImages, BuildCache, BuildError, BuildSpec, Built, OriginLabels};
 pub use connect::{Engine, EngineInfo, Product, newest_api};
 pub use containers::{
-    Attached, Container, ContainerSpec, Created, Device, Endpoint, Environment, ExecCommand, ExecOutcome,
-    ExecOutput, ExecSession, Exit, Health, HealthCheck, HealthStatus, HealthTest, Limits, Listed, LogLine,
-    LogQuery, Logging, Mount, MountSource, Networking, OnceOutcome, OutputStream, Phase, Port, Protocol,
-    Published, RemoveVolumes, RestartPolicy, State, TerminalSize, Ulimit,
+    Attached, Container, ContainerSpec, ContainerStreams, Created, Device, Endpoint, Environment,
+    ExecCommand, ExecOutcome, ExecOutput, ExecSession, Exit, Health, HealthCheck, HealthStatus, HealthTest,
+    Limits, Listed, LogLine, LogQuery, Logging, Mount, MountSource, Networking, OnceOutcome, OutputStream,
+    Phase, Port, Protocol, Published, RemoveVolumes, RestartPolicy, State, TerminalSize, Ulimit,
 };
 pub use context::{Commit, Context, ContextError, ContextSource, ContextStream, Packed};
 pub use error::{Certainty, EngineError, Kind};

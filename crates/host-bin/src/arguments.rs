@@ -39,6 +39,15 @@ pub(crate) enum Command {
         /// The instance's folder
         folder: PathBuf,
     },
+    /// Give a command the terminal on its standard input, and become that command (started by a session)
+    #[command(hide = true)]
+    Terminal {
+        /// The program's file
+        program: PathBuf,
+        /// Its words, from its own name on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Take requests and pass them on, by the last good route table
     Proxy,
     /// Bring instances and routes back, settle runs that died, probe health

@@ -1,5 +1,6 @@
 //! A function for each word.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +26,9 @@ pub(crate) fn carry_out(command: Command, also: Option<run::Also>) -> Outcome {
     if let Command::Keep { folder } = command {
         return keep(&folder);
     }
+    if let Command::Terminal { program, words } = &command {
+        return Ok(terminal(program, words));
+    }
     let layout = layout_from_environment().map_err(|error| {
         let failure = Failure::new(Exit::Configuration, "it is not known where the state of this host lies");
         error.next().into_iter().fold(failure.because(error.to_string()), Failure::next)
@@ -37,7 +41,15 @@ pub(crate) fn carry_out(command: Command, also: Option<run::Also>) -> Outcome {
         Command::Proxy => proxy(&layout),
         Command::Watch => watch(layout),
         Command::Keep { folder } => keep(&folder),
+        Command::Terminal { program, words } => Ok(terminal(&program, &words)),
     }
+}
+
+/// Returns only where the program cannot be executed; the code is a shell's.
+fn terminal(program: &Path, words: &[OsString]) -> ExitCode {
+    let error = process::become_at_terminal(program, words);
+    tell::line(&format!("{}: {error}", program.display()));
+    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
 }
 
 fn keep(folder: &Path) -> Outcome {

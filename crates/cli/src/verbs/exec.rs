@@ -1,11 +1,12 @@
-//! `exec`: a command in a live instance, or in a fresh one. Its output is ours, and so is its exit code.
-//!
-//! A command gets no terminal yet; what is piped into us is passed on.
+//! `exec`: a command in a live instance, or in a fresh one. Its streams are ours, and so is its exit code. Where standard input and output are
+//! a terminal it gets one, too, and ours hands every key on.
 
 use std::io::{IsTerminal, Write};
 
 use cutover_core::wire::{Ask, Reply};
+use rustix::termios::{self, OptionalActions, Termios};
 use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Desk, Ended, reach};
 use crate::asked::ExecAsked;
@@ -16,11 +17,15 @@ const PIECE: usize = 8 * 1024;
 pub(super) async fn exec(desk: &Desk, asked: ExecAsked) -> Ended {
     let (app, mut channel) = reach(desk).await?;
     let ExecAsked { once, service, command } = asked;
-    channel.ask(&Ask::Exec { app, service, command, once, terminal: None }).await?;
+    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let terminal = if has_terminal { size() } else { None };
+    channel.ask(&Ask::Exec { app, service, command, once, terminal }).await?;
     let (hearing, speaking) = channel.halves();
-    let input = tokio::spawn(send_input(speaking));
+    let raw = if terminal.is_some() { Raw::enter() } else { None };
+    let input = tokio::spawn(send_input(speaking, terminal.is_some()));
     let ended = hear(hearing).await;
     input.abort();
+    drop(raw);
     ended
 }
 
@@ -44,26 +49,59 @@ fn write(mut stream: impl Write, piece: &[u8]) -> std::io::Result<()> {
     stream.flush()
 }
 
-async fn send_input(mut speaking: Speaking) -> Result<(), HostError> {
-    if std::io::stdin().is_terminal() {
-        // Keys that are typed are not for a command without a terminal.
-        speaking.ask_with(&Ask::Input { bytes: 0 }, &[]).await?;
-    } else {
-        send_piped(&mut speaking).await?;
-    }
-    // The command goes on: a direction that is closed would mean that we left.
-    std::future::pending().await
-}
-
-async fn send_piped(speaking: &mut Speaking) -> Result<(), HostError> {
+/// What is typed or piped, and each new size of the terminal.
+async fn send_input(mut speaking: Speaking, terminal: bool) -> Result<(), HostError> {
     let mut input = tokio::io::stdin();
     let mut piece = vec![0; PIECE];
+    let mut resized = if terminal { signal(SignalKind::window_change()).ok() } else { None };
     loop {
-        // An input that cannot be read has ended.
-        let read = input.read(&mut piece).await.unwrap_or(0);
+        let read = tokio::select! {
+            // An input that cannot be read has ended.
+            read = input.read(&mut piece) => read.unwrap_or(0),
+            () = next(&mut resized) => {
+                if let Some((columns, rows)) = size() {
+                    speaking.ask_with(&Ask::Resize { columns, rows }, &[]).await?;
+                }
+                continue;
+            }
+        };
         speaking.ask_with(&Ask::Input { bytes: read as u64 }, &piece[..read]).await?;
         if read == 0 {
-            return Ok(());
+            // The command goes on: a direction that is closed would mean that we left.
+            std::future::pending::<()>().await;
         }
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Columns and rows of our terminal.
+fn size() -> Option<(u16, u16)> {
+    let size = termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some((size.ws_col, size.ws_row))
+}
+
+/// Our terminal, while it hands on every key as it is. Dropped, it is as it was.
+struct Raw(Termios);
+
+impl Raw {
+    fn enter() -> Option<Self> {
+        let before = termios::tcgetattr(std::io::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(std::io::stdin(), OptionalActions::Drain, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no setting.
+        termios::tcsetattr(std::io::stdin(), OptionalActions::Drain, &self.0).ok();
     }
 }

@@ -132,6 +132,13 @@ pub enum Ask {
         /// Bytes that follow.
         bytes: u64,
     },
+    /// For a running [`Ask::Exec`] with a terminal: its new size.
+    Resize {
+        /// Characters in a line.
+        columns: u16,
+        /// Lines.
+        rows: u16,
+    },
     /// The names in the host's env file, with what is masked of their values → [`Reply::Variables`].
     EnvList {
         /// Whose.

@@ -33,6 +33,8 @@ pub(super) fn create(spec: &ContainerSpec, endpoints: &[Endpoint]) -> Result<Con
         stop_timeout: spec.stop_grace.map(whole_seconds),
         tty: Some(spec.terminal),
         open_stdin: Some(spec.open_input),
+        // Its input ends when whoever is attached leaves.
+        stdin_once: Some(spec.open_input),
         host_config: Some(host_config(spec)),
         networking_config: (!endpoints.is_empty()).then(|| networking(endpoints)),
         ..ContainerCreateBody::default()

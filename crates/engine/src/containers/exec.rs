@@ -201,7 +201,7 @@ fn config(
     })
 }
 
-fn sorted(piece: LogOutput) -> (OutputStream, Bytes) {
+pub(super) fn sorted(piece: LogOutput) -> (OutputStream, Bytes) {
     let stream =
         if matches!(piece, LogOutput::StdErr { .. }) { OutputStream::Error } else { OutputStream::Output };
     (stream, piece.into_bytes())

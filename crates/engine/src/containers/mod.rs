@@ -1,5 +1,6 @@
 //! Containers: what one is made of, its life, what it says of itself, its output, and commands run inside it.
 
+mod attach;
 mod body;
 mod exec;
 mod found;
@@ -9,6 +10,7 @@ mod logs;
 mod once;
 mod spec;
 
+pub use attach::ContainerStreams;
 pub use exec::{ExecCommand, ExecOutcome, ExecOutput, ExecSession, TerminalSize};
 pub use found::{Attached, Container, Exit, Health, HealthStatus, Listed, Phase, Published, State};
 pub(crate) use inspect::parse_port;

@@ -1,6 +1,7 @@
 //! What the stages need of the world, by need: a runtime, a router, databases, probes. Each has one real implementation a kind, and one in memory
 //! for the fault sweep.
 
+mod attached;
 mod database;
 mod prober;
 mod router;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use cutover_core::release::RuntimeKind;
 
+pub use attached::{Attached, TerminalSize, Written};
 pub use database::{Content, Database, DatabaseError};
 pub use prober::{ProbeTarget, Prober};
 pub use router::{Drained, Router, RouterError, RouterErrorKind};

@@ -11,7 +11,7 @@ use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, RestartPolicy};
 use jiff::Timestamp;
 
-use super::Certainty;
+use super::{Attached, Certainty, TerminalSize};
 
 /// What carries instances.
 #[async_trait]
@@ -69,6 +69,32 @@ pub trait Runtime: Send + Sync {
 
     /// Runs a command in it and waits for its end, at most `timeout`.
     async fn exec(&self, app: &AppId, name: &InstanceName, exec: &Exec) -> Result<Finished, RuntimeError>;
+
+    /// Starts a command in it, whose streams the caller carries; with a `terminal` it gets one of that size.
+    async fn attach(
+        &self,
+        _app: &AppId,
+        name: &InstanceName,
+        _words: &[String],
+        _terminal: Option<TerminalSize>,
+    ) -> Result<Attached, RuntimeError> {
+        Err(RuntimeError::new(
+            RuntimeErrorKind::Refused,
+            Certainty::NotDone,
+            format!("{name} takes no input"),
+        ))
+    }
+
+    /// Makes and starts a fresh instance whose streams the caller carries, and who takes it away afterwards, too.
+    async fn attach_fresh(
+        &self,
+        spec: &InstanceSpec,
+        _values: &Secrets,
+        _terminal: Option<TerminalSize>,
+    ) -> Result<Attached, RuntimeError> {
+        let message = format!("{} takes no input", spec.name);
+        Err(RuntimeError::new(RuntimeErrorKind::Refused, Certainty::NotDone, message))
+    }
 
     /// TCP ports on which anything in it listens, with the address (to tell "loopback only" and "another port" apart).
     async fn listening(

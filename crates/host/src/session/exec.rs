@@ -1,7 +1,7 @@
-//! A command in a live instance, or in a fresh one of the live release that is gone afterwards.
+//! A command in a live instance, or in a fresh one of the live release that is gone afterwards. Its streams are the client's: what it reads
+//! and writes goes through as it comes, with a terminal where the client has one.
 //!
-//! What it writes comes as lines; it gets no input, and where a terminal was asked for, none either: its lines only end as a terminal wants
-//! them, and Ctrl-C gives it up. Output is the operator's own and is not redacted: who may speak with this session may read the env file.
+//! Output is the operator's own and is not redacted: who may speak with this session may read the env file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,25 +10,21 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, RunId, ServiceName};
 use cutover_core::plan::{InstanceSpec, one_off};
-use cutover_core::state::{ExitStatus, HostState};
+use cutover_core::state::{ExitStatus, HostState, Role};
 use cutover_core::wire::{Ask, Reply};
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::StreamExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::frames::{Frame, Stop};
-use super::logs::Tail;
 use super::serve::Session;
 use crate::host::Host;
 use crate::observe::observe;
-use crate::ports::{Exec, RuntimeError};
+use crate::ports::{Attached, RuntimeError, TerminalSize};
 
-/// The longest a command may take.
-const MOST: Duration = Duration::from_hours(12);
-/// Between two looks for what a fresh instance has written.
-const AGAIN: Duration = Duration::from_millis(50);
-
-/// What a terminal in raw mode sends for Ctrl-C.
-const CTRL_C: u8 = 3;
-/// More than this is not typed, and ends the conversation.
+/// For output that is still on its way once the command has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// One piece of input has at most so many bytes.
 const MOST_INPUT: u64 = 64 * 1024;
 
 /// What is to be run.
@@ -36,14 +32,20 @@ pub(super) struct Asked {
     pub(super) service: ServiceName,
     pub(super) command: Vec<String>,
     pub(super) once: bool,
-    pub(super) terminal: bool,
+    pub(super) terminal: Option<(u16, u16)>,
 }
 
 impl Asked {
-    /// A terminal in raw mode does not go back to the first column by itself.
-    fn line_end(&self) -> &'static str {
-        if self.terminal { "\r\n" } else { "\n" }
+    fn terminal(&self) -> Option<TerminalSize> {
+        self.terminal.map(|(columns, rows)| TerminalSize { columns, rows })
     }
+}
+
+/// What comes from the client while a command goes on.
+enum Typed {
+    Bytes(Vec<u8>),
+    End,
+    Size(TerminalSize),
 }
 
 impl<R, W> Session<R, W>
@@ -63,28 +65,23 @@ where
 
     async fn exec_inside(&mut self, host: &Arc<Host>, state: &HostState, asked: &Asked) -> Result<(), Stop> {
         let members = state.live.as_ref().and_then(|live| live.members.get(&asked.service));
-        let found = state
-            .instances
-            .iter()
-            .find(|found| found.is_running() && members.is_some_and(|members| members.contains(&found.name)));
+        let found = state.instances.iter().find(|found| {
+            let live = members.is_some_and(|members| members.contains(&found.name));
+            let backing = found.role == Role::Backing && found.ours && found.service == asked.service;
+            found.is_running() && (live || backing)
+        });
         let Some(found) = found else { return Err(not_there(state, asked).into()) };
         let runtime = host.ports.runtime(found.runtime).map_err(|error| broken(&error))?;
-        let exec = Exec { words: asked.command.clone(), timeout: MOST };
-        let finished = tokio::select! {
-            finished = runtime.exec(&state.app, &found.name, &exec) => finished.map_err(|error| broken(&error))?,
-            stop = self.no_input() => return Err(stop),
-        };
-        for line in &finished.output {
-            self.outgoing.data(false, format!("{line}{}", asked.line_end()).as_bytes()).await?;
-        }
-        Ok(self.outgoing.send(&Reply::Exit { code: code(&finished.exit) }).await?)
+        let attached = runtime.attach(&state.app, &found.name, &asked.command, asked.terminal()).await;
+        let exit = self.carry(attached.map_err(|error| broken(&error))?).await?;
+        Ok(self.outgoing.send(&Reply::Exit { code: code(&exit) }).await?)
     }
 
     async fn exec_once(&mut self, host: &Arc<Host>, state: &HostState, asked: &Asked) -> Result<(), Stop> {
         let run = RunId::new(uuid::Uuid::now_v7());
         let spec = one_off(state, &asked.service, &asked.command, run);
         let Some(spec) = spec else { return Err(not_there(state, asked).into()) };
-        let outcome = self.carry_once(host, &spec, asked).await;
+        let outcome = self.carry_fresh(host, &spec, asked).await;
         let gone = take_away(host, &spec).await;
         let exit = outcome?;
         if let Err(error) = gone {
@@ -93,7 +90,7 @@ where
         Ok(self.outgoing.send(&Reply::Exit { code: code(&exit) }).await?)
     }
 
-    async fn carry_once(
+    async fn carry_fresh(
         &mut self,
         host: &Arc<Host>,
         spec: &InstanceSpec,
@@ -103,59 +100,77 @@ where
         let own = self.layout.release_env(&spec.app, &spec.release);
         let values = std::fs::read_to_string(own).unwrap_or_default();
         let values = cutover_core::env_file::parse(&values).unwrap_or_default();
-        runtime.create(spec, &values).await.map_err(|error| broken(&error))?;
-        runtime.start(&spec.app, &spec.name).await.map_err(|error| broken(&error))?;
-        let mut tail = Tail::whole();
-        let mut exited = runtime.exited(&spec.app, &spec.name);
-        loop {
-            let exit = tokio::select! {
-                exit = &mut exited => Some(exit.map_err(|error| broken(&error))?),
-                () = tokio::time::sleep(AGAIN) => None,
-                stop = self.no_input() => return Err(stop),
-            };
-            let lines = tail.read(host, &spec.app, &spec.name, spec.runtime()).await;
-            for line in lines.map_err(|error| broken(&error))? {
-                self.outgoing
-                    .data(line.error, format!("{}{}", line.text, asked.line_end()).as_bytes())
-                    .await?;
-            }
-            if let Some(exit) = exit {
-                return Ok(exit);
-            }
-        }
+        let attached = runtime.attach_fresh(spec, &values, asked.terminal()).await;
+        self.carry(attached.map_err(|error| broken(&error))?).await
     }
 
-    /// Returns when the client is gone. An input that ends at once is none; any other is refused.
-    async fn no_input(&mut self) -> Stop {
-        loop {
-            match self.incoming.next().await {
-                Ok(Frame::Ask(ask)) => match *ask {
-                    Ask::Input { bytes: 0 } => {}
-                    Ask::Input { bytes } => match self.incoming.bulk(bytes.min(MOST_INPUT)).await {
-                        Ok(typed) if typed.contains(&CTRL_C) => return given_up().into(),
-                        Ok(_) => return no_input().into(),
-                        Err(error) => return error.into(),
-                    },
-                    _ => return Stop::Over(std::io::ErrorKind::InvalidData.into()),
+    /// Carries the streams until the command has ended. What is typed and not yet read holds the client back, never the output.
+    async fn carry(&mut self, attached: Attached) -> Result<ExitStatus, Stop> {
+        let Attached { mut output, input, resize, mut exit } = attached;
+        let (mut input, mut typed) = (Some(input), Vec::new());
+        let mut writes = true;
+        let exit = loop {
+            tokio::select! {
+                ended = &mut exit => break ended.map_err(|error| broken(&error))?,
+                piece = output.next(), if writes => match piece {
+                    Some(piece) => self.outgoing.data(piece.error, &piece.bytes).await?,
+                    None => writes = false,
                 },
-                Ok(Frame::End) => return Stop::Over(std::io::ErrorKind::UnexpectedEof.into()),
-                Ok(Frame::Bad(problem)) => return Stop::Over(std::io::Error::other(problem)),
-                Err(error) => return Stop::Over(error),
+                written = write(&mut input, &typed), if !typed.is_empty() => {
+                    let count = written.unwrap_or_else(|| {
+                        // It reads no more.
+                        input = None;
+                        typed.len()
+                    });
+                    drop(typed.drain(..count));
+                }
+                heard = self.incoming.next(), if typed.is_empty() => match self.typed(heard).await? {
+                    Typed::Bytes(bytes) if input.is_some() => typed = bytes,
+                    Typed::Bytes(_) => {}
+                    Typed::End => end_input(&mut input).await,
+                    Typed::Size(size) => resize(size).await,
+                },
             }
+        };
+        let last = Instant::now() + LAST_WORDS;
+        while let Ok(Some(piece)) = timeout_at(last, output.next()).await {
+            self.outgoing.data(piece.error, &piece.bytes).await?;
+        }
+        Ok(exit)
+    }
+
+    async fn typed(&mut self, heard: std::io::Result<Frame>) -> Result<Typed, Stop> {
+        let invalid = || Stop::Over(std::io::ErrorKind::InvalidData.into());
+        match heard? {
+            Frame::Ask(ask) => match *ask {
+                Ask::Input { bytes: 0 } => Ok(Typed::End),
+                Ask::Input { bytes } if bytes <= MOST_INPUT => {
+                    Ok(Typed::Bytes(self.incoming.bulk(bytes).await?))
+                }
+                Ask::Resize { columns, rows } => Ok(Typed::Size(TerminalSize { columns, rows })),
+                _ => Err(invalid()),
+            },
+            Frame::End => Err(Stop::Over(std::io::ErrorKind::UnexpectedEof.into())),
+            Frame::Bad(problem) => Err(Stop::Over(std::io::Error::other(problem))),
         }
     }
 }
 
-fn no_input() -> Failure {
-    Failure::new(Exit::Usage, "this cutover-host gives commands neither a terminal nor input")
-        .while_serving("the command was given up; the services go on")
-        .next("put what it needs into its arguments, or into a file of the release")
+type Input = std::pin::Pin<Box<dyn AsyncWrite + Send>>;
+
+/// How much of it was taken; `None`: the command reads no more.
+async fn write(input: &mut Option<Input>, bytes: &[u8]) -> Option<usize> {
+    let input = input.as_mut()?;
+    let count = input.write(bytes).await.ok().filter(|count| *count > 0)?;
+    input.flush().await.ok()?;
+    Some(count)
 }
 
-fn given_up() -> Failure {
-    Failure::new(Exit::Cancelled, "the command was given up")
-        .because("Ctrl-C")
-        .while_serving("the services go on")
+async fn end_input(input: &mut Option<Input>) {
+    if let Some(mut input) = input.take() {
+        // It may have ended, and its input with it.
+        input.shutdown().await.unwrap_or_default();
+    }
 }
 
 async fn take_away(host: &Arc<Host>, spec: &InstanceSpec) -> Result<(), RuntimeError> {

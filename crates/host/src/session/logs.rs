@@ -124,7 +124,7 @@ impl Wanted {
 }
 
 /// What was read of one instance's lines.
-pub(super) struct Tail {
+struct Tail {
     since: Option<Timestamp>,
     /// At most so many of the past.
     past: Option<usize>,
@@ -138,13 +138,8 @@ impl Tail {
         Self { since: wanted.since, past: tail.or(wanted.since.is_none().then_some(TAIL)), given: 0 }
     }
 
-    /// Everything from the start on.
-    pub(super) fn whole() -> Self {
-        Self { since: None, past: None, given: 0 }
-    }
-
     /// The lines that came since the last look.
-    pub(super) async fn read(
+    async fn read(
         &mut self,
         host: &Arc<Host>,
         app: &AppId,
@@ -199,7 +194,7 @@ mod tests {
     #[test]
     fn each_line_is_given_once_even_when_many_have_the_same_time() {
         let mut all = vec![line(1, "a"), line(2, "b"), line(2, "c")];
-        let mut tail = Tail::whole();
+        let mut tail = Tail { since: None, past: None, given: 0 };
 
         assert_eq!(texts(tail.take(from(&all, tail.since))), ["a", "b", "c"]);
         assert!(tail.take(from(&all, tail.since)).is_empty());

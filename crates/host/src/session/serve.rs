@@ -93,7 +93,8 @@ where
             return Err(Stop::Over(io::ErrorKind::UnexpectedEof.into()));
         }
         match ask {
-            Ask::Hello { .. } => Ok(()),
+            // A command that has ended may still be told of its terminal.
+            Ask::Hello { .. } | Ask::Resize { .. } => Ok(()),
             Ask::Observe { app, images } => self.observe(&app, &images).await,
             Ask::Artifact { hash, bytes } => self.artifact(&hash, bytes).await,
             Ask::Fetch { app, images, registry, env } => {
@@ -112,7 +113,7 @@ where
                 self.logs(&app, wanted, follow).await
             }
             Ask::Exec { app, service, command, once, terminal } => {
-                let asked = super::exec::Asked { service, command, once, terminal: terminal.is_some() };
+                let asked = super::exec::Asked { service, command, once, terminal };
                 self.exec(&app, asked).await
             }
             // A command that has ended may still be sent input.

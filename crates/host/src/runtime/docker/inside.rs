@@ -113,6 +113,6 @@ fn read_tables(container: &Container) -> Option<String> {
     Some(four + &six)
 }
 
-fn by_itself(code: i64) -> ExitStatus {
+pub(super) fn by_itself(code: i64) -> ExitStatus {
     ExitStatus { code: i32::try_from(code).ok(), signal: None, out_of_memory: false, error: None, at: None }
 }

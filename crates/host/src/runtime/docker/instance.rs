@@ -50,15 +50,34 @@ impl DockerRuntime {
         spec: &InstanceSpec,
         values: &Secrets,
     ) -> Result<(), RuntimeError> {
+        let container = self.container(spec, values).await?;
+        self.make(&container).await
+    }
+
+    /// One that a person or a pipe will be at.
+    pub(super) async fn create_attached(
+        &self,
+        spec: &InstanceSpec,
+        values: &Secrets,
+        terminal: bool,
+    ) -> Result<(), RuntimeError> {
+        let container = self.container(spec, values).await?;
+        self.make(&ContainerSpec { terminal, open_input: true, ..container }).await
+    }
+
+    async fn container(&self, spec: &InstanceSpec, values: &Secrets) -> Result<ContainerSpec, RuntimeError> {
         let ground = Ground {
             layout: &self.layout,
             installation: &self.installation,
             values,
             usual_logging: &self.info().await?.logging_driver,
         };
-        let container = specification::container(spec, &ground)?;
-        self.volumes_are_there(&container).await?;
-        match self.engine.create(&container).await {
+        specification::container(spec, &ground)
+    }
+
+    async fn make(&self, container: &ContainerSpec) -> Result<(), RuntimeError> {
+        self.volumes_are_there(container).await?;
+        match self.engine.create(container).await {
             Ok(created) => {
                 for warning in created.warnings {
                     tracing::warn!(container = container.name, warning, "the engine cannot honour all of it");

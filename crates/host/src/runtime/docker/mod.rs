@@ -4,6 +4,7 @@
 //! decides nothing, remembers nothing, and touches only what carries this installation's label (S6). Every act looks first, by name, and then acts by
 //! id, so that it cannot meet what took the name in between.
 
+mod attached;
 mod error;
 mod exits;
 mod facts;
@@ -31,7 +32,9 @@ use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, RestartPolicy};
 use cutover_engine::{Engine, EngineInfo, Kind};
 use tokio::sync::OnceCell;
 
-use crate::ports::{Doing, Exec, Finished, ImageRequest, LogLine, LogQuery, Runtime, RuntimeError};
+use crate::ports::{
+    Attached, Doing, Exec, Finished, ImageRequest, LogLine, LogQuery, Runtime, RuntimeError, TerminalSize,
+};
 use error::failed;
 
 /// The engine of this host, as one installation uses it. Cheap to clone.
@@ -149,6 +152,25 @@ impl Runtime for DockerRuntime {
         name: &InstanceName,
     ) -> Result<Option<PathBuf>, RuntimeError> {
         self.own_network_namespace(app, name).await
+    }
+
+    async fn attach(
+        &self,
+        app: &AppId,
+        name: &InstanceName,
+        words: &[String],
+        terminal: Option<TerminalSize>,
+    ) -> Result<Attached, RuntimeError> {
+        self.attach_inside(app, name, words, terminal).await
+    }
+
+    async fn attach_fresh(
+        &self,
+        spec: &InstanceSpec,
+        values: &Secrets,
+        terminal: Option<TerminalSize>,
+    ) -> Result<Attached, RuntimeError> {
+        Self::attach_fresh(self, spec, values, terminal).await
     }
 
     async fn image(&self, reference: &str) -> Result<Option<FoundImage>, RuntimeError> {

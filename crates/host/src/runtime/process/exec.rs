@@ -40,7 +40,7 @@ pub(super) async fn run(launch: &Launch, timeout: Duration) -> io::Result<Option
 }
 
 /// The command's process group, killed when it is dropped: at its end, at its deadline, and when its caller goes.
-struct Group(Option<Pid>);
+pub(super) struct Group(pub(super) Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -81,7 +81,7 @@ async fn lines(mut streams: JoinSet<(u8, Vec<u8>)>) -> Vec<String> {
     texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-fn exit(status: std::process::ExitStatus) -> ExitStatus {
+pub(super) fn exit(status: std::process::ExitStatus) -> ExitStatus {
     use std::os::unix::process::ExitStatusExt;
     ExitStatus { code: status.code(), signal: status.signal(), at: Some(Timestamp::now()), ..unknown() }
 }

@@ -161,6 +161,17 @@ impl Launch {
         command
     }
 
+    /// The same, executed by a word of `cutover-host` once that has done what it is for. It begins a session of its own.
+    pub(super) fn command_by(&self, host_binary: &Path, word: &str) -> Command {
+        let mut command = Command::new(host_binary);
+        command.arg(word).arg(&self.program).arg(&self.shown).args(&self.words).current_dir(&self.folder);
+        command.env_clear().envs(&self.environment);
+        if let Some(user) = &self.user {
+            command.gid(user.gid).uid(user.uid);
+        }
+        command
+    }
+
     /// What the system said when it was executed, with the cause where it is known.
     pub(super) fn refused(&self, error: &io::Error) -> LaunchError {
         let why = match error.raw_os_error() {

@@ -2,6 +2,7 @@
 //! Nothing here decides what runs; the plan does.
 
 pub mod artifact;
+mod attached;
 mod create;
 mod errors;
 mod exec;
@@ -21,5 +22,6 @@ mod runtime;
 mod signals;
 mod volumes;
 
+pub use attached::become_at_terminal;
 pub use keeper::keep;
 pub use runtime::ProcessRuntime;

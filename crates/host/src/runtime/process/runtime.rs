@@ -17,8 +17,11 @@ use cutover_core::state::{ExitStatus, FoundInstance, RestartPolicy};
 use super::folder::{Folder, Record};
 use super::launch::Launch;
 use super::leftovers::Search;
-use super::{create, exec, exits, life, listening, logs, look, processes, volumes};
-use crate::ports::{Certainty, Exec, Finished, LogLine, LogQuery, Runtime, RuntimeError, RuntimeErrorKind};
+use super::{attached, create, exec, exits, life, listening, logs, look, processes, volumes};
+use crate::ports::{
+    Attached, Certainty, Exec, Finished, LogLine, LogQuery, Runtime, RuntimeError, RuntimeErrorKind,
+    TerminalSize,
+};
 
 /// Plain processes under keepers.
 #[derive(Debug, Clone)]
@@ -162,6 +165,31 @@ impl Runtime for ProcessRuntime {
             )),
             Err(error) => Err(launch.refused(&error).into()),
         }
+    }
+
+    async fn attach(
+        &self,
+        app: &AppId,
+        name: &InstanceName,
+        words: &[String],
+        terminal: Option<TerminalSize>,
+    ) -> Result<Attached, RuntimeError> {
+        let (folder, record) = self.existing(app, name)?;
+        let launch = Launch::new(&record, &folder.values()?, Some(words))?;
+        attached::start(&launch, &self.host_binary, terminal).map_err(|error| launch.refused(&error).into())
+    }
+
+    /// It runs without a keeper: it is somebody's for as long as they are at it.
+    async fn attach_fresh(
+        &self,
+        spec: &InstanceSpec,
+        values: &Secrets,
+        terminal: Option<TerminalSize>,
+    ) -> Result<Attached, RuntimeError> {
+        self.create(spec, values).await?;
+        let (folder, record) = self.existing(&spec.app, &spec.name)?;
+        let launch = Launch::new(&record, &folder.values()?, None)?;
+        attached::start(&launch, &self.host_binary, terminal).map_err(|error| launch.refused(&error).into())
     }
 
     async fn listening(&self, app: &AppId, name: &InstanceName) -> Result<Vec<SocketAddr>, RuntimeError> {

@@ -1,0 +1,114 @@
+//! `exec`: a command in a live instance or a fresh one, at a pipe or at a terminal, as plain processes and in containers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says its numbers"
+)]
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use cutover_suites::engine::{SHELL_IMAGE, on_engine, shell_image};
+use cutover_suites::terminal::Terminal;
+use cutover_testkit::site::{App, Binaries, Process, Site};
+use cutover_testkit::wait_until;
+use tokio::io::AsyncWriteExt as _;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What is piped in comes back, line by line and whole; the exit code is the command's.
+async fn a_pipe_goes_through(app: &App<'_>, once: bool) {
+    let script = "echo \"as $CUTOVER_SERVICE\"; cat; echo to-the-other >&2; exit 3";
+    let mut command = app.command(&words(once, &["sh", "-c", script]));
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let text = "0123456789\n".repeat(20_000);
+    let sent = text.clone();
+    let sending = tokio::spawn(async move { input.write_all(sent.as_bytes()).await });
+    let ended = tokio::time::timeout(2 * SOON, child.wait_with_output()).await.unwrap().unwrap();
+    sending.await.unwrap().unwrap();
+    let (output, errors) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(3), "{errors}");
+    assert_eq!(output, format!("as web\n{text}"), "{} bytes", output.len());
+    assert!(errors.contains("to-the-other"), "{errors}");
+}
+
+/// Keys, size and a change of size reach it; Ctrl-C is a key for it; the exit code is its own.
+async fn a_terminal_goes_through(app: &App<'_>, once: bool) {
+    let script = "trap 'stty size' WINCH; trap 'echo interrupted' INT; stty size; echo ready; \
+                  while :; do read -r line; case $line in end) exit 7;; '') ;; *) echo \"got $line\";; esac; done";
+    let command = app.command(&words(once, &["sh", "-c", script]));
+    let mut terminal = Terminal::with(&command, &app.site().binaries().host).unwrap();
+    terminal.shows("ready").await.unwrap();
+    // An engine tells a command the size once it runs already.
+    terminal.types("\r").await.unwrap();
+    terminal.shows("40 100").await.unwrap();
+    terminal.types("hello\r").await.unwrap();
+    terminal.shows("got hello").await.unwrap();
+    terminal.resize(80, 24).unwrap();
+    terminal.types("\r").await.unwrap();
+    terminal.shows("24 80").await.unwrap();
+    terminal.types("\u{3}\r").await.unwrap();
+    terminal.shows("interrupted").await.unwrap();
+    terminal.types("end\r").await.unwrap();
+    assert_eq!(terminal.ends().await.unwrap(), Some(7));
+}
+
+fn words<'a>(once: bool, command: &[&'a str]) -> Vec<&'a str> {
+    let begin: &[&str] = if once { &["exec", "--once", "web", "--"] } else { &["exec", "web", "--"] };
+    [begin, command].concat()
+}
+
+async fn nothing_of_it_is_left(site: &Site) {
+    let left = async || {
+        let there = site.processes();
+        let is_fresh =
+            |process: &Process| matches!(process, Process::Instance(name) if name.starts_with("once-"));
+        (!there.iter().any(|found| is_fresh(&found.process) || found.process == Process::Session))
+            .then_some(())
+    };
+    wait_until("fresh instances are gone", SOON, left).await.unwrap();
+}
+
+async fn all_of_it(app: &App<'_>) {
+    for once in [false, true] {
+        a_pipe_goes_through(app, once).await;
+        a_terminal_goes_through(app, once).await;
+    }
+    nothing_of_it_is_left(app.site()).await;
+    let told = app.cutover(&["exec", "nobody", "--", "true"]).await.unwrap().expect(1).unwrap();
+    assert!(told.failure().contains("live services: "), "{}", told.talk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_process_is_worked_in_at_a_pipe_and_at_a_terminal() {
+    let site = Site::new().unwrap();
+    let app = site.app("shop", "shop.localhost").unwrap();
+    app.deploy("v1").await.unwrap().expect(0).unwrap();
+    all_of_it(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_worked_in_at_a_pipe_and_at_a_terminal() {
+    let name = "a_container_is_worked_in_at_a_pipe_and_at_a_terminal";
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = shell_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = site.app("shop", "shop.localhost").unwrap();
+        let idle = "[sh, -c, \"trap 'exit 0' TERM; while :; do sleep 1 & wait; done\"]";
+        let text = format!(
+            "app: {}\nservices:\n  web: {{ image: \"{SHELL_IMAGE}\", command: {idle} }}\n\
+             backing:\n  store: {{ image: \"{SHELL_IMAGE}\", command: {idle} }}\n",
+            app.id().app
+        );
+        std::fs::write(app.repository().join("cutover.yml"), text).unwrap();
+        app.record("first").unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        all_of_it(&app).await;
+        let told = app.cutover(&["exec", "store", "--", "echo", "in the store"]).await.unwrap();
+        assert_eq!(told.expect(0).unwrap().output, "in the store\n");
+    })
+    .await;
+}
