@@ -71,11 +71,11 @@ pub enum Answer {
     },
     /// The wait has ended.
     Drained {
-        /// Still in flight on the targets (0: drained); with `cut`, what not even the cut ended.
+        /// Still in flight on the targets at the deadline and left alone; 0 when drained, and always 0 with `cut`.
         left: u64,
         /// Upgraded connections and event streams that were told to close.
         closed: u64,
-        /// Requests that were cut at the deadline.
+        /// Still in flight at the deadline and cut; always 0 without `cut`. So `left + cut` is what did not end by itself.
         cut: u64,
     },
     /// Everything counted since the proxy's start.
