@@ -101,7 +101,7 @@ struct Version {
     version: u32,
 }
 
-/// The answer to a line; none when the asker left before it was there.
+/// The answer to a line; none when the asker left before it was there, or when there is nothing to be sure of.
 async fn answer(plane: &Arc<Plane>, line: &[u8], asker: &mut BufReader<OwnedReadHalf>) -> Option<Answer> {
     let refused = |reason: String| Some(Answer::Refused { reason });
     match serde_json::from_slice(line) {
@@ -131,6 +131,8 @@ async fn answer(plane: &Arc<Plane>, line: &[u8], asker: &mut BufReader<OwnedRead
                     Some(Answer::Moved { hash: served.hash.clone(), table: served.table.clone() })
                 }
                 Ok(Replaced::Refused(reason)) => refused(reason),
+                // No answer is the answer of which an asker learns nothing: it looks again.
+                Ok(Replaced::Unknown) => None,
                 Err(error) => refused(format!("the table was not replaced: {error}")),
             }
         }

@@ -25,6 +25,8 @@ const LOCK: &str = "control.lock";
 #[derive(Debug)]
 pub(crate) struct Store {
     folder: PathBuf,
+    /// The folder itself, open from the start: what makes a rename durable must not fail for want of a descriptor.
+    entries: File,
     /// Open as long as the store lives: closing it gives the right away.
     _lock: File,
 }
@@ -41,6 +43,16 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system said.
         error: io::Error,
+    },
+    /// A replacement failed at its end, and so did taking it back.
+    #[error("{error}; and {} could not be put back ({undo}): a restart may find the one table or the other", path.display())]
+    Apart {
+        /// The table's file.
+        path: PathBuf,
+        /// Why the replacement failed.
+        error: Box<StoreError>,
+        /// Why it could not be taken back.
+        undo: io::Error,
     },
     /// Another proxy may replace the table.
     #[error("another proxy{} holds {}; stop that one first, or give this one a folder of its own", process(*holder), path.display())]
@@ -95,19 +107,20 @@ impl Store {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|error| failed("make the folder", folder, error))?;
         let lock = lock::take(&folder.join(LOCK))?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        let entries = File::open(folder).map_err(|error| failed("open", folder, error))?;
+        Ok(Self { folder: folder.to_owned(), entries, _lock: lock })
     }
 
     /// The table to serve: the last one, else the one before it. Where there never was one it is empty.
     pub(crate) fn load(&self) -> Result<RouteTable, StoreError> {
         let path = self.folder.join(TABLE);
-        let reason = match self.read(TABLE) {
+        let reason = match self.read(TABLE)? {
             Found::Table(table) => return Ok(table),
             Found::Newer(error) => return Err(StoreError::Newer { path, error }),
             Found::Nothing => None,
             Found::Bad(reason) => Some(reason),
         };
-        match (reason, self.read(PREVIOUS)) {
+        match (reason, self.read(PREVIOUS)?) {
             (None, Found::Nothing) => Ok(RouteTable::default()),
             // Between its two renames a replacement leaves no table but the one before; nobody was told of the new one.
             (None, Found::Table(table)) => Ok(table),
@@ -122,29 +135,13 @@ impl Store {
         }
     }
 
-    fn read(&self, name: &str) -> Found {
-        let bytes = match fs::read(self.folder.join(name)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
-            Err(error) => return Found::Bad(error.to_string()),
-        };
-        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-            return Found::Bad("it is cut short".to_owned());
-        };
-        let (checksum, rest) = (&bytes[..end], &bytes[end + 1..]);
-        let text = rest.strip_suffix(b"\n").unwrap_or(rest);
-        if checksum != self::checksum(text).as_bytes() {
-            return Found::Bad("it is cut or changed: its checksum is another".to_owned());
-        }
-        match RouteTable::from_json(text) {
-            Ok(table) => match table.check() {
-                Ok(()) => Found::Table(table),
-                Err(problems) => {
-                    Found::Bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-                }
-            },
-            Err(error @ TableError::Newer { .. }) => Found::Newer(error),
-            Err(error) => Found::Bad(error.to_string()),
+    /// What a file holds. That it cannot be read says nothing of that: it is an error, for somebody to try again.
+    fn read(&self, name: &str) -> Result<Found, StoreError> {
+        let path = self.folder.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(found(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(error) => Err(failed("read", &path, error)),
         }
     }
 
@@ -178,24 +175,65 @@ impl Store {
             file.sync_all()
         };
         write().map_err(|error| failed("write", &next, error))?;
-        match fs::rename(&path, self.folder.join(PREVIOUS)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("keep", &path, error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        fs::rename(&next, &path).map_err(|error| failed("replace", &path, error))?;
-        self.sync_folder()
+        let kept = match fs::rename(&path, self.folder.join(PREVIOUS)) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(failed("keep", &path, error)),
+        };
+        let replaced = fs::rename(&next, &path)
+            .map_err(|error| failed("replace", &path, error))
+            .and_then(|()| self.sync_folder());
+        replaced.map_err(|error| self.put_back(&path, kept, error))
     }
 
     fn sync_folder(&self) -> Result<(), StoreError> {
-        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| failed("make durable", &self.folder, error))
+        self.entries.sync_all().map_err(|error| failed("make durable", &self.folder, error))
+    }
+
+    /// What could not be made durable must not be what a restart finds while another table is served. Gives the error, or another one
+    /// where the two stay apart.
+    fn put_back(&self, path: &Path, kept: bool, error: StoreError) -> StoreError {
+        let undone = if kept {
+            fs::rename(self.folder.join(PREVIOUS), path)
+        } else {
+            fs::remove_file(path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })
+        };
+        match undone {
+            Ok(()) => error,
+            Err(undo) => {
+                tracing::error!(file = %path.display(), %error, %undo, "which table a restart finds is not known");
+                StoreError::Apart { path: path.to_owned(), error: Box::new(error), undo }
+            }
+        }
     }
 
     /// Lays the ballast anew where it was given up and there is room.
     pub(crate) fn restore_ballast(&self) {
         ballast::lay(&self.folder);
+    }
+}
+
+fn found(bytes: &[u8]) -> Found {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+        return Found::Bad("it is cut short".to_owned());
+    };
+    let (checksum, rest) = (&bytes[..end], &bytes[end + 1..]);
+    let text = rest.strip_suffix(b"\n").unwrap_or(rest);
+    if checksum != self::checksum(text).as_bytes() {
+        return Found::Bad("it is cut or changed: its checksum is another".to_owned());
+    }
+    match RouteTable::from_json(text) {
+        Ok(table) => match table.check() {
+            Ok(()) => Found::Table(table),
+            Err(problems) => {
+                Found::Bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            }
+        },
+        Err(error @ TableError::Newer { .. }) => Found::Newer(error),
+        Err(error) => Found::Bad(error.to_string()),
     }
 }
 
@@ -305,6 +343,34 @@ mod tests {
         fs::rename(folder.path().join(TABLE), folder.path().join(PREVIOUS)).unwrap();
 
         assert_eq!(store.load().unwrap(), table("v2"));
+    }
+
+    #[test]
+    fn what_could_not_be_made_durable_is_not_what_a_restart_finds() {
+        for before in [&[][..], &["v1"], &["v1", "v2"]] {
+            let (_folder, mut store) = written(before);
+            let found = store.load().unwrap();
+            // Nothing that can be synced.
+            store.entries = File::open("/dev/null").unwrap();
+
+            let error = store.write(&table("v9").to_json()).unwrap_err();
+
+            assert!(error.to_string().starts_with("make durable"), "{error}");
+            assert_eq!(store.load().unwrap(), found);
+        }
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_just_now_is_not_set_aside() {
+        let (folder, store) = written(&["v1", "v2"]);
+        let path = folder.path().join(TABLE);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+
+        let error = store.load().unwrap_err();
+
+        assert!(error.to_string().starts_with("read "), "{error}");
+        assert!(path.exists() && !folder.path().join(BAD).exists());
     }
 
     #[test]

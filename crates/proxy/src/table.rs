@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::balance::Targets;
 use crate::figures::RouteCounters;
 use crate::route::{LiveRoute, Routes};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::target::Target;
 
 /// One table as it is served.
@@ -32,6 +32,8 @@ pub(crate) enum Replaced {
     /// Another table than the asker believes is served.
     Moved(Arc<Generation>),
     Refused(String),
+    /// It failed, and what a restart would find is not known.
+    Unknown,
 }
 
 /// The table that is served, and all targets and counters that tables of this run have named.
@@ -51,6 +53,8 @@ struct Known {
     targets: HashMap<String, Arc<Target>>,
     /// Those no table names any more, newest last.
     departed: Vec<Arc<Target>>,
+    /// How many of them the last change made leave: they are about to be drained.
+    leaving: usize,
     routes: HashMap<String, Arc<RouteCounters>>,
     departed_kept: usize,
 }
@@ -101,13 +105,15 @@ impl ServedTable {
         }
         let store = match write(store, table.to_json()).await {
             (store, Ok(())) => store,
-            (_, Err(reason)) => return Replaced::Refused(reason),
+            (_, Err(unwritten)) => return unwritten,
         };
         let generation = self.known().generation(before.number + 1, table);
         let (number, hash) = (generation.number, generation.hash.clone());
         self.current.store(Arc::new(generation));
         fence(Ordering::SeqCst);
         self.changes.send_replace(number);
+        // Not before: until now a request could still come to a target that departs.
+        self.known().forget();
         tracing::info!(%hash, number, "another table is served");
         // After the answer, and before the next replacement: on a nearly full disk the two must not compete.
         tokio::task::spawn_blocking(move || store.as_ref().map(Store::restore_ballast));
@@ -137,6 +143,11 @@ impl ServedTable {
         known.targets.values().chain(&known.departed).cloned().collect()
     }
 
+    /// How many requests wait in a hold.
+    pub(crate) fn held(&self) -> u32 {
+        self.known().routes.values().map(|counters| counters.held.load(Ordering::SeqCst)).sum()
+    }
+
     pub(crate) fn figures(
         &self,
     ) -> (impl Iterator<Item = (String, TargetFigures)>, impl Iterator<Item = (String, RouteFigures)>) {
@@ -161,14 +172,16 @@ impl ServedTable {
 
 type HeldStore = tokio::sync::OwnedMutexGuard<Option<Store>>;
 
-/// Makes a table durable where blocking is allowed.
-async fn write(store: HeldStore, bytes: Vec<u8>) -> (HeldStore, Result<(), String>) {
+/// Makes a table durable where blocking is allowed; else says what the attempt came to.
+async fn write(store: HeldStore, bytes: Vec<u8>) -> (HeldStore, Result<(), Replaced>) {
     let written = tokio::task::spawn_blocking(move || {
-        let outcome = match store.as_ref() {
-            Some(store) => store.write(&bytes).map_err(|error| {
-                format!("the table could not be made durable, what was served is served: {error}")
-            }),
-            None => Err("the proxy is about to end".to_owned()),
+        let outcome = match store.as_ref().map(|store| store.write(&bytes)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(StoreError::Apart { .. })) => Err(Replaced::Unknown),
+            Some(Err(error)) => Err(Replaced::Refused(format!(
+                "the table could not be made durable, what was served is served: {error}"
+            ))),
+            None => Err(Replaced::Refused("the proxy is about to end".to_owned())),
         };
         (store, outcome)
     });
@@ -179,39 +192,49 @@ impl Known {
     /// A table with the targets and counters it names: those known go on, new ones begin, others depart.
     fn generation(&mut self, number: u64, table: RouteTable) -> Generation {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let before = std::mem::take(&mut self.targets);
-        self.departed.extend(before.into_values());
+        let mut before = std::mem::take(&mut self.targets);
         let counters_before = std::mem::take(&mut self.routes);
         let routes = Routes::new(&table, |owner, route| {
-            let targets = route.state.targets().iter().map(|target| self.target(target)).collect();
+            let targets =
+                route.state.targets().iter().map(|target| self.target(target, &mut before)).collect();
             let name = format!("{owner}/{}", route.name);
             let counters = counters_before.get(&name).cloned().unwrap_or_default();
             self.routes.insert(name, Arc::clone(&counters));
             LiveRoute::new(route, Targets::new(targets), counters, now)
         });
-        self.forget();
+        self.leaving = before.len();
+        self.departed.extend(before.into_values());
         let hash = TableHash::of(&table);
         Generation { number, table, hash, routes }
     }
 
-    /// The target of this id and address: the one that departed comes back with all it had.
-    fn target(&mut self, wanted: &cutover_routes::Target) -> Arc<Target> {
+    /// The target of this id and address: the one that was there before stays, the one that departed comes back with all it had.
+    fn target(
+        &mut self,
+        wanted: &cutover_routes::Target,
+        before: &mut HashMap<String, Arc<Target>>,
+    ) -> Arc<Target> {
         if let Some(target) = self.targets.get(&wanted.id) {
             return Arc::clone(target);
         }
         let same = |target: &Arc<Target>| target.id == wanted.id && target.address == wanted.address;
-        let target = match self.departed.iter().position(same) {
-            Some(place) => self.departed.remove(place),
-            None => Arc::new(Target::new(wanted.id.clone(), wanted.address.clone())),
+        let target = if before.get(&wanted.id).is_some_and(same) {
+            before.remove(&wanted.id)
+        } else {
+            self.departed.iter().position(same).map(|place| self.departed.remove(place))
         };
+        let target =
+            target.unwrap_or_else(|| Arc::new(Target::new(wanted.id.clone(), wanted.address.clone())));
         self.targets.insert(wanted.id.clone(), Arc::clone(&target));
         target
     }
 
-    /// Lets go of departed targets that are idle, the oldest first, save for the last few.
+    /// Lets go of departed targets that are idle, the oldest first, save for the last few and for those that left just now.
     fn forget(&mut self) {
-        let idle = self.departed.iter().filter(|target| target.in_flight.get() == 0).count();
-        let mut surplus = idle.saturating_sub(self.departed_kept);
+        let older = self.departed.len().saturating_sub(self.leaving);
+        let idle = |target: &&Arc<Target>| target.in_flight.get() == 0;
+        let surplus = self.departed.iter().filter(idle).count().saturating_sub(self.departed_kept);
+        let mut surplus = surplus.min(self.departed[..older].iter().filter(idle).count());
         self.departed.retain(|target| {
             let goes = surplus > 0 && target.in_flight.get() == 0;
             surplus -= usize::from(goes);
@@ -275,6 +298,7 @@ mod tests {
 
         for port in 2..20 {
             known.generation(u64::from(port), serving(&[(&format!("t{port}"), port)]));
+            known.forget();
         }
 
         let departed =
@@ -283,6 +307,23 @@ mod tests {
         drop(busy);
         known.forget();
         assert_eq!(departed(&known), ["t17", "t18"]);
+    }
+
+    #[test]
+    fn what_a_change_made_leave_can_be_drained_however_much_it_is() {
+        let mut known = known(1);
+        known.generation(0, serving(&[("old", 1)]));
+        known.generation(1, serving(&[("a", 2), ("b", 3), ("c", 4)]));
+        known.forget();
+        assert_eq!(known.departed.len(), 1);
+
+        known.generation(2, serving(&[("new", 5)]));
+        assert_eq!(known.departed.len(), 4, "nothing is forgotten while the table before is served");
+        known.forget();
+
+        let mut departed: Vec<_> = known.departed.iter().map(|target| target.id.as_str()).collect();
+        departed.sort_unstable();
+        assert_eq!(departed, ["a", "b", "c"]);
     }
 
     #[test]
