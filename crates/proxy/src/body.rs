@@ -1,22 +1,22 @@
 //! Bodies on their way through: a request's, watched for a client that stops sending, and an answer's, which ends the exchange.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Sleep;
 
+use crate::deadline::Limits;
 use crate::inflight::InFlight;
-use crate::pace::Busy;
+use crate::pace::{Alarm, Busy};
 use crate::pool::{self, Sender};
 use crate::streams::Stream;
+use crate::target::Target;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -27,17 +27,67 @@ pub(crate) enum BodyError {
     ClientStopped,
 }
 
+/// What one piece of a body brings at most.
+pub(crate) const PIECE: usize = 64 * 1024;
+
 /// A client's body on its way to a target.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// Read while the request waited in a hold.
-    early: VecDeque<Frame<Bytes>>,
+    early: Early,
     rest: Option<Incoming>,
     /// None for a request without a body.
     upload: Option<Arc<Upload>>,
     patience: Duration,
-    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    hurry: Duration,
+    /// Where it goes; none while that is not decided.
+    target: Option<Arc<Target>>,
+    /// Since when a piece is awaited.
+    waiting: Option<Instant>,
+    alarm: Alarm,
 }
+
+/// What was read of a body while its request waited in a hold. In one piece: each of a client's chunks, which may be of one byte,
+/// would cost a hundred bytes of its own.
+#[derive(Debug, Default)]
+struct Early {
+    data: BytesMut,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl Early {
+    fn push(&mut self, frame: Frame<Bytes>) -> u64 {
+        let length = match frame.into_data() {
+            Ok(data) => {
+                self.data.extend_from_slice(&data);
+                data.len()
+            }
+            Err(frame) => {
+                self.trailers = frame.into_trailers().ok().map(Box::new);
+                self.trailers
+                    .iter()
+                    .flat_map(|trailers| trailers.iter())
+                    .map(|(_, value)| value.len() + PER_TRAILER)
+                    .sum()
+            }
+        };
+        length as u64
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        if self.data.is_empty() {
+            return self.trailers.take().map(|trailers| Frame::trailers(*trailers));
+        }
+        let length = self.data.len().min(PIECE);
+        Some(Frame::data(self.data.split_to(length).freeze()))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
+}
+
+/// What a trailer takes beside its value, roughly.
+const PER_TRAILER: usize = 128;
 
 /// How a body's way to the target goes, as seen by who waits for the answer.
 #[derive(Debug)]
@@ -60,7 +110,7 @@ pub(crate) enum ClientFault {
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming, patience: Duration) -> Self {
+    pub(crate) fn new(body: Incoming, limits: &Limits) -> Self {
         let upload = (!body.is_end_stream()).then(|| {
             Arc::new(Upload {
                 since: Instant::now(),
@@ -70,12 +120,28 @@ impl RequestBody {
             })
         });
         let rest = upload.is_some().then_some(body);
-        Self { early: VecDeque::new(), rest, upload, patience, waiting: None }
+        Self { rest, upload, patience: limits.request_body, hurry: limits.hurry, ..Self::none() }
     }
 
     /// No body at all.
     pub(crate) fn none() -> Self {
-        Self { early: VecDeque::new(), rest: None, upload: None, patience: Duration::ZERO, waiting: None }
+        Self {
+            early: Early::default(),
+            rest: None,
+            upload: None,
+            patience: Duration::ZERO,
+            hurry: Duration::ZERO,
+            target: None,
+            waiting: None,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Says to which target it is about to go.
+    pub(crate) fn goes_to(&mut self, target: &Arc<Target>) {
+        if self.upload.is_some() {
+            self.target = Some(Arc::clone(target));
+        }
     }
 
     /// None for a request without a body.
@@ -83,12 +149,20 @@ impl RequestBody {
         self.upload.clone()
     }
 
-    /// Reads one piece to be sent later and says its length; none when there is no more to read ahead.
-    pub(crate) async fn read_ahead(&mut self) -> Option<u64> {
-        let frame = self.rest.as_mut()?.frame().await?.ok()?;
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        self.early.push_back(frame);
-        Some(length as u64)
+    /// Reads one piece to be sent later and says what it takes; none when there is no more to read ahead.
+    pub(crate) async fn read_ahead(&mut self) -> Result<Option<u64>, ClientFault> {
+        let Some(rest) = self.rest.as_mut() else { return Ok(None) };
+        match rest.frame().await {
+            None => Ok(None),
+            Some(Ok(frame)) => Ok(Some(self.early.push(frame))),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a body broke off while its request was held");
+                if let Some(upload) = &self.upload {
+                    upload.fails(ClientFault::Broke);
+                }
+                Err(ClientFault::Broke)
+            }
+        }
     }
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -112,12 +186,9 @@ impl RequestBody {
     }
 
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let patience = self.patience;
-        let (_, end) = self.waiting.get_or_insert_with(|| {
-            let now = Instant::now();
-            (now, Box::pin(tokio::time::sleep_until((now + patience).into())))
-        });
-        end.as_mut().poll(context)
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let hurried = self.target.as_ref().is_some_and(|target| target.is_hurried());
+        self.alarm.poll_patience(since, self.patience, self.hurry, hurried, context)
     }
 }
 
@@ -130,11 +201,11 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match this.early.pop_front() {
+        let frame = match this.early.pop() {
             Some(frame) => Some(Ok(frame)),
             None => ready!(this.poll_rest(context)),
         };
-        let end = frame.is_none() || this.is_end_stream();
+        let end = frame.as_ref().is_none_or(is_last) || this.is_end_stream();
         if let Some(upload) = &this.upload {
             upload.moved(end);
         }
@@ -146,7 +217,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let early: u64 = self.early.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let early = self.early.data.len() as u64;
         let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + early);
@@ -155,6 +226,11 @@ impl Body for RequestBody {
         }
         hint
     }
+}
+
+/// After trailers nobody asks for more.
+fn is_last<E>(frame: &Result<Frame<Bytes>, E>) -> bool {
+    frame.as_ref().is_ok_and(Frame::is_trailers)
 }
 
 impl Upload {
@@ -271,6 +347,7 @@ impl Forwarded {
         match &frame {
             None => self.whole(),
             Some(Err(_)) => self.broken(),
+            Some(last) if is_last(last) => self.whole(),
             Some(Ok(_)) => {}
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
@@ -307,5 +384,26 @@ impl Drop for Forwarded {
         if self.body.is_end_stream() {
             self.whole();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_read_early_become_large_ones_and_trailers_come_last() {
+        let mut early = Early::default();
+        for _ in 0..=PIECE {
+            assert_eq!(early.push(Frame::data(Bytes::from_static(b"x"))), 1);
+        }
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("sum"))]);
+        assert_eq!(early.push(Frame::trailers(trailers)), 131);
+
+        let lengths: Vec<_> =
+            std::iter::from_fn(|| early.pop()).map(|frame| frame.data_ref().map(Bytes::len)).collect();
+
+        assert_eq!(lengths, [Some(PIECE), Some(1), None]);
+        assert!(early.is_empty());
     }
 }

@@ -3,7 +3,9 @@
 //! A target's queue of connections it has not accepted yet is short (5 to 128 is common), and what overflows it is not refused: the
 //! system drops packets, and whoever is behind them waits for seconds or for ever. After a hold hundreds of requests want in at once.
 //! So a new connection is counted until its first answer proves that it was accepted; past a few such, requests wait for a proof, or
-//! for a connection that another request is done with. Under a crowd each proof lets one more in at a time, up to a bound.
+//! for a connection that another request is done with. Under a crowd each proof lets one more in at a time, up to a bound. An app that
+//! takes its time gives no proof for a while: what it neither answered nor closed for a moment counts as one, so that the number
+//! doubles from moment to moment.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -117,7 +119,7 @@ impl Places {
 }
 
 impl Knock<'_> {
-    /// The connection was accepted: where others wait, one more than before may knock.
+    /// The connection was accepted, or seems to be: where others wait, one more than before may knock.
     fn proven(self) {
         if self.door.is_crowded() {
             self.door.places.one_more(self.most);
@@ -138,7 +140,7 @@ impl Knock<'_> {
                 answered
             }
             Err(_elapsed) => {
-                drop(self);
+                self.proven();
                 answer.await
             }
         }
@@ -220,5 +222,23 @@ mod tests {
         drop((second, third, fourth));
         assert_eq!(*door.places.all.lock().unwrap(), 2);
         assert_eq!(door.places.free.available_permits(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_target_that_takes_its_time_is_not_kept_waiting_for_by_few() {
+        let (door, pool) = (Door::default(), Pool::default());
+        let first = now(pin!(knock(&door, &pool))).unwrap();
+        let _second = now(pin!(knock(&door, &pool))).unwrap();
+        let (mut third, mut fourth) = (pin!(knock(&door, &pool)), pin!(knock(&door, &pool)));
+        assert!(now(third.as_mut()).is_none() && now(fourth.as_mut()).is_none());
+
+        let silent = std::future::pending::<Result<(), ()>>();
+        let silent = first.until_proven(Duration::from_millis(1), silent);
+        let _third = tokio::select! {
+            _never = silent => panic!("nobody answered"),
+            third = third => third,
+        };
+
+        assert!(now(fourth).is_some(), "the place of the silent one, and one more");
     }
 }

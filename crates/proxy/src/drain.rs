@@ -33,6 +33,8 @@ impl Drain {
     pub(crate) async fn run(self, plane: &Plane) -> Drained {
         let targets = plane.table.targets(&self.targets);
         let end = Instant::now() + self.limit;
+        // Where nothing may be cut, one client that fell asleep would have a say in whether an app can be handed over.
+        let _hurry: Vec<_> = targets.iter().filter(|_| !self.cut).map(Target::hurry).collect();
         let closed = AtomicU64::new(0);
         let spread = self.spread.min(self.limit);
         let drained = tokio::select! {
@@ -67,14 +69,17 @@ async fn empty(targets: &[Arc<Target>]) {
 async fn close_streams(targets: &[Arc<Target>], spread: Duration, closed: &AtomicU64) {
     let mut spread = spread;
     loop {
+        let begun = Instant::now();
         let streams: Vec<_> = targets.iter().flat_map(|target| target.streams.take()).collect();
         let pause = spread / u32::try_from(streams.len()).unwrap_or(u32::MAX).max(1);
-        for stream in streams {
+        for (number, stream) in (0..).zip(streams) {
+            // Each at its own moment: a timer rings a little late, and a thousand of them would ring very late.
+            let moment = begun + pause * number;
+            if moment > Instant::now() {
+                tokio::time::sleep_until(moment.into()).await;
+            }
             drop(stream);
             closed.fetch_add(1, Ordering::Relaxed);
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
         }
         spread = Duration::ZERO;
         tokio::time::sleep(LATECOMERS).await;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cutover_routes::Address;
 use http::{Request, Response};
@@ -23,8 +23,9 @@ use crate::target::Target;
 
 /// How an offer of a request to a target ended.
 pub(crate) enum Offered {
-    /// The target answers. The connection comes along, for when the answer is whole.
-    Answered(Response<Incoming>, Sender),
+    /// The target answers. The connection comes along, for when the answer is whole, and how long the head took, the wait for a way
+    /// in not included.
+    Answered(Response<Incoming>, Sender, Duration),
     /// Not a byte of the request reached the target: it may be offered again, there or elsewhere.
     NotSent(Request<RequestBody>, NotSent),
     /// The connection broke before the answer's head; the target may have carried the request out.
@@ -53,17 +54,21 @@ impl fmt::Display for NotSent {
     }
 }
 
-/// Offers a request to a target, on as many idle connections as turn out dead, then on a new one.
+/// Offers a request to a target, on as many idle connections as turn out dead, then on a new one. `cuts` is what the target had
+/// counted when the request came to it: after another cut nothing is sent there any more.
 pub(crate) async fn offer(
     target: &Arc<Target>,
+    cuts: u64,
     mut request: Request<RequestBody>,
     limits: &Limits,
 ) -> Offered {
     loop {
-        let (mut sender, knock) = match target.door.enter(&target.pool, limits).await {
+        let way = target.door.enter(&target.pool, limits).await;
+        let begun = Instant::now();
+        let (mut sender, knock) = match way {
             None => return Offered::NotSent(request, NotSent::Connect(io::ErrorKind::TimedOut.into())),
             Some(Way::Open(sender)) => (sender, None),
-            Some(Way::Knock(knock)) => match connect(target, limits).await {
+            Some(Way::Knock(knock)) => match connect(target, cuts, limits).await {
                 Ok(sender) => (sender, Some(knock)),
                 Err(why) => return Offered::NotSent(request, why),
             },
@@ -80,7 +85,7 @@ pub(crate) async fn offer(
         };
         match in_time(answer, upload.as_deref(), limits).await {
             None => return Offered::Late,
-            Some(Ok(response)) => return Offered::Answered(response, sender),
+            Some(Ok(response)) => return Offered::Answered(response, sender, begun.elapsed()),
             Some(Err(mut error)) => match error.take_message() {
                 Some(back) if fresh => return Offered::NotSent(back, NotSent::Closed(error.into_error())),
                 Some(back) => request = back,
@@ -104,8 +109,7 @@ async fn in_time<T>(answer: impl Future<Output = T>, upload: Option<&Upload>, li
 }
 
 /// A new connection, driven by a task of its own.
-async fn connect(target: &Arc<Target>, limits: &Limits) -> Result<Sender, NotSent> {
-    let cuts = target.cuts();
+async fn connect(target: &Arc<Target>, cuts: u64, limits: &Limits) -> Result<Sender, NotSent> {
     let connecting = async {
         match &target.address {
             Address::Tcp(address) => {

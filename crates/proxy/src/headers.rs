@@ -1,5 +1,7 @@
 //! What changes in a head on its way through: headers for one hop only go, the way it came is told.
 
+use std::borrow::Cow;
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
@@ -14,8 +16,6 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// What apps behind nginx believe; nobody's word but a proxy's.
-const REAL_ADDRESS: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Makes a client's head fit for the target. Gives the protocol the client wants to change to, if that may pass.
@@ -23,9 +23,14 @@ pub(crate) fn prepare_request(
     headers: &mut HeaderMap,
     client: &Client,
     asked: &Asked,
+    has_body: bool,
 ) -> Option<HeaderValue> {
     let upgrade = wanted_upgrade(headers);
     remove_hop_by_hop(headers);
+    // Said again for the next hop: of a GET without a word on it everybody thinks that it has no body.
+    if has_body && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     // The 100 was ours to give: reading the body gives it.
     headers.remove(EXPECT);
     headers.remove(HTTP2_SETTINGS);
@@ -39,6 +44,10 @@ pub(crate) fn prepare_request(
 
 /// Makes a target's head fit for the client.
 pub(crate) fn prepare_answer(headers: &mut HeaderMap) {
+    // The length that does not count must not become the one that does.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
 }
 
@@ -54,23 +63,25 @@ pub(crate) fn tell_prefix(headers: &mut HeaderMap, prefix: Option<&str>) {
 /// requests that nobody here has seen.
 fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let protocol = headers.get(UPGRADE)?;
-    let listed = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let listed = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
     let http2 = tokens(headers, &UPGRADE)
-        .any(|token| token.len() >= 2 && token.as_bytes()[..2].eq_ignore_ascii_case(b"h2"));
+        .any(|token| token.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2")));
     (listed && !http2).then(|| protocol.clone())
 }
 
-fn tokens<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'headers str> {
-    let values = headers.get_all(name).into_iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',').map(str::trim))
+fn tokens<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'headers [u8]> {
+    let values = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    values.flat_map(|value| value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
 }
 
 /// Removes what is meant for one hop: the usual names, and those that `Connection` lists.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter(|token| !token.eq_ignore_ascii_case("close") && !token.eq_ignore_ascii_case("keep-alive"))
-            .filter_map(|token| token.parse().ok())
+            .filter(|token| {
+                !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive")
+            })
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
             // A client may not talk us into dropping what says where a message goes and where it ends.
             .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
             .collect();
@@ -84,25 +95,41 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// `X-Forwarded-*`. The address is always added at the end, where a target that counts hops finds it. Scheme and host are the
-/// client's word only if the client is on this machine: then it is a proxy in front of this one, which saw the real ones.
+/// `X-Forwarded-*`. The address is always added at the end, where a target that counts hops finds it. The rest is the client's word
+/// only if the client is on this machine: then it is a proxy in front of this one, which saw the real ones.
 fn tell_the_way(headers: &mut HeaderMap, client: &Client, asked: &Asked) {
+    if !client.is_local {
+        remove_word_on_the_way(headers);
+    }
     let came_by = match headers.get(FORWARDED_FOR) {
         None => client.address.clone(),
         Some(_) => appended(headers, client),
     };
     headers.insert(FORWARDED_FOR, came_by);
-    if !client.is_local || !headers.contains_key(FORWARDED_PROTO) {
+    if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if !client.is_local || !headers.contains_key(FORWARDED_HOST) {
+    if !headers.contains_key(FORWARDED_HOST) {
         headers.insert(FORWARDED_HOST, asked.host_header().clone());
-    }
-    if !client.is_local {
-        headers.remove(REAL_ADDRESS);
     }
     // HTTP/1.1 to the target wants a Host, also where an older client gave none.
     headers.insert(HOST, asked.host_header().clone());
+}
+
+/// Removes everything by which apps learn how a request came, save for the chain of addresses, which is added to.
+fn remove_word_on_the_way(headers: &mut HeaderMap) {
+    let tells = |name: &&HeaderName| **name != FORWARDED_FOR && tells_the_way(name.as_str());
+    let words: Vec<HeaderName> = headers.keys().filter(tells).cloned().collect();
+    for word in words {
+        headers.remove(word);
+    }
+}
+
+/// Many an app's server does not tell `_` from `-`.
+fn tells_the_way(name: &str) -> bool {
+    let name = if name.contains('_') { Cow::from(name.replace('_', "-")) } else { Cow::from(name) };
+    matches!(name.as_ref(), "forwarded" | "x-real-ip" | "front-end-https" | "x-url-scheme")
+        || name.starts_with("x-forwarded-")
 }
 
 fn appended(headers: &HeaderMap, client: &Client) -> HeaderValue {
@@ -126,10 +153,10 @@ mod tests {
         let mut request = Request::builder().uri("/").body(()).unwrap();
         request.headers_mut().insert(HOST, HeaderValue::from_static("x.test"));
         for (name, value) in given {
-            request.headers_mut().append(*name, HeaderValue::from_static(value));
+            request.headers_mut().append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let asked = Asked::read(&request).unwrap();
-        let upgrade = prepare_request(request.headers_mut(), client, &asked);
+        let upgrade = prepare_request(request.headers_mut(), client, &asked, false);
         (request.into_parts().0.headers, upgrade)
     }
 
@@ -172,11 +199,19 @@ mod tests {
                 ("x-forwarded-proto", "https"),
                 ("x-forwarded-host", "evil.test"),
                 ("x-real-ip", "203.0.113.9"),
+                ("forwarded", "for=203.0.113.9;proto=https"),
+                ("x-forwarded-port", "443"),
+                ("x-forwarded-ssl", "on"),
+                ("x-forwarded-scheme", "https"),
+                ("x_forwarded_for", "203.0.113.9"),
+                ("x_real-ip", "203.0.113.9"),
+                ("x_own", "kept"),
             ],
         );
 
-        assert!(!headers.contains_key("x-real-ip"));
-
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x_own"]);
         assert_eq!(headers["x-forwarded-for"], "198.51.100.7, 203.0.113.9, 192.0.2.1");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!(headers["x-forwarded-proto"], "http");
@@ -206,6 +241,7 @@ mod tests {
             &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c"), ("http2-settings", "x")][..],
             &[("connection", "upgrade"), ("upgrade", "websocket, H2C")],
             &[("upgrade", "websocket")],
+            &[("connection", "upgrade"), ("upgrade", "websocket, \u{fc}, h2c")],
         ] {
             let (headers, upgrade) = prepared(&client("192.0.2.1"), given);
             assert_eq!(upgrade, None);

@@ -7,13 +7,13 @@ use std::time::Instant;
 use cutover_routes::Hold;
 use tokio::sync::watch;
 
-use crate::body::RequestBody;
+use crate::body::{ClientFault, PIECE, RequestBody};
 use crate::figures::RouteCounters;
 use crate::refuse::{Reason, Refusal};
 use crate::route::LiveHold;
 
-/// What one read of a body may bring at most; room for it is taken before the read.
-const PIECE: u64 = 64 * 1024;
+/// Room for what one read of a body may bring is taken before the read.
+const ROOM: u64 = PIECE as u64;
 
 /// A request's place among those that wait. Kept over changes of the table that leave the route held; free when dropped, be it that
 /// the client went away.
@@ -21,7 +21,10 @@ const PIECE: u64 = 64 * 1024;
 pub(crate) struct Place {
     counters: Arc<RouteCounters>,
     since: Instant,
+    /// Reserved: for what is kept and what is being read.
     bytes: u64,
+    /// Of bodies that were read ahead.
+    kept: u64,
 }
 
 impl Place {
@@ -30,7 +33,7 @@ impl Place {
             (held < hold.requests).then_some(held + 1)
         });
         match taken {
-            Ok(_) => Ok(Self { counters: Arc::clone(counters), since: Instant::now(), bytes: 0 }),
+            Ok(_) => Ok(Self { counters: Arc::clone(counters), since: Instant::now(), bytes: 0, kept: 0 }),
             Err(_) => Err(Refusal::new(Reason::HoldFull, hold.reason.clone())),
         }
     }
@@ -43,26 +46,32 @@ impl Place {
         body: &mut RequestBody,
         changes: &mut watch::Receiver<u64>,
     ) -> Result<(), Refusal> {
-        let ahead = async {
-            self.read_ahead(body, live.hold.bytes).await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
+        let waited = tokio::select! {
             biased;
             told = changes.changed() => told.map_err(|_| Refusal::new(Reason::Stopping, "the proxy is about to end")),
             () = tokio::time::sleep_until(live.end.into()) => Err(Refusal::new(Reason::HoldExpired, live.hold.reason.clone())),
-            () = ahead => Ok(()),
-        }
+            fault = self.read_ahead(body, live.hold.bytes) => Err(fault.into()),
+        };
+        // A read that was given up had taken room for what it did not bring.
+        self.settle();
+        waited
     }
 
-    async fn read_ahead(&mut self, body: &mut RequestBody, limit: u64) {
-        while self.reserve(PIECE, limit) {
-            let got = body.read_ahead().await;
-            self.release(PIECE - got.unwrap_or(0).min(PIECE));
-            if got.is_none() {
-                return;
+    /// Returns only when the client breaks its body off.
+    async fn read_ahead(&mut self, body: &mut RequestBody, limit: u64) -> ClientFault {
+        while self.reserve(ROOM, limit) {
+            match body.read_ahead().await {
+                Ok(got) => {
+                    self.kept += got.unwrap_or(0);
+                    self.settle();
+                    if got.is_none() {
+                        break;
+                    }
+                }
+                Err(fault) => return fault,
             }
         }
+        std::future::pending().await
     }
 
     fn reserve(&mut self, bytes: u64, limit: u64) -> bool {
@@ -73,6 +82,13 @@ impl Place {
             self.bytes += bytes;
         }
         fitted
+    }
+
+    /// Room for what is kept, and no more.
+    fn settle(&mut self) {
+        self.counters.held_bytes.fetch_add(self.kept, Ordering::Relaxed);
+        self.release(self.bytes);
+        self.bytes = self.kept;
     }
 
     fn release(&mut self, bytes: u64) {
@@ -114,10 +130,10 @@ mod tests {
         let mut first = Place::take(&counters, &hold(2)).unwrap();
         let mut second = Place::take(&counters, &hold(2)).unwrap();
 
-        assert!(first.reserve(PIECE, 100_000));
-        assert!(!second.reserve(PIECE, 100_000));
-        first.release(PIECE - 10);
-        assert!(second.reserve(PIECE, 100_000));
+        assert!(first.reserve(ROOM, 100_000));
+        assert!(!second.reserve(ROOM, 100_000));
+        first.release(ROOM - 10);
+        assert!(second.reserve(ROOM, 100_000));
         drop((first, second));
         assert_eq!(counters.held_bytes.load(Ordering::SeqCst), 0);
     }

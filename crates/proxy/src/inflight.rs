@@ -24,6 +24,17 @@ impl Counter {
         self.inside.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn enter(&self) {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn leave(&self) {
+        if self.inside.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.empty.notify_waiters();
+        }
+    }
+
     /// Roughly: to compare, where nothing hangs on it.
     pub(crate) fn glance(&self) -> u64 {
         self.inside.load(Ordering::Relaxed)
@@ -50,8 +61,7 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn enter(target: &Arc<Target>) -> Self {
-        target.in_flight.inside.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        target.in_flight.enter();
         Self { target: Arc::clone(target) }
     }
 
@@ -62,9 +72,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let counter = &self.target.in_flight;
-        if counter.inside.fetch_sub(1, Ordering::SeqCst) == 1 {
-            counter.empty.notify_waiters();
-        }
+        self.target.in_flight.leave();
     }
 }

@@ -11,6 +11,7 @@ mod address;
 mod balance;
 mod ballast;
 mod body;
+mod clients;
 mod control;
 mod deadline;
 mod door;

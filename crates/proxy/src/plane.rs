@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::clients::Clients;
 use crate::control::{self, Socket};
 use crate::deadline::Limits;
+use crate::inflight::Counter;
 use crate::listen;
 use crate::store::{Store, StoreError};
 use crate::table::ServedTable;
@@ -57,7 +59,8 @@ pub enum ProxyError {
 pub(crate) struct Plane {
     pub(crate) table: ServedTable,
     pub(crate) limits: Limits,
-    pub(crate) stop: Stop,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) clients: Clients,
     /// A place for each connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
     /// Tells this start from every other.
@@ -70,12 +73,27 @@ pub(crate) struct Stop {
     leaving: AtomicBool,
     flag: AtomicBool,
     tell: watch::Sender<bool>,
+    /// Requests that began before the wish, and do not go on until told.
+    before: Counter,
 }
 
 impl Stop {
     /// Whether connections end with their next answer.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request in if it is one that the end waits for; says whether it is.
+    pub(crate) fn request_begins(&self) -> bool {
+        let awaited = !self.is_leaving();
+        if awaited {
+            self.before.enter();
+        }
+        awaited
+    }
+
+    pub(crate) fn request_ends(&self) {
+        self.before.leave();
     }
 
     fn leave(&self) {
@@ -97,6 +115,19 @@ impl Stop {
         self.tell.send_replace(true);
     }
 }
+
+impl Plane {
+    /// Returns when the requests that began before the wish to end are done, and nobody waits in a hold.
+    async fn nothing_keeps(&self) {
+        self.stop.before.empty().await;
+        while self.table.held() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Between two looks at something that does not say when it changes, at the end of the proxy.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A proxy that serves. Dropped, it stops accepting and answering questions; [`Proxy::serve_until`] ends it in order.
 #[derive(Debug)]
@@ -120,7 +151,8 @@ impl Proxy {
         let plane = Arc::new(Plane {
             table: ServedTable::new(store, table, limits.departed),
             limits,
-            stop: Stop::default(),
+            stop: Arc::default(),
+            clients: Clients::default(),
             connections: Arc::new(Semaphore::new(places as usize)),
             started: started(),
         });
@@ -147,16 +179,20 @@ impl Proxy {
         &self.addresses
     }
 
-    /// Serves until `shutdown` is done; says so with each answer for a moment; then takes nobody in, closes what never ends by itself,
-    /// and lets the rest end within the limit.
+    /// Serves until `shutdown` is done. Goes on serving, and says so with each answer, while there is something that would keep it:
+    /// nobody serves between its end of accepting and its end. Then takes nobody in, closes what never ends by itself, and lets the
+    /// rest end within the limit.
     pub async fn serve_until(mut self, shutdown: impl Future<Output = ()>) {
         shutdown.await;
         self.plane.stop.leave();
         tokio::time::sleep(self.plane.limits.farewell).await;
+        if tokio::time::timeout(self.plane.limits.leaving, self.plane.nothing_keeps()).await.is_err() {
+            tracing::warn!("requests that began before the end are not done yet");
+        }
         self.plane.stop.tell();
         while self.accepting.join_next().await.is_some() {}
         let ended = async {
-            let mut streams = tokio::time::interval(std::time::Duration::from_millis(20));
+            let mut streams = tokio::time::interval(LOOK);
             let mut all = pin!(self.plane.connections.acquire_many(self.places));
             loop {
                 tokio::select! {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::address::Asked;
@@ -30,7 +30,7 @@ pub(crate) async fn answer(
     client: &Arc<Client>,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
-    let busy = Busy::begin(client);
+    let busy = Busy::begin(client, !request.body().is_end_stream());
     let mut response = answer_as_it_is(plane, busy, request).await;
     if plane.stop.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -123,9 +123,10 @@ impl<'plane> Journey<'plane> {
 
     /// Leads the request to an answer's head.
     async fn lead(&mut self, mut request: Request<Incoming>, busy: &Busy) -> Result<Arrived, Refusal> {
-        let upgrade = headers::prepare_request(request.headers_mut(), busy.client(), &self.asked);
+        let has_body = !request.body().is_end_stream();
+        let upgrade = headers::prepare_request(request.headers_mut(), busy.client(), &self.asked, has_body);
         let on_client = upgrade.map(|_protocol| hyper::upgrade::on(&mut request));
-        let mut request = request.map(|body| RequestBody::new(body, self.plane.limits.request_body));
+        let mut request = request.map(|body| RequestBody::new(body, &self.plane.limits));
         *request.version_mut() = Version::HTTP_11;
         loop {
             let (in_flight, route) = match self.look()? {
@@ -238,14 +239,19 @@ impl<'plane> Journey<'plane> {
     }
 
     /// Offers the request to the target it is counted on.
-    async fn offer(&mut self, in_flight: InFlight, request: Request<RequestBody>) -> Result<Turn, Refusal> {
+    async fn offer(
+        &mut self,
+        in_flight: InFlight,
+        mut request: Request<RequestBody>,
+    ) -> Result<Turn, Refusal> {
         let target = Arc::clone(in_flight.target());
-        let (begun, cuts) = (Instant::now(), target.cuts());
+        let cuts = target.cuts();
+        request.body_mut().goes_to(&target);
         let upload = request.body().upload();
         let copy = self.copy_to_repeat(&request);
-        match forward::offer(&target, request, &self.plane.limits).await {
-            Offered::Answered(response, sender) => {
-                target.counters.head(begun.elapsed());
+        match forward::offer(&target, cuts, request, &self.plane.limits).await {
+            Offered::Answered(response, sender, after) => {
+                target.counters.head(after);
                 target.answered();
                 let (status, idle_limit) = (response.status(), self.plane.limits.target_idle);
                 Ok(Turn::Arrived(response, Exchange { in_flight, sender, status, upload, idle_limit }))
@@ -258,7 +264,7 @@ impl<'plane> Journey<'plane> {
             Offered::Broken(error) => {
                 tracing::debug!(%error, target = target.id, "a target broke off before its answer");
                 if let Some(fault) = upload.and_then(|upload| upload.client_fault()) {
-                    return Err(client_failed(fault));
+                    return Err(fault.into());
                 }
                 if target.cuts() != cuts {
                     return Err(Refusal::new(Reason::Cut, "the app was replaced before it answered"));
@@ -308,7 +314,7 @@ impl<'plane> Journey<'plane> {
 }
 
 impl Arrived {
-    fn into_response(self, plane: &Plane, busy: Busy) -> Response<AnswerBody> {
+    fn into_response(self, plane: &Plane, mut busy: Busy) -> Response<AnswerBody> {
         let Self { mut response, exchange, on_client } = self;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match on_client {
@@ -322,17 +328,23 @@ impl Arrived {
         headers::prepare_answer(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         // An event stream goes on for as long as its client likes: a drain has to end it.
-        let stream = is_event_stream(&response).then(|| exchange.in_flight.target().streams.enter());
+        let stream = is_event_stream(&response).then(|| {
+            busy.goes_on();
+            exchange.in_flight.target().streams.enter()
+        });
+        busy.client().pace.answers_from(exchange.in_flight.target());
         response.map(|body| AnswerBody::forwarded(body, exchange, stream, busy))
     }
 }
 
-fn client_failed(fault: ClientFault) -> Refusal {
-    match fault {
-        ClientFault::Stopped => {
-            Refusal::new(Reason::ClientTimeout, "the request's body did not come in time")
+impl From<ClientFault> for Refusal {
+    fn from(fault: ClientFault) -> Self {
+        match fault {
+            ClientFault::Stopped => {
+                Self::new(Reason::ClientTimeout, "the request's body did not come in time")
+            }
+            ClientFault::Broke => Self::new(Reason::BadRequest, "the request's body broke off or is no body"),
         }
-        ClientFault::Broke => Refusal::new(Reason::BadRequest, "the request's body broke off or is no body"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One target as the proxy lives with it: its pool, its counters, what is open on it. It outlives the tables that name it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ pub(crate) struct Target {
     connections: Mutex<Connections>,
     /// How often all connections were cut.
     cuts: AtomicU64,
+    /// How many wait for it to be empty, with people waiting for them.
+    hurries: AtomicU32,
     since: Instant,
     /// Milliseconds after `since` until which it is passed over; 0 when it is not.
     passed_over: AtomicU64,
@@ -52,6 +54,7 @@ impl Target {
             streams: Streams::default(),
             connections: Mutex::default(),
             cuts: AtomicU64::new(0),
+            hurries: AtomicU32::new(0),
             since: Instant::now(),
             passed_over: AtomicU64::new(0),
         }
@@ -80,6 +83,16 @@ impl Target {
         if self.passed_over.load(Ordering::Relaxed) != 0 {
             self.passed_over.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// As long as what it gives lives, clients that neither send nor take are soon let go of.
+    pub(crate) fn hurry(self: &Arc<Self>) -> Hurry {
+        self.hurries.fetch_add(1, Ordering::Relaxed);
+        Hurry(Arc::clone(self))
+    }
+
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurries.load(Ordering::Relaxed) > 0
     }
 
     /// How often everything on the target was cut: a connection begun before a cut must not be used after it.
@@ -117,6 +130,16 @@ impl Target {
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A wish to see a target empty soon.
+#[derive(Debug)]
+pub(crate) struct Hurry(Arc<Target>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.hurries.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -166,17 +166,51 @@ async fn heads_have_a_size() {
 
 #[tokio::test]
 async fn past_its_connections_the_proxy_lets_clients_wait() {
-    let (proxy, _app) = proxied(Limits { connections: 2, ..Limits::default() }).await;
-    let (mut one, mut two) = (Client::new(proxy.address), Client::new(proxy.address));
-    assert_eq!((one.get("/").await.body, two.get("/").await.body), ("app".into(), "app".into()));
+    let (proxy, app) = proxied(Limits { connections: 2, ..Limits::default() }).await;
+    let (address, mut busy) = (proxy.address, tokio::task::JoinSet::new());
+    for _ in 0..2 {
+        busy.spawn(async move { get(address, "/slow?600000").await });
+    }
+    eventually("both are inside", || async { app.requests() == 2 }).await;
 
-    let address = proxy.address;
     let third = tokio::spawn(async move { get(address, "/").await });
-    assert_eq!(one.get("/").await.body, "app");
+    assert_eq!(proxy.in_flight("app").await, 2);
     assert!(!third.is_finished());
-    drop(one);
+    busy.shutdown().await;
 
     assert_eq!(in_time("the third", third).await.unwrap().body, "app");
+}
+
+#[tokio::test]
+async fn past_its_connections_the_longest_idle_one_makes_room() {
+    let (proxy, _app) = proxied(Limits { connections: 2, ..Limits::default() }).await;
+    let (mut one, mut two) = (Raw::connect(proxy.address).await, Raw::connect(proxy.address).await);
+    for raw in [&mut one, &mut two] {
+        raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        raw.read_to("app").await;
+    }
+
+    assert_eq!(get(proxy.address, "/").await.body, "app");
+
+    assert_eq!(one.read_all().await, "", "closed");
+    two.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    two.read_to("app").await;
+}
+
+#[tokio::test]
+async fn a_client_that_fell_asleep_has_no_say_in_a_handover() {
+    let (proxy, app) = proxied(Limits { hurry: SHORT, ..Limits::default() }).await;
+    let (mut sending, mut taking) = (Raw::connect(proxy.address).await, Raw::connect(proxy.address).await);
+    sending.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome").await;
+    taking.send("GET /large?1000000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    eventually("both are inside", || async { app.requests() == 2 && proxy.in_flight("app").await == 2 })
+        .await;
+    proxy.serve(vec![web(support::held(Duration::from_secs(25), 10))]).await;
+
+    let drained = proxy.control().await.drain("app", 20_000, false).await;
+
+    assert_eq!(drained, (0, 0, 0));
+    assert!(sending.read_all().await.starts_with("HTTP/1.1 408"));
 }
 
 #[tokio::test]

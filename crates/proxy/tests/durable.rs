@@ -151,9 +151,85 @@ async fn a_proxy_that_ends_lets_requests_finish_and_streams_close() {
     events.read_to("\r\n0\r\n\r\n").await;
 }
 
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// An app that answers one request, when told to.
+async fn gate() -> (std::net::SocketAddr, tokio::sync::oneshot::Sender<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (open, opened) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        opened.await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nopen").await.unwrap();
+    });
+    (address, open)
+}
+
+/// A proxy that is told to end; done when it has ended.
+async fn told_to_end(proxy: TestProxy) -> tokio::task::JoinHandle<Arc<tempfile::TempDir>> {
+    let address = proxy.address;
+    let ending = tokio::spawn(proxy.stop());
+    eventually("it says so", || async { get(address, "/").await.headers.contains_key("connection") }).await;
+    ending
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_ends_serves_everybody_while_a_long_request_keeps_it() {
+    let proxy = TestProxy::with(Limits { farewell: MOMENT, ..Limits::default() }).await;
+    let (app, (gate, open)) = (Upstream::start("app").await, gate().await);
+    let long = support::route("long", "/long", serving(&[("gate", gate)]));
+    let mut waits = support::route("waits", "/waits", held(Duration::from_secs(25), 10));
+    proxy.serve(vec![web(serving(&[("app", app.address)])), long.clone(), waits.clone()]).await;
+    let (address, mut control) = (proxy.address, proxy.control().await);
+    let inside = tokio::spawn(async move { get(address, "/long").await });
+    let waiting = tokio::spawn(async move { get(address, "/waits").await });
+    eventually("both are inside", || async {
+        proxy.in_flight("gate").await == 1 && proxy.figures().await.routes["app/waits"].held == 1
+    })
+    .await;
+
+    let ending = told_to_end(proxy).await;
+    tokio::time::sleep(MOMENT * 2).await;
+    let traffic = Traffic::start(address, 2);
+    eventually("traffic", || async { traffic.sent() > 100 }).await;
+    traffic.stop_without_failures("traffic while the proxy is about to end").await;
+    assert!(!inside.is_finished() && !waiting.is_finished());
+    waits.state = serving(&[("app", app.address)]);
+    control.serve(vec![web(serving(&[("app", app.address)])), long, waits]).await;
+    assert_eq!(in_time("the held request", waiting).await.unwrap().body, "app");
+    open.send(()).unwrap();
+
+    assert_eq!(in_time("the long request", inside).await.unwrap().body, "open");
+    in_time("the end", ending).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_head_that_has_begun_when_the_proxy_ends_is_answered() {
+    let proxy = TestProxy::with(Limits { farewell: MOMENT, ..Limits::default() }).await;
+    let app = Upstream::start("app").await;
+    proxy.serve(vec![web(serving(&[("app", app.address)]))]).await;
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    raw.read_to("app").await;
+    raw.send("GET / HTTP/1.1\r\nHo").await;
+
+    let address = proxy.address;
+    let ending = told_to_end(proxy).await;
+    eventually("nobody is accepted", || async { tokio::net::TcpStream::connect(address).await.is_err() })
+        .await;
+    raw.send("st: a\r\n\r\n").await;
+
+    let answer = raw.read_all().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    in_time("the end", ending).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_proxy_that_ends_does_not_wait_for_ever() {
-    let proxy = TestProxy::with(Limits { shutdown: Duration::from_millis(200), ..Limits::default() }).await;
+    let proxy = TestProxy::with(Limits { leaving: MOMENT, shutdown: MOMENT, ..Limits::default() }).await;
     let app = Upstream::start("app").await;
     proxy.serve(vec![web(serving(&[("app", app.address)]))]).await;
     let mut raw = Raw::connect(proxy.address).await;
@@ -231,10 +307,10 @@ async fn on_a_full_disk_the_ballast_pays_for_the_switch_back_and_then_changes_ar
 /// Not a test: what the kill test runs as a process of its own.
 #[test]
 fn as_a_process() {
-    let (Ok(home), Ok(port)) = (std::env::var("PROXY_TEST_HOME"), std::env::var("PROXY_TEST_PORT")) else {
+    let (Ok(home), Ok(address)) = (std::env::var("PROXY_TEST_HOME"), std::env::var("PROXY_TEST_ADDRESS"))
+    else {
         return;
     };
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
     let options = cutover_proxy::Options {
         listeners: vec![std::net::TcpListener::bind(address).unwrap()],
         control: Path::new(&home).join("control.sock"),
@@ -247,10 +323,16 @@ fn as_a_process() {
 struct Process(Child);
 
 impl Process {
-    fn start(home: &Path, port: u16) -> Self {
+    fn start(home: &Path, address: std::net::SocketAddr) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["as_a_process", "--exact", "--nocapture"]).stdout(std::process::Stdio::null());
-        Self(command.env("PROXY_TEST_HOME", home).env("PROXY_TEST_PORT", port.to_string()).spawn().unwrap())
+        Self(
+            command
+                .env("PROXY_TEST_HOME", home)
+                .env("PROXY_TEST_ADDRESS", address.to_string())
+                .spawn()
+                .unwrap(),
+        )
     }
 }
 
@@ -268,7 +350,7 @@ async fn a_killed_proxy_is_back_at_once_with_the_table_it_acknowledged() {
     let socket = home.path().join("control.sock");
     let connected = || async { tokio::net::UnixStream::connect(&socket).await.is_ok() };
     let app = Upstream::start("app").await;
-    let mut process = Process::start(home.path(), address.port());
+    let mut process = Process::start(home.path(), address);
     eventually("the proxy answers", connected).await;
     let mut served =
         Control::connect(socket.clone()).await.serve(vec![web(serving(&[("app", app.address)]))]).await;
@@ -280,7 +362,7 @@ async fn a_killed_proxy_is_back_at_once_with_the_table_it_acknowledged() {
         served = acknowledged;
         drop(process);
         let begun = Instant::now();
-        process = Process::start(home.path(), address.port());
+        process = Process::start(home.path(), address);
         eventually("the proxy is back", connected).await;
         assert_eq!(get(address, "/").await.body, "app");
         println!("kill {round}: serving again after {:?}", begun.elapsed());
@@ -291,8 +373,8 @@ async fn a_killed_proxy_is_back_at_once_with_the_table_it_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_replicas_killed_again_and_again_under_traffic_is_not_noticed() {
     let proxy = TestProxy::start().await;
-    let (mut one, two) = (Upstream::start("one").await, Upstream::start("two").await);
-    let address = one.address;
+    let address = support::nobody();
+    let (mut one, two) = (Upstream::at("one", address).await, Upstream::start("two").await);
     proxy.serve(vec![web(serving(&[("one", address), ("two", two.address)]))]).await;
     // GETs only: a POST that is inside an instance when it dies cannot be sent again.
     let traffic = Traffic::gets(proxy.address, 6);
@@ -301,7 +383,7 @@ async fn one_of_two_replicas_killed_again_and_again_under_traffic_is_not_noticed
         let before = traffic.sent();
         eventually("traffic", || async { traffic.sent() > before + 50 }).await;
         one.kill().await;
-        one = Upstream::on("one", tokio::net::TcpListener::bind(address).await.unwrap());
+        one = Upstream::at("one", address).await;
     }
 
     traffic.stop_without_failures("one of two replicas killed ten times").await;

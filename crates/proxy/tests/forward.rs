@@ -137,6 +137,79 @@ async fn chunked_bodies_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn a_get_with_a_chunked_body_arrives_with_it() {
+    let (proxy, _app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+
+    for method in ["GET", "DELETE"] {
+        raw.send(format!("{method} /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+        raw.send("5\r\nhello\r\n0\r\n\r\n").await;
+        let head = raw.read_to("\r\n\r\n").await;
+        assert!(head.contains("content-length: 5"), "{head}");
+        raw.read_to("hello").await;
+    }
+}
+
+/// An upstream of one connection that answers each head it reads with the same bytes.
+async fn parrot(answer: &'static str) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        while stream.read_buf(&mut seen).await.is_ok_and(|length| length > 0) {
+            if seen.ends_with(b"\r\n\r\n") {
+                seen.clear();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn trailers_are_an_end_and_the_connection_carries_the_next_request() {
+    let proxy = TestProxy::start().await;
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n";
+    proxy.serve(vec![web(serving(&[("app", parrot(answer).await)]))]).await;
+    let mut client = Client::new(proxy.address);
+
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.body, "ok");
+    }
+
+    assert_eq!(proxy.figures().await.targets["app"].answers["2xx"], 3);
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_are_its_end_too() {
+    let (proxy, app) = proxied().await;
+    let mut raw = Raw::connect(proxy.address).await;
+
+    for _ in 0..3 {
+        raw.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+        raw.send("0\r\nX-Sum: 1\r\n\r\n").await;
+        raw.read_to("\r\n\r\nhello").await;
+    }
+
+    assert_eq!(app.seen.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_answer_with_two_lengths_has_the_one_that_it_came_by() {
+    let proxy = TestProxy::start().await;
+    let answer =
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    proxy.serve(vec![web(serving(&[("app", parrot(answer).await)]))]).await;
+
+    let answer = get(proxy.address, "/").await;
+
+    assert_eq!(answer.body, "ok");
+    assert!(!answer.headers.contains_key("content-length"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_request_with_two_lengths_cannot_smuggle_another() {
     let (proxy, app) = proxied().await;
 
@@ -256,6 +329,21 @@ async fn a_unix_socket_is_a_target_like_any_other() {
     assert_eq!(get(proxy.address, "/").await.body, "unix");
     assert_eq!(Client::new(proxy.address).post("/echo", "hello").await.body, "hello");
     accepting.abort();
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_however_much_its_client_still_sends() {
+    let proxy = TestProxy::start().await;
+    proxy.serve(vec![web(RouteState::Closed { reason: "stopped by hand".into() })]).await;
+
+    for _ in 0..5 {
+        let mut raw = Raw::connect(proxy.address).await;
+        raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n").await;
+        raw.send(vec![b'x'; 5_000_000]).await;
+
+        assert!(raw.read_to("\r\n").await.starts_with("HTTP/1.1 503"));
+        raw.read_to("stopped by hand").await;
+    }
 }
 
 #[tokio::test]

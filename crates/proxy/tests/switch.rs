@@ -98,6 +98,28 @@ async fn who_leaves_a_hold_frees_its_place_with_or_without_a_body() {
 }
 
 #[tokio::test]
+async fn an_upload_that_breaks_off_in_a_hold_frees_its_place_and_never_arrives() {
+    use tokio::io::AsyncWriteExt;
+    let proxy = TestProxy::start().await;
+    for head in ["Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "Content-Length: 10\r\n\r\nhello"] {
+        proxy.serve(vec![web(held(Duration::from_secs(20), 1))]).await;
+        let mut raw = support::client::Raw::connect(proxy.address).await;
+        raw.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\n{head}")).await;
+        eventually("it waits", || async { proxy.held().await == 1 }).await;
+
+        raw.stream.shutdown().await.unwrap();
+
+        eventually("its place is free", || async { proxy.held().await == 0 }).await;
+        let answer = raw.read_all().await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("bad-request"), "{answer}");
+        let app = Upstream::start("app").await;
+        proxy.serve(vec![web(serving(&[("app", app.address)]))]).await;
+        assert_eq!(get(proxy.address, "/").await.body, "app");
+        assert_eq!(app.requests(), 1, "the upload never arrived");
+    }
+}
+
+#[tokio::test]
 async fn a_body_read_ahead_in_a_hold_arrives_whole() {
     let proxy = TestProxy::start().await;
     proxy.serve(vec![web(held(Duration::from_secs(20), 10))]).await;

@@ -53,8 +53,8 @@ async fn a_replica_that_refuses_is_passed_over_and_nobody_notices() {
 #[tokio::test]
 async fn an_instance_that_comes_back_in_time_has_lost_nothing() {
     let proxy = TestProxy::start().await;
-    let app = Upstream::start("app").await;
-    let address = app.address;
+    let address = nobody();
+    let app = Upstream::at("app", address).await;
     proxy.serve(vec![web(serving(&[("app", address)]))]).await;
     assert_eq!(get(proxy.address, "/").await.body, "app");
     app.kill().await;
@@ -65,7 +65,7 @@ async fn an_instance_that_comes_back_in_time_has_lost_nothing() {
         .collect();
     eventually("the dead one was tried", || async { proxy.figures().await.targets["app"].broken >= 10 })
         .await;
-    let _back = Upstream::on("app", tokio::net::TcpListener::bind(address).await.unwrap());
+    let _back = Upstream::at("app", address).await;
 
     for post in posts {
         assert_eq!(in_time("a post", post).await.unwrap().body, "hello");
@@ -100,6 +100,31 @@ async fn a_get_that_was_broken_off_is_sent_once_more_and_a_post_never() {
     assert_eq!((answer.status.as_u16(), answer.refused()), (502, "upstream-broken"));
     assert_eq!(seen.load(Ordering::SeqCst), 3);
     counting.abort();
+}
+
+#[tokio::test]
+async fn a_get_inside_an_instance_that_is_killed_is_answered_by_its_successor_and_a_post_is_not() {
+    let proxy = TestProxy::start().await;
+    let address = nobody();
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    proxy.serve(vec![web(serving(&[("app", address)]))]).await;
+    let proxy_address = proxy.address;
+    let get = tokio::spawn(async move { get(proxy_address, "/").await });
+    let post = tokio::spawn(async move { Client::new(proxy_address).post("/echo", "once").await });
+    let mut inside = Vec::new();
+    for _ in 0..2 {
+        let (mut stream, _) = in_time("a connection", listener.accept()).await.unwrap();
+        assert!(tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1024]).await.unwrap() > 0);
+        inside.push(stream);
+    }
+
+    drop((inside, listener));
+    let successor = Upstream::at("app", address).await;
+
+    assert_eq!(in_time("the get", get).await.unwrap().body, "app");
+    let post = in_time("the post", post).await.unwrap();
+    assert_eq!((post.status.as_u16(), post.refused()), (502, "upstream-broken"));
+    assert_eq!(successor.requests(), 1);
 }
 
 #[tokio::test]

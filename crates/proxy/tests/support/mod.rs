@@ -203,8 +203,9 @@ pub(crate) fn held(within: Duration, requests: u32) -> RouteState {
     RouteState::Held { hold: Hold { until, requests, bytes: 1024 * 1024, reason: "a migration runs".into() } }
 }
 
-/// A free port that refuses connections.
+/// A free port that refuses connections, and can be listened on later: connections of this machine leave from another address, so that
+/// none of them takes the port meanwhile.
 pub(crate) fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.2:0").unwrap();
     listener.local_addr().unwrap()
 }

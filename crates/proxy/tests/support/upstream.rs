@@ -43,6 +43,11 @@ impl Upstream {
         Self::on(name, listener)
     }
 
+    /// One at an address that another may have had before.
+    pub(crate) async fn at(name: &'static str, address: SocketAddr) -> Self {
+        Self::on(name, TcpListener::bind(address).await.unwrap())
+    }
+
     pub(crate) fn on(name: &'static str, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
