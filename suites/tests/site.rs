@@ -275,3 +275,23 @@ async fn after_all_was_killed_at_once_the_same_release_serves() {
     println!("{}", stopped.talk.trim());
     assert!(site.processes().is_empty(), "{:?}", site.processes());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_somebody_has_open_is_not_migrated() {
+    let site = Site::new().unwrap();
+    let app = deployed(&site, "shop", as_it_is).await;
+    let file = site.root().join("lib/apps/shop/local/volumes/data/guestbook.db");
+    let console = std::fs::File::open(&file).unwrap();
+    let probe = Probe::start(short(app.traffic().unwrap()));
+
+    app.commit("v3", as_it_is).unwrap();
+    let refused = app.cutover(&["deploy"]).await.unwrap().expect(5).unwrap();
+
+    assert!(refused.failure().contains("has it open"), "{}", refused.talk);
+    assert_eq!(app.serving().await.unwrap(), "v1");
+    drop(console);
+    deploy(&app, "v3", as_it_is).await;
+    let report = probe.stop().await;
+    none_failed("a migration that was refused, then done", &report);
+    nothing_lost(&app, &report).await;
+}

@@ -133,7 +133,7 @@ fn back_up(from: &Path, to: &Path) -> Result<(), DatabaseError> {
 
 fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
     verify(snapshot)?;
-    refuse_while_open(file)?;
+    refuse_while_open(file, "restore")?;
     let next = files::beside(file);
     let ready = copy_for(snapshot, &next, file);
     if let Err(error) = ready {
@@ -180,8 +180,17 @@ fn copy_for(snapshot: &Path, next: &Path, file: &Path) -> Result<(), FileError> 
     target.sync_all().map_err(failed)
 }
 
+/// Returns once nothing has the file open: what may be migrated (P8). An absent file is open nowhere.
+///
+/// # Errors
+/// Names the processes that still have it open after [`LET_GO`].
+pub(crate) async fn closed(file: &Path) -> Result<(), DatabaseError> {
+    let file = file.to_owned();
+    blocking(move || refuse_while_open(&file, "migrate")).await
+}
+
 /// Whoever has the file open would go on writing into what was replaced (P8).
-fn refuse_while_open(file: &Path) -> Result<(), DatabaseError> {
+fn refuse_while_open(file: &Path, act: &str) -> Result<(), DatabaseError> {
     let end = Instant::now() + LET_GO;
     loop {
         let found = openers(file);
@@ -189,7 +198,7 @@ fn refuse_while_open(file: &Path) -> Result<(), DatabaseError> {
             return Ok(());
         }
         if Instant::now() >= end {
-            return Err(other(file, "restore", &format!("{} has it open", found.join(", "))));
+            return Err(other(file, act, &format!("{} has it open", found.join(", "))));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
