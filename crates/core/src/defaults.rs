@@ -54,6 +54,8 @@ pub const DATABASE: Duration = Duration::from_mins(10);
 pub const RECORD: Duration = Duration::from_mins(1);
 /// For a look at the host.
 pub const LOOK: Duration = Duration::from_mins(2);
+/// For an engine that carries something of an app to come up, after a boot.
+pub const ENGINE_UP: Duration = Duration::from_mins(2);
 /// For everything an engine does in one call.
 pub const ENGINE_CALL: Duration = Duration::from_secs(60);
 /// For the proxy's answer on its control socket, drains apart.

@@ -171,6 +171,10 @@ impl Layout {
     pub fn run_deadline(&self, run: RunId) -> PathBuf {
         self.run_folder(run).join("deadline")
     }
+    /// Held by the process that carries a run out.
+    pub fn run_lock(&self, run: RunId) -> PathBuf {
+        self.run_folder(run).join("lock")
+    }
     /// The event file of a run.
     pub fn events(&self, run: RunId) -> PathBuf {
         self.logs.join("runs").join(format!("{run}.jsonl"))

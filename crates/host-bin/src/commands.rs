@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use cutover_core::exit::Exit;
@@ -13,7 +13,7 @@ use cutover_host::host::Host;
 use cutover_host::installation::{Installation, layout_from_environment};
 use cutover_host::runtime::process;
 use cutover_host::up::{self, ProxySeat, UpError};
-use cutover_host::{run, session, watch};
+use cutover_host::{program, run, session, watch};
 use cutover_proxy::{Limits, Options, ProxyError};
 
 use crate::arguments::Command;
@@ -106,8 +106,7 @@ fn watch(layout: Layout) -> Outcome {
 }
 
 fn up(layout: &Layout) -> Outcome {
-    let program = program()?;
-    let kept = within(up::run(layout, &program))?;
+    let kept = within(up::run(layout, &program::own()))?;
     kept.map(|()| ExitCode::SUCCESS).map_err(|error| not_up("proxy and watch are not kept", &error))
 }
 
@@ -140,10 +139,6 @@ fn event_loop() -> Result<tokio::runtime::Runtime, Failure> {
 
 fn within<F: Future>(work: F) -> Result<F::Output, Failure> {
     Ok(event_loop()?.block_on(work))
-}
-
-fn program() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| system("find its own program", &error))
 }
 
 fn system(what: &str, error: &std::io::Error) -> Failure {

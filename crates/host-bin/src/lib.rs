@@ -20,6 +20,7 @@ pub fn main() -> ExitCode {
 /// The same; `also` hears each entry of a run's journal once it is written (tests end a run at a certain one).
 pub fn main_heard_by(also: Option<Also>) -> ExitCode {
     let arguments = Arguments::parse();
+    cutover_host::program::take_name();
     tell::to_developers(&arguments.command);
     match commands::carry_out(arguments.command, also) {
         Ok(exit) => exit,

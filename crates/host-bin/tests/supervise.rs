@@ -84,7 +84,10 @@ struct Site {
 
 impl Site {
     async fn serving(replicas: u32) -> Self {
-        let root = Root::new();
+        Self::serving_in(Root::new(), replicas).await
+    }
+
+    async fn serving_in(root: Root, replicas: u32) -> Self {
         let http = up(&root);
         let layout = root.layout();
         let installation = Installation::open(&layout).unwrap();
@@ -453,6 +456,24 @@ async fn after_all_was_killed_the_same_release_serves_again() {
         begun.elapsed().as_millis()
     );
     eventually("both replicas run", || site.keeper(1) != all[3] && site.keeper(2) != all[5]).await;
+}
+
+#[tokio::test]
+async fn what_runs_can_start_its_like_when_its_program_was_removed() {
+    let site = Site::serving_in(Root::with_its_own_program(), 1).await;
+    let (proxy, watch, keeper) = (site.pid("proxy"), site.pid("watch"), site.keeper(1));
+    site.root.remove_its_own_program();
+
+    kill(&[proxy, watch, keeper]);
+
+    let is_new =
+        |process: &str, before| ProcessLock::peek(&site.layout, process).is_some_and(|pid| pid != before);
+    eventually("the proxy is back", || is_new("proxy", proxy)).await;
+    eventually("watch is back", || is_new("watch", watch)).await;
+    eventually("it runs under another keeper", || site.keeper(1) != keeper).await;
+    eventually("it serves", || get(site.http).is_ok()).await;
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", site.pid("watch"))).unwrap();
+    assert_eq!(name.trim(), "cutover-host", "people look for it by its name");
 }
 
 #[tokio::test]

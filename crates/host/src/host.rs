@@ -1,17 +1,26 @@
 //! One installation with all that acts on it: what sessions, runs and watch open first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use cutover_core::defaults;
 use cutover_core::layout::Layout;
+use cutover_core::names::AppId;
+use cutover_core::release::{Release, RuntimeKind};
+use tokio::time::Instant;
 
 use crate::database::sqlite::Sqlite;
 use crate::installation::{Installation, InstallationError};
 use crate::ports::{Ports, Runtime};
 use crate::probe::Probes;
+use crate::program;
 use crate::router::proxy::ProxyRouter;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::process::ProcessRuntime;
 use crate::store::{Store, StoreError};
+
+/// Between two tries to find an engine that is not up yet.
+const ENGINE_AGAIN: Duration = Duration::from_secs(1);
 
 /// One installation, open.
 #[derive(Clone)]
@@ -39,12 +48,43 @@ pub enum HostError {
     /// Its store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The path of this very program.
-    #[error("this program's own path is not known: {0}")]
-    Program(std::io::Error),
+}
+
+/// Whether a release has parts that only an engine carries.
+pub(crate) fn needs_engine(release: &Release) -> bool {
+    kinds(release).any(|kind| kind == RuntimeKind::Container)
+}
+
+/// What carries the parts of a release.
+pub(crate) fn kinds(release: &Release) -> impl Iterator<Item = RuntimeKind> {
+    let services = release.services.values().map(|service| service.content.runtime());
+    services.chain(release.backing.values().map(|backing| backing.content.runtime()))
 }
 
 impl Host {
+    /// Opens an installation for an app's run. An engine that carries something of the app and does not answer is not up yet, as after a
+    /// reboot: it is waited for (S4a).
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_for(layout: &Layout, app: &AppId) -> Result<Self, HostError> {
+        let end = Instant::now() + defaults::ENGINE_UP;
+        loop {
+            let host = Self::open(layout.clone()).await?;
+            let needed = host.docker.is_none() && host.app_needs_engine(app)?;
+            if !needed || Instant::now() >= end {
+                return Ok(host);
+            }
+            tracing::info!(%app, "the container engine does not answer yet and is waited for");
+            tokio::time::sleep(ENGINE_AGAIN).await;
+        }
+    }
+
+    /// Whether a release of the app that is on record has containers.
+    pub(crate) fn app_needs_engine(&self, app: &AppId) -> Result<bool, StoreError> {
+        Ok(self.store.releases(app)?.iter().any(|record| needs_engine(&record.release)))
+    }
+
     /// Opens an installation; makes it where there is none yet.
     ///
     /// # Errors
@@ -52,8 +92,7 @@ impl Host {
     pub async fn open(layout: Layout) -> Result<Self, HostError> {
         let installation = Installation::open(&layout)?;
         let store = Arc::new(Store::open(&layout)?);
-        let program = std::env::current_exe().map_err(HostError::Program)?;
-        let process = Arc::new(ProcessRuntime::new(layout.clone(), installation.id.clone(), program));
+        let process = Arc::new(ProcessRuntime::new(layout.clone(), installation.id.clone(), program::own()));
         // An engine that does not answer is told where it is needed: an app of plain processes needs none.
         let docker = match DockerRuntime::connect(&layout, &installation.id).await {
             Ok(docker) => docker.map(Arc::new),

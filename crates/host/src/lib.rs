@@ -16,6 +16,7 @@ pub mod lock;
 pub mod observe;
 pub mod ports;
 pub mod probe;
+pub mod program;
 mod readiness;
 mod redact;
 pub mod router;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cutover_core::journal::LockHolder;
 use cutover_core::layout::Layout;
-use cutover_core::names::AppId;
+use cutover_core::names::{AppId, RunId};
 
 use crate::files::{self, FileError};
 
@@ -126,6 +126,28 @@ impl AppLock {
         let mut lock = Self { file, path };
         lock.name(holder);
         lock
+    }
+}
+
+/// The right to carry a run out. Of two processes of one id the second leaves without a word (S12).
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes it; `None`: another process carries the run out.
+    ///
+    /// # Errors
+    /// When the lock file cannot be used.
+    pub fn take(layout: &Layout, run: RunId) -> Result<Option<Self>, FileError> {
+        let file = claim(&layout.run_lock(run), Mode::Exclusive, TRIES)?;
+        Ok(file.map(|file| Self { _file: file }))
+    }
+
+    /// Whether a process carries the run out.
+    pub fn is_held(layout: &Layout, run: RunId) -> bool {
+        is_held(&layout.run_lock(run))
     }
 }
 
@@ -276,7 +298,6 @@ fn write_words(file: &mut File, words: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cutover_core::names::RunId;
     use cutover_core::plan::Verb;
 
     fn app(name: &str) -> AppId {

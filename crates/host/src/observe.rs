@@ -10,14 +10,15 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::{self, Layout};
 use cutover_core::names::{AppId, DatabaseName};
-use cutover_core::release::Live;
+use cutover_core::release::{Live, RuntimeKind};
 use cutover_core::state::{FoundDatabase, FoundInstance, FoundTable, HostState, ReleaseRecord};
 use jiff::Timestamp;
 
 use crate::files;
-use crate::host::Host;
+use crate::host::{Host, needs_engine};
 use crate::lock::AppLock;
 use crate::ports::Runtime as _;
+use crate::ports::RuntimeErrorKind;
 use crate::settle::Look;
 
 /// How many verdicts a look brings.
@@ -48,12 +49,17 @@ pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Res
     };
     let releases =
         host.store.releases(app).map_err(|error| unseen("the state database", error.to_string()))?;
+    let needed = releases.iter().any(|record| needs_engine(&record.release));
+    if needed && host.docker.is_none() {
+        return Err(no_engine("none answers, and releases of this app have containers"));
+    }
+    let needs = if needed || !images.is_empty() { Needs::Engine } else { Needs::Nothing };
     let table = host.ports.router.read().await.ok();
-    let instances = instances(host, app).await?;
+    let instances = instances(host, app, needs).await?;
     let env = env(host, app)?;
     let live = live(host, app, table.as_ref()).map_err(|why| unseen("what is live", why))?;
-    let (engine, found_images) = engine(host, app, images).await?;
-    let taken = taken(host, app, table.as_ref()).await?;
+    let (engine, found_images) = engine(host, app, images, needs).await?;
+    let taken = taken(host, app, table.as_ref(), needs).await?;
     Ok(HostState {
         app: app.clone(),
         installation: host.installation.id.clone(),
@@ -86,15 +92,40 @@ pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Res
     })
 }
 
-async fn instances(host: &Host, app: &AppId) -> Result<Vec<FoundInstance>, Failure> {
+/// Whether a look at an app is complete without the engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Something of it is carried by the engine, or will be.
+    Engine,
+    /// An engine that is stopped or hangs is no affair of this app's.
+    Nothing,
+}
+
+/// An engine that does not answer is not an empty engine (S4a).
+pub(crate) fn no_engine(why: impl Into<String>) -> Failure {
+    Failure::new(Exit::Failed, "the container engine does not answer")
+        .because(why)
+        .while_serving("what was serving goes on as far as its containers run")
+        .next("start it (`systemctl start docker`), then run the command again")
+}
+
+async fn instances(host: &Host, app: &AppId, needs: Needs) -> Result<Vec<FoundInstance>, Failure> {
     let mut all = Vec::new();
     for runtime in host.ports.runtimes() {
-        let found = runtime.list(app).await.map_err(|error| {
-            Failure::new(Exit::Failed, "the instances on this host cannot be seen")
-                .because(error.to_string())
-                .next("see that the engine answers, then try again")
-        })?;
-        all.extend(found);
+        match runtime.list(app).await {
+            Ok(found) => all.extend(found),
+            Err(error) if runtime.kind() == RuntimeKind::Container && needs == Needs::Nothing => {
+                tracing::warn!(%app, %error, "the engine is not looked at: nothing of the app is in it");
+            }
+            Err(error) if error.kind == RuntimeErrorKind::Unreachable => {
+                return Err(no_engine(error.to_string()));
+            }
+            Err(error) => {
+                return Err(Failure::new(Exit::Failed, "the instances on this host cannot be seen")
+                    .because(error.to_string())
+                    .next("see that the engine answers, then try again"));
+            }
+        }
     }
     all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
@@ -195,12 +226,19 @@ fn artifacts(host: &Host) -> BTreeSet<cutover_core::hash::ContentHash> {
 
 type Engine = (Option<cutover_core::state::FoundEngine>, BTreeMap<String, cutover_core::state::FoundImage>);
 
-async fn engine(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<Engine, Failure> {
+async fn engine(
+    host: &Host,
+    app: &AppId,
+    images: &BTreeSet<String>,
+    needs: Needs,
+) -> Result<Engine, Failure> {
     let Some(docker) = &host.docker else { return Ok((None, BTreeMap::new())) };
-    let silent = |error: crate::ports::RuntimeError| {
-        Failure::new(Exit::Failed, "the container engine does not answer").because(error.to_string())
+    let silent = |error: crate::ports::RuntimeError| no_engine(error.to_string());
+    let facts = match docker.facts(app).await {
+        Ok(facts) => facts,
+        Err(_) if needs == Needs::Nothing => return Ok((None, BTreeMap::new())),
+        Err(error) => return Err(silent(error)),
     };
-    let facts = docker.facts(app).await.map_err(silent)?;
     let mut found = BTreeMap::new();
     for reference in images {
         if let Some(image) = docker.image(reference).await.map_err(silent)? {
@@ -216,6 +254,7 @@ async fn taken(
     host: &Host,
     app: &AppId,
     table: Option<&FoundTable>,
+    needs: Needs,
 ) -> Result<BTreeSet<SocketAddr>, Failure> {
     let targets = table.into_iter().flat_map(|found| found.table.targets());
     let mut taken: BTreeSet<SocketAddr> = targets
@@ -227,7 +266,7 @@ async fn taken(
         Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string())
     })?;
     for other in apps.iter().filter(|other| *other != app) {
-        taken.extend(instances(host, other).await?.into_iter().filter_map(|found| found.address));
+        taken.extend(instances(host, other, needs).await?.into_iter().filter_map(|found| found.address));
     }
     taken.extend(listening());
     Ok(taken)

@@ -1,7 +1,7 @@
 //! `cutover-host run`: one deploy, detached from its session. It holds the app's lock, carries out the plan, and brings it to a verdict;
 //! or settles a run whose process died.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 
 use cutover_core::defaults;
@@ -12,18 +12,20 @@ use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::{HostPlan, Stage, Verb, deadline};
 use cutover_core::rules;
-use cutover_core::verdict::Verdict;
+use cutover_core::verdict::{Outcome, Verdict};
 use jiff::Timestamp;
 
 use crate::assignment::Assignment;
 use crate::events::EventFile;
 use crate::host::Host;
 use crate::journal::{Journal, Listener, unwritten};
-use crate::lock::{AppLock, LockError};
+use crate::lock::{AppLock, LockError, RunLock};
 use crate::observe::{Eyes, observe};
+use crate::program;
 use crate::settle::{Settling, carry_out, settle};
 use crate::stages::Act;
 use crate::stages::preflight::EnvChange;
+use crate::store::Store;
 use crate::within::Allowance;
 
 /// What hears a run's entries besides its event file (tests stop a run at a certain one).
@@ -48,7 +50,7 @@ pub fn spawn_settle(layout: &Layout, app: &AppId) -> std::io::Result<()> {
 fn detached(layout: &Layout, arguments: &[&str]) -> std::io::Result<()> {
     std::fs::create_dir_all(layout.logs())?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(layout.process_log("run"))?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = program::command(&program::own());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // A session id of its own is taken by the run itself; the process group keeps a terminal's Ctrl-C away until then.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -59,7 +61,9 @@ fn detached(layout: &Layout, arguments: &[&str]) -> std::io::Result<()> {
 pub async fn main(layout: Layout, run: RunId, also: Option<Also>) -> ExitCode {
     leave_session();
     match carry(layout, run, also).await {
-        Ok(verdict) => ExitCode::from(verdict.exit().code()),
+        Ok(Some(verdict)) => ExitCode::from(verdict.exit().code()),
+        // Another process carries it out: it says how it ends.
+        Ok(None) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(%failure, "the run could not begin");
             ExitCode::from(failure.exit.code())
@@ -71,9 +75,9 @@ pub async fn main(layout: Layout, run: RunId, also: Option<Also>) -> ExitCode {
 pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> ExitCode {
     leave_session();
     let outcome = async {
-        let host = open(layout).await?;
-        let unfinished = host.store.unfinished(&app).map_err(|error| unreadable(&error))?;
-        let Some(run) = unfinished else { return Ok(()) };
+        let host = open(&layout, &app).await?;
+        let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
+        let Some((_, run)) = unfinished.into_iter().find(|(of, _)| *of == app) else { return Ok(()) };
         let Ok(mut lock) = AppLock::take(&host.layout, &app, &holder_of(&host, &app, run)) else {
             return Ok(());
         };
@@ -96,29 +100,59 @@ fn leave_session() {
     }
 }
 
-async fn open(layout: Layout) -> Result<Host, Failure> {
-    Host::open(layout).await.map_err(|error| {
-        Failure::new(Exit::Failed, "the state on this host cannot be opened").because(error.to_string())
-    })
+/// Opens the installation; an engine that something of the app needs is waited for, and without it nothing is done (S4a).
+async fn open(layout: &Layout, app: &AppId) -> Result<Host, Failure> {
+    let host = Host::open_for(layout, app).await.map_err(|error| unopened(&error))?;
+    if host.docker.is_none() && host.app_needs_engine(app).map_err(|error| unreadable(&error))? {
+        return Err(crate::observe::no_engine("none answers, and releases of this app have containers"));
+    }
+    Ok(host)
+}
+
+fn unopened(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, "the state on this host cannot be opened").because(error.to_string())
 }
 
 fn unreadable(error: &crate::store::StoreError) -> Failure {
     Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string())
 }
 
-async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Verdict, Failure> {
-    let host = open(layout).await?;
-    if let Some(verdict) = host.store.verdict(run).map_err(|error| unreadable(&error))? {
-        return Ok(verdict);
+/// `None`: another process of this id carries it out (S12).
+async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Option<Verdict>, Failure> {
+    let Some(_alone) = RunLock::take(&layout, run).map_err(|error| unopened(&error))? else {
+        return Ok(None);
+    };
+    let store = Store::open(&layout).map_err(|error| unreadable(&error))?;
+    if let Some(verdict) = store.verdict(run).map_err(|error| unreadable(&error))? {
+        discard(&layout, run);
+        return Ok(Some(verdict));
     }
-    let assignment = Assignment::load(&host.layout, run)
-        .map_err(|error| Failure::new(Exit::Failed, "the run has no plan").because(error.to_string()))?;
+    let carried = match Assignment::load(&layout, run) {
+        Ok(assignment) => carry_assigned(&layout, &assignment, also.clone()).await,
+        Err(error) => Err(Failure::new(Exit::Failed, "the run has no plan").because(error.to_string())),
+    };
+    match carried {
+        Ok(verdict) => Ok(Some(verdict)),
+        // Whoever follows it is told; it is not begun again and again.
+        Err(failure) if !begun(&store, run) => {
+            never_began(&layout, &Arc::new(store), run, failure, also).map(Some)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn carry_assigned(
+    layout: &Layout,
+    assignment: &Assignment,
+    also: Option<Also>,
+) -> Result<Verdict, Failure> {
     let plan = &assignment.plan;
-    let app = &plan.app;
-    let journal = journal(&host, run, also.clone());
+    let (app, run) = (&plan.app, plan.run);
+    let host = open(layout, app).await?;
+    let journal = journal(&host.layout, &host.store, run, also.clone());
     let begun = host.store.begin_run(run, app, plan.verb, &plan.by, Timestamp::now());
     begun.map_err(|error| unreadable(&error))?;
-    let mut lock = match lock(&host, &assignment).await {
+    let mut lock = match lock(&host, assignment).await {
         Ok(lock) => lock,
         // Nothing was touched, and the journal of the one that holds the lock is not this one's.
         Err(failure) => return Ok(refused(&host, &journal, plan, failure)),
@@ -155,28 +189,30 @@ async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Verdict
         look: &eyes,
     };
     let verdict = settle(&settling).await;
-    discard(&host, run);
+    discard(layout, run);
     drop(lock);
     Ok(verdict)
 }
 
 /// What the client sent for the env file has been admitted or is not wanted any more.
-fn discard(host: &Host, run: RunId) {
-    let folder = host.layout.run_folder(run);
-    if let Err(error) = std::fs::remove_dir_all(&folder) {
+fn discard(layout: &Layout, run: RunId) {
+    let folder = layout.run_folder(run);
+    if let Err(error) = std::fs::remove_dir_all(&folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
         tracing::warn!(%error, folder = %folder.display(), "a run's folder stays");
     }
 }
 
-fn journal(host: &Host, run: RunId, also: Option<Also>) -> Journal {
-    let events = EventFile::open(&host.layout, run);
+fn journal(layout: &Layout, store: &Arc<Store>, run: RunId, also: Option<Also>) -> Journal {
+    let events = EventFile::open(layout, run);
     let heard: Listener = Box::new(move |entry| {
         events.append(entry);
         if let Some(also) = &also {
             also(entry);
         }
     });
-    Journal::new(host.store.clone(), run, heard)
+    Journal::new(store.clone(), run, heard)
 }
 
 fn holder(app: &AppId, run: RunId, by: &str, verb: Verb) -> LockHolder {
@@ -228,16 +264,34 @@ async fn settle_all(
 ) -> Result<(), Failure> {
     let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
     for (of, run) in unfinished {
-        if of == *app && Some(run) != own && begun(host, run) {
+        if of != *app || Some(run) == own {
+            continue;
+        }
+        if begun(&host.store, run) {
             settle_run(host, app, run, lock, also).await;
+        } else {
+            end_unbegun(host, run, also)?;
         }
     }
     Ok(())
 }
 
 /// A run that waits for the lock has written nothing yet, and is not to be settled by another.
-fn begun(host: &Host, run: RunId) -> bool {
-    host.store.entries(run, 1).is_ok_and(|entries| !entries.is_empty())
+fn begun(store: &Store, run: RunId) -> bool {
+    store.entries(run, 1).is_ok_and(|entries| !entries.is_empty())
+}
+
+/// A run whose process died before it wrote a word, or that never had one: it is not begun any more. One that was just set going is left.
+fn end_unbegun(host: &Host, run: RunId, also: Option<&Also>) -> Result<(), Failure> {
+    let row = host.store.run(run).map_err(|error| unreadable(&error))?;
+    let age = row.map_or(defaults::WATCH, |row| Timestamp::now().duration_since(row.started).unsigned_abs());
+    if age < defaults::WATCH || RunLock::is_held(&host.layout, run) {
+        return Ok(());
+    }
+    let taken = RunLock::take(&host.layout, run).map_err(|error| unopened(&error))?;
+    let Some(_alone) = taken.filter(|_| !begun(&host.store, run)) else { return Ok(()) };
+    let failure = Failure::new(Exit::Failed, "the run ended before it began").next("start it again");
+    never_began(&host.layout, &host.store, run, failure, also.cloned()).map(drop)
 }
 
 async fn settle_run(host: &Host, app: &AppId, run: RunId, lock: &mut AppLock, also: Option<&Also>) {
@@ -246,7 +300,7 @@ async fn settle_run(host: &Host, app: &AppId, run: RunId, lock: &mut AppLock, al
     if let Err(error) = Allowance::grant(&host.layout, run, defaults::LOOK * (defaults::RECOVERIES + 1)) {
         tracing::warn!(%error, "the deadline of a settlement could not be written");
     }
-    let journal = journal(host, run, also.cloned());
+    let journal = journal(&host.layout, &host.store, run, also.cloned());
     let eyes = Eyes { host, app };
     let settling = Settling {
         ports: &host.ports,
@@ -257,7 +311,7 @@ async fn settle_run(host: &Host, app: &AppId, run: RunId, lock: &mut AppLock, al
         look: &eyes,
     };
     settle(&settling).await;
-    discard(host, run);
+    discard(&host.layout, run);
 }
 
 /// This process, as it works on a run that is on record.
@@ -293,7 +347,7 @@ fn refused(host: &Host, journal: &Journal, plan: &HostPlan, failure: Failure) ->
         verb: plan.verb,
         release: plan.release.as_ref().map(|release| release.id.clone()),
         serving: live.map(|live| live.release),
-        outcome: cutover_core::verdict::Outcome::Failed { failure },
+        outcome: Outcome::Failed { failure },
         allowed: plan.allowed.iter().copied().collect(),
         by: plan.by.clone(),
         started: now,
@@ -301,14 +355,46 @@ fn refused(host: &Host, journal: &Journal, plan: &HostPlan, failure: Failure) ->
         switched_ms: None,
         warnings: Vec::new(),
     };
+    end(&host.layout, &host.store, journal, &verdict);
+    verdict
+}
+
+/// A run that has nothing but its row in the records: no plan that can be read, no host that can be looked at.
+fn never_began(
+    layout: &Layout,
+    store: &Arc<Store>,
+    run: RunId,
+    failure: Failure,
+    also: Option<Also>,
+) -> Result<Verdict, Failure> {
+    let Some(row) = store.run(run).map_err(|error| unreadable(&error))? else { return Err(failure) };
+    let verdict = Verdict {
+        run,
+        app: row.app,
+        verb: row.verb,
+        release: None,
+        serving: None,
+        outcome: Outcome::Failed { failure },
+        allowed: Vec::new(),
+        by: row.by,
+        started: row.started,
+        finished: Timestamp::now(),
+        switched_ms: None,
+        warnings: Vec::new(),
+    };
+    end(layout, store, &journal(layout, store, run, also), &verdict);
+    Ok(verdict)
+}
+
+/// Writes the verdict of a run that touched nothing.
+fn end(layout: &Layout, store: &Store, journal: &Journal, verdict: &Verdict) {
     journal.go_back();
-    if let Err(error) = host.store.finish_run(&verdict) {
+    if let Err(error) = store.finish_run(verdict) {
         tracing::warn!(%error, "the verdict could not be recorded");
     }
     let written = journal.write(What::Verdict { verdict: Box::new(verdict.clone()) });
     if let Err(error) = written {
         tracing::warn!(?error, stage = %Stage::Lock, "the verdict could not be written");
     }
-    discard(host, plan.run);
-    verdict
+    discard(layout, verdict.run);
 }

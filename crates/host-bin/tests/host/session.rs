@@ -306,3 +306,20 @@ fn a_state_database_of_a_newer_version_is_refused_with_what_to_do() {
     bytes[60..64].copy_from_slice(&1_u32.to_be_bytes());
     std::fs::write(root.layout().store(), &bytes).unwrap();
 }
+
+#[test]
+fn a_run_that_never_came_to_life_is_ended_and_told() {
+    let root = Root::new();
+    let plan = outdated_plan();
+    drop(root.talk().ask(&Ask::Lock { app: shop() }));
+    let store = Store::open(&root.layout()).unwrap();
+    let long_ago = "2026-01-01T00:00:00Z".parse().unwrap();
+    store.begin_run(plan.run, &shop(), Verb::Stop, "ann@laptop", long_ago).unwrap();
+
+    let settled = root.runs(&["run", "--settle", "shop/local"]);
+
+    assert!(settled.status.success(), "{settled:?}");
+    let verdict = store.verdict(plan.run).unwrap().expect("a verdict");
+    assert_eq!((verdict.exit(), verdict.by.as_str()), (Exit::Failed, "ann@laptop"));
+    assert_eq!(store.unfinished(&shop()).unwrap(), None, "watch heals the app again");
+}

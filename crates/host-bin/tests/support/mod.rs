@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -16,6 +17,8 @@ pub(crate) const SOON: Duration = Duration::from_mins(1);
 pub(crate) struct Root {
     folder: tempfile::TempDir,
     http: String,
+    /// A program that goes with this root, as long as it is there.
+    own: Option<PathBuf>,
 }
 
 impl Root {
@@ -24,7 +27,21 @@ impl Root {
     }
 
     pub(crate) fn listening(http: &str) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), http: http.to_owned() }
+        Self { folder: tempfile::tempdir().unwrap(), http: http.to_owned(), own: None }
+    }
+
+    /// With a copy of the program, which can be replaced and removed.
+    pub(crate) fn with_its_own_program() -> Self {
+        let mut root = Self::new();
+        let own = root.folder.path().join("cutover-host");
+        std::fs::copy(env!("CARGO_BIN_EXE_cutover-host"), &own).unwrap();
+        root.own = Some(own);
+        root
+    }
+
+    /// Takes the copy away; what is started from here on is the program itself.
+    pub(crate) fn remove_its_own_program(&self) {
+        std::fs::remove_file(self.own.as_ref().unwrap()).unwrap();
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -32,7 +49,8 @@ impl Root {
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover-host"));
+        let own = self.own.clone().filter(|own| own.exists());
+        let mut command = Command::new(own.unwrap_or_else(|| env!("CARGO_BIN_EXE_cutover-host").into()));
         command.args(words).env("CUTOVER_ROOT", self.folder.path()).env("CUTOVER_HTTP", &self.http);
         command
     }

@@ -1,7 +1,6 @@
 //! Runs, from the session's side: set going detached, followed, cancelled. The run itself never waits for anybody here.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 use cutover_core::env_file;
@@ -21,11 +20,13 @@ use super::serve::{Session, unreadable};
 use crate::assignment::Assignment;
 use crate::events::{self, Follow};
 use crate::host::Host;
-use crate::lock::AppLock;
+use crate::lock::{AppLock, RunLock};
 use crate::run;
 
 /// Runs whose journals and events are kept, for each app.
 const KEPT_RUNS: u32 = 100;
+/// How often it is looked whether a run that is followed still has a process.
+const REVIVE: Duration = Duration::from_secs(3);
 /// From a run's verdict until its lock is free.
 const LET_GO: Duration = Duration::from_secs(2);
 /// An env file that is sent has at most so many bytes.
@@ -108,10 +109,16 @@ where
                 .next("`cutover attach` follows it again")
         };
         let mut follow = Follow::new(&self.layout, run, from).map_err(lost)?;
+        let mut again = tokio::time::interval_at(Instant::now() + REVIVE, REVIVE);
         loop {
             let entry = tokio::select! {
                 entry = follow.next(&host.store) => entry.map_err(lost)?,
                 error = self.incoming.left() => return Err(error.into()),
+                // Its process may have died before it wrote a word.
+                _ = again.tick() => {
+                    revive(host, run, app)?;
+                    continue;
+                }
             };
             match entry {
                 Some(entry) => match entry.what {
@@ -208,24 +215,13 @@ fn revive(host: &Host, run: RunId, app: &AppId) -> Result<(), Failure> {
     let started = if has_begun {
         // Whoever works on it holds the lock; the settling process takes it, or finds it taken.
         if AppLock::peek(&host.layout, app).is_some() { Ok(()) } else { run::spawn_settle(&host.layout, app) }
-    } else if has_process(run) || !host.layout.run_folder(run).exists() {
+    } else if RunLock::is_held(&host.layout, run) || !host.layout.run_folder(run).exists() {
         Ok(())
     } else {
         run::spawn(&host.layout, run)
     };
     started.map_err(|error| {
         Failure::new(Exit::Failed, format!("run {run} was not started")).because(error.to_string())
-    })
-}
-
-/// Whether a process of this very run is there, by its arguments.
-fn has_process(run: RunId) -> bool {
-    let id = run.to_string();
-    let Ok(processes) = fs::read_dir("/proc") else { return false };
-    processes.flatten().any(|entry| {
-        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = arguments.split(|byte| *byte == 0).skip(1);
-        words.next() == Some(b"run".as_slice()) && words.next() == Some(id.as_bytes())
     })
 }
 

@@ -1,7 +1,7 @@
 //! Seeing to it that proxy and watch are there: the first deploy on a machine starts them, detached.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use cutover_core::layout::Layout;
 use tokio::net::UnixStream;
@@ -11,6 +11,7 @@ use super::report::{self, Said};
 use super::supervise::{self, READY};
 use crate::files;
 use crate::lock::ProcessLock;
+use crate::program;
 
 /// Whether somebody keeps proxy and watch. Both may be at work all the same: left by a supervisor that was killed.
 pub fn is_up(layout: &Layout) -> bool {
@@ -28,7 +29,7 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
     files::ensure_folder(layout.state(), 0o700)?;
     let (ours, theirs) = report::pair()?;
     let log = supervise::open_log(layout, "up")?;
-    let mut child = Command::new(host_binary)
+    let mut child = program::command(host_binary)
         .arg("up")
         .current_dir("/")
         .stdin(Stdio::from(theirs))

@@ -19,6 +19,7 @@ use super::report::{self, Said};
 use super::{UpError, seat};
 use crate::files;
 use crate::lock::ProcessLock;
+use crate::program;
 
 /// Longest pause before a child is started again: what it serves is everybody's.
 const PAUSE_MOST: Duration = Duration::from_secs(5);
@@ -173,7 +174,7 @@ impl Supervised {
             }
         };
         let log = open_log(&self.layout, self.kind.as_str())?;
-        Command::new(&self.binary)
+        Command::from(program::command(&self.binary))
             .arg(self.kind.as_str())
             .stdin(input)
             .stdout(log.try_clone()?)

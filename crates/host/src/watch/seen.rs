@@ -11,6 +11,7 @@ use cutover_core::state::{FoundInstance, ReleaseRecord, Role};
 use cutover_routes::Entry;
 use jiff::Timestamp;
 
+use crate::host::{kinds, needs_engine};
 use crate::observe::{live_file, live_in_table_on_disk};
 use crate::ports::Ports;
 
@@ -157,14 +158,4 @@ impl Seen {
     pub(super) fn stop(&self, instance: &FoundInstance) -> StopSettings {
         self.service(&instance.service).map(|service| service.run.stop.clone()).unwrap_or_default()
     }
-}
-
-/// What carries the parts of a release.
-fn kinds(release: &Release) -> impl Iterator<Item = RuntimeKind> {
-    let services = release.services.values().map(|service| service.content.runtime());
-    services.chain(release.backing.values().map(|backing| backing.content.runtime()))
-}
-
-fn needs_engine(release: &Release) -> bool {
-    kinds(release).any(|kind| kind == RuntimeKind::Container)
 }

@@ -12,7 +12,8 @@ use cutover_core::names::{AppId, RunId};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
-use crate::lock::AppLock;
+use crate::lock::{AppLock, RunLock};
+use crate::program;
 use crate::store::Store;
 use crate::within::Allowance;
 
@@ -28,6 +29,8 @@ pub(super) struct Settling {
     given: BTreeMap<RunId, (u32, Instant)>,
     /// What each run that works was allowed last, and when that was first seen.
     allowed: BTreeMap<RunId, (Allowance, Instant)>,
+    /// Runs without a word and without a process, and since when.
+    still: BTreeMap<RunId, Instant>,
 }
 
 impl Settling {
@@ -42,16 +45,29 @@ impl Settling {
         };
         self.given.retain(|run, _| unfinished.iter().any(|(_, unfinished)| unfinished == run));
         self.allowed.retain(|run, _| unfinished.iter().any(|(_, unfinished)| unfinished == run));
+        self.still.retain(|run, _| unfinished.iter().any(|(_, unfinished)| unfinished == run));
         for (app, run) in &unfinished {
             match AppLock::peek(layout, app) {
                 Some(holder) if holder.run == *run && self.is_late(layout, *run) => {
                     end(layout, app, *run, holder.pid);
                 }
-                None if has_begun(store, *run) => self.give(app, *run, settler),
+                None if has_begun(store, *run) || self.is_abandoned(layout, *run) => {
+                    self.give(app, *run, settler);
+                }
                 Some(_) | None => {}
             }
         }
         if unfinished.is_empty() { defaults::WATCH } else { defaults::SETTLE }
+    }
+
+    /// Whether a run that has written nothing has no process either, for so long that none is coming to life.
+    fn is_abandoned(&mut self, layout: &Layout, run: RunId) -> bool {
+        if RunLock::is_held(layout, run) {
+            self.still.remove(&run);
+            return false;
+        }
+        let now = Instant::now();
+        now.duration_since(*self.still.entry(run).or_insert(now)) >= defaults::WATCH
     }
 
     /// Whether a run that works is past its plan's whole deadline. Counted from when we first saw it: no clock that jumps makes it late.
@@ -105,7 +121,7 @@ fn end(layout: &Layout, app: &AppId, run: RunId, pid: u32) {
 pub(super) fn spawn(layout: &Layout, app: &AppId) -> io::Result<()> {
     std::fs::create_dir_all(layout.logs())?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(layout.process_log("run"))?;
-    let mut command = tokio::process::Command::new(std::env::current_exe()?);
+    let mut command = tokio::process::Command::from(program::command(&program::own()));
     command.args(["run", "--settle", &app.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
     command.spawn().map(drop)
@@ -186,6 +202,26 @@ mod tests {
         tokio::time::advance(defaults::WATCH).await;
         settling.pass(&dead.layout, &dead.store, &settler);
         assert_eq!(dead.asked(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_never_came_to_life_is_given_to_a_process_and_one_that_waits_is_not() {
+        let dead = Dead::new();
+        let (mut settling, settler) = (Settling::default(), dead.settler());
+        let alive = RunLock::take(&dead.layout, dead.run).unwrap();
+        for _ in 0..3 {
+            settling.pass(&dead.layout, &dead.store, &settler);
+            tokio::time::advance(defaults::WATCH).await;
+        }
+        assert_eq!(dead.asked(), 0, "its process waits for the lock");
+
+        drop(alive);
+        settling.pass(&dead.layout, &dead.store, &settler);
+        assert_eq!(dead.asked(), 0, "its process may be starting");
+        tokio::time::advance(defaults::WATCH).await;
+        settling.pass(&dead.layout, &dead.store, &settler);
+
+        assert_eq!(dead.asked(), 1);
     }
 
     #[tokio::test]

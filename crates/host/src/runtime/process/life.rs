@@ -21,6 +21,7 @@ use super::protocol::{self, Answer, Ask, Message, Report};
 use super::runtime::ProcessRuntime;
 use super::signals;
 use crate::ports::{Certainty, RuntimeError, RuntimeErrorKind};
+use crate::program;
 
 /// For a new keeper to report.
 const REPORT: Duration = Duration::from_secs(10);
@@ -191,7 +192,7 @@ async fn keep(runtime: &ProcessRuntime, folder: &Folder) -> Result<Report, Runti
         },
         Stdio::from,
     );
-    let mut command = Command::new(&runtime.host_binary);
+    let mut command = Command::from(program::command(&runtime.host_binary));
     command.arg("keep").arg(folder.path()).current_dir("/").env_clear();
     command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
