@@ -103,7 +103,7 @@ struct Version {
 
 /// The answer to a line; none when the asker left before it was there, or when there is nothing to be sure of.
 async fn answer(plane: &Arc<Plane>, line: &[u8], asker: &mut BufReader<OwnedReadHalf>) -> Option<Answer> {
-    let refused = |reason: String| Some(Answer::Refused { reason });
+    let refused = |reason: String| Some(Answer::Refused { reason, full: false });
     match serde_json::from_slice(line) {
         Ok(Version { version }) if version > CONTROL_VERSION => {
             return refused(format!(
@@ -131,6 +131,7 @@ async fn answer(plane: &Arc<Plane>, line: &[u8], asker: &mut BufReader<OwnedRead
                     Some(Answer::Moved { hash: served.hash.clone(), table: served.table.clone() })
                 }
                 Ok(Replaced::Refused(reason)) => refused(reason),
+                Ok(Replaced::Full(reason)) => Some(Answer::Refused { reason, full: true }),
                 // No answer is the answer of which an asker learns nothing: it looks again.
                 Ok(Replaced::Unknown) => None,
                 Err(error) => refused(format!("the table was not replaced: {error}")),

@@ -153,9 +153,7 @@ impl Store {
     /// Makes a table durable: after this returns, a restart finds it. On a full disk the ballast is given up once.
     pub(crate) fn write(&self, table: &[u8]) -> Result<(), StoreError> {
         let outcome = match self.try_write(table) {
-            Err(StoreError::Io { error, .. }) if is_full(&error) && ballast::give_up(&self.folder) => {
-                self.try_write(table)
-            }
+            Err(error) if error.is_full() && ballast::give_up(&self.folder) => self.try_write(table),
             outcome => outcome,
         };
         if outcome.is_err() {
@@ -251,8 +249,12 @@ pub(crate) fn failed(action: &'static str, path: &Path, error: io::Error) -> Sto
     StoreError::Io { action, path: path.to_owned(), error }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+impl StoreError {
+    /// Whether there was no room on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        let Self::Io { error, .. } = self else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }
 
 /// Removes what a failed write left; the next write replaces it anyway.

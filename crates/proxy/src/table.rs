@@ -32,6 +32,8 @@ pub(crate) enum Replaced {
     /// Another table than the asker believes is served.
     Moved(Arc<Generation>),
     Refused(String),
+    /// There is no room for it on the disk.
+    Full(String),
     /// It failed, and what a restart would find is not known.
     Unknown,
 }
@@ -178,9 +180,11 @@ async fn write(store: HeldStore, bytes: Vec<u8>) -> (HeldStore, Result<(), Repla
         let outcome = match store.as_ref().map(|store| store.write(&bytes)) {
             Some(Ok(())) => Ok(()),
             Some(Err(StoreError::Apart { .. })) => Err(Replaced::Unknown),
-            Some(Err(error)) => Err(Replaced::Refused(format!(
-                "the table could not be made durable, what was served is served: {error}"
-            ))),
+            Some(Err(error)) => {
+                let reason =
+                    format!("the table could not be made durable, what was served is served: {error}");
+                Err(if error.is_full() { Replaced::Full(reason) } else { Replaced::Refused(reason) })
+            }
             None => Err(Replaced::Refused("the proxy is about to end".to_owned())),
         };
         (store, outcome)

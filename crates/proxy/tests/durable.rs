@@ -112,7 +112,7 @@ async fn questions_that_are_none_are_refused_and_the_next_is_answered() {
     ] {
         control.say(line).await;
         match control.hear().await {
-            Answer::Refused { reason } => assert!(reason.contains(expected), "{reason}"),
+            Answer::Refused { reason, full: false } => assert!(reason.contains(expected), "{reason}"),
             other => panic!("{other:?}"),
         }
     }
@@ -120,7 +120,7 @@ async fn questions_that_are_none_are_refused_and_the_next_is_answered() {
     let mut bad = web(serving(&[]));
     bad.path = "/a/../b".into();
     match control.ask(Ask::Replace { expect: expect.clone(), table: table(vec![bad]) }).await {
-        Answer::Refused { reason } => assert!(reason.contains("has a dot segment"), "{reason}"),
+        Answer::Refused { reason, full: false } => assert!(reason.contains("has a dot segment"), "{reason}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(control.read().await.0, expect);
@@ -288,8 +288,9 @@ async fn on_a_full_disk_the_ballast_pays_for_the_switch_back_and_then_changes_ar
 
     disk.fill("fuller");
     match control.ask(Ask::Replace { expect: served.clone(), table: table(vec![]) }).await {
-        Answer::Refused { reason } => assert!(
-            reason.contains("No space left on device") && reason.contains("what was served is served"),
+        Answer::Refused { reason, full } => assert!(
+            full && reason.contains("No space left on device")
+                && reason.contains("what was served is served"),
             "{reason}"
         ),
         other => panic!("{other:?}"),

@@ -84,5 +84,22 @@ pub enum Answer {
     Refused {
         /// Why, and what helps.
         reason: String,
+        /// Whether it was for want of room on the disk. Absent where it was not, and from proxies that do not say.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        full: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_without_a_word_on_the_disk_is_read_and_written_as_before() {
+        let line = r#"{"answer":"refused","reason":"no"}"#;
+        let refused = Answer::Refused { reason: "no".into(), full: false };
+
+        assert_eq!(serde_json::from_str::<Answer>(line).unwrap(), refused);
+        assert_eq!(serde_json::to_string(&refused).unwrap(), line);
+    }
 }
