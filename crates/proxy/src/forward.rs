@@ -1,9 +1,11 @@
 //! Giving a request to a target: on an idle connection or a new one. Says of every failure whether the request was sent.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use cutover_routes::Address;
@@ -13,11 +15,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::body::{RequestBody, Upload};
 use crate::deadline::Limits;
 use crate::door::Way;
+use crate::pace::Alarm;
 use crate::pool::Sender;
 use crate::target::Target;
 
@@ -61,6 +64,7 @@ pub(crate) async fn offer(
     cuts: u64,
     mut request: Request<RequestBody>,
     limits: &Limits,
+    alarm: &Mutex<Alarm>,
 ) -> Offered {
     loop {
         let way = target.door.enter(&target.pool, limits).await;
@@ -83,7 +87,7 @@ pub(crate) async fn offer(
                 None => answer.as_mut().await,
             }
         };
-        match in_time(answer, upload.as_deref(), limits).await {
+        match in_time(answer, upload.as_deref(), limits, alarm).await {
             None => return Offered::Late,
             Some(Ok(response)) => return Offered::Answered(response, sender, begun.elapsed()),
             Some(Err(mut error)) => match error.take_message() {
@@ -95,17 +99,25 @@ pub(crate) async fn offer(
     }
 }
 
-/// Waits for an answer's head; the time counts from the last piece of the body that went on its way.
-async fn in_time<T>(answer: impl Future<Output = T>, upload: Option<&Upload>, limits: &Limits) -> Option<T> {
+/// Waits for an answer's head; the time counts from the last piece of the body that went on its way. The alarm is the client's, and
+/// stays armed from one request to the next: a request that is answered soon arms none.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    upload: Option<&Upload>,
+    limits: &Limits,
+    alarm: &Mutex<Alarm>,
+) -> Option<T> {
     let mut answer = pin!(answer);
-    let mut end = Instant::now() + limits.response_head;
-    loop {
-        if let Ok(answered) = timeout_at(end.into(), answer.as_mut()).await {
-            return Some(answered);
+    let begun = Instant::now();
+    poll_fn(|context| {
+        if let Poll::Ready(answered) = answer.as_mut().poll(context) {
+            return Poll::Ready(Some(answered));
         }
-        let later = upload.map(|upload| upload.last() + limits.response_head);
-        end = later.filter(|later| *later > Instant::now())?;
-    }
+        let since = upload.map_or(begun, |upload| upload.last().max(begun));
+        let mut alarm = alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        alarm.poll(since + limits.response_head, context).map(|()| None)
+    })
+    .await
 }
 
 /// A new connection, driven by a task of its own.

@@ -142,7 +142,7 @@ impl<'plane> Journey<'plane> {
                 }
             };
             self.fit_to_route(&mut request, &route);
-            match self.offer(in_flight, request).await? {
+            match self.offer(in_flight, request, busy).await? {
                 Turn::Arrived(response, exchange) => return Ok(Arrived { response, exchange, on_client }),
                 Turn::Again(back) => request = back,
             }
@@ -243,13 +243,14 @@ impl<'plane> Journey<'plane> {
         &mut self,
         in_flight: InFlight,
         mut request: Request<RequestBody>,
+        busy: &Busy,
     ) -> Result<Turn, Refusal> {
         let target = Arc::clone(in_flight.target());
         let cuts = target.cuts();
         request.body_mut().goes_to(&target);
         let upload = request.body().upload();
         let copy = self.copy_to_repeat(&request);
-        match forward::offer(&target, cuts, request, &self.plane.limits).await {
+        match forward::offer(&target, cuts, request, &self.plane.limits, &busy.client().answer).await {
             Offered::Answered(response, sender, after) => {
                 target.counters.head(after);
                 target.answered();

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use http::HeaderValue;
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-use crate::pace::{Pace, PacedStream};
+use crate::pace::{Alarm, Pace, PacedStream};
 use crate::plane::{Plane, Stop};
 use crate::request;
 
@@ -27,6 +27,8 @@ pub(crate) struct Client {
     /// On this machine: a proxy in front of this one, a health check.
     pub(crate) is_local: bool,
     pub(crate) pace: Pace,
+    /// For an answer's head to come.
+    pub(crate) answer: Mutex<Alarm>,
     pub(crate) stop: Arc<Stop>,
     /// Whether its connection is to make room for another, and the word of that.
     leaves: AtomicBool,
@@ -44,6 +46,7 @@ impl Client {
             address: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             is_local: address.is_loopback(),
             pace: Pace::default(),
+            answer: Mutex::default(),
             stop: Arc::default(),
             leaves: AtomicBool::new(false),
             leave: Notify::new(),
