@@ -210,6 +210,19 @@ async fn an_answer_with_two_lengths_has_the_one_that_it_came_by() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_length_is_in_doubt_is_none() {
+    for lengths in ["Content-Length: 2\r\nContent-Length: 3", "Content-Length: 2, 3", "Content-Length: +2"] {
+        let proxy = TestProxy::start().await;
+        let answer = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nok").leak();
+        proxy.serve(vec![web(serving(&[("app", parrot(answer).await)]))]).await;
+
+        let post = Client::new(proxy.address).post("/", "\r\n\r\n").await;
+
+        assert_eq!((post.status.as_u16(), post.refused()), (502, "upstream-broken"), "{lengths}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_with_two_lengths_cannot_smuggle_another() {
     let (proxy, app) = proxied().await;
 
@@ -223,6 +236,13 @@ async fn a_request_with_two_lengths_cannot_smuggle_another() {
     for bad in [
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nContent-Length: 5\r\n\r\nhello!",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 6\r\n\r\nhello!",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Bad: a\0b\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
         "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
