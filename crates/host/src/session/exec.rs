@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover_core::config::settings::DatabaseEngine;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, RunId, ServiceName};
 use cutover_core::plan::{InstanceSpec, one_off};
+use cutover_core::recover::serving_text;
 use cutover_core::state::{ExitStatus, HostState, Role};
 use cutover_core::wire::{Ask, Reply};
 use futures_util::StreamExt;
@@ -19,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use super::frames::{Frame, Stop};
 use super::serve::Session;
 use crate::host::Host;
+use crate::lock::AppLock;
 use crate::observe::observe;
 use crate::ports::{Attached, RuntimeError, TerminalSize};
 
@@ -41,6 +44,26 @@ impl Asked {
     }
 }
 
+/// A run may migrate a `SQLite` file, or put it back: a command that begins meanwhile could open it (P8).
+fn in_the_way(host: &Host, state: &HostState) -> Option<Failure> {
+    let live = state.live.as_ref()?;
+    let release = &state.releases.iter().find(|record| record.release.id == live.release)?.release;
+    let in_file =
+        release.databases.values().any(|database| matches!(database.engine, DatabaseEngine::Sqlite { .. }));
+    let holder =
+        AppLock::peek(&host.layout, &state.app).filter(|holder| holder.by != crate::watch::HOLDER)?;
+    in_file.then(|| {
+        Failure::new(Exit::Locked, format!("a run works on {}", state.app))
+            .because(format!(
+                "the {} of {} may have a SQLite file closed for its migration",
+                holder.verb.as_str(),
+                holder.by
+            ))
+            .while_serving(serving_text(Some(live)))
+            .next("`cutover attach` follows it; run the command again once it has ended")
+    })
+}
+
 /// What comes from the client while a command goes on.
 enum Typed {
     Bytes(Vec<u8>),
@@ -56,6 +79,9 @@ where
     pub(super) async fn exec(&mut self, app: &AppId, asked: Asked) -> Result<(), Stop> {
         let host = self.host().await?;
         let state = observe(&host, app, &[].into()).await?;
+        if let Some(failure) = in_the_way(&host, &state) {
+            return Err(failure.into());
+        }
         if asked.once {
             self.exec_once(&host, &state, &asked).await
         } else {
