@@ -29,18 +29,15 @@ impl Subnet {
         self.first <= other.last() && other.first <= self.last()
     }
 
-    /// The first subnet of `prefix` bits in this one that meets none of `used`.
-    pub fn choose(self, prefix: u8, used: &[Self]) -> Option<Self> {
+    /// A subnet of `prefix` bits in this one that meets none of `used`. The search begins at a place given by `seed`, so that two plans made at the same
+    /// time rarely meet.
+    pub fn choose(self, prefix: u8, used: &[Self], seed: u64) -> Option<Self> {
         let step = 1_u64 << (32 - u32::from(prefix.min(31)));
-        let mut first = u64::from(self.first);
-        while first + step - 1 <= u64::from(self.last()) {
-            let candidate = Self { first: u32::try_from(first).ok()?, prefix };
-            if !used.iter().any(|other| candidate.overlaps(*other)) {
-                return Some(candidate);
-            }
-            first += step;
-        }
-        None
+        let count = (u64::from(self.last()) - u64::from(self.first) + 1) / step;
+        around(count, seed)
+            .filter_map(|place| u32::try_from(u64::from(self.first) + place * step).ok())
+            .map(|first| Self { first, prefix })
+            .find(|candidate| !used.iter().any(|other| candidate.overlaps(*other)))
     }
 
     /// The lower half, which the engine hands out of (`--ip-range`).
@@ -49,10 +46,12 @@ impl Subnet {
         Self { first: self.first, prefix: (self.prefix + 1).min(32) }
     }
 
-    /// The first address of the upper half that is not taken; the broadcast address is not given.
-    pub fn fixed(self, taken: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
+    /// An address of the upper half that is not taken, from a place given by `seed` on; the broadcast address is not given.
+    pub fn fixed(self, taken: &BTreeSet<IpAddr>, seed: u64) -> Option<Ipv4Addr> {
         let half = self.engine_half().last() + 1;
-        (half..self.last()).map(Ipv4Addr::from).find(|address| !taken.contains(&IpAddr::V4(*address)))
+        around(u64::from(self.last() - half), seed)
+            .filter_map(|place| Some(Ipv4Addr::from(half + u32::try_from(place).ok()?)))
+            .find(|address| !taken.contains(&IpAddr::V4(*address)))
     }
 }
 
@@ -68,10 +67,14 @@ fn mask(prefix: u8) -> u32 {
 
 /// A loopback port of `range` that is not taken. The search begins at a place given by `seed`, so that two apps on one host rarely meet.
 pub fn loopback_port(range: &Range<u16>, taken: &BTreeSet<SocketAddr>, seed: u64) -> Option<u16> {
-    let length = u64::from(range.end - range.start);
-    (0..length)
-        .map(|step| range.start + u16::try_from((seed + step) % length).unwrap_or_default())
+    around(u64::from(range.end - range.start), seed)
+        .map(|place| range.start + u16::try_from(place).unwrap_or_default())
         .find(|port| !taken.iter().any(|address| address.port() == *port && loopback_or_any(address.ip())))
+}
+
+/// Every place below `length` once, beginning at the one that `seed` points to.
+fn around(length: u64, seed: u64) -> impl Iterator<Item = u64> {
+    (0..length).map(move |step| (seed % length + step) % length)
 }
 
 fn loopback_or_any(address: IpAddr) -> bool {
@@ -89,9 +92,13 @@ mod tests {
     #[test]
     fn a_subnet_is_chosen_beside_those_in_use() {
         let used = [subnet("10.213.0.0/26"), subnet("10.213.0.96/27"), subnet("192.168.0.0/16")];
-        assert_eq!(subnet("10.213.0.0/16").choose(26, &used).unwrap().to_string(), "10.213.0.128/26");
-        assert_eq!(subnet("10.213.0.0/26").choose(26, &used), None);
-        assert_eq!(subnet("10.213.0.0/16").choose(26, &[subnet("0.0.0.0/0")]), None);
+        let all = subnet("10.213.0.0/16");
+        assert_eq!(all.choose(26, &used, 0).unwrap().to_string(), "10.213.0.128/26");
+        assert_eq!(all.choose(26, &used, 1023).unwrap().to_string(), "10.213.255.192/26");
+        assert_eq!(all.choose(26, &used, 1024).unwrap().to_string(), "10.213.0.128/26");
+        assert_eq!(subnet("10.213.0.0/26").choose(26, &used, 5), None);
+        assert_eq!(all.choose(26, &[subnet("0.0.0.0/0")], 0), None);
+        assert_eq!(subnet("10.213.0.0/26").choose(24, &[], 0), None);
     }
 
     #[test]
@@ -100,11 +107,12 @@ mod tests {
         assert_eq!(net.engine_half().to_string(), "10.213.0.0/30");
         let mut taken = BTreeSet::new();
         for expected in [4, 5, 6] {
-            let address = net.fixed(&taken).unwrap();
+            let address = net.fixed(&taken, 0).unwrap();
             assert_eq!(address, Ipv4Addr::new(10, 213, 0, expected));
             taken.insert(IpAddr::V4(address));
         }
-        assert_eq!(net.fixed(&taken), None);
+        assert_eq!(net.fixed(&taken, 7), None);
+        assert_eq!(net.fixed(&BTreeSet::new(), 4), Some(Ipv4Addr::new(10, 213, 0, 5)));
     }
 
     #[test]

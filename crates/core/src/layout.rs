@@ -253,8 +253,9 @@ pub fn snapshot_file(
     )
 }
 
+/// The random end of its id: the beginning is the time at which it was made, the same for all that were made within a minute.
 fn short_installation(installation: &str) -> &str {
-    installation.get(..8).unwrap_or(installation)
+    installation.len().checked_sub(8).and_then(|start| installation.get(start..)).unwrap_or(installation)
 }
 
 #[cfg(test)]
@@ -270,5 +271,12 @@ mod tests {
         assert_ne!(container(&one, &instance), container(&other, &instance));
         assert_ne!(slot_network(&one, Slot::Blue), slot_network(&other, Slot::Blue));
         assert_ne!(backing_network(&one), backing_network(&other));
+    }
+
+    #[test]
+    fn installations_made_at_the_same_time_have_networks_of_their_own() {
+        let (one, other) = ("01a21413-c0e3-7699-8667-9d23bea2dfdd", "01a21413-c0e3-7699-8667-9d23bea2dfde");
+        assert_ne!(edge_network(one), edge_network(other));
+        assert_eq!(edge_network("short"), "cutover-short-edge");
     }
 }

@@ -200,7 +200,7 @@ fn two_runs_that_make_the_edge_at_once_make_one() {
         let one = place.absent_network(&place.edge()).await;
         // The other run's plan chose another subnet.
         let all = cutover_core::addresses::Subnet::parse("10.215.0.0/16").unwrap();
-        let subnet = all.choose(28, &[]).unwrap();
+        let subnet = all.choose(28, &[], 0).unwrap();
         let other = NetworkSpec {
             name: one.name.clone(),
             subnet: subnet.to_string(),

@@ -343,7 +343,7 @@ impl Allocation {
             return Ok(*subnet);
         }
         let range = Subnet::parse(defaults::SUBNETS);
-        let chosen = range.and_then(|range| range.choose(prefix, &self.used));
+        let chosen = range.and_then(|range| range.choose(prefix, &self.used, seed(&[name])));
         let subnet = chosen.ok_or_else(|| NoTransition::NoSubnet(defaults::SUBNETS.to_owned()))?;
         self.used.push(subnet);
         self.subnets.insert(name.to_owned(), subnet);
@@ -383,7 +383,9 @@ impl Allocation {
         }
         let subnet = self.network(network, prefix)?;
         let taken: BTreeSet<IpAddr> = self.taken.iter().map(SocketAddr::ip).collect();
-        let address = subnet.fixed(&taken).ok_or_else(|| NoTransition::NoAddress(network.to_owned()))?;
+        let address = subnet
+            .fixed(&taken, place_of(state, name))
+            .ok_or_else(|| NoTransition::NoAddress(network.to_owned()))?;
         let address = SocketAddr::new(IpAddr::V4(address), port);
         self.taken.insert(address);
         Ok(address)
@@ -394,17 +396,22 @@ impl Allocation {
         state: &HostState,
         name: &ServiceName,
     ) -> Result<SocketAddr, NoTransition> {
-        let seed = crate::hash::ContentHash::of_parts(&[
-            state.installation.as_str(),
-            &state.app.to_string(),
-            name.as_str(),
-        ]);
-        let seed = u64::from_str_radix(&seed.as_str()[..12], 16).unwrap_or_default();
-        let port = loopback_port(&defaults::PORTS, &self.taken, seed).ok_or(NoTransition::NoPort)?;
+        let place = place_of(state, name);
+        let port = loopback_port(&defaults::PORTS, &self.taken, place).ok_or(NoTransition::NoPort)?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         self.taken.insert(address);
         Ok(address)
     }
+}
+
+/// Where the search for an address of a service begins: another place for each app, since two may be planned at the same time.
+fn place_of(state: &HostState, service: &ServiceName) -> u64 {
+    seed(&[state.installation.as_str(), &state.app.to_string(), service.as_str()])
+}
+
+fn seed(parts: &[&str]) -> u64 {
+    let hash = crate::hash::ContentHash::of_parts(parts);
+    u64::from_str_radix(&hash.as_str()[..12], 16).unwrap_or_default()
 }
 
 /// Whether requests or probes go to it, so that it needs an address even when its settings name no port.

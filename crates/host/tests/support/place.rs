@@ -67,8 +67,7 @@ impl Place {
         static APPS: AtomicU32 = AtomicU32::new(0);
         let root = tempfile::tempdir().unwrap();
         let layout = Layout::under(root.path());
-        // The random end in front: a name of the edge network takes the first characters.
-        let installation = uuid::Uuid::now_v7().simple().to_string().chars().rev().collect::<String>();
+        let installation = uuid::Uuid::now_v7().to_string();
         let runtime = DockerRuntime::on(engine.clone(), &layout, &installation);
         let number = APPS.fetch_add(1, Ordering::Relaxed);
         let app = format!("shop{}-{number}/test", std::process::id()).parse().unwrap();
@@ -145,7 +144,7 @@ impl Place {
         let used = self.runtime.facts(&self.app).await.unwrap().subnets;
         let used: Vec<Subnet> = used.iter().filter_map(|text| Subnet::parse(text)).collect();
         let all = Subnet::parse("10.214.0.0/16").unwrap();
-        let subnet = all.choose(28, &used).unwrap();
+        let subnet = all.choose(28, &used, 0).unwrap();
         NetworkSpec {
             name: name.to_owned(),
             subnet: subnet.to_string(),
@@ -235,7 +234,7 @@ pub(crate) fn on(network: &NetworkSpec, alias: &str) -> NetworkUse {
 
 /// The first address of the half that is ours.
 pub(crate) fn fixed(network: &NetworkSpec) -> Ipv4Addr {
-    Subnet::parse(&network.subnet).unwrap().fixed(&std::collections::BTreeSet::new()).unwrap()
+    Subnet::parse(&network.subnet).unwrap().fixed(&std::collections::BTreeSet::new(), 0).unwrap()
 }
 
 pub(crate) fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
