@@ -6,7 +6,7 @@ use std::time::Duration;
 use cutover_routes::{Address, Entry, Route, RouteState, Target};
 
 use crate::addresses::Subnet;
-use crate::config::settings::{DependsOn, HoldSettings, Service, Strategy};
+use crate::config::settings::{DependsOn, HoldSettings, Service, Strategy, Verify};
 use crate::gate::Check;
 use crate::hash::ContentHash;
 use crate::layout;
@@ -587,7 +587,7 @@ fn verify(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> VerifyPlan {
         if let (Some(check), false) =
             (route_check(name, &service.settings, targets.clone()), targets.is_empty())
         {
-            routes.push(check);
+            routes.push(RouteCheck { expect: expectations(parts, name, service, &targets), ..check });
         }
     }
     let follow = ways.follow.iter().map(|(name, moved, handover)| Follow {
@@ -597,6 +597,22 @@ fn verify(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> VerifyPlan {
         incoming: moved.incoming.clone(),
     });
     VerifyPlan { routes, follow: follow.collect() }
+}
+
+/// What the author wants to see of a service: of kept instances what was wanted when they were made. They know the commit of that release, not of this.
+fn expectations(
+    parts: &Parts<'_>,
+    name: &ServiceName,
+    service: &ServiceRelease,
+    targets: &[InstanceName],
+) -> Vec<Verify> {
+    let kept = parts.state.instances.iter().find(|found| targets.contains(&found.name));
+    let Some(kept) = kept else { return service.settings.verify.clone() };
+    let record = parts.state.releases.iter().find(|record| record.release.id == kept.release);
+    record
+        .and_then(|record| record.release.services.get(name))
+        .map(|made| made.settings.verify.clone())
+        .unwrap_or_default()
 }
 
 /// What is asked of a route after the switch: the gate's own path where it lies on the route, else the route itself.
