@@ -61,7 +61,7 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
             with_variables(state, &current.release, request, stamp)?,
             live.stopped.clone(),
             Anew::OnlyChanged,
-            EnvSource::HostFile,
+            EnvSource::Release { base: live.release.clone() },
         ),
         Verb::Restart => (
             current.release.clone(),
@@ -180,7 +180,11 @@ fn with_variables(
     request: &Request,
     stamp: Stamp,
 ) -> Result<Release, Refusals> {
-    let mut release = Release { variables: variables(state, request), created: stamp.now, ..current.clone() };
+    // What a local file brought is in the release only.
+    let mut now = current.variables.clone();
+    now.retain(|name, _| !request.unset.contains(name));
+    now.extend(variables(state, request));
+    let mut release = Release { variables: now, created: stamp.now, ..current.clone() };
     let identity = content_identity(&release);
     if identity != content_identity(current) {
         let base = current.id.as_str().split_once('-').map_or(current.id.as_str(), |(base, _)| base);

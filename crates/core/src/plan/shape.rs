@@ -531,6 +531,11 @@ pub struct WantedImage {
 pub enum EnvSource {
     /// The host's env file, with what the client sent over it.
     HostFile,
+    /// What this release has in its own, with the host's env file and what the client sent over it: some of it came from a local file that is not read now.
+    Release {
+        /// The one that is live.
+        base: ReleaseId,
+    },
     /// The release has one already.
     Recorded,
 }

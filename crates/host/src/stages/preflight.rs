@@ -155,7 +155,7 @@ fn admit(act: &Act<'_>, plan: &PreflightPlan, release: &Release, change: &EnvCha
     Ok(())
 }
 
-/// The host's env file with what was sent over it; generated values are kept in the host's file, for they must never change by themselves.
+/// The host's env file with what was sent over it, over what the plan names as their base; generated values are kept in the host's file, for they must never change by themselves.
 fn values(act: &Act<'_>, plan: &PreflightPlan, change: &EnvChange) -> Result<Secrets, Trouble> {
     let path = act.layout.env_file(act.app());
     let mut host = read(&path)?;
@@ -176,7 +176,14 @@ fn values(act: &Act<'_>, plan: &PreflightPlan, change: &EnvChange) -> Result<Sec
         files::ensure_folder(path.parent().unwrap_or(&path), 0o700)?;
         files::replace(&path, host.to_env_file().as_bytes(), 0o600)?;
     }
-    Ok(host.overlaid(&sent))
+    let mut base = match &plan.env {
+        EnvSource::Release { base } => read(&act.layout.release_env(act.app(), base))?,
+        EnvSource::HostFile | EnvSource::Recorded => Secrets::new(),
+    };
+    for name in &change.unset {
+        base.remove(name);
+    }
+    Ok(base.overlaid(&host).overlaid(&sent))
 }
 
 fn read(path: &std::path::Path) -> Result<Secrets, Trouble> {
