@@ -4,7 +4,11 @@
 #   engine.sh start FOLDER            prints DOCKER_HOST=unix://… of the engine that answers (DOCKER_HOST, then the usual
 #                                     socket, then the one in FOLDER); where none does and it may (root on Debian or
 #                                     Ubuntu), installs the distribution's and starts it with everything in FOLDER
+#   engine.sh own FOLDER              the same, but always starts one in FOLDER, beside those that answer
 #   engine.sh stop FOLDER             stops the engine in FOLDER, and no other, and removes all it made
+#   engine.sh restart FOLDER          stops it in order, and starts it again with what it has
+#   engine.sh kill FOLDER             as a loss of power: the engine and all its containers end at once; what lies on the disk stays
+#   engine.sh again FOLDER            starts it again with what lies there, as after a reboot
 #   engine.sh base                    makes the image cutover-test/busybox:1 from the machine's static busybox
 #   engine.sh debian-base FOLDER      makes the image cutover-test/debian:1; keeps its archive in FOLDER
 #
@@ -48,14 +52,23 @@ start() {
             return
         fi
     done
+    own "$folder"
+}
+
+own() {
+    local folder=${1:?own needs a folder}
     may_start "$folder"
-    # One at a time: packages, free subnets and the packet filter are the whole machine's.
-    mkdir -p "$(dirname "$LOCK")"
-    exec 9>"$LOCK"
-    flock -w 600 9 || fail "another start on this machine does not end"
+    one_at_a_time
     install_engine
     clear_remains "$folder"
     launch "$folder"
+}
+
+# Packages, free subnets and the packet filter are the whole machine's.
+one_at_a_time() {
+    mkdir -p "$(dirname "$LOCK")"
+    exec 9>"$LOCK"
+    flock -w 600 9 || fail "another start on this machine does not end"
 }
 
 may_start() {
@@ -87,12 +100,11 @@ apt_install() {
 }
 
 launch() {
-    local folder=$1 name bridge address log
+    local folder=$1 name bridge address
     name=$(basename "$(mktemp -u ctXXXXXX)")
     bridge="$name"
     mkdir -p "$folder/data" "$folder/exec"
     chmod 0711 "$folder"
-    log="$folder/log"
     # A bridge of its own: two engines on one machine would take docker0 from each other.
     address=$(free_address) || cannot "no free subnet for its bridge"
     printf '%s\n' "$bridge" >"$folder/$MARK"
@@ -115,17 +127,26 @@ launch() {
         # Else they are of an engine that does not run now, and are kept at the end.
         iptables -w -S FORWARD | sed -n 's/^-P FORWARD //p' >"$folder/forward-policy"
     fi
+    printf '%s\n' "${options[@]}" >"$folder/options"
     say "starting $(dockerd --version) in $folder"
-    setsid dockerd "${options[@]}" >"$log" 2>&1 </dev/null 9>&- &
-    local engine=$!
-    if ! wait_for_socket "$folder" "$engine"; then
-        say "the last lines of $log:"
-        tail -n 15 "$log" >&2 || true
+    if ! run_engine "$folder"; then
         stop "$folder"
         cannot "dockerd did not come up within ${WAIT_FOR_SOCKET}s"
     fi
     say "storage driver: $(docker -H "unix://$folder/sock" info --format '{{.Driver}}' 2>/dev/null)"
     echo "DOCKER_HOST=unix://$folder/sock"
+}
+
+# Runs the engine by the options in its folder, until it answers.
+run_engine() {
+    local folder=$1 options log="$1/log"
+    mapfile -t options <"$folder/options"
+    setsid dockerd "${options[@]}" >>"$log" 2>&1 </dev/null 9>&- &
+    if ! wait_for_socket "$folder" $!; then
+        say "the last lines of $log:"
+        tail -n 15 "$log" >&2 || true
+        return 1
+    fi
 }
 
 wait_for_socket() {
@@ -158,6 +179,40 @@ free_address() {
     done
     return 1
 }
+
+# ---- again ---------------------------------------------------------------------------------------------------------
+
+restart() {
+    local folder=${1:?restart needs a folder}
+    must_be_ours "$folder"
+    end_process "$(engine_process "$folder")" dockerd
+    again "$folder"
+}
+
+again() {
+    local folder=${1:?again needs a folder}
+    must_be_ours "$folder"
+    one_at_a_time
+    run_engine "$folder" || fail "dockerd did not come up again within ${WAIT_FOR_SOCKET}s"
+    echo "DOCKER_HOST=unix://$folder/sock"
+}
+
+# Nothing has time to put anything in order. What a machine has in memory only is cleared as a reboot clears it.
+kill_engine() {
+    local folder=${1:?kill needs a folder} process
+    must_be_ours "$folder"
+    process=$(engine_process "$folder")
+    if [[ -n $process ]]; then kill -KILL "$process" 2>/dev/null || true; fi
+    for process in $(helpers "$folder"); do kill -KILL "$process" 2>/dev/null || true; done
+    end_containers "$folder"
+    for process in $(helpers "$folder"); do end_process "$process" "a helper of the engine"; done
+    unmount_below "$folder"
+    remove_networks "$folder"
+    rm -rf --one-file-system "$folder/exec" "$folder/sock" "$folder/pid"
+    mkdir "$folder/exec"
+}
+
+must_be_ours() { [[ -f $1/$MARK && -f $1/options ]] || fail "there is no engine of ours in $1"; }
 
 # ---- stop ----------------------------------------------------------------------------------------------------------
 
@@ -215,28 +270,45 @@ ended() { [[ $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/d
 
 # What an engine leaves, above all one that was killed: its containerd, its containers, mounts, bridges, rules, folder.
 clear_remains() {
-    local folder=$1 entry process bridge mount
+    local folder=$1 process
     [[ -f $folder/$MARK ]] || return 0
     end_containers "$folder"
-    for entry in /proc/[0-9]*; do
-        process=${entry#/proc/}
-        if [[ $process == "$$" || $process == "$PPID" ]]; then continue; fi
-        case $(arguments "${entry#/proc/}") in
-            *containerd*"$folder/exec"* | *docker-proxy*"$folder"*) end_process "$process" "a helper of the engine" ;;
-        esac
-    done
-    # Deepest first.
-    while read -r mount; do
-        umount -l "$mount" 2>/dev/null || say "could not unmount $mount"
-    done < <(awk -v under="$folder/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
-    while read -r bridge; do
-        if [[ -n $bridge && -d /sys/class/net/$bridge/bridge ]]; then ip link delete "$bridge" || true; fi
-    done < <(bridges_of "$folder")
+    for process in $(helpers "$folder"); do end_process "$process" "a helper of the engine"; done
+    unmount_below "$folder"
+    remove_networks "$folder"
+    ip link delete "$(cat "$folder/$MARK")" 2>/dev/null || true
     while bridged_rule -D "$(cat "$folder/$MARK")"; do :; done
     if [[ -f $folder/forward-policy ]] && ! another_engine_runs; then
         remove_chains "$(cat "$folder/$MARK")" "$(cat "$folder/forward-policy")"
     fi
     rm -rf --one-file-system "$folder"
+}
+
+# Its containerd, the shims of its containers, its forwarders of ports.
+helpers() {
+    local folder=$1 entry process
+    for entry in /proc/[0-9]*; do
+        process=${entry#/proc/}
+        if [[ $process == "$$" || $process == "$PPID" || $process == "$BASHPID" ]]; then continue; fi
+        case $(arguments "$process") in
+            *containerd*"$folder/exec"* | *docker-proxy*"$folder"*) if ! ended "$process"; then echo "$process"; fi ;;
+        esac
+    done
+}
+
+unmount_below() {
+    local folder=$1 mount
+    # Deepest first.
+    while read -r mount; do
+        umount -l "$mount" 2>/dev/null || say "could not unmount $mount"
+    done < <(awk -v under="$folder/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
+}
+
+remove_networks() {
+    local bridge
+    while read -r bridge; do
+        if [[ -n $bridge && -d /sys/class/net/$bridge/bridge ]]; then ip link delete "$bridge" || true; fi
+    done < <(networks_of "$1")
 }
 
 # The processes of containers outlive an engine and a containerd that were killed; their control groups tell whose they
@@ -260,9 +332,8 @@ bridged_rule() {
     iptables -w "$1" FORWARD -m physdev --physdev-is-bridged -m comment --comment "$2" -j ACCEPT 2>/dev/null
 }
 
-bridges_of() {
-    cat "$1/$MARK"
-    # Networks of an engine that was killed stand in its own book only.
+# Networks of an engine that was killed stand in its own book only.
+networks_of() {
     grep -aoE 'br-[0-9a-f]{12}' "$1/data/network/files/local-kv.db" 2>/dev/null | sort -u || true
 }
 
@@ -334,8 +405,12 @@ mirror_of_this_machine() {
 
 case ${1:-} in
     start) start "${2:-}" ;;
+    own) own "${2:-}" ;;
+    restart) restart "${2:-}" ;;
+    kill) kill_engine "${2:-}" ;;
+    again) again "${2:-}" ;;
     stop) stop "${2:-}" ;;
     base) base ;;
     debian-base) debian_base "${2:-}" ;;
-    *) fail "usage: engine.sh start FOLDER | stop FOLDER | base | debian-base FOLDER" ;;
+    *) fail "usage: engine.sh start | own | stop | restart | kill | again FOLDER, or base | debian-base FOLDER" ;;
 esac

@@ -78,7 +78,11 @@ place_clear() {
         PLACE_RUNNING=
     fi
     place_sweep >&2 || true
-    if [[ -d $PLACE/engine ]]; then scripts/engine.sh stop "$PLACE/engine" || true; fi
+    # Ours, and those of tests that were ended before they could stop theirs.
+    local mark
+    for mark in "$PLACE"/engine/engine-of-the-tests "$PLACE"/tmp/*/engine-of-the-tests; do
+        if [[ -f $mark ]]; then scripts/engine.sh stop "$(dirname "$mark")" || true; fi
+    done
     rm -rf --one-file-system "$PLACE"
 }
 

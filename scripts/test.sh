@@ -2,8 +2,8 @@
 # Runs every suite that can run here, one after the other, and ends with a table and the line `N passed, N failed, N skipped`.
 #
 #   test.sh              all suites
-#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker demo demo-docker, and any other file
-#                        of suites/tests by its name
+#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill demo demo-docker, and any
+#                        other file of suites/tests by its name
 #
 # What is missing is installed where that may be done (root on Debian or Ubuntu); else the suite is listed as not run, with
 # the reason. Exit code 1 when a suite failed. The output of each suite stays in <target>/suites/NAME.log.
@@ -107,13 +107,20 @@ suite_docker() {
     for name in $(tests_of_crates); do
         if wants_engine "$name"; then words+=(--test "$name"); fi
     done
-    for name in $(suites_on_engine); do words+=(--test "$name"); done
+    for name in $(suites_on_engine); do
+        if [[ $name != docker_kill ]]; then words+=(--test "$name"); fi
+    done
     engine || return
     # For images that are fetched; without it those tests say that they did not run.
     command -v docker-registry >/dev/null || install docker-registry
     # They look for the shipped programs beside them, which cargo does not build for them.
     if [[ $BUILD == unknown ]]; then suite_build || return; fi
     run_tests "${words[@]}"
+}
+
+suite_docker_kill() {
+    engine || return
+    suite_of_file docker_kill
 }
 
 suite_demo() { demo processes; }
@@ -331,6 +338,7 @@ for file in suites/tests/*.rs; do
     esac
 done
 run_suite docker suite_docker
+run_suite docker-kill suite_docker_kill
 run_suite demo suite_demo
 run_suite demo-docker suite_demo_docker
 # First, so that the table is the last word.

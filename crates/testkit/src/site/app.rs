@@ -1,5 +1,7 @@
 //! An application as its developer has it: a git repository, and the command line in it.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -52,16 +54,17 @@ impl<'a> App<'a> {
         app.git(&["init", "--quiet", "."])?;
         std::fs::write(app.repository.join(".gitignore"), "web/guestbook\nbot/guestbook\n.env\n")?;
         if site.kind() == Kind::Processes {
-            app.write_env(&format!("BOT_LEDGER={}\n", app.ledger().display()))?;
+            app.add_to_env(&format!("BOT_LEDGER={}", app.ledger().display()))?;
         }
         Ok(app)
     }
 
-    /// Writes its `.env`, as it has to be.
-    pub fn write_env(&self, text: &str) -> anyhow::Result<()> {
-        let env = self.repository.join(".env");
-        std::fs::write(&env, text)?;
-        Ok(std::fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o600))?)
+    /// Adds a line to its `.env`, which nobody else may read.
+    pub fn add_to_env(&self, line: &str) -> anyhow::Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true);
+        let mut file = OpenOptionsExt::mode(&mut options, 0o600).open(self.repository.join(".env"))?;
+        Ok(writeln!(file, "{line}")?)
     }
 
     /// Its name and environment. On an engine, where all share one space of names, the name is of this site alone.
@@ -97,7 +100,7 @@ impl<'a> App<'a> {
     }
 
     /// A configuration with this application's name, host and base image in place of the example's.
-    fn own(&self, text: &str) -> String {
+    pub fn own(&self, text: &str) -> String {
         let own = text.replace(EXAMPLE.0, &format!("app: {}", self.id.app)).replace(EXAMPLE.1, &self.host);
         match self.site.docker() {
             None => own,
@@ -131,7 +134,12 @@ impl<'a> App<'a> {
 
     /// The command line, to its end.
     pub async fn cutover(&self, words: &[&str]) -> anyhow::Result<Told> {
-        self.site.run(self.command(words)).await
+        let _alone = self.site.alone_at_first().await;
+        let told = self.site.run(self.command(words)).await?;
+        if words.first() == Some(&"deploy") && told.exit == Some(0) {
+            self.site.has_networks();
+        }
+        Ok(told)
     }
 
     /// Commits `version` as it stands in the example, and deploys it.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use cutover_core::layout::{self, label};
 use cutover_core::names::AppId;
-use cutover_engine::{Engine, Kind, Phase, RemoveVolumes};
+use cutover_engine::{ContainerSpec, Engine, Kind, Phase, RemoveVolumes};
 
 use super::base;
 
@@ -49,6 +49,23 @@ impl Docker {
     pub(super) fn volume(&self, app: &AppId, name: &str) -> PathBuf {
         let name = name.parse().map(|name| layout::engine_volume(app, &name)).unwrap_or_default();
         self.volumes.join(name).join("_data")
+    }
+
+    /// How long the engine takes now to start a container of the example's program: what nobody who starts one can go below.
+    pub async fn time_of_a_start(&self) -> anyhow::Result<Duration> {
+        let spec = ContainerSpec {
+            name: format!("cutover-test-{}", uuid::Uuid::new_v4().simple()),
+            image: self.base.clone(),
+            command: Some(["/app/guestbook", "bot"].map(str::to_owned).to_vec()),
+            environment: [("BOT_LEDGER".to_owned(), "/ledger".to_owned())].into_iter().collect(),
+            ..ContainerSpec::default()
+        };
+        self.engine.create(&spec).await?;
+        let began = Instant::now();
+        let started = self.engine.start(&spec.name).await;
+        let took = began.elapsed();
+        self.engine.kill_and_remove(&spec.name, RemoveVolumes::Unnamed).await?;
+        Ok(started.map(|()| took)?)
     }
 
     /// `docker kill`.

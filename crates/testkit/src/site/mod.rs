@@ -8,12 +8,14 @@ mod app;
 mod base;
 mod binaries;
 mod docker;
+mod own_engine;
 mod processes;
 mod told;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ use cutover_host::installation::Installation;
 pub use app::{App, LiveRelease, Status};
 pub use binaries::Binaries;
 pub use docker::Docker;
+pub use own_engine::OwnEngine;
 pub use processes::{Found, Process};
 pub use told::Told;
 
@@ -46,6 +49,8 @@ pub struct Site {
     docker: Option<Docker>,
     /// Those with containers.
     apps: Mutex<Vec<AppId>>,
+    /// Whether its first network is there.
+    has_networks: AtomicBool,
     /// Set once the proxy has a port: whatever is started later takes the same.
     http: std::sync::OnceLock<SocketAddr>,
 }
@@ -60,8 +65,8 @@ impl Site {
     pub fn with(binaries: Binaries) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("site-").tempdir()?;
         std::fs::create_dir(folder.path().join("root"))?;
-        let apps = Mutex::default();
-        Ok(Self { folder, binaries, docker: None, apps, http: std::sync::OnceLock::new() })
+        let (apps, has_networks) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { folder, binaries, docker: None, apps, has_networks, http: std::sync::OnceLock::new() })
     }
 
     /// An installation whose applications run in containers on this engine.
@@ -154,6 +159,19 @@ impl Site {
         command
     }
 
+    /// Installations know nothing of each other: two on one engine could choose the same free addresses for their first networks.
+    async fn alone_at_first(&self) -> Option<tokio::sync::MutexGuard<'static, ()>> {
+        static FIRST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        if self.docker.is_none() || self.has_networks.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(FIRST.lock().await)
+    }
+
+    fn has_networks(&self) {
+        self.has_networks.store(true, Ordering::Relaxed);
+    }
+
     /// Runs a command to its end.
     pub async fn run(&self, mut command: tokio::process::Command) -> anyhow::Result<Told> {
         let began = Instant::now();
@@ -215,12 +233,28 @@ impl Site {
         }
     }
 
-    /// Power is lost: everything of this site ends at once, again until nothing is left.
+    /// Power is lost: everything of this site ends at once, containers too, again until nothing is left.
     pub fn kill_all(&self) -> anyhow::Result<usize> {
+        let killed = self.kill_own()?;
+        let Some(docker) = &self.docker else { return Ok(killed) };
+        let contained = self.processes().len();
+        // The engine would start again what was killed behind its back.
+        docker.kill_all(&self.installation()?)?;
+        self.until_none("containers", |_| true)?;
+        Ok(killed + contained)
+    }
+
+    /// Kills all of this site with -9 but what runs in containers.
+    pub fn kill_own(&self) -> anyhow::Result<usize> {
+        self.until_none("processes", |found| found.container.is_none())
+    }
+
+    /// Kills what is not in a container, until none of these is left; says how many there were.
+    fn until_none(&self, what: &str, is: impl Fn(&Found) -> bool) -> anyhow::Result<usize> {
         let began = Instant::now();
         let mut killed = 0;
         loop {
-            let there = self.processes();
+            let there: Vec<Found> = self.processes().into_iter().filter(&is).collect();
             if there.is_empty() {
                 return Ok(killed);
             }
@@ -228,12 +262,8 @@ impl Site {
             for found in there.iter().filter(|found| found.container.is_none()) {
                 processes::kill(found.pid);
             }
-            // The engine would start again what was killed behind its back.
-            if let Some(docker) = &self.docker {
-                docker.kill_all(&self.installation()?)?;
-            }
             if began.elapsed() > END {
-                bail!("these do not end: {there:?}");
+                bail!("these {what} do not end: {there:?}");
             }
             std::thread::sleep(Duration::from_millis(5));
         }

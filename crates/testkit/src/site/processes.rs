@@ -25,9 +25,9 @@ pub enum Process {
 }
 
 impl Process {
-    /// Whether it is an instance of this service.
+    /// Whether it is an instance of this service, or this backing service, whose only instance has its name.
     pub fn is_instance_of(&self, service: &str) -> bool {
-        matches!(self, Self::Instance(name) if name.starts_with(&format!("{service}-")))
+        matches!(self, Self::Instance(name) if name == service || name.starts_with(&format!("{service}-")))
     }
 
     /// Whether it keeps an instance of this service.
