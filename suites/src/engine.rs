@@ -1,7 +1,7 @@
 //! The container engine that answers, where containers can be tried on it.
 
 use cutover_engine::Engine;
-use cutover_testkit::site::{Binaries, Site};
+use cutover_testkit::site::{Binaries, OwnEngine, Site};
 
 /// The engine that answers, or why there is none to use.
 pub async fn usable() -> Result<Engine, String> {
@@ -35,4 +35,19 @@ pub fn shell_image(engine: &Engine) -> Result<(), String> {
     let made = std::process::Command::new(script).arg("base").env("DOCKER_HOST", engine.address()).output();
     let made = made.map_err(|error| format!("{script}: {error}"))?;
     if made.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&made.stderr).into_owned()) }
+}
+
+/// The same at a site on an engine of its own, which the test may restart and kill.
+#[expect(clippy::print_stdout, reason = "the table of suites reads this line")]
+pub async fn on_own_engine(name: &str, binaries: Binaries, test: impl AsyncFnOnce(&Site, &OwnEngine)) {
+    let own = match tokio::task::block_in_place(OwnEngine::start) {
+        Err(why) => panic!("no engine of its own: {why:#}"),
+        Ok(Err(why)) => return println!("not run: {name}: {why}"),
+        Ok(Ok(own)) => own,
+    };
+    let site = async { Site::on_engine(binaries, own.connect().await?).await };
+    match site.await {
+        Err(why) => panic!("no site on the engine: {why:#}"),
+        Ok(site) => test(&site, &own).await,
+    }
 }

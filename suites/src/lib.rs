@@ -1,11 +1,24 @@
-//! What the suites of the real thing share: the demonstration's story, and runs that are killed at a chosen step. Never shipped.
+//! What the suites of the real thing share: the demonstration's story, scenes that are tried with plain processes and with containers, and runs that
+//! are killed at a chosen step. Never shipped.
+
+use anyhow::ensure;
+use cutover_testkit::site::Binaries;
 
 pub mod demo;
 pub mod engine;
 pub mod registry;
+pub mod scenes;
 pub mod terminal;
 
 /// The number of the journal's entry at which a run of `suite-host` ends itself with -9. Read there only.
 pub const KILL_AT: &str = "CUTOVER_SUITE_KILL_AT";
 /// The number of the journal's entry at which a run of `suite-host` stops itself, as a process that hangs. Read there only.
 pub const STOP_AT: &str = "CUTOVER_SUITE_STOP_AT";
+
+/// The programs of a site whose runs can be killed, or hang, at a chosen step.
+pub fn killing_binaries() -> anyhow::Result<Binaries> {
+    let binaries = Binaries::beside_this_program()?;
+    let host = binaries.host.with_file_name("suite-host");
+    ensure!(host.is_file(), "run `cargo build -p cutover-suites --bins` first");
+    Ok(binaries.with_host(host))
+}

@@ -10,19 +10,16 @@ use std::time::Duration;
 use cutover_core::journal::What;
 use cutover_core::names::RunId;
 use cutover_host::within::Allowance;
-use cutover_suites::STOP_AT;
+use cutover_suites::{STOP_AT, killing_binaries};
 use cutover_testkit::probe::Probe;
-use cutover_testkit::site::{App, Binaries, Process, Site};
+use cutover_testkit::site::{App, Process, Site};
 use cutover_testkit::wait_until;
 
 /// On every wait.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn site() -> Site {
-    let binaries = Binaries::beside_this_program().unwrap();
-    let host = binaries.host.with_file_name("suite-host");
-    assert!(host.is_file(), "run `cargo build -p cutover-suites --bins` first");
-    Site::with(binaries.with_host(host)).unwrap()
+    Site::with(killing_binaries().unwrap()).unwrap()
 }
 
 /// The process of a run, once the kernel has stopped it.

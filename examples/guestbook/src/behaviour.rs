@@ -33,6 +33,7 @@ pub(crate) struct Behaviour {
     pub(crate) database: Database,
     pub(crate) requires: Vec<String>,
     pub(crate) log_at_start: Option<String>,
+    pub(crate) tells: Vec<String>,
     pub(crate) start_delay_ms: u64,
     pub(crate) exit_at_start: Option<u8>,
     pub(crate) allocate_mib: usize,

@@ -103,6 +103,9 @@ async fn before_listening(
     if let Some(line) = &behaviour.log_at_start {
         complain(line);
     }
+    for name in &behaviour.tells {
+        complain(&format!("{name} is {}", settings::optional(name).unwrap_or_default()));
+    }
     for name in &behaviour.requires {
         settings::required(name)?;
     }

@@ -1,7 +1,5 @@
 //! An application as its developer has it: a git repository, and the command line in it.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -59,12 +57,17 @@ impl<'a> App<'a> {
         Ok(app)
     }
 
-    /// Adds a line to its `.env`, which nobody else may read.
+    /// Writes its `.env`, which nobody else may read.
+    pub fn write_env(&self, text: &str) -> anyhow::Result<()> {
+        let env = self.repository.join(".env");
+        std::fs::write(&env, text)?;
+        Ok(std::fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o600))?)
+    }
+
+    /// Adds a line to it.
     pub fn add_to_env(&self, line: &str) -> anyhow::Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        options.create(true).append(true);
-        let mut file = OpenOptionsExt::mode(&mut options, 0o600).open(self.repository.join(".env"))?;
-        Ok(writeln!(file, "{line}")?)
+        let before = std::fs::read_to_string(self.repository.join(".env")).unwrap_or_default();
+        self.write_env(&format!("{before}{line}\n"))
     }
 
     /// Its name and environment. On an engine, where all share one space of names, the name is of this site alone.
@@ -76,7 +79,16 @@ impl<'a> App<'a> {
     pub fn ledger(&self) -> PathBuf {
         match self.site.docker() {
             None => self.site.folder().join(format!("{}.ledger", self.id.app)),
-            Some(docker) => docker.volume(&self.id, "ledger").join("bot.jsonl"),
+            Some(_) => self.volume("ledger").join("bot.jsonl"),
+        }
+    }
+
+    /// The folder of one of its volumes.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        let name = name.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+        match self.site.docker() {
+            None => self.site.layout().volume(&self.id, &name),
+            Some(docker) => docker.volume(&self.id, &name),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use cutover_core::layout::{self, label};
-use cutover_core::names::AppId;
+use cutover_core::names::{AppId, VolumeName};
 use cutover_engine::{ContainerSpec, Engine, Kind, Phase, RemoveVolumes};
 
 use super::base;
@@ -46,9 +46,8 @@ impl Docker {
     }
 
     /// The folder of an app's volume, on this machine.
-    pub(super) fn volume(&self, app: &AppId, name: &str) -> PathBuf {
-        let name = name.parse().map(|name| layout::engine_volume(app, &name)).unwrap_or_default();
-        self.volumes.join(name).join("_data")
+    pub(super) fn volume(&self, app: &AppId, name: &VolumeName) -> PathBuf {
+        self.volumes.join(layout::engine_volume(app, name)).join("_data")
     }
 
     /// How long the engine takes now to start a container of the example's program: what nobody who starts one can go below.

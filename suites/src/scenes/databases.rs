@@ -1,0 +1,69 @@
+//! Migrations of `SQLite` under traffic: held, put back, and taken back.
+
+use cutover_testkit::probe::Report;
+use cutover_testkit::site::{App, Site};
+
+use super::applications::{as_it_is, deploy, deployed};
+use super::counted::{none_failed, nothing_lost, traffic};
+use super::deploys::serves;
+
+/// v3 breaks the schema: requests wait, and all that was written is there.
+pub async fn a_breaking_migration_holds_requests(site: &Site) {
+    let app = deployed(site, "held", as_it_is).await;
+    let probe = traffic(&app);
+    deploy(&app, "v3", as_it_is).await;
+    let report = probe.stop().await;
+    none_failed("a breaking migration", &report);
+    nothing_lost(&app, &report).await;
+}
+
+/// It fails in its rehearsal: nobody waited. It goes well, and then the new release fails its gate: the database is put back, the old serves.
+pub async fn a_migration_that_fails_is_put_back(site: &Site) {
+    let app = deployed(site, "broken", as_it_is).await;
+    let probe = traffic(&app);
+    refused(&app, "v5", 5, |_| ()).await;
+    let rehearsed = probe.lap();
+    assert_eq!(rehearsed.failed(), 0, "{rehearsed}");
+    refused(&app, "v3", 4, |app| {
+        std::fs::write(app.repository().join("web/behaviour.json"), r#"{ "health_status": 500 }"#).unwrap();
+    })
+    .await;
+    let report = probe.stop().await;
+    none_failed("a migration refused, and one put back", &report);
+    assert_eq!(seen(&report), 1, "somebody saw a release that was refused: {report}");
+    nothing_lost(&app, &report).await;
+    // What was put back is as good as before.
+    deploy(&app, "v3", as_it_is).await;
+    nothing_lost(&app, &report).await;
+}
+
+/// A console that was left open keeps the migration away, and nobody waits for long.
+pub async fn a_database_that_somebody_has_open_is_not_migrated(site: &Site) {
+    let app = deployed(site, "open", as_it_is).await;
+    let console = std::fs::File::open(app.volume("data").join("guestbook.db")).unwrap();
+    let probe = traffic(&app);
+
+    app.commit("v3", as_it_is).unwrap();
+    let refused = app.cutover(&["deploy"]).await.unwrap().expect(5).unwrap();
+
+    assert!(refused.failure().contains("has it open"), "{}", refused.talk);
+    serves(&app, "v1").await;
+    drop(console);
+    deploy(&app, "v3", as_it_is).await;
+    let report = probe.stop().await;
+    none_failed("a migration that was refused, then done", &report);
+    nothing_lost(&app, &report).await;
+}
+
+async fn refused(app: &App<'_>, version: &str, exit: i32, spoil: impl FnOnce(&App<'_>)) {
+    app.commit(version, str::to_owned).unwrap();
+    spoil(app);
+    app.record("spoiled").unwrap();
+    let told = app.cutover(&["deploy"]).await.unwrap().expect(exit).unwrap();
+    println!("{}", told.failure());
+    serves(app, "v1").await;
+}
+
+fn seen(report: &Report) -> usize {
+    report.releases.len()
+}
