@@ -201,6 +201,7 @@ fn todo<T>(needed: bool, why: WhyNot, plan: impl FnOnce() -> T) -> Planned<T> {
 fn ways<'a>(parts: &'a Parts<'_>, group: &BTreeSet<ServiceName>) -> Ways<'a> {
     let mut ways = Ways { beside: Vec::new(), handed: Vec::new(), follow: Vec::new(), gone: Vec::new() };
     let routed_app = parts.release.services.values().any(|service| service.settings.route.is_some());
+    let needed = needed_by_routed(parts.release);
     for (name, moved) in &parts.transition.services {
         let Some(service) = parts.release.services.get(name) else {
             ways.gone.push(moved);
@@ -214,9 +215,12 @@ fn ways<'a>(parts: &'a Parts<'_>, group: &BTreeSet<ServiceName>) -> Ways<'a> {
         let kept = matches!(moved.plan, ServicePlan::Kept);
         // An unchanged member of a group has the file open as any other: it is made anew, too.
         let moved_anew = (kept && held).then(|| anew(parts, name, service)).flatten();
+        // What a routed one depends on is there before it, where two of it may be there at once.
+        let needed_beside = service.settings.strategy == Strategy::BlueGreen && needed.contains(name);
         let waits = routed_app
             && service.settings.route.is_none()
-            && (service.settings.port.is_none() || service.settings.strategy == Strategy::Handover);
+            && (service.settings.port.is_none() || service.settings.strategy == Strategy::Handover)
+            && !needed_beside;
         match (held, moved_anew, kept) {
             (true, anew, _) => {
                 let moved = anew.unwrap_or_else(|| moved.clone_moved());
@@ -245,6 +249,22 @@ fn ways<'a>(parts: &'a Parts<'_>, group: &BTreeSet<ServiceName>) -> Ways<'a> {
         }
     }
     ways
+}
+
+/// What services with routes depend on, and what those depend on.
+fn needed_by_routed(release: &Release) -> BTreeSet<&ServiceName> {
+    let depends =
+        |service: &'_ ServiceRelease| service.settings.run.depends_on.keys().cloned().collect::<Vec<_>>();
+    let routed = release.services.values().filter(|service| service.settings.route.is_some());
+    let mut open: Vec<ServiceName> = routed.flat_map(depends).collect();
+    let mut needed = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        let Some((name, service)) = release.services.get_key_value(&name) else { continue };
+        if needed.insert(name) {
+            open.extend(depends(service));
+        }
+    }
+    needed
 }
 
 fn anew(parts: &Parts<'_>, name: &ServiceName, service: &ServiceRelease) -> Option<Moved> {
