@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cutover_core::config::settings::StopSettings;
+use cutover_core::defaults;
 use cutover_core::layout::{self, label};
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::InstanceSpec;
@@ -18,7 +19,7 @@ use super::DockerRuntime;
 use super::error::{as_kind, failed, gone, refused};
 use super::found;
 use super::specification::{self, Ground};
-use crate::ports::{RuntimeError, RuntimeErrorKind};
+use crate::ports::{Certainty, RuntimeError, RuntimeErrorKind};
 
 impl DockerRuntime {
     pub(super) async fn list_instances(&self, app: &AppId) -> Result<Vec<FoundInstance>, RuntimeError> {
@@ -125,11 +126,19 @@ impl DockerRuntime {
         stop: &StopSettings,
     ) -> Result<(), RuntimeError> {
         let Some(container) = self.ours(app, name).await? else { return Ok(()) };
-        let stopped = match &stop.signal {
-            Some(signal) if !is_stop_signal(signal, &container) => {
-                self.end_by(&container, signal, stop).await
+        let stopping = async {
+            match &stop.signal {
+                Some(signal) if !is_stop_signal(signal, &container) => {
+                    self.end_by(&container, signal, stop).await
+                }
+                _ => self.engine.stop(&container.id, stop.grace).await,
             }
-            _ => self.engine.stop(&container.id, stop.grace).await,
+        };
+        // An engine that hangs answers never.
+        let limit = stop.grace + defaults::ENGINE_CALL;
+        let Ok(stopped) = tokio::time::timeout(limit, stopping).await else {
+            let message = format!("the engine did not stop {name} within {} s", limit.as_secs());
+            return Err(RuntimeError::new(RuntimeErrorKind::Late, Certainty::Unknown, message));
         };
         match stopped {
             Err(error) if error.kind != Kind::Gone => Err(failed(error)),
