@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// Why a file could not be read, written, replaced or removed.
@@ -82,6 +82,35 @@ pub fn ensure_folder(path: &Path, mode: u32) -> Result<(), FileError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(FileError::new("make the folder", path, &error)),
     }
+}
+
+/// Gives a file or folder the owner and the mode of another.
+///
+/// # Errors
+/// When the other cannot be looked at, or we may not.
+pub fn like(path: &Path, model: &Path) -> Result<(), FileError> {
+    let failed = |error: io::Error| FileError::new("give the owner of another to", path, &error);
+    let wanted = fs::metadata(model).map_err(failed)?;
+    let found = fs::metadata(path).map_err(failed)?;
+    if (found.uid(), found.gid()) != (wanted.uid(), wanted.gid()) {
+        chown(path, Some(wanted.uid()), Some(wanted.gid())).map_err(failed)?;
+    }
+    fs::set_permissions(path, wanted.permissions()).map_err(failed)
+}
+
+/// Lets other users pass through the folders from `top` on to what lies at `path`. What is in them stays as unreadable as it was.
+///
+/// # Errors
+/// When a folder's mode cannot be changed.
+pub fn let_through(top: &Path, path: &Path) -> Result<(), FileError> {
+    for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(top)) {
+        let failed = |error: io::Error| FileError::new("let others through", folder, &error);
+        let mode = fs::metadata(folder).map_err(failed)?.permissions().mode();
+        if mode & 0o011 != 0o011 {
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o011)).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes durable what was made, renamed or removed in a folder.
@@ -251,6 +280,23 @@ mod tests {
         let error = ensure_folder(&path, 0o700).unwrap_err();
 
         assert!(error.to_string().contains("make the folder"), "{error}");
+    }
+
+    #[test]
+    fn the_way_to_a_folder_lets_others_through_and_shows_them_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (top, deep) = (root.path().join("top"), root.path().join("top/apps/shop"));
+        ensure_folder(&deep, 0o700).unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
+
+        let_through(&top, &deep).unwrap();
+
+        assert_eq!([mode(&top), mode(&top.join("apps")), mode(&deep)], [0o711, 0o711, 0o700]);
+        assert_eq!(mode(root.path()), 0o700, "above it nothing is ours to open");
+        let copy = top.join("copy");
+        fs::write(&copy, b"").unwrap();
+        like(&copy, &top).unwrap();
+        assert_eq!(mode(&copy), 0o711);
     }
 
     #[test]

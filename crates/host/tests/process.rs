@@ -506,6 +506,41 @@ async fn root_runs_an_instance_as_the_user_it_names() {
 }
 
 #[tokio::test]
+async fn another_user_reaches_artifact_and_volume_and_nothing_else() {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+    if !rustix::process::geteuid().is_root() {
+        println!("not run: another_user_reaches_artifact_and_volume: needs root");
+        return;
+    }
+    let rig = Rig::new();
+    // The root itself is the administrator's; all below is made as an installation makes it.
+    std::fs::set_permissions(rig.scratch(""), std::fs::Permissions::from_mode(0o711)).unwrap();
+    std::fs::set_permissions(rig.layout.state(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(rig.artifact().join("page"), "page").unwrap();
+    let volume = rig.layout.volume(&rig.app, &"data".parse().unwrap());
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&volume).unwrap();
+    let secret = rig.layout.env_file(&rig.app);
+    std::fs::write(&secret, "TOKEN=x").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let script = format!(
+        "cat page > {0}/out || exit 3; cat {1} && exit 4; ls {2} && exit 5; exit 0",
+        volume.display(),
+        secret.display(),
+        rig.layout.state().display()
+    );
+    let mut spec = rig.script(&script);
+    spec.settings.user = Some("12345:54321".to_owned());
+    spec.volumes.insert("data".parse().unwrap(), volume.display().to_string());
+
+    rig.create(&spec).await;
+    rig.start(&spec).await;
+
+    assert_eq!(rig.exited(&spec).await.code, Some(0), "{:?}", rig.log(&spec).await);
+    assert_eq!(std::fs::read_to_string(volume.join("out")).unwrap(), "page");
+    assert_eq!(std::fs::metadata(volume.join("out")).unwrap().uid(), 12345);
+}
+
+#[tokio::test]
 async fn limits_of_the_process_are_set_and_the_keeper_keeps_its_own() {
     let rig = Rig::new();
     let mut spec = rig.script("ulimit -Sn > $SCRATCH/limit; exec sleep 1000");

@@ -58,6 +58,7 @@ async fn rehearse(act: &Act<'_>, migration: &Migration) -> Result<bool, StageErr
         if live.exists() {
             act.ports.database.copy(&live, &copy).await?;
         }
+        as_live(&live, &copy, &place.file)?;
         let before = act.ports.database.content(&copy).await?;
         let ran = run_once(act, &on_copy(migration, place, &folder), migration.timeout).await?;
         let after = act.ports.database.content(&copy).await?;
@@ -80,6 +81,17 @@ async fn rehearse(act: &Act<'_>, migration: &Migration) -> Result<bool, StageErr
         Some(refusal) => Err(refusal.into()),
         None => Ok(pending),
     }
+}
+
+/// The copy and the folders it lies in belong to whom the live ones belong: the migration may run as another user than we.
+fn as_live(live: &Path, copy: &Path, file: &str) -> Result<(), Trouble> {
+    let depth = Path::new(file).components().count() + 1;
+    for (live, copy) in live.ancestors().zip(copy.ancestors()).take(depth) {
+        if live.exists() && copy.exists() {
+            files::like(copy, live)?;
+        }
+    }
+    Ok(())
 }
 
 /// The migrating instance as it sees the copy: at the same path and without network in a container, by its file's name in a plain process.

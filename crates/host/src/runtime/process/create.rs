@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use cutover_core::names::{AppId, InstanceName};
@@ -11,6 +11,7 @@ use cutover_core::release::Content;
 use cutover_core::secret::Secrets;
 
 use super::folder::{Folder, Record, VERSION};
+use super::launch::User;
 use super::output::{self, STREAMS};
 use super::runtime::ProcessRuntime;
 use super::{launch, protocol, signals};
@@ -28,6 +29,9 @@ pub(super) fn create(
         return same(&folder, runtime, spec);
     }
     let record = record(runtime, spec)?;
+    if let Some(user) = launch::user(spec)? {
+        open_ways(runtime, &record, &user)?;
+    }
     let filled = launch::fill(spec, &runtime.installation, values)?;
     files::ensure_folder(files::folder_of(&record.log), 0o700)?;
     let instances = runtime.layout.instances(&spec.app);
@@ -88,6 +92,20 @@ fn record(runtime: &ProcessRuntime, spec: &InstanceSpec) -> Result<Record, Runti
         artifact,
         spec: spec.clone(),
     })
+}
+
+/// Another user comes to the artifact and the volumes of the instance; a volume that is still ours alone becomes that user's.
+fn open_ways(runtime: &ProcessRuntime, record: &Record, user: &User) -> Result<(), RuntimeError> {
+    let state = runtime.layout.state();
+    files::let_through(state, &record.artifact)?;
+    for volume in record.spec.volumes.values().map(Path::new).filter(|volume| volume.is_dir()) {
+        files::let_through(state, volume)?;
+        let failed = |error: io::Error| FileError::new("give a user the volume", volume, &error);
+        if fs::metadata(volume).map_err(failed)?.uid() == rustix::process::geteuid().as_raw() {
+            chown(volume, Some(user.uid), Some(user.gid)).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn same(folder: &Folder, runtime: &ProcessRuntime, spec: &InstanceSpec) -> Result<(), RuntimeError> {
