@@ -86,26 +86,5 @@ async fn a_database_that_somebody_has_open_is_not_migrated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_run_beside_a_deploy_that_may_migrate() {
-    let site = Site::new().unwrap();
-    let app = deployed(&site, "shop", |config| config.replace("bake: 1s", "bake: 5m")).await;
-    app.commit("v2", |config| config.replace("bake: 1s", "bake: 5m")).unwrap();
-    let deploying = app.cutover(&["deploy", "--detach"]).await.unwrap().expect(0).unwrap();
-    assert!(deploying.failure().is_empty());
-    wait_until("the bake begins", SOON, async || {
-        app.serving().await.is_ok_and(|it| it == "v2").then_some(())
-    })
-    .await
-    .unwrap();
-
-    let refused = app.cutover(&["exec", "web", "--", "true"]).await.unwrap().expect(3).unwrap();
-
-    assert!(refused.failure().contains("a run works on shop/local"), "{}", refused.talk);
-    app.cutover(&["cancel"]).await.unwrap().expect(0).unwrap();
-    wait_until("v1 serves again", SOON, async || {
-        let status = app.status().await.ok()?;
-        (status.lock.is_none() && app.serving().await.is_ok_and(|it| it == "v1")).then_some(())
-    })
-    .await
-    .unwrap();
-    app.cutover(&["exec", "web", "--", "true"]).await.unwrap().expect(0).unwrap();
+    databases::nothing_is_run_beside_a_deploy_that_may_migrate(&site()).await;
 }

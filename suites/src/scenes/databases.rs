@@ -2,9 +2,10 @@
 
 use cutover_testkit::probe::Report;
 use cutover_testkit::site::{App, Site};
+use cutover_testkit::wait_until;
 
 use super::applications::{as_it_is, deploy, deployed};
-use super::counted::{none_failed, nothing_lost, traffic};
+use super::counted::{SOON, none_failed, nothing_lost, traffic};
 use super::deploys::serves;
 
 /// v3 breaks the schema: requests wait, and all that was written is there.
@@ -53,6 +54,28 @@ pub async fn a_database_that_somebody_has_open_is_not_migrated(site: &Site) {
     let report = probe.stop().await;
     none_failed("a migration that was refused, then done", &report);
     nothing_lost(&app, &report).await;
+}
+
+/// A command in an instance could open the file while a run has it closed.
+pub async fn nothing_is_run_beside_a_deploy_that_may_migrate(site: &Site) {
+    let long = |config: &str| config.replace("bake: 1s", "bake: 5m");
+    let app = deployed(site, "alone", long).await;
+    app.commit("v2", long).unwrap();
+    app.cutover(&["deploy", "--detach"]).await.unwrap().expect(0).unwrap();
+    let bakes = async || app.serving().await.is_ok_and(|it| it == "v2").then_some(());
+    wait_until("the bake begins", SOON, bakes).await.unwrap();
+
+    let refused = app.cutover(&["exec", "web", "--", "true"]).await.unwrap().expect(3).unwrap();
+
+    assert!(refused.failure().contains("a run works on"), "{}", refused.talk);
+    app.cutover(&["cancel"]).await.unwrap().expect(0).unwrap();
+    wait_until("v1 serves again", SOON, async || {
+        let status = app.status().await.ok()?;
+        (status.lock.is_none() && app.serving().await.is_ok_and(|it| it == "v1")).then_some(())
+    })
+    .await
+    .unwrap();
+    app.cutover(&["exec", "web", "--", "true"]).await.unwrap().expect(0).unwrap();
 }
 
 async fn refused(app: &App<'_>, version: &str, exit: i32, spoil: impl FnOnce(&App<'_>)) {
