@@ -79,7 +79,8 @@ fn routes(state: &HostState) -> Vec<RouteLine> {
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let mut lines = Vec::new();
     for route in entry.into_iter().flat_map(|entry| &entry.routes) {
-        let any = ["*".to_owned()];
+        // A route for every host is best shown as one that can be opened here.
+        let any = ["localhost".to_owned()];
         let hosts = if route.hosts.is_empty() { &any[..] } else { &route.hosts[..] };
         for host in hosts {
             lines.push(RouteLine {
