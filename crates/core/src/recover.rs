@@ -11,6 +11,7 @@ use cutover_routes::Entry as RouteEntry;
 use crate::config::settings::{Compatible, Strategy};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::gate::Check;
 use crate::journal::{Entry, Step, StepResult, What};
 use crate::names::{DatabaseName, InstanceName, ServiceName};
 use crate::plan::specify::{reference, respecify};
@@ -21,7 +22,7 @@ use crate::plan::{
 };
 use crate::release::{Live, Release};
 use crate::request::Stamp;
-use crate::state::{HostState, MigrationRecord, Role};
+use crate::state::{HostState, Migrated, Restored, Role};
 use crate::verdict::{Outcome, Verdict};
 
 /// What is done next.
@@ -72,7 +73,8 @@ pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
         }
         return Recovery::Act(Box::new(onward(goal, &standing, journal)));
     }
-    if carried_out == Some(Direction::Back) && !standing.switched && clean(goal, found) {
+    let is_back = !standing.switched || goal.switch.todo().is_none();
+    if carried_out == Some(Direction::Back) && is_back && clean(goal, found) {
         return Recovery::Settled(Box::new(conclude(journal, found, stamp)));
     }
     Recovery::Act(Box::new(back(goal, journal, found, stamp)))
@@ -104,6 +106,8 @@ fn finished(journal: &[Entry]) -> Option<Direction> {
 /// Where the run stands.
 pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standing {
     let switched = match &goal.becomes {
+        // Where nothing is switched, what is live stays what it was.
+        Some(_) if goal.switch.todo().is_none() => found.live == goal.live,
         Some(_) => found.live.as_ref().is_some_and(|live| live.run == goal.run),
         None => found.live.is_none(),
     };
@@ -191,18 +195,38 @@ fn migrated<'a>(journal: &[Entry], goal: &'a HostPlan) -> Vec<&'a Migration> {
 }
 
 /// What the records keep of the migrations that went live with a goal.
-pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<MigrationRecord> {
+pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<Migrated> {
     let taken: BTreeSet<&String> = outcomes(journal)
         .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
         .collect();
     migrated(journal, goal)
         .into_iter()
-        .map(|migration| MigrationRecord {
+        .map(|migration| Migrated {
             database: migration.database.clone(),
             compatible: migration.compatible,
             snapshot: taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone()),
         })
         .collect()
+}
+
+/// The snapshots that a goal put in the place of databases, because somebody asked for it.
+pub fn restored(journal: &[Entry], goal: &HostPlan) -> Vec<Restored> {
+    let put: BTreeSet<(&DatabaseName, &String)> =
+        outcomes(journal)
+            .filter_map(|(step, _)| {
+                if let Step::Restore { database, file } = step { Some((database, file)) } else { None }
+            })
+            .collect();
+    let held = goal.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    held.filter_map(|held| match held {
+        HeldDatabase::Restore { database, snapshot: Some(snapshot), present: Some(_), .. }
+            if put.contains(&(database, snapshot)) =>
+        {
+            Some(Restored { database: database.clone(), snapshot: snapshot.clone() })
+        }
+        _ => None,
+    })
+    .collect()
 }
 
 /// The rest of the way forward: what is done is not done again, the public route is verified and the bake begins anew (S20).
@@ -279,6 +303,7 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
         |name: &InstanceName| found.instances.iter().any(|other| other.name == *name && other.is_running());
     let (running, resting): (Vec<_>, Vec<_>) =
         old.into_iter().partition(|instance| runs(&instance.spec.name));
+    let running: Vec<_> = running.into_iter().map(|instance| gated_as_it_stands(instance, journal)).collect();
     // What follows the routes forward follows them back: routes go back at once, a polling bot after them.
     let follows = |instance: &GatedInstance| {
         goal.verify
@@ -294,6 +319,8 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
         Vec::new()
     };
     let handover_needed = !(stopped_first.is_empty() && databases.is_empty() && back_first.is_empty());
+    // What runs may need what is handed back, to pass its gate.
+    let (at_once, afterwards) = if handover_needed { (Vec::new(), running) } else { (running, Vec::new()) };
     let follow = follow_back(goal, &followed, &back_after);
     let switch = match goal.switch.todo() {
         Some(SwitchPlan::Table { before, .. }) => {
@@ -320,10 +347,10 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
         snapshot: Planned::NotNeeded(WhyNot::NotInThisVerb),
         migrate: Planned::NotNeeded(WhyNot::NotInThisVerb),
         start: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        check: if running.is_empty() {
+        check: if at_once.is_empty() {
             Planned::NotNeeded(if live.is_none() { WhyNot::FirstDeploy } else { WhyNot::InHandover })
         } else {
-            Planned::Do(CheckPlan { instances: running })
+            Planned::Do(CheckPlan { instances: at_once })
         },
         handover: if handover_needed {
             Planned::Do(HandoverPlan {
@@ -335,6 +362,7 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
                 outgoing: stopped_first,
                 databases,
                 incoming: back_first,
+                afterwards,
             })
         } else {
             Planned::NotNeeded(WhyNot::None)
@@ -362,6 +390,18 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
         },
         ..goal.clone()
     }
+}
+
+/// What was never stopped is asked, and no more: the log lines of its start may have been rotated away since.
+fn gated_as_it_stands(mut instance: GatedInstance, journal: &[Entry]) -> GatedInstance {
+    let name = &instance.spec.name;
+    let stopped = journal.iter().any(
+        |entry| matches!(&entry.what, What::Intent { step: Step::Stop { instance }, .. } if instance == name),
+    );
+    if !stopped {
+        instance.gate.checks.retain(|gated| matches!(gated.check, Check::Http { .. } | Check::Tcp { .. }));
+    }
+    instance
 }
 
 /// The entry as it was, marked with the run that was taken back: other bytes than before, so that a change of that run which still hangs
@@ -588,21 +628,27 @@ pub fn serving_text(live: Option<&Live>) -> String {
 /// The verdict of a run whose plan, forward or back, has been carried out.
 pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
     let goal = goal(journal);
-    let failed = goal.and_then(|goal| standing(journal, goal, found).failed);
-    let switched = goal.is_some_and(|goal| standing(journal, goal, found).switched);
-    let killed = || {
-        Failure::new(Exit::Failed, "the run was ended from outside")
-            .because("its process died before the switch; what it had begun was taken back")
-            .next("start it again")
-    };
-    let failure = match (failed, switched) {
-        (None, true) => None,
-        (None, false) => Some(killed()),
-        (Some((_, failure)), true) => Some(went_on(failure)),
-        (Some((_, failure)), false) => Some(failure),
-    };
+    let standing = goal.map(|goal| standing(journal, goal, found));
+    let switched = standing.as_ref().is_some_and(|standing| standing.switched);
     let mut verdict = verdict_of(journal, found, stamp);
-    if let Some(mut failure) = failure {
+    let failure = match standing.and_then(|standing| Some((standing.failed.clone()?, standing))) {
+        None if switched => None,
+        None => Some(killed()),
+        // What was asked is live; what did not work at first has been done since.
+        Some(((stage, failure), standing)) if switched && stage >= Stage::Drain && !standing.past_return => {
+            verdict.warnings.push(format!("stage {stage} did not work at first: {failure}"));
+            None
+        }
+        Some(((_, failure), standing)) if switched && !wants_back(&standing) => {
+            Some(went_on(failure, &standing))
+        }
+        Some(((_, failure), _)) => Some(failure),
+    };
+    if let Some(failure) = failure {
+        let mut failure = match goal {
+            Some(goal) if !switched => with_what_is_gone(failure, goal, found),
+            _ => failure,
+        };
         let first = goal.is_some_and(|goal| goal.live.is_none());
         failure.state = if first && found.live.is_none() {
             "nothing was serving; nothing is".to_owned()
@@ -614,14 +660,38 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
     verdict
 }
 
-/// A failure behind a breaking migration: the new release goes on, and a person must know (S18).
-fn went_on(failure: Failure) -> Failure {
+fn killed() -> Failure {
+    Failure::new(Exit::Failed, "the run was ended from outside")
+        .because("its process died before the switch; what it had begun was taken back")
+        .next("start it again")
+}
+
+/// A failure with no way back: the new release goes on, and a person must know (S18).
+fn went_on(failure: Failure, standing: &Standing) -> Failure {
     let mut failure = failure;
     failure.exit = Exit::Person;
+    if standing.past_return {
+        failure
+            .cause
+            .push("the old release cannot run on the migrated database, so the new one goes on".to_owned());
+        failure.next.insert(0, "mend it with a new release, or `cutover rollback --restore-db` (what was written since is then not served)".to_owned());
+    } else {
+        failure.cause.push("what was live before is no longer all there, so the new one goes on".to_owned());
+        failure.next.insert(0, "mend it with a new release, or `cutover rollback`".to_owned());
+    }
     failure
-        .cause
-        .push("the old release cannot run on the migrated database, so the new one goes on".to_owned());
-    failure.next.insert(0, "mend it with a new release, or `cutover rollback --restore-db` (what was written since is then not served)".to_owned());
+}
+
+/// That the old release serves is said only when all of it is there and passed its gate (S14).
+fn with_what_is_gone(mut failure: Failure, goal: &HostPlan, found: &HostState) -> Failure {
+    let members = goal.live.iter().flat_map(|live| live.members.values().flatten());
+    let is_gone = |name: &&InstanceName| !found.instances.iter().any(|other| other.name == **name);
+    let gone: Vec<String> = members.filter(is_gone).map(|name| format!("`{name}`")).collect();
+    if !gone.is_empty() {
+        failure.exit = Exit::Person;
+        failure.cause.push(format!("{} of what served before is no longer there", gone.join(", ")));
+        failure.next.insert(0, "`cutover restart` makes it anew, or deploy again".to_owned());
+    }
     failure
 }
 
@@ -635,20 +705,37 @@ fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &HostState) -> 
     if kept {
         parts.push("the failed candidate is stopped and kept".to_owned());
     }
-    let touched = migrated(journal, goal);
-    let restored = outcomes(journal).any(|(step, _)| matches!(step, Step::Restore { .. }));
-    let has_databases = goal
-        .release
-        .as_ref()
-        .is_some_and(|release| release.databases.values().any(|database| database.migrate.is_some()));
-    if restored {
-        parts.push("the database was put back as it was".to_owned());
-    } else if !touched.is_empty() {
-        parts.push("the database is migrated".to_owned());
-    } else if has_databases {
-        parts.push("database not migrated".to_owned());
-    }
+    parts.extend(schema_text(journal, goal));
     parts.join("; ")
+}
+
+/// What became of the databases, as far as it is known (S17).
+fn schema_text(journal: &[Entry], goal: &HostPlan) -> Option<String> {
+    let touched = migrated(journal, goal);
+    let ended: BTreeSet<&DatabaseName> = outcomes(journal)
+        .filter_map(|(step, _)| if let Step::Migrate { database } = step { Some(database) } else { None })
+        .collect();
+    let restored = outcomes(journal).any(|(step, _)| matches!(step, Step::Restore { .. }));
+    let half = touched
+        .iter()
+        .find(|migration| !ended.contains(&migration.database) && !(restored && migration.place.is_some()));
+    if let Some(half) = half {
+        let database = &half.database;
+        return Some(format!(
+            "the schema of `{database}` is not known: its migration did not come to its end"
+        ));
+    }
+    if restored {
+        return Some("the database was put back as it was".to_owned());
+    }
+    if !touched.is_empty() {
+        return Some("the database is migrated".to_owned());
+    }
+    let databases = goal.release.iter().flat_map(|release| release.databases.values());
+    databases
+        .into_iter()
+        .any(|database| database.migrate.is_some())
+        .then(|| "database not migrated".to_owned())
 }
 
 fn verdict_of_none(journal: &[Entry], found: &HostState, stamp: Stamp, failure: Failure) -> Verdict {

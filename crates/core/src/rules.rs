@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use cutover_routes::Entry;
 
-use crate::config::settings::SnapshotPolicy;
+use crate::config::settings::{Compatible, SnapshotPolicy};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::{HostPlan, Rule, SwitchPlan, Verb};
+use crate::plan::{Crossing, HostPlan, Rule, SwitchPlan, Verb};
 use crate::request::{Ancestry, Request};
 use crate::state::HostState;
 
@@ -32,8 +32,9 @@ pub fn check(plan: &HostPlan, state: &HostState, request: &Request) -> Result<()
 /// # Errors
 /// The refusals, in the order of the rules.
 pub fn recheck(plan: &HostPlan, state: &HostState) -> Result<(), Vec<Failure>> {
-    let rules: [(Rule, Refuse); 5] = [
+    let rules: [(Rule, Refuse); 6] = [
         (Rule::MigrationWithoutSnapshot, refuse_migration_without_snapshot),
+        (Rule::BreakingMigrationBesideOld, refuse_breaking_migration_beside_old),
         (Rule::LowDisk, refuse_low_disk),
         (Rule::ForeignRoute, refuse_foreign_route),
         (Rule::MissingVariable, refuse_missing_variable),
@@ -70,33 +71,63 @@ pub fn refuse_migration_without_snapshot(plan: &HostPlan, _: &HostState) -> Opti
     Some(failure)
 }
 
-/// A release from before a breaking migration does not run on the schema of today (S18).
+/// A breaking migration takes the held path (S18), which there is for SQLite only: carried out beside the old release it would break that.
+pub fn refuse_breaking_migration_beside_old(plan: &HostPlan, _: &HostState) -> Option<Failure> {
+    // With all of it stopped there is no old release to break.
+    plan.live.as_ref().filter(|live| !live.members.is_empty())?;
+    let direct = &plan.migrate.todo()?.direct;
+    let breaking = direct.iter().find(|migration| migration.compatible == Compatible::Breaking)?;
+    let database = &breaking.database;
+    let mut failure = refusal(
+        Rule::BreakingMigrationBesideOld,
+        format!("the breaking migration of `{database}` would be carried out while the old release serves"),
+    );
+    failure.cause.push("requests are held for migrations of SQLite only, so far".to_owned());
+    failure.next.push(
+        "split it: a release that adds (`compatible: expand`), then one that takes away what nobody uses any more"
+            .to_owned(),
+    );
+    failure.next.push("or in a window of your own: `cutover stop`, then deploy".to_owned());
+    Some(failure)
+}
+
+/// A release from before a breaking migration does not run on the schema of today (S18); nor does one that needs what a restore has undone.
 pub fn refuse_rollback_across_breaking_migration(
     plan: &HostPlan,
     state: &HostState,
     restore: bool,
 ) -> Option<Failure> {
     let (live, release) = (plan.live.as_ref()?, plan.release.as_ref()?);
-    if plan.verb != Verb::Rollback || restore {
+    if plan.verb != Verb::Rollback {
         return None;
     }
-    let crossed = crate::plan::crossed(state, live, release);
-    let (record, migration) = crossed.first()?;
+    let crossed = crate::plan::crossed(state, release);
+    let first = crossed.iter().find(|crossed| crossed.how == Crossing::Undone || !restore)?;
+    let (migrated, migration) = (&first.record.release.id, &first.migration.done);
     let mut failure = refusal(
         Rule::RollbackAcrossBreakingMigration,
         format!("release {} cannot run on the database of today", release.id),
     );
-    failure.cause.push(format!(
-        "release {} migrated `{}` and declared it breaking",
-        record.release.id, migration.database
-    ));
-    let remedy = match &migration.snapshot {
-        Some(file) => format!(
-            "`cutover rollback --to {} --restore-db` puts back the snapshot taken before it ({file}); what was written since is kept in a snapshot of the present, but not served",
-            release.id
+    let (cause, remedy) = match (first.how, &migration.snapshot) {
+        (Crossing::Undone, _) => (
+            format!(
+                "it was live with the migration of `{}` by release {migrated}, and a restore has undone that",
+                migration.database
+            ),
+            "deploy its commit again: the migration is then carried out anew".to_owned(),
         ),
-        None => "it was migrated without a snapshot: go forward with a new release".to_owned(),
+        (Crossing::Since, snapshot) => (
+            format!("release {migrated} migrated `{}` and declared it breaking", migration.database),
+            snapshot.as_ref().map_or_else(
+                || "it was migrated without a snapshot: go forward with a new release".to_owned(),
+                |file| format!(
+                    "`cutover rollback --to {} --restore-db` puts back the snapshot taken before it ({file}); what was written since is kept in a snapshot of the present, but not served",
+                    release.id
+                ),
+            ),
+        ),
     };
+    failure.cause.push(cause);
     failure.next.insert(0, remedy);
     Some(failure.while_serving(format!("release {} is serving", live.release)))
 }

@@ -203,21 +203,49 @@ pub struct ReleaseRecord {
     pub sequence: u64,
     /// Whether it was ever live.
     pub lived: bool,
-    /// Breaking migrations that were carried out when it went live, with their snapshots: what a rollback across it meets.
+    /// Migrations that were carried out when it went live, with their snapshots: what a rollback across it meets.
     pub migrations: Vec<MigrationRecord>,
     /// Kept running until then, after being replaced.
     pub warm_until: Option<Timestamp>,
 }
 
-/// A migration that was carried out.
+/// A migration that was carried out, with when. Moments are the numbers under which releases went live, so that no clock is asked (S26).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationRecord {
-    /// Of which database.
+    /// What was done.
+    #[serde(flatten)]
+    pub done: Migrated,
+    /// Under which number its release went live with it.
+    pub at: u64,
+    /// Under which number a release went live with a restore that undid it.
+    pub undone: Option<u64>,
+}
+
+impl MigrationRecord {
+    /// Whether the schema had it when a release went live under this number.
+    pub fn held_at(&self, moment: u64) -> bool {
+        self.at <= moment && self.undone.is_none_or(|undone| undone > moment)
+    }
+}
+
+/// What a run did to a database on its way to a live release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrated {
+    /// Which.
     pub database: DatabaseName,
     /// Whether the release before can live with it.
     pub compatible: crate::config::settings::Compatible,
     /// The snapshot taken before it, a file name under the backups folder; `None`: the decision to go without.
     pub snapshot: Option<String>,
+}
+
+/// A snapshot that a run put in a database's place on its way to a live release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Which.
+    pub database: DatabaseName,
+    /// Its file name under the backups folder.
+    pub snapshot: String,
 }
 
 /// An image as the host's engine has it.

@@ -58,7 +58,8 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<HostPlan, NoTransition> {
     let if_pending = if sqlite.is_empty() {
         None
     } else {
-        let mut group = databases::group(&sqlite);
+        let migrated = sqlite.iter().map(|migration| &migration.database);
+        let mut group = databases::group(migrated, parts.release, was(parts.state));
         group.extend(restored);
         let held =
             sqlite.iter().map(|migration| HeldDatabase::Migrate { migration: Box::new(migration.clone()) });
@@ -85,12 +86,17 @@ fn no_migration(parts: &Parts<'_>) -> WhyNot {
 }
 
 fn restored_group(parts: &Parts<'_>) -> BTreeSet<ServiceName> {
-    let openers = databases::openers(parts.release);
     let restored = parts.restores.iter().filter_map(|held| match held {
-        HeldDatabase::Restore { database, .. } => openers.get(database),
+        HeldDatabase::Restore { database, .. } => Some(database),
         HeldDatabase::Migrate { .. } => None,
     });
-    restored.flatten().cloned().collect()
+    databases::group(restored, parts.release, was(parts.state))
+}
+
+/// The release that is live.
+fn was(state: &HostState) -> Option<&Release> {
+    let live = state.live.as_ref()?;
+    state.releases.iter().find(|record| record.release.id == live.release).map(|record| &record.release)
 }
 
 /// How each service moves.
@@ -175,7 +181,12 @@ fn base(
         bake: bake(parts, &incoming, &outgoing, first),
         drain: todo(!outgoing.is_empty() || !leaves.is_empty(), WhyNot::None, || DrainPlan {
             deadline: drain_deadline(release, state),
-            keep_warm: if held.is_empty() { release.keep_warm } else { Duration::ZERO },
+            // Warmth belongs to a release: one that replaces its own instances has none to keep.
+            keep_warm: if held.is_empty() && !is_live(state, release) {
+                release.keep_warm
+            } else {
+                Duration::ZERO
+            },
             outgoing,
             leaves,
             kept_candidates: Vec::new(),
@@ -193,6 +204,10 @@ fn base(
     Ok(plan)
 }
 
+fn is_live(state: &HostState, release: &Release) -> bool {
+    state.live.as_ref().is_some_and(|live| live.release == release.id)
+}
+
 fn todo<T>(needed: bool, why: WhyNot, plan: impl FnOnce() -> T) -> Planned<T> {
     if needed { Planned::Do(plan()) } else { Planned::NotNeeded(why) }
 }
@@ -203,15 +218,17 @@ fn ways<'a>(parts: &'a Parts<'_>, group: &BTreeSet<ServiceName>) -> Ways<'a> {
     let routed_app = parts.release.services.values().any(|service| service.settings.route.is_some());
     let needed = needed_by_routed(parts.release);
     for (name, moved) in &parts.transition.services {
-        let Some(service) = parts.release.services.get(name) else {
-            ways.gone.push(moved);
+        let held = group.contains(name);
+        let stays = !matches!(moved.plan, ServicePlan::Stopped { .. });
+        let Some(service) = parts.release.services.get(name).filter(|_| stays) else {
+            // What goes has the file open as any other of its group: it is stopped before it is touched, not in the drain.
+            if held {
+                ways.handed.push((name, moved.clone_moved()));
+            } else {
+                ways.gone.push(moved);
+            }
             continue;
         };
-        if matches!(moved.plan, ServicePlan::Stopped { .. }) {
-            ways.gone.push(moved);
-            continue;
-        }
-        let held = group.contains(name);
         let kept = matches!(moved.plan, ServicePlan::Kept);
         // An unchanged member of a group has the file open as any other: it is made anew, too.
         let moved_anew = (kept && held).then(|| anew(parts, name, service)).flatten();
@@ -386,12 +403,13 @@ fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> Pr
             .map(|spec| (&spec.content, &spec.shipped, &spec.settings.platform))
             .chain(absent.iter().copied())
     };
-    let databases: u64 = parts
-        .migrations
-        .iter()
-        .filter_map(|m| parts.state.databases.get(&m.database))
-        .map(|found| found.bytes * 3)
-        .sum();
+    let size =
+        |name: &crate::names::DatabaseName| parts.state.databases.get(name).map_or(0, |found| found.bytes);
+    // Its copy, its snapshot and its growth; of those beside it only a copy.
+    let of = |migration: &Migration| {
+        3 * size(&migration.database) + migration.beside.keys().map(size).sum::<u64>()
+    };
+    let databases: u64 = parts.migrations.iter().map(of).sum();
     let taken_by_us: BTreeSet<_> =
         parts.state.instances.iter().filter(|found| found.is_running()).map(|found| &found.service).collect();
     let ports = incoming.iter().filter(|instance| !taken_by_us.contains(&instance.spec.service));
@@ -567,9 +585,11 @@ fn waves(release: &Release, beside: &[(&ServiceName, &Moved)]) -> Vec<Vec<GatedI
 }
 
 fn handover(parts: &Parts<'_>, ways: &Ways<'_>, held: &[HeldDatabase]) -> HandoverPlan {
-    let routed = |name: &ServiceName| {
-        parts.release.services.get(name).is_some_and(|service| service.settings.route.is_some())
+    let of = |name: &ServiceName| {
+        let coming = parts.release.services.get(name);
+        coming.or_else(|| was(parts.state)?.services.get(name))
     };
+    let routed = |name: &ServiceName| of(name).is_some_and(|service| service.settings.route.is_some());
     let serving =
         |name: &ServiceName| parts.state.live.as_ref().is_some_and(|live| live.members.contains_key(name));
     let hold: Vec<_> = ways
@@ -589,6 +609,7 @@ fn handover(parts: &Parts<'_>, ways: &Ways<'_>, held: &[HeldDatabase]) -> Handov
         outgoing: ways.handed.iter().flat_map(|(_, moved)| moved.outgoing.clone()).collect(),
         databases: held.to_vec(),
         incoming: ways.handed.iter().flat_map(|(_, moved)| moved.incoming.clone()).collect(),
+        afterwards: Vec::new(),
     }
 }
 
@@ -694,9 +715,7 @@ fn bake(
 }
 
 fn drain_deadline(release: &Release, state: &HostState) -> Duration {
-    let was =
-        state.live.as_ref().and_then(|live| state.releases.iter().find(|r| r.release.id == live.release));
-    let old = was.into_iter().flat_map(|record| record.release.services.values());
+    let old = was(state).into_iter().flat_map(|release| release.services.values());
     old.chain(release.services.values())
         .map(|service| service.settings.drain)
         .max()

@@ -1,10 +1,10 @@
 //! What happens to databases in a deploy: which are rehearsed, which services form a group, what is migrated where (S16, S18).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::config::settings::{Database, DatabaseEngine, Migrate, SnapshotPolicy};
 use crate::layout;
-use crate::names::{DatabaseName, ServiceName, Slot};
+use crate::names::{DatabaseName, ServiceName, Slot, VolumeName};
 use crate::plan::specify::{Ground, Identity};
 use crate::plan::{DatabasePlace, Migration};
 use crate::release::Release;
@@ -48,12 +48,12 @@ fn migration(
     let identity = Identity { name: instance, slot, replica: 1, run: stamp.run, address: None };
     let spec = ground.one_off(&migrate.service, migrate.command.clone(), &identity)?;
     let place = place(ground, &migrate.service, database);
-    let group = match &database.engine {
-        DatabaseEngine::Sqlite { services, .. } => {
-            services.iter().chain([&migrate.service]).cloned().collect()
-        }
-        DatabaseEngine::Server { .. } => BTreeSet::new(),
-    };
+    let group: BTreeSet<ServiceName> =
+        if place.is_some() { openers(database).collect() } else { BTreeSet::new() };
+    let others = release.databases.iter().filter(|(other, _)| *other != name);
+    let beside = others.filter_map(|(other, database)| {
+        Some((other.clone(), self::place(ground, &migrate.service, database)?))
+    });
     let hold = release
         .services
         .iter()
@@ -68,6 +68,7 @@ fn migration(
         snapshot: database.snapshot,
         snapshot_file: layout::snapshot_file(&release.app, name, stamp.now, &release.id, "sqlite"),
         budget: hold.min().unwrap_or(crate::defaults::HOLD_BUDGET),
+        beside: beside.collect(),
         group,
     })
 }
@@ -83,22 +84,34 @@ pub(crate) fn place(
     Some(DatabasePlace { volume: ground.volume(runtime, volume), name: volume.clone(), file: file.clone() })
 }
 
-/// The services that open a database whose migration is pending: they are handed over together.
-pub(crate) fn group(migrations: &[Migration]) -> BTreeSet<ServiceName> {
-    migrations
-        .iter()
-        .filter(|migration| migration.place.is_some())
-        .flat_map(|migration| migration.group.iter().cloned())
-        .collect()
+/// The services that have the files of these databases open, in the release that comes or in what is live: they are handed over together,
+/// also those that the new release drops or no longer lists. A file is told by where it lies, not by what the database is called.
+pub(crate) fn group<'a>(
+    databases: impl Iterator<Item = &'a DatabaseName>,
+    release: &Release,
+    was: Option<&Release>,
+) -> BTreeSet<ServiceName> {
+    let files: BTreeSet<_> = databases.filter_map(|name| lies(release.databases.get(name)?)).collect();
+    let all = [Some(release), was].into_iter().flatten().flat_map(|release| release.databases.values());
+    let of_them = all.filter(|database| lies(database).is_some_and(|place| files.contains(&place)));
+    of_them.flat_map(openers).collect()
 }
 
-/// The services that open each SQLite database of a release.
-pub(crate) fn openers(release: &Release) -> BTreeMap<DatabaseName, BTreeSet<ServiceName>> {
-    let sqlite = release.databases.iter().filter_map(|(name, database)| match &database.engine {
-        DatabaseEngine::Sqlite { services, .. } => Some((name.clone(), services.iter().cloned().collect())),
+/// In which volume, and where there.
+fn lies(database: &Database) -> Option<(&VolumeName, &str)> {
+    match &database.engine {
+        DatabaseEngine::Sqlite { volume, file, .. } => Some((volume, file)),
         DatabaseEngine::Server { .. } => None,
-    });
-    sqlite.collect()
+    }
+}
+
+/// The services that open a SQLite file, the migrating one included.
+fn openers(database: &Database) -> impl Iterator<Item = ServiceName> {
+    let listed = match &database.engine {
+        DatabaseEngine::Sqlite { services, .. } => services.as_slice(),
+        DatabaseEngine::Server { .. } => &[],
+    };
+    listed.iter().chain(database.migrate.iter().map(|migrate| &migrate.service)).cloned()
 }
 
 /// Whether somebody decided to go without a snapshot.

@@ -19,7 +19,7 @@ use crate::plan::{
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
 use crate::rules;
-use crate::state::{HostState, ReleaseRecord, World};
+use crate::state::{HostState, MigrationRecord, ReleaseRecord, World};
 
 /// Plans a verb that needs no configuration.
 ///
@@ -195,21 +195,44 @@ fn with_variables(
     Ok(release)
 }
 
-/// Breaking migrations that went live after `release` and up to the live one, oldest first: what a rollback to it crosses.
-pub(crate) fn crossed<'a>(
-    state: &'a HostState,
-    live: &Live,
-    release: &Release,
-) -> Vec<(&'a ReleaseRecord, &'a crate::state::MigrationRecord)> {
-    let sequence = |id: &ReleaseId| record(state, id).map(|record| record.sequence);
-    let (Some(from), Some(to)) = (sequence(&release.id), sequence(&live.release)) else { return Vec::new() };
-    let mut records: Vec<_> =
-        state.releases.iter().filter(|record| record.sequence > from && record.sequence <= to).collect();
-    records.sort_by_key(|record| record.sequence);
-    let migrations = records
-        .into_iter()
-        .flat_map(|record| record.migrations.iter().map(move |migration| (record, migration)));
-    migrations.filter(|(_, migration)| migration.compatible == Compatible::Breaking).collect()
+/// A migration that stands between a release and the schema of today.
+pub(crate) struct Crossed<'a> {
+    /// The release that was migrated.
+    pub(crate) record: &'a ReleaseRecord,
+    pub(crate) migration: &'a MigrationRecord,
+    pub(crate) how: Crossing,
+}
+
+/// How it stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crossing {
+    /// Carried out since the release was live last, and breaking.
+    Since,
+    /// The release was live with it, and a restore has undone it.
+    Undone,
+}
+
+/// What a rollback to `release` crosses, in the order in which it was carried out. What counts is which migrations the schema had when the
+/// release went live last, and which it has now; not when their releases went live, which a rollback changes.
+pub(crate) fn crossed<'a>(state: &'a HostState, release: &Release) -> Vec<Crossed<'a>> {
+    let Some(then) = record(state, &release.id).map(|record| record.sequence) else { return Vec::new() };
+    let mut crossed = Vec::new();
+    for record in &state.releases {
+        let databases: BTreeSet<_> = record.migrations.iter().map(|one| &one.done.database).collect();
+        for database in databases {
+            let mut of_it = record.migrations.iter().filter(|one| one.done.database == *database);
+            let had = of_it.clone().find(|one| one.held_at(then));
+            let has = of_it.find(|one| one.undone.is_none());
+            let found = match (had, has) {
+                (None, Some(one)) if one.done.compatible == Compatible::Breaking => (one, Crossing::Since),
+                (Some(one), None) => (one, Crossing::Undone),
+                _ => continue,
+            };
+            crossed.push(Crossed { record, migration: found.0, how: found.1 });
+        }
+    }
+    crossed.sort_by_key(|crossed| crossed.migration.at);
+    crossed
 }
 
 /// The snapshots taken before the oldest breaking migration that is crossed, by database.
@@ -221,7 +244,10 @@ fn restores(
     stamp: Stamp,
 ) -> Result<Vec<HeldDatabase>, Refusals> {
     let mut held: BTreeMap<_, HeldDatabase> = BTreeMap::new();
-    for (record, migration) in crossed(state, live, release) {
+    for Crossed { record, migration, .. } in
+        crossed(state, release).into_iter().filter(|crossed| crossed.how == Crossing::Since)
+    {
+        let migration = &migration.done;
         let Some(database) = release.databases.get(&migration.database) else { continue };
         let DatabaseEngine::Sqlite { services, .. } = &database.engine else { continue };
         let Some(snapshot) = migration.snapshot.clone() else {

@@ -12,8 +12,8 @@ mod transition;
 
 pub(crate) use assemble::default_hold;
 pub use deploy::plan;
-pub(crate) use lifecycle::crossed;
 pub use lifecycle::lifecycle;
+pub(crate) use lifecycle::{Crossing, crossed};
 pub use shape::*;
 pub use specify::one_off;
 

@@ -296,11 +296,13 @@ pub enum Rule {
     LongHold,
     /// An env file others can read.
     OpenEnvFile,
+    /// A breaking migration without the hold it needs.
+    BreakingMigrationBesideOld,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::MigrationWithoutSnapshot,
         Self::RollbackAcrossBreakingMigration,
         Self::LowDisk,
@@ -309,6 +311,7 @@ impl Rule {
         Self::MissingVariable,
         Self::LongHold,
         Self::OpenEnvFile,
+        Self::BreakingMigrationBesideOld,
     ];
 
     /// The name that `--allow` takes.
@@ -322,12 +325,13 @@ impl Rule {
             Self::MissingVariable => "missing-variable",
             Self::LongHold => "long-hold",
             Self::OpenEnvFile => "open-env-file",
+            Self::BreakingMigrationBesideOld => "breaking-migration-beside-old",
         }
     }
 
     /// Rules that nobody can let pass: what they guard belongs to somebody else, or cannot work.
     pub fn can_be_allowed(self) -> bool {
-        !matches!(self, Self::ForeignRoute | Self::MissingVariable)
+        !matches!(self, Self::ForeignRoute | Self::MissingVariable | Self::BreakingMigrationBesideOld)
     }
 }
 
@@ -595,6 +599,9 @@ pub struct Migration {
     pub snapshot_file: String,
     /// The services that open the file: one group.
     pub group: BTreeSet<ServiceName>,
+    /// The release's other SQLite databases: a rehearsal gets copies of them, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beside: BTreeMap<DatabaseName, DatabasePlace>,
     /// Deadline of the hold, for `refuse_long_hold`.
     #[serde(with = "crate::millis")]
     pub budget: Duration,
@@ -651,6 +658,9 @@ pub struct HandoverPlan {
     pub databases: Vec<HeldDatabase>,
     /// What is started.
     pub incoming: Vec<GatedInstance>,
+    /// What runs all the while and may need what is started here: gated after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<GatedInstance>,
 }
 
 /// What happens to a database while nothing has it open.

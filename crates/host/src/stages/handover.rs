@@ -46,8 +46,10 @@ pub(crate) async fn handover(
     }
     gate(act, Stage::Handover, &plan.incoming).await?;
     admit_to_restarts(act, Stage::Handover, &plan.incoming).await?;
+    gate(act, Stage::Handover, &plan.afterwards).await?;
+    admit_to_restarts(act, Stage::Handover, &plan.afterwards).await?;
     let mut instances = healthy.instances;
-    instances.extend(plan.incoming.iter().cloned());
+    instances.extend(plan.incoming.iter().chain(&plan.afterwards).cloned());
     Ok(HandedOver { healthy: Healthy { instances } })
 }
 

@@ -4,9 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cutover_core::config::settings::Mount;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult, What};
+use cutover_core::names::VolumeName;
 use cutover_core::plan::{
     DatabasePlace, HostPlan, InstanceRef, InstanceSpec, MigratePlan, Migration, Planned, Rule, Stage,
 };
@@ -51,14 +53,11 @@ async fn rehearse(act: &Act<'_>, migration: &Migration) -> Result<bool, StageErr
     let step = Step::Rehearse { database: migration.database.clone() };
     let folder = act.layout.run_folder(act.journal.run()).join("rehearsal").join(migration.database.as_str());
     let rehearsal = async {
-        let begun = Instant::now();
-        let live = path(act, place).await?;
-        let copy = folder.join(&place.file);
-        files::ensure_folder(copy.parent().unwrap_or(&folder), 0o700)?;
-        if live.exists() {
-            act.ports.database.copy(&live, &copy).await?;
+        for place in migration.beside.values() {
+            copy_to(act, place, &folder).await?;
         }
-        as_live(&live, &copy, &place.file)?;
+        let begun = Instant::now();
+        let copy = copy_to(act, place, &folder).await?;
         let before = act.ports.database.content(&copy).await?;
         let ran = run_once(act, &on_copy(migration, place, &folder), migration.timeout).await?;
         let after = act.ports.database.content(&copy).await?;
@@ -94,16 +93,45 @@ fn as_live(live: &Path, copy: &Path, file: &str) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// The migrating instance as it sees the copy: at the same path and without network in a container, by its file's name in a plain process.
+/// Where the copy of a database lies: each volume is a folder of its own.
+fn copied(place: &DatabasePlace, folder: &Path) -> PathBuf {
+    folder.join(place.name.as_str()).join(&place.file)
+}
+
+/// Copies a database for a rehearsal; where there is none yet, there is none to copy.
+async fn copy_to(act: &Act<'_>, place: &DatabasePlace, folder: &Path) -> Result<PathBuf, Trouble> {
+    let live = path(act, place).await?;
+    let copy = copied(place, folder);
+    files::ensure_folder(copy.parent().unwrap_or(folder), 0o700)?;
+    if live.exists() {
+        act.ports.database.copy(&live, &copy).await?;
+    }
+    as_live(&live, &copy, &place.file)?;
+    Ok(copy)
+}
+
+/// The migrating instance as it sees the copies: at the same paths and without network in a container, by their files' names in a plain
+/// process. Of the rest of the app's data a container can only read.
 fn on_copy(migration: &Migration, place: &DatabasePlace, folder: &Path) -> InstanceSpec {
     let mut spec = migration.spec.clone();
     if let Ok(name) = format!("rehearse-{}", spec.name).parse() {
         spec.name = name;
     }
     spec.isolated = true;
-    spec.volumes.insert(place.name.clone(), folder.display().to_string());
-    if spec.runtime() == RuntimeKind::Process {
-        spec.files.insert(migration.database.clone(), folder.join(&place.file).display().to_string());
+    let places = || migration.beside.iter().chain([(&migration.database, place)]);
+    let is_copied = |volume: &VolumeName| places().any(|(_, place)| place.name == *volume);
+    for mount in &mut spec.settings.mounts {
+        match mount {
+            Mount::Volume { volume, .. } if is_copied(volume) => {}
+            Mount::Volume { read_only, .. } | Mount::Host { read_only, .. } => *read_only = true,
+            Mount::Shipped { .. } | Mount::Tmpfs { .. } => {}
+        }
+    }
+    for (database, place) in places() {
+        spec.volumes.insert(place.name.clone(), folder.join(place.name.as_str()).display().to_string());
+        if spec.runtime() == RuntimeKind::Process {
+            spec.files.insert(database.clone(), copied(place, folder).display().to_string());
+        }
     }
     spec
 }
@@ -111,10 +139,16 @@ fn on_copy(migration: &Migration, place: &DatabasePlace, folder: &Path) -> Insta
 /// Migrates the database itself.
 pub(super) async fn carry_out(act: &Act<'_>, stage: Stage, migration: &Migration) -> Result<(), StageError> {
     let step = Step::Migrate { database: migration.database.clone() };
-    let run =
-        async { run_once(act, &migration.spec, migration.timeout).await.map(|ran| (ran, StepResult::Done)) };
-    let ran = act.journal.act(stage, step, run).await?;
-    ran.map_err(|ended| failed(act, migration, &ended, "it").into())
+    let mut ended = None;
+    let run = async {
+        match run_once(act, &migration.spec, migration.timeout).await? {
+            Ok(()) => Ok(((), StepResult::Done)),
+            // The journal must not say that it was done: what it left is not known.
+            Err(badly) => Err(plain(ended.insert(badly).why.clone())),
+        }
+    };
+    let outcome = act.journal.act(stage, step, run).await;
+    outcome.map_err(|error| ended.map_or(error, |ended| failed(act, migration, &ended, "it").into()))
 }
 
 /// How a one-off instance ended that did not end well.
@@ -175,6 +209,10 @@ fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: &str) -> Fa
     failure.cause.push(format!("{what}: {}", ended.why));
     failure.log = ended.output.iter().rev().take(cutover_core::defaults::LOG_TAIL).rev().cloned().collect();
     failure.next.push("mend the migration and deploy again".to_owned());
+    if migration.place.is_none() && what == "it" {
+        let database = &migration.database;
+        failure.next.insert(0, format!("see first what it left in `{database}`: nothing there was undone"));
+    }
     failure.next.push(format!("its whole output: `cutover attach {}`", act.journal.run()));
     failure
 }

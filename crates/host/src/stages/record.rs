@@ -6,7 +6,7 @@ use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::ReleaseId;
 use cutover_core::plan::{Direction, RecordPlan, Stage};
-use cutover_core::recover::migration_records;
+use cutover_core::recover::{migration_records, restored};
 use cutover_core::release::RuntimeKind;
 
 use super::Act;
@@ -64,7 +64,8 @@ fn lived(act: &Act<'_>) -> Result<(), Trouble> {
     let Some(release) = &act.plan.release else { return Ok(()) };
     let entries = act.journal.entries()?;
     let goal = cutover_core::recover::goal(&entries).unwrap_or(act.plan);
-    act.store.mark_live(act.app(), &release.id, &migration_records(&entries, goal))?;
+    let (migrated, restored) = (migration_records(&entries, goal), restored(&entries, goal));
+    act.store.mark_live(act.app(), &release.id, &migrated, &restored)?;
     act.store.set_warm(act.app(), &release.id, None)?;
     Ok(())
 }

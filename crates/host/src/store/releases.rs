@@ -2,7 +2,7 @@
 
 use cutover_core::names::{AppId, ReleaseId};
 use cutover_core::release::Release;
-use cutover_core::state::{MigrationRecord, ReleaseRecord};
+use cutover_core::state::{Migrated, MigrationRecord, ReleaseRecord, Restored};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -70,8 +70,9 @@ impl Store {
         })
     }
 
-    /// Records that a release went live: it is the newest now. What was recorded of its migrations before stays, database by database,
-    /// unless it is among these: a restart migrates nothing, and the way back is no shorter for it.
+    /// Records that a release went live: it is the newest now. What was recorded of its migrations before stays, and so does when each was
+    /// carried out: a rollback moves the release, not the schema. A snapshot that was put back undoes every migration of that database
+    /// since it was taken.
     ///
     /// # Errors
     /// When it is not recorded, or there is no such release.
@@ -79,25 +80,28 @@ impl Store {
         &self,
         app: &AppId,
         id: &ReleaseId,
-        migrations: &[MigrationRecord],
+        migrated: &[Migrated],
+        restored: &[Restored],
     ) -> Result<(), StoreError> {
-        let key = (app.to_string(), id.to_string());
+        let app = app.to_string();
         self.write(|transaction| {
-            let known: Option<(u32, String)> = transaction
-                .query_row(
-                    "SELECT format, migrations FROM releases WHERE app = ?1 AND id = ?2",
-                    params![key.0, key.1],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
-                .optional()?;
-            let (format, known) =
-                known.ok_or_else(|| StoreError::new(format!("release {id} of {app} is not on record")))?;
-            let mut all: Vec<MigrationRecord> = format::read(format, &known)?;
-            all.retain(|old| migrations.iter().all(|new| new.database != old.database));
-            all.extend_from_slice(migrations);
+            let moment = next_sequence(transaction, &app)?;
+            for restored in restored {
+                undo(transaction, &app, restored, moment)?;
+            }
+            let mut all = migrations(transaction, &app)?;
+            let Some((_, known)) = all.iter_mut().find(|(of, _)| of == id.as_str()) else {
+                return Err(StoreError::new(format!("release {id} of {app} is not on record")));
+            };
+            // A record that is written again after a crash says nothing new.
+            let is_known =
+                |done: &&Migrated| known.iter().any(|one| one.done == **done && one.undone.is_none());
+            let new: Vec<Migrated> = migrated.iter().filter(|done| !is_known(done)).cloned().collect();
+            known.extend(new.into_iter().map(|done| MigrationRecord { done, at: moment, undone: None }));
+            put_migrations(transaction, &app, id.as_str(), known)?;
             transaction.execute(
-                "UPDATE releases SET lived = 1, warm_until = NULL, sequence = ?3, migrations = ?4 WHERE app = ?1 AND id = ?2",
-                params![key.0, key.1, next_sequence(transaction, &key.0)?, format::write(&all)?],
+                "UPDATE releases SET lived = 1, warm_until = NULL, sequence = ?3 WHERE app = ?1 AND id = ?2",
+                params![app, id.as_str(), moment],
             )?;
             Ok(())
         })
@@ -141,6 +145,55 @@ impl Store {
             Ok(())
         })
     }
+}
+
+type OfRelease = (String, Vec<MigrationRecord>);
+
+fn migrations(transaction: &Transaction<'_>, app: &str) -> Result<Vec<OfRelease>, StoreError> {
+    let mut statement =
+        transaction.prepare_cached("SELECT id, format, migrations FROM releases WHERE app = ?1")?;
+    let rows = statement.query_map([app], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.map(|row| {
+        let (id, format, text): (String, u32, String) = row?;
+        Ok((id, format::read(format, &text)?))
+    })
+    .collect()
+}
+
+fn put_migrations(
+    transaction: &Transaction<'_>,
+    app: &str,
+    id: &str,
+    migrations: &[MigrationRecord],
+) -> Result<(), StoreError> {
+    transaction.execute(
+        "UPDATE releases SET migrations = ?3 WHERE app = ?1 AND id = ?2",
+        params![app, id, format::write(&migrations)?],
+    )?;
+    Ok(())
+}
+
+/// Every migration since the snapshot was taken is undone from `moment` on.
+fn undo(
+    transaction: &Transaction<'_>,
+    app: &str,
+    restored: &Restored,
+    moment: u64,
+) -> Result<(), StoreError> {
+    let mut all = migrations(transaction, app)?;
+    let before = |one: &&MigrationRecord| {
+        one.done.database == restored.database && one.done.snapshot.as_ref() == Some(&restored.snapshot)
+    };
+    let Some(since) = all.iter().flat_map(|(_, known)| known).find(before).map(|one| one.at) else {
+        return Ok(());
+    };
+    for (id, known) in &mut all {
+        for one in known.iter_mut().filter(|one| one.done.database == restored.database && one.at >= since) {
+            one.undone = one.undone.or(Some(moment));
+        }
+        put_migrations(transaction, app, id, known)?;
+    }
+    Ok(())
 }
 
 fn next_sequence(transaction: &Transaction<'_>, app: &str) -> Result<u64, StoreError> {

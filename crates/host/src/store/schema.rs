@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::StoreError;
 
 /// The version of the tables that this build writes, kept in `user_version`.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Order is by `number` and `sequence`, never by clock: a clock that jumps reorders nothing (S26).
 const V1: &str = "
@@ -52,6 +52,14 @@ CREATE TABLE releases (
 ) WITHOUT ROWID;
 ";
 
+/// When a migration was carried out was not recorded before: the last time its release went live is the best that is known.
+const V2: &str = "
+UPDATE releases SET migrations = (
+    SELECT json_group_array(json(json_set(value, '$.at', releases.sequence, '$.undone', NULL)))
+    FROM json_each(releases.migrations)
+);
+";
+
 /// Sets the connection up and brings the tables to [`VERSION`]. A newer store is refused before anything is written.
 pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     refuse_newer(version(connection)?)?;
@@ -67,6 +75,9 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     refuse_newer(found)?;
     if found < 1 {
         transaction.execute_batch(V1)?;
+    }
+    if found < 2 {
+        transaction.execute_batch(V2)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

@@ -4,7 +4,7 @@ use cutover_core::journal::What;
 use cutover_core::names::{AppId, ReleaseId, RunId};
 use cutover_core::plan::{Stage, Verb};
 use cutover_core::release::{Provenance, Release};
-use cutover_core::state::MigrationRecord;
+use cutover_core::state::{Migrated, Restored};
 use cutover_core::verdict::{Outcome, Verdict};
 use jiff::Timestamp;
 
@@ -153,9 +153,9 @@ fn releases_are_in_the_order_in_which_they_went_live() {
     let store = Store::in_memory().unwrap();
     for name in ["v1", "v2", "v3"] {
         store.put_release(&release(name, "x")).unwrap();
-        store.mark_live(&app("shop"), &id(name), &[]).unwrap();
+        store.mark_live(&app("shop"), &id(name), &[], &[]).unwrap();
     }
-    store.mark_live(&app("shop"), &id("v1"), &[]).unwrap();
+    store.mark_live(&app("shop"), &id("v1"), &[], &[]).unwrap();
     store.set_warm(&app("shop"), &id("v3"), Some(at(60))).unwrap();
     store.put_release(&release("v4", "never lived")).unwrap();
 
@@ -168,7 +168,7 @@ fn releases_are_in_the_order_in_which_they_went_live() {
         [("v2", true, None), ("v3", true, Some(at(60))), ("v1", true, None), ("v4", false, None)]
     );
     assert!(records.is_sorted_by(|a, b| a.sequence < b.sequence));
-    assert!(store.mark_live(&app("shop"), &id("v9"), &[]).is_err());
+    assert!(store.mark_live(&app("shop"), &id("v9"), &[], &[]).is_err());
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_release_that_lived_keeps_its_content() {
     other.variables.insert("A".parse().unwrap(), cutover_core::hash::ContentHash::of(b"x"));
     let second = store.put_release(&other).unwrap();
     assert!(second > first, "one that never lived may become another");
-    store.mark_live(&app("shop"), &id("v1"), &[]).unwrap();
+    store.mark_live(&app("shop"), &id("v1"), &[], &[]).unwrap();
 
     let error = store.put_release(&release("v1", "again")).unwrap_err();
     assert_eq!(error.to_string(), "release v1 of shop/local was live with other content");
@@ -195,19 +195,53 @@ fn a_release_that_lived_keeps_its_content() {
 fn a_restart_does_not_forget_a_breaking_migration() {
     use cutover_core::config::settings::Compatible;
     let store = Store::in_memory().unwrap();
-    let migration = |database: &str, snapshot: &str| MigrationRecord {
+    let migration = |database: &str, snapshot: &str| Migrated {
         database: database.parse().unwrap(),
         compatible: Compatible::Breaking,
         snapshot: Some(snapshot.to_owned()),
     };
     store.put_release(&release("v1", "x")).unwrap();
-    store.mark_live(&app("shop"), &id("v1"), &[migration("main", "one"), migration("jobs", "two")]).unwrap();
+    let both = [migration("main", "one"), migration("jobs", "two")];
+    store.mark_live(&app("shop"), &id("v1"), &both, &[]).unwrap();
 
-    store.mark_live(&app("shop"), &id("v1"), &[]).unwrap();
-    store.mark_live(&app("shop"), &id("v1"), &[migration("main", "three")]).unwrap();
+    store.mark_live(&app("shop"), &id("v1"), &[], &[]).unwrap();
 
     let records = store.releases(&app("shop")).unwrap();
-    assert_eq!(records[0].migrations, [migration("jobs", "two"), migration("main", "three")]);
+    let found: Vec<_> = records[0].migrations.iter().map(|one| (one.done.clone(), one.undone)).collect();
+    assert_eq!(found, both.map(|one| (one, None)));
+    assert!(records[0].migrations[0].at < records[0].sequence, "it was not carried out again");
+}
+
+#[test]
+fn a_restore_undoes_what_was_migrated_since_its_snapshot() {
+    use cutover_core::config::settings::Compatible;
+    let store = Store::in_memory().unwrap();
+    let migration = |database: &str, snapshot: &str| Migrated {
+        database: database.parse().unwrap(),
+        compatible: Compatible::Breaking,
+        snapshot: Some(snapshot.to_owned()),
+    };
+    for (name, changes) in [
+        ("v0", vec![migration("main", "zero")]),
+        ("v1", vec![migration("main", "one"), migration("jobs", "two")]),
+        ("v2", vec![migration("main", "three")]),
+    ] {
+        store.put_release(&release(name, "x")).unwrap();
+        store.mark_live(&app("shop"), &id(name), &changes, &[]).unwrap();
+    }
+
+    let back = Restored { database: "main".parse().unwrap(), snapshot: "one".to_owned() };
+    store.mark_live(&app("shop"), &id("v0"), &[], &[back]).unwrap();
+
+    let records = store.releases(&app("shop")).unwrap();
+    let now = records.last().unwrap().sequence;
+    let mut undone: Vec<_> = records
+        .iter()
+        .flat_map(|record| &record.migrations)
+        .map(|one| (one.done.snapshot.as_deref().unwrap(), one.undone))
+        .collect();
+    undone.sort_unstable();
+    assert_eq!(undone, [("one", Some(now)), ("three", Some(now)), ("two", None), ("zero", None)]);
 }
 
 #[test]
@@ -315,10 +349,10 @@ mod on_disk {
 
         let error = Store::open(&layout).unwrap_err();
 
-        assert_eq!(error.newer, Some((7, 1)));
+        assert_eq!(error.newer, Some((7, 2)));
         assert_eq!(
             error.to_string(),
-            "the state database is of version 7, this cutover-host knows 1: upgrade cutover-host"
+            "the state database is of version 7, this cutover-host knows 2: upgrade cutover-host"
         );
         assert_eq!(fs::read(layout.store()).unwrap(), before);
     }
@@ -340,7 +374,12 @@ mod on_disk {
         assert!(matches!(entries[0].what, What::Entered { stage: Stage::Start }), "{entries:?}");
         let records = store.releases(&shop).unwrap();
         assert_eq!((records[0].release.id.as_str(), records[0].lived), ("7f3c9e1", true));
-        assert_eq!(records[0].migrations.len(), 1);
+        let migration = &records[0].migrations[0];
+        assert_eq!(
+            (migration.at, migration.undone),
+            (records[0].sequence, None),
+            "carried out when it went live"
+        );
         assert_eq!(store.verdicts(&shop, 9).unwrap()[0].exit(), Exit::NotHealthy);
         assert_eq!(store.cancel_asked(runs[0]).unwrap().as_deref(), Some("ann@laptop"));
     }

@@ -1,0 +1,128 @@
+//! Who has a database open when it is migrated, and where a migration may not run at all.
+
+use cutover_core::exit::Exit;
+use cutover_core::journal::Step;
+use cutover_core::plan::{HostPlan, Rule, Stage, Verb};
+use cutover_core::request::Request;
+
+use crate::world::{Host, Journal, ask, services, todo};
+
+const WEB_AND_WORKER: &str = r#"
+app: shop
+services:
+  web:
+    artifact: web
+    command: ./web
+    environment: { DATABASE_FILE: "${databases.main.file}" }
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health }
+  worker:
+    artifact: worker
+    command: ./worker
+    environment: { DATABASE_FILE: "${databases.main.file}" }
+databases:
+  main:
+    engine: sqlite
+    volume: data
+    file: app.db
+    services: [web, worker]
+    migrate: { service: web, command: ./migrate }
+"#;
+
+const SERVER: &str = r"
+app: shop
+services:
+  web:
+    artifact: web
+    command: ./web
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health }
+backing:
+  postgres: { artifact: postgres, command: ./postgres, port: 5432 }
+databases:
+  main:
+    engine: postgres
+    service: postgres
+    snapshot: none
+    migrate: { service: web, command: ./migrate, compatible: COMPATIBLE }
+";
+
+/// The plan of the handover, where something is pending.
+fn pending(host: &mut Host) -> HostPlan {
+    *todo(&host.deploy("v2").unwrap().migrate).if_pending.clone().unwrap()
+}
+
+fn stopped_in_the_handover(plan: &HostPlan) -> Vec<&str> {
+    todo(&plan.handover).outgoing.iter().map(|instance| instance.service.as_str()).collect()
+}
+
+#[test]
+fn given_a_release_that_drops_a_service_which_has_the_file_open_then_it_is_stopped_before_the_migration() {
+    let mut host = Host::serving(WEB_AND_WORKER);
+    let worker = WEB_AND_WORKER.find("  worker:").unwrap()..WEB_AND_WORKER.find("databases:\n").unwrap();
+    host.text.replace_range(worker, "");
+    host.text = host.text.replace("[web, worker]", "[web]");
+
+    let plan = pending(&mut host);
+
+    assert_eq!(stopped_in_the_handover(&plan), ["web", "worker"]);
+    assert_eq!(services(&todo(&plan.handover).incoming), ["web"]);
+    assert!(!plan.becomes.as_ref().unwrap().members.keys().any(|name| name.as_str() == "worker"));
+}
+
+#[test]
+fn given_a_release_that_no_longer_lists_an_opener_then_it_is_stopped_before_the_migration_all_the_same() {
+    let mut host = Host::serving(WEB_AND_WORKER);
+    // Under another name, too: it is the file that counts.
+    let used = "    command: ./worker\n    environment: { DATABASE_FILE: \"${databases.main.file}\" }\n";
+    host.text = host.text.replace(used, "    command: ./worker\n").replace("[web, worker]", "[web]");
+    host.text = host.text.replace("main", "orders");
+
+    let plan = pending(&mut host);
+
+    assert_eq!(stopped_in_the_handover(&plan), ["web", "worker"]);
+}
+
+#[test]
+fn given_a_breaking_migration_of_a_server_then_it_is_refused_while_the_old_release_serves() {
+    let text = SERVER.replace("COMPATIBLE", "breaking");
+    let mut host = Host::serving(&text);
+
+    let refused = host.deploy("v2").unwrap_err().failure();
+
+    assert_eq!(refused.exit, Exit::Refused);
+    assert!(refused.what.contains("breaking migration of `main`"), "{refused:?}");
+    assert!(!Rule::BreakingMigrationBesideOld.can_be_allowed());
+    let stop = host.plan(&Request { services: ["web".parse().unwrap()].into(), ..ask(Verb::Stop) }).unwrap();
+    host.carry_out(&stop);
+    assert!(host.deploy("v2").is_ok(), "with all of it stopped there is nothing to break");
+}
+
+#[test]
+fn given_an_expanding_migration_of_a_server_that_failed_half_way_then_the_state_of_the_schema_is_not_known() {
+    let mut host = Host::serving(&SERVER.replace("COMPATIBLE", "expand"));
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    let step = Step::Migrate { database: "main".parse().unwrap() };
+    journal.write(cutover_core::journal::What::Intent { stage: Stage::Migrate, step });
+    let failure = cutover_core::failure::Failure::new(Exit::Migration, "the migration of `main` failed");
+    journal.failed(Stage::Migrate, failure);
+    let back = host.way(&journal);
+    journal.resumed(&back);
+    journal.left(Stage::Record);
+
+    let verdict = host.verdict(&journal);
+
+    let cutover_core::verdict::Outcome::Failed { failure } = &verdict.outcome else { panic!("{verdict:?}") };
+    assert_eq!(failure.exit, Exit::Migration);
+    assert!(failure.state.contains("the schema of `main` is not known"), "{}", failure.state);
+}
+
+#[test]
+fn given_a_restart_of_a_release_that_keeps_its_predecessor_warm_then_its_own_instances_are_not_kept() {
+    let mut host = Host::serving(&format!("keep_warm: 10m\n{WEB_AND_WORKER}"));
+    let restart = host.plan(&ask(Verb::Restart)).unwrap();
+    assert!(todo(&restart.drain).keep_warm.is_zero());
+}

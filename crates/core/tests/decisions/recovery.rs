@@ -1,0 +1,197 @@
+//! What recovery makes of a journal and a host.
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::gate::Check;
+use cutover_core::journal::Step;
+use cutover_core::plan::{HeldDatabase, Stage, Verb};
+use cutover_core::verdict::Outcome;
+
+use crate::world::{Host, Journal, ask, incoming, services, todo};
+
+const PAGE_AND_API: &str = r#"
+app: shop
+services:
+  api:
+    artifact: api
+    command: ./api
+    environment: { DATABASE_FILE: "${databases.main.file}" }
+    port: 8000
+    route: { host: api.example.com }
+    health: { path: /health }
+  frontend:
+    artifact: frontend
+    command: ./frontend
+    port: 8001
+    route: { host: shop.example.com }
+    health: { path: /health-with-api }
+    ready: { log: listening }
+databases:
+  main:
+    engine: sqlite
+    volume: data
+    file: app.db
+    services: [api]
+    migrate: { service: api, command: ./migrate, compatible: breaking }
+"#;
+
+const WEB: &str = r"
+app: shop
+services:
+  web:
+    artifact: web
+    command: ./web
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health }
+";
+
+fn unhealthy() -> Failure {
+    Failure::new(Exit::NotHealthy, "release v2 was not put live: service `api` did not become healthy")
+}
+
+/// What failed, if it did.
+fn failure(outcome: &Outcome) -> Option<&Failure> {
+    if let Outcome::Failed { failure } = outcome { Some(failure) } else { None }
+}
+
+#[test]
+fn given_a_kept_service_that_needs_the_one_handed_over_then_the_way_back_gates_it_after_the_handover() {
+    // `api` is handed over with a migration, `frontend` is kept and asks `api` in its health.
+    let mut host = Host::serving(PAGE_AND_API);
+    let all = host.deploy("v2").unwrap();
+    let plan = todo(&all.migrate).if_pending.clone().unwrap();
+    let mut journal = Journal::of(&plan);
+    let old = host.state.instances.iter().find(|found| found.service.as_str() == "api").unwrap().name.clone();
+    journal.did(Stage::Handover, Step::Stop { instance: old });
+    host.stop("api");
+    journal.did(Stage::Handover, Step::Snapshot { database: "main".parse().unwrap(), file: snapshot(&plan) });
+    journal.did(Stage::Handover, Step::Migrate { database: "main".parse().unwrap() });
+    for gated in incoming(&plan) {
+        host.run(&gated);
+    }
+    journal.failed(Stage::Handover, unhealthy());
+
+    let back = host.way(&journal);
+
+    assert!(back.check.todo().is_none(), "nothing is gated before the old `api` is there again");
+    let handover = todo(&back.handover);
+    assert!(matches!(handover.databases.as_slice(), [HeldDatabase::Restore { .. }]));
+    assert_eq!(services(&handover.incoming), ["api"]);
+    assert_eq!(services(&handover.afterwards), ["frontend"]);
+    let checks = &handover.afterwards[0].gate.checks;
+    assert!(
+        matches!(checks.as_slice(), [one] if matches!(one.check, Check::Http { .. })),
+        "it was never stopped: its log may have been rotated, so it is only asked: {checks:?}"
+    );
+}
+
+fn snapshot(plan: &cutover_core::plan::HostPlan) -> String {
+    match &todo(&plan.handover).databases[0] {
+        HeldDatabase::Migrate { migration } => migration.snapshot_file.clone(),
+        other @ HeldDatabase::Restore { .. } => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn given_an_old_instance_that_was_stopped_and_started_again_then_its_whole_gate_counts() {
+    let mut host = Host::serving(WEB);
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    let old = host.state.instances[0].name.clone();
+    journal.failed(Stage::Check, unhealthy());
+    let whole = todo(&host.way(&journal).check).instances[0].gate.clone();
+
+    journal.did(Stage::Handover, Step::Stop { instance: old });
+
+    assert_eq!(todo(&host.way(&journal).check).instances[0].gate, whole);
+}
+
+#[test]
+fn given_a_run_that_changes_nothing_then_it_is_done() {
+    // As `env set X=<the same>`, or a deploy that only starts a backing service that was missing.
+    let mut host = Host::serving(WEB);
+    let plan = host.plan(&ask(Verb::Environment)).unwrap();
+    assert!(plan.switch.todo().is_none());
+    let mut journal = Journal::of(&plan);
+    journal.left(Stage::Record);
+
+    assert_eq!(host.verdict(&journal).outcome, Outcome::Done);
+}
+
+#[test]
+fn given_a_run_that_switches_nothing_and_fails_then_it_ends_with_its_failure() {
+    let mut host = Host::serving(WEB);
+    let plan = host.plan(&ask(Verb::Environment)).unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.failed(Stage::Backing, unhealthy());
+    let back = host.way(&journal);
+    journal.resumed(&back);
+    journal.left(Stage::Record);
+
+    assert_eq!(host.verdict(&journal).exit(), Exit::NotHealthy);
+}
+
+#[test]
+fn given_a_failure_in_the_drain_that_recovery_completes_then_it_is_done_with_a_warning() {
+    let mut host = Host::serving(WEB);
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    for gated in incoming(&plan) {
+        host.run(&gated);
+    }
+    journal.did(Stage::Switch, Step::Switch);
+    host.switch(&plan);
+    let failure = Failure::new(Exit::Failed, "stage drain: stopping web did not work").because("engine away");
+    journal.failed(Stage::Drain, failure);
+    let onward = host.way(&journal);
+    journal.resumed(&onward);
+    host.carry_out(&onward);
+    journal.left(Stage::Record);
+
+    let verdict = host.verdict(&journal);
+
+    assert_eq!(verdict.outcome, Outcome::Done);
+    assert!(verdict.warnings.iter().any(|text| text.contains("stopping web")), "{:?}", verdict.warnings);
+}
+
+#[test]
+fn given_what_was_live_is_gone_then_the_new_goes_on_and_the_cause_does_not_speak_of_a_database() {
+    let mut host = Host::serving(WEB);
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    for gated in incoming(&plan) {
+        host.run(&gated);
+    }
+    journal.did(Stage::Switch, Step::Switch);
+    host.switch(&plan);
+    let old = plan.live.clone().unwrap();
+    host.state.instances.retain(|found| !old.has(&found.name));
+    journal.failed(Stage::Verify, unhealthy());
+    let onward = host.way(&journal);
+    journal.resumed(&onward);
+    journal.left(Stage::Record);
+
+    let verdict = host.verdict(&journal);
+
+    let failure = failure(&verdict.outcome).unwrap();
+    assert_eq!(failure.exit, Exit::Person);
+    assert!(!failure.cause.iter().any(|cause| cause.contains("database")), "{:?}", failure.cause);
+}
+
+#[test]
+fn given_that_what_served_before_is_not_there_any_more_then_the_way_back_ends_with_a_person() {
+    // S14: exit 4 says that what served before serves.
+    let mut host = Host::serving(WEB);
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.failed(Stage::Check, unhealthy());
+    host.state.instances.clear();
+    let back = host.way(&journal);
+    journal.resumed(&back);
+    journal.left(Stage::Record);
+
+    let verdict = host.verdict(&journal);
+
+    assert_eq!(verdict.exit(), Exit::Person, "{verdict:?}");
+}

@@ -1,0 +1,127 @@
+//! Rollback across migrations: what counts is what the schema had and has, not in which order releases went live.
+
+use cutover_core::config::settings::Compatible;
+use cutover_core::plan::{HeldDatabase, HostPlan, Refusals, Rule, Verb};
+use cutover_core::request::Request;
+use cutover_core::state::{Migrated, MigrationRecord};
+
+use crate::world::{Host, ask, todo};
+
+const SHOP: &str = r#"
+app: shop
+services:
+  web:
+    artifact: web
+    command: ./web
+    environment: { DATABASE_FILE: "${databases.main.file}" }
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health }
+databases:
+  main:
+    engine: sqlite
+    volume: data
+    file: app.db
+    services: [web]
+    migrate: { service: web, command: ./migrate, compatible: breaking }
+"#;
+
+/// What `mark_live` records: a version goes live, with the snapshot of a breaking migration where it had one.
+fn goes_live(host: &mut Host, version: &str, snapshot: Option<&str>) -> String {
+    let plan = host.deploy(version).unwrap();
+    host.carry_out(&plan);
+    let record = host.state.releases.last_mut().unwrap();
+    record.migrations = snapshot
+        .map(|snapshot| MigrationRecord {
+            done: Migrated {
+                database: "main".parse().unwrap(),
+                compatible: Compatible::Breaking,
+                snapshot: Some(snapshot.to_owned()),
+            },
+            at: record.sequence,
+            undone: None,
+        })
+        .into_iter()
+        .collect();
+    record.release.id.to_string()
+}
+
+fn rollback(host: &mut Host, to: &str, restore: bool) -> Result<HostPlan, Refusals> {
+    let to = Some(to.parse().unwrap());
+    host.plan(&Request { to, restore_databases: restore, ..ask(Verb::Rollback) })
+}
+
+/// A release went live again: its number is the newest, what is recorded of its migrations stays.
+fn is_live_again(host: &mut Host, plan: &HostPlan) -> u64 {
+    let migrations = host
+        .state
+        .releases
+        .iter()
+        .find(|record| Some(&record.release.id) == plan.release.as_ref().map(|release| &release.id))
+        .unwrap()
+        .migrations
+        .clone();
+    host.carry_out(plan);
+    let record = host.state.releases.last_mut().unwrap();
+    record.migrations = migrations;
+    record.sequence
+}
+
+#[test]
+fn given_a_rollback_to_the_release_that_migrated_then_the_way_forward_again_crosses_nothing() {
+    let mut host = Host::new(SHOP);
+    goes_live(&mut host, "r0", None);
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+    let second = goes_live(&mut host, "r2", None);
+    let back = rollback(&mut host, &first, false).unwrap();
+    is_live_again(&mut host, &back);
+
+    let again = rollback(&mut host, &second, false);
+
+    assert!(again.is_ok(), "{again:?}");
+}
+
+#[test]
+fn given_a_breaking_migration_since_the_release_was_live_then_it_is_refused_and_a_restore_gets_its_snapshot()
+{
+    let mut host = Host::new(SHOP);
+    let zero = goes_live(&mut host, "r0", None);
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+    goes_live(&mut host, "r2", Some("before-r2"));
+    let back = rollback(&mut host, &first, true).unwrap();
+    assert!(
+        matches!(todo(&back.handover).databases.as_slice(), [HeldDatabase::Restore { snapshot: Some(file), .. }] if file == "before-r2")
+    );
+
+    let refused = rollback(&mut host, &zero, false).unwrap_err().failure();
+    assert!(refused.next[0].contains("before-r1"), "{refused:?}");
+    let back = rollback(&mut host, &zero, true).unwrap();
+    assert!(
+        matches!(todo(&back.handover).databases.as_slice(), [HeldDatabase::Restore { snapshot: Some(file), .. }] if file == "before-r1")
+    );
+}
+
+#[test]
+fn given_a_restore_that_undid_a_migration_then_a_release_that_needs_it_is_refused_also_with_a_restore() {
+    let mut host = Host::new(SHOP);
+    let zero = goes_live(&mut host, "r0", None);
+    goes_live(&mut host, "r1", Some("before-r1"));
+    let second = goes_live(&mut host, "r2", None);
+    let back = rollback(&mut host, &zero, true).unwrap();
+    let moment = is_live_again(&mut host, &back);
+    for migration in host.state.releases.iter_mut().flat_map(|record| &mut record.migrations) {
+        migration.undone = Some(moment);
+    }
+
+    for restore in [false, true] {
+        let refused = rollback(&mut host, &second, restore).unwrap_err().failure();
+        assert!(refused.cause[0].contains("a restore has undone"), "{refused:?}");
+        assert!(!refused.next.iter().any(|next| next.contains("--restore-db")), "{refused:?}");
+    }
+    let request = Request {
+        to: Some(second.parse().unwrap()),
+        allow: [Rule::RollbackAcrossBreakingMigration].into(),
+        ..ask(Verb::Rollback)
+    };
+    assert!(host.plan(&request).is_ok());
+}
