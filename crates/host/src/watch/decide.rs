@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cutover_core::config::settings::{DependsOn, StopSettings};
+use cutover_core::config::settings::{DependsOn, StopSettings, Strategy};
 use cutover_core::defaults;
 use cutover_core::names::{InstanceName, ReleaseId, ServiceName};
 use cutover_core::state::{FoundInstance, InstanceState, RestartPolicy, Role};
@@ -55,10 +55,7 @@ pub(super) fn decide(seen: &Seen, memory: &Memory, now: Now) -> Vec<Act> {
     acts.extend(unadmitted(seen).map(|instance| Act::Admit { instance: instance.name.clone() }));
     acts.extend(routes::wanted(seen, memory, &leaving, now).map(|entry| Act::Routes { entry }));
     for instance in restarts {
-        if let Some(service) = seen.service(&instance.service).filter(|service| service.route.is_some()) {
-            let limit = service.drain.min(service.hold.budget / 2).min(QUIET_MOST);
-            acts.push(Act::Quiet { instance: instance.name.clone(), limit });
-        }
+        acts.extend(quiet(seen, instance));
         acts.push(Act::Restart { instance: instance.name.clone(), stop: seen.stop(instance) });
     }
     acts.extend(starts(seen, memory, now).map(|instance| Act::Start { instance: instance.name.clone() }));
@@ -82,9 +79,25 @@ pub(super) fn wants_start(seen: &Seen, name: &InstanceName) -> bool {
 fn starts<'a>(seen: &'a Seen, memory: &'a Memory, now: Now) -> impl Iterator<Item = &'a FoundInstance> {
     seen.wanted().filter(move |instance| {
         wants_start(seen, &instance.name)
+            && !meets_its_like(seen, instance)
             && memory.is_due(&instance.name, now)
             && (instance.role == Role::Backing || is_ready(seen, memory, &instance.service, now))
     })
+}
+
+/// A service that may never run twice is not started while any other instance of it runs, of whatever release (P8).
+fn meets_its_like(seen: &Seen, instance: &FoundInstance) -> bool {
+    let is_single = seen.service(&instance.service).is_some_and(|of| of.strategy == Strategy::Handover);
+    let runs = |other: &FoundInstance| {
+        matches!(other.state, InstanceState::Running { .. } | InstanceState::Restarting { .. })
+    };
+    is_single
+        && seen.instances.values().any(|other| {
+            other.service == instance.service
+                && other.role == Role::Service
+                && other.name != instance.name
+                && runs(other)
+        })
 }
 
 /// What a service depends on is up, or was waited for long enough: half an app is better than none.
@@ -158,7 +171,20 @@ fn retirements(seen: &Seen, memory: &Memory, now: Now) -> impl Iterator<Item = A
         is_unwanted(seen, instance, now.wall)
             && memory.suspected(&instance.name, now).is_some_and(|seen_for| seen_for >= defaults::WATCH)
     });
-    unwanted.map(|instance| Act::Retire { instance: instance.name.clone(), stop: seen.stop(instance) })
+    unwanted.flat_map(|instance| {
+        let quiet = quiet(seen, instance);
+        quiet.into_iter().chain([Act::Retire { instance: instance.name.clone(), stop: seen.stop(instance) }])
+    })
+}
+
+/// Requests in flight on an instance that goes: of a release kept warm, say, which has no route any more and may have a long answer to give.
+fn quiet(seen: &Seen, instance: &FoundInstance) -> Option<Act> {
+    let service = seen.service(&instance.service).filter(|service| service.route.is_some())?;
+    if !instance.is_running() {
+        return None;
+    }
+    let limit = service.drain.min(service.hold.budget / 2).min(QUIET_MOST);
+    Some(Act::Quiet { instance: instance.name.clone(), limit })
 }
 
 /// Releases whose time is over and of which nothing is left.

@@ -223,6 +223,23 @@ async fn nothing_is_done_while_a_dead_run_is_not_settled() {
 }
 
 #[tokio::test]
+async fn what_may_never_run_twice_is_not_started_while_another_of_it_runs() {
+    let old = instance("bot-1", "bot", running_since(0));
+    let single = Service { strategy: Strategy::Handover, ..service(false, &[]) };
+    let seen = Seen { release: Some(release(&[("bot", single)])), entry: None, ..web(&[old.clone()]) };
+    let seen = Seen { live: Some(live(&[("bot", &["bot-1"])])), ..seen };
+    let mut memory = knowing(&seen);
+    let new = FoundInstance { restart: RestartPolicy::No, ..instance("bot-2", "bot", running_since(5)) };
+    let down = FoundInstance { state: exited(), ..old };
+    let both = with(with(seen, down.clone()), new.clone());
+    memory.take_in(&both, now());
+
+    assert!(!decide(&both, &memory, now()).contains(&start("bot-1")));
+    let alone = with(both, FoundInstance { state: exited(), ..new });
+    assert!(decide(&alone, &memory, now()).contains(&start("bot-1")));
+}
+
+#[tokio::test]
 async fn the_only_instance_that_is_down_is_held_for_and_started() {
     let one = instance("web-1", "web", running_since(0));
     let mut memory = knowing(&web(std::slice::from_ref(&one)));
@@ -438,10 +455,11 @@ async fn orphans_go_after_a_second_look_and_what_is_kept_for_a_reason_stays() {
         .into_iter()
         .map(|act| match act {
             Act::Retire { instance, .. } => instance.to_string(),
+            Act::Quiet { instance, .. } => format!("requests on {instance}"),
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(gone, ["migrate-1", "web-0"]);
+    assert_eq!(gone, ["migrate-1", "requests on web-0", "web-0"]);
 }
 
 #[tokio::test(start_paused = true)]
