@@ -57,9 +57,9 @@ pub(super) fn show(desk: &Desk, plan: &Plan, conduct: Conduct) -> Result<(), Sto
     Ok(())
 }
 
-/// Whether nothing is in motion: what is found may be taken as it is.
+/// Whether nothing is in motion and the proxy answers: what is found may be taken as it is.
 pub(super) fn is_settled(state: &HostState) -> bool {
-    state.unfinished.is_none() && state.lock.is_none()
+    state.unfinished.is_none() && state.lock.is_none() && state.table.is_some()
 }
 
 /// All is as asked for already: says so.

@@ -17,6 +17,9 @@ use crate::journal::StageError;
 /// How often figures are read.
 const PACE: Duration = Duration::from_millis(100);
 
+/// A proxy that restarts answers again long before.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// The new release did no worse than the old one.
 pub(crate) struct Baked(());
 
@@ -44,32 +47,41 @@ pub(crate) async fn bake(act: &Act<'_>, plan: &Planned<BakePlan>, _: Verified) -
     Ok(Baked(()))
 }
 
+/// Ends only on fresh figures: a proxy that tells nothing tells nothing for the release either, and serves nobody.
 async fn watch(act: &Act<'_>, plan: &BakePlan) -> Result<(), StageError> {
     let mut first: Option<Figures> = None;
-    let mut until = Instant::now() + plan.duration;
+    let mut heard = Instant::now();
+    let mut until = heard + plan.duration;
     loop {
         act.journal.check_cancel()?;
-        // A proxy that does not answer for a moment tells nothing against the release.
-        if let Ok(now) = act.ports.router.figures().await {
-            match &first {
-                Some(begun) if begun.started == now.started => {
-                    if let Some(why) = judge_between(plan, begun, &now) {
-                        return Err(worse(act, why).into());
-                    }
+        let figures = act.ports.router.figures().await;
+        match (figures, &first) {
+            (Ok(now), Some(begun)) if begun.started == now.started => {
+                if let Some(why) = judge_between(plan, begun, &now) {
+                    return Err(worse(act, why).into());
                 }
-                Some(_) => {
+                heard = Instant::now();
+                if heard >= until {
+                    return Ok(());
+                }
+            }
+            (Ok(now), begun) => {
+                if begun.is_some() {
                     // A bake that saw the proxy restart starts over (S20).
                     act.journal.note(Stage::Bake, "the proxy restarted: the bake starts over")?;
-                    until = Instant::now() + plan.duration;
-                    first = Some(now);
                 }
-                None => first = Some(now),
+                heard = Instant::now();
+                until = heard + plan.duration;
+                first = Some(now);
             }
+            // One that does not answer for a moment tells nothing against the release.
+            (Err(error), _) if heard.elapsed() >= SILENCE => {
+                let silent = format!("the proxy told nothing for {} s: {error}", SILENCE.as_secs());
+                return Err(worse(act, silent).into());
+            }
+            (Err(_), _) => {}
         }
-        if Instant::now() >= until {
-            return Ok(());
-        }
-        tokio::time::sleep(PACE.min(until - Instant::now())).await;
+        tokio::time::sleep(PACE).await;
     }
 }
 
