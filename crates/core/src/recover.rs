@@ -718,7 +718,7 @@ fn schema_text(journal: &[Entry], goal: &HostPlan) -> Option<String> {
     let restored = outcomes(journal).any(|(step, _)| matches!(step, Step::Restore { .. }));
     let half = touched
         .iter()
-        .find(|migration| !ended.contains(&migration.database) && !(restored && migration.place.is_some()));
+        .find(|migration| !(ended.contains(&migration.database) || (restored && migration.place.is_some())));
     if let Some(half) = half {
         let database = &half.database;
         return Some(format!(

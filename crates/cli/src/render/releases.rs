@@ -42,8 +42,10 @@ pub(crate) fn releases(state: &HostState) -> Vec<ReleaseLine> {
             breaking: record
                 .migrations
                 .iter()
-                .filter(|migration| migration.compatible == Compatible::Breaking)
-                .map(|migration| migration.database.to_string())
+                .filter(|migration| {
+                    migration.undone.is_none() && migration.done.compatible == Compatible::Breaking
+                })
+                .map(|migration| migration.done.database.to_string())
                 .collect(),
         })
         .collect()

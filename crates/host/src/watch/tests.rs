@@ -226,7 +226,8 @@ async fn nothing_is_done_while_a_dead_run_is_not_settled() {
 async fn what_may_never_run_twice_is_not_started_while_another_of_it_runs() {
     let old = instance("bot-1", "bot", running_since(0));
     let single = Service { strategy: Strategy::Handover, ..service(false, &[]) };
-    let seen = Seen { release: Some(release(&[("bot", single)])), entry: None, ..web(&[old.clone()]) };
+    let seen =
+        Seen { release: Some(release(&[("bot", single)])), entry: None, ..web(std::slice::from_ref(&old)) };
     let seen = Seen { live: Some(live(&[("bot", &["bot-1"])])), ..seen };
     let mut memory = knowing(&seen);
     let new = FoundInstance { restart: RestartPolicy::No, ..instance("bot-2", "bot", running_since(5)) };
