@@ -338,6 +338,18 @@ services: { a: { image: shop }, b: { image: \"shop:latest\" }, c: { image: \"hos
 }
 
 #[test]
+fn limits_that_are_not_kept_for_a_plain_process_are_told() {
+    let text = "app: shop
+services:
+  bot: { artifact: bot, command: ./bot, mem_limit: 64m, ulimits: { nofile: 100 }, deploy: { resources: { limits: { cpus: '1' } } } }
+";
+    insta::assert_snapshot!(good(text, "").notes.join("\n"), @r"
+    `services.bot.mem_limit` is not kept for plain processes: set it on what starts `cutover-host up`, or use an image
+    `services.bot.deploy.resources` is not kept for plain processes: set it on what starts `cutover-host up`, or use an image
+    ");
+}
+
+#[test]
 fn notes_are_about_the_environment_that_is_meant() {
     let text = format!(
         "{SHOP}environments:\n  staging: {{ services: {{ web: {{ tty: true }} }} }}\n  production: {{ services: {{ web: {{ attach: true }} }} }}\n"

@@ -344,8 +344,11 @@ pub(crate) const NOTHING_TO_A_PROCESS: &[&str] = &[
     "security_opt",
     "shm_size",
     "sysctls",
-    "ulimits",
 ];
+
+/// Limits of a whole instance, which need control groups: not kept for plain processes, and told so. (`ulimits` are kept: the kernel keeps
+/// them for single processes.)
+pub(crate) const NOT_KEPT_FOR_A_PROCESS: &[&str] = &["cpus", "mem_limit", "pids_limit", "deploy.resources"];
 
 /// Keys that a plain process cannot have, and what to do instead.
 pub(crate) const NOT_FOR_A_PROCESS: &[(&str, &str)] = &[

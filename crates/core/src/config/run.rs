@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::compose_keys::{NOT_FOR_A_PROCESS, NOTHING_TO_A_PROCESS};
+use super::compose_keys::{NOT_FOR_A_PROCESS, NOT_KEPT_FOR_A_PROCESS, NOTHING_TO_A_PROCESS};
 use super::fill::Known;
 use super::problem::{Draft, Issues, ProblemKind};
 use super::read::{At, literal};
@@ -135,6 +135,13 @@ fn artifact(at: &At<'_>, issues: &mut Issues) -> Option<Source> {
     }
     for key in NOTHING_TO_A_PROCESS.iter().filter(|key| at.get(key).is_some()) {
         issues.note(format!("`{}.{key}` has no effect: it means nothing to a plain process", at.path));
+    }
+    let is_there = |path: &str| path.split('.').try_fold(at.clone(), |at, key| at.get(key)).is_some();
+    for key in NOT_KEPT_FOR_A_PROCESS.iter().filter(|key| is_there(key)) {
+        issues.note(format!(
+            "`{}.{key}` is not kept for plain processes: set it on what starts `cutover-host up`, or use an image",
+            at.path
+        ));
     }
     Some(Source::Artifact { path })
 }
