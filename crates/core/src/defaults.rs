@@ -80,6 +80,8 @@ pub const LOG_BYTES: u64 = 10 * 1024 * 1024;
 pub const LOG_FILES: u32 = 3;
 /// Log lines shown with a failure.
 pub const LOG_TAIL: usize = 20;
+/// How long a host that cannot be looked at is waited for until a person is told: an engine that restarts takes 5–20 s.
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Tries of a recovery until a person is asked: a fault on the way back, and one of the run that lands late, each cost one or two.
 pub const RECOVERIES: u32 = 4;
 /// Loopback ports of plain processes: below the usual ephemeral range (32768–60999).

@@ -51,9 +51,9 @@ pub struct Standing {
 
 /// Decides what is done next for a run whose process ended, or whose stage failed.
 pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
-    if let Some(verdict) = journal
-        .iter()
-        .find_map(|entry| if let What::Verdict { verdict } = &entry.what { Some(verdict) } else { None })
+    let told = journal.iter().rposition(|entry| matches!(entry.what, What::Verdict { .. }));
+    if let Some(What::Verdict { verdict }) = told.map(|at| &journal[at].what)
+        && verdict.exit() != Exit::Person
     {
         return Recovery::Settled(verdict.clone());
     }
@@ -62,22 +62,36 @@ pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
         return Recovery::Settled(Box::new(verdict_of_none(journal, found, stamp, failure)));
     };
     let standing = standing(journal, goal, found);
-    let attempts = journal.iter().filter(|entry| matches!(entry.what, What::Resumed { .. })).count();
-    if attempts > crate::defaults::RECOVERIES as usize {
-        return Recovery::Person(Box::new(person(goal, &standing, found)));
-    }
     let carried_out = finished(journal);
-    if standing.switched && !wants_back(&standing) {
-        if carried_out == Some(Direction::Forward) {
-            return Recovery::Settled(Box::new(conclude(journal, found, stamp)));
-        }
-        return Recovery::Act(Box::new(onward(goal, &standing, journal)));
-    }
+    let onward_bound = standing.switched && !wants_back(&standing);
     let is_back = !standing.switched || goal.switch.todo().is_none();
-    if carried_out == Some(Direction::Back) && is_back && clean(goal, found) {
+    let is_done = match carried_out {
+        Some(Direction::Forward) => onward_bound,
+        Some(Direction::Back) => !onward_bound && is_back && clean(goal, found),
+        None => false,
+    };
+    if is_done {
         return Recovery::Settled(Box::new(conclude(journal, found, stamp)));
     }
-    Recovery::Act(Box::new(back(goal, journal, found, stamp)))
+    // Once a person was told, each process that comes to settle tries once: the journal is not to grow without end.
+    let most = if told.is_some() { 1 } else { crate::defaults::RECOVERIES as usize + 1 };
+    let since = &journal[told.unwrap_or(0)..];
+    if since.iter().filter(|entry| matches!(entry.what, What::Resumed { .. })).count() >= most {
+        return Recovery::Person(Box::new(person(goal, &standing, found)));
+    }
+    if onward_bound {
+        Recovery::Act(Box::new(onward(goal, &standing, journal)))
+    } else {
+        Recovery::Act(Box::new(back(goal, journal, found, stamp)))
+    }
+}
+
+/// Whether a run that a person was told of is in nobody's way: no database waits to be put back, and nothing of it runs that is not live.
+/// Then another run may go on from what is there.
+pub fn is_out_of_the_way(journal: &[Entry], found: &HostState) -> bool {
+    let Some(goal) = goal(journal) else { return true };
+    let is_settled = standing(journal, goal, found).switched || clean(goal, found);
+    is_settled && restores(goal, journal, found).is_empty()
 }
 
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cutover_core::defaults::LOG_BYTES;
+use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::RunId;
@@ -155,6 +156,9 @@ impl Follow {
         loop {
             if let Some(entry) = self.ready.pop_front() {
                 self.ended = matches!(entry.what, What::Verdict { .. });
+                if self.ended && self.goes_on(&entry, store)? {
+                    continue;
+                }
                 return Ok(Some(entry));
             }
             if self.ended {
@@ -168,6 +172,17 @@ impl Follow {
                 look = self.wait().await?;
             }
         }
+    }
+
+    /// Whether a verdict was only what a person was told, and the run has been taken up again since.
+    fn goes_on(&mut self, entry: &Entry, store: &Store) -> Result<bool, FollowError> {
+        let told = matches!(&entry.what, What::Verdict { verdict } if verdict.exit() == Exit::Person);
+        if told && self.ready.is_empty() {
+            self.read_file(store)?;
+            self.take_entries(store)?;
+        }
+        self.ended = !(told && !self.ready.is_empty());
+        Ok(!self.ended)
     }
 
     /// What the file has beyond what was read.
@@ -210,11 +225,9 @@ impl Follow {
 
     /// What the journal has beyond what was given; the file may be gone, or the disk of the logs full.
     fn read_journal(&mut self, store: &Store) -> Result<(), FollowError> {
-        for entry in store.entries(self.run, self.given + 1)? {
-            self.given = entry.seq;
-            self.ready.push_back(entry);
-        }
+        self.take_entries(store)?;
         if self.ready.is_empty()
+            && store.is_over(self.run)?
             && let Some(verdict) = store.verdict(self.run)?
         {
             // Its entry was never written, or is not kept any more; the verdict is.
@@ -225,6 +238,14 @@ impl Follow {
                 at,
                 what: What::Verdict { verdict: Box::new(verdict) },
             });
+        }
+        Ok(())
+    }
+
+    fn take_entries(&mut self, store: &Store) -> Result<(), FollowError> {
+        for entry in store.entries(self.run, self.given + 1)? {
+            self.given = entry.seq;
+            self.ready.push_back(entry);
         }
         Ok(())
     }

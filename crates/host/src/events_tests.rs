@@ -130,6 +130,22 @@ async fn what_the_file_missed_comes_from_the_journal_in_its_place() {
 }
 
 #[tokio::test]
+async fn what_a_person_was_told_ends_it_only_until_the_run_is_taken_up_again() {
+    let run = Run::new();
+    run.writes("one");
+    let failure = cutover_core::failure::Failure::new(Exit::Person, "it could not be settled by itself");
+    let told = Verdict { outcome: Outcome::Failed { failure }, ..run.verdict() };
+    run.store.give_up_run(&told).unwrap();
+    run.file.append(&run.journals(&What::Verdict { verdict: Box::new(told) }));
+    assert_eq!(run.rest(run.follow(0)).await, ["one", "verdict"]);
+
+    run.writes("once more");
+    run.ends();
+
+    assert_eq!(run.rest(run.follow(0)).await, ["one", "once more", "verdict"]);
+}
+
+#[tokio::test]
 async fn without_a_file_and_a_journal_there_is_still_the_verdict() {
     let run = Run::new();
     run.store.finish_run(&run.verdict()).unwrap();

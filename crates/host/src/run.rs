@@ -11,7 +11,9 @@ use cutover_core::journal::{LockHolder, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::{HostPlan, Stage, Verb, deadline};
+use cutover_core::recover::is_out_of_the_way;
 use cutover_core::rules;
+use cutover_core::state::HostState;
 use cutover_core::verdict::{Outcome, Verdict};
 use jiff::Timestamp;
 
@@ -81,7 +83,7 @@ pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> Exit
         let Ok(mut lock) = AppLock::take(&host.layout, &app, &holder_of(&host, &app, run)) else {
             return Ok(());
         };
-        settle_all(&host, &app, None, &mut lock, also.as_ref()).await
+        settle_all(&host, &app, None, &mut lock, also.as_ref()).await.map(drop)
     };
     match outcome.await {
         Ok(()) => ExitCode::SUCCESS,
@@ -134,7 +136,7 @@ async fn carry(layout: Layout, run: RunId, also: Option<Also>) -> Result<Option<
     match carried {
         Ok(verdict) => Ok(Some(verdict)),
         // Whoever follows it is told; it is not begun again and again.
-        Err(failure) if !begun(&store, run) => {
+        Err(failure) if matches!(store.has_begun(run), Ok(false)) => {
             never_began(&layout, &Arc::new(store), run, failure, also).map(Some)
         }
         Err(failure) => Err(failure),
@@ -157,8 +159,11 @@ async fn carry_assigned(
         // Nothing was touched, and the journal of the one that holds the lock is not this one's.
         Err(failure) => return Ok(refused(&host, &journal, plan, failure)),
     };
-    settle_all(&host, app, Some(run), &mut lock, also.as_ref()).await?;
+    let settled = settle_all(&host, app, Some(run), &mut lock, also.as_ref()).await;
     lock.name(&holder(app, run, &plan.by, plan.verb));
+    if let Err(failure) = supersede(&host, app, settled).await {
+        return Ok(refused(&host, &journal, plan, failure));
+    }
     // A run of this id that was begun before is settled, not begun again (S9).
     let fresh = journal.entries().map_err(|error| unreadable(&error))?.is_empty();
     if fresh {
@@ -261,24 +266,42 @@ async fn settle_all(
     own: Option<RunId>,
     lock: &mut AppLock,
     also: Option<&Also>,
-) -> Result<(), Failure> {
+) -> Result<Vec<Verdict>, Failure> {
     let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
+    let mut given_up = Vec::new();
     for (of, run) in unfinished {
         if of != *app || Some(run) == own {
             continue;
         }
-        if begun(&host.store, run) {
-            settle_run(host, app, run, lock, also).await;
+        if host.store.has_begun(run).map_err(|error| unreadable(&error))? {
+            let verdict = settle_run(host, app, run, lock, also).await;
+            if !host.store.is_over(run).map_err(|error| unreadable(&error))? {
+                given_up.push(verdict);
+            }
         } else {
+            // One that waits for the lock has written nothing yet, and is not to be settled by another.
             end_unbegun(host, run, also)?;
         }
     }
-    Ok(())
+    Ok(given_up)
 }
 
-/// A run that waits for the lock has written nothing yet, and is not to be settled by another.
-fn begun(store: &Store, run: RunId) -> bool {
-    store.entries(run, 1).is_ok_and(|entries| !entries.is_empty())
+/// Runs that could not be settled are over when the next one goes on from what they left. It does not while one of them is in the way: a
+/// database that waits to be put back is not built upon.
+async fn supersede(host: &Host, app: &AppId, given_up: Result<Vec<Verdict>, Failure>) -> Result<(), Failure> {
+    let given_up = given_up?;
+    if given_up.is_empty() {
+        return Ok(());
+    }
+    let found = observe(host, app, &std::collections::BTreeSet::new()).await?;
+    for verdict in given_up {
+        let entries = host.store.entries(verdict.run, 1).map_err(|error| unreadable(&error))?;
+        if !is_out_of_the_way(&entries, &found) {
+            return Err(in_the_way(&verdict, &found));
+        }
+        host.store.finish_run(&verdict).map_err(|error| unreadable(&error))?;
+    }
+    Ok(())
 }
 
 /// A run whose process died before it wrote a word, or that never had one: it is not begun any more. One that was just set going is left.
@@ -289,12 +312,32 @@ fn end_unbegun(host: &Host, run: RunId, also: Option<&Also>) -> Result<(), Failu
         return Ok(());
     }
     let taken = RunLock::take(&host.layout, run).map_err(|error| unopened(&error))?;
-    let Some(_alone) = taken.filter(|_| !begun(&host.store, run)) else { return Ok(()) };
+    let begun = host.store.has_begun(run).map_err(|error| unreadable(&error))?;
+    let Some(_alone) = taken.filter(|_| !begun) else { return Ok(()) };
     let failure = Failure::new(Exit::Failed, "the run ended before it began").next("start it again");
     never_began(&host.layout, &host.store, run, failure, also.cloned()).map(drop)
 }
 
-async fn settle_run(host: &Host, app: &AppId, run: RunId, lock: &mut AppLock, also: Option<&Also>) {
+fn in_the_way(verdict: &Verdict, found: &HostState) -> Failure {
+    let verb = verdict.verb.as_str();
+    let mut failure = Failure::new(Exit::Person, format!("an earlier {verb} is not settled"))
+        .while_serving(cutover_core::recover::serving_text(found.live.as_ref()));
+    if let Outcome::Failed { failure: earlier } = &verdict.outcome {
+        failure.cause.push(earlier.what.clone());
+        failure.cause.extend(earlier.cause.iter().cloned());
+        failure.next.extend(earlier.next.iter().cloned());
+    }
+    failure
+        .next(format!("`cutover attach {}` shows what was tried; it is tried again by itself", verdict.run))
+}
+
+async fn settle_run(
+    host: &Host,
+    app: &AppId,
+    run: RunId,
+    lock: &mut AppLock,
+    also: Option<&Also>,
+) -> Verdict {
     lock.name(&holder_of(host, app, run));
     // Its own deadline is past, perhaps: that is why it is settled.
     if let Err(error) = Allowance::grant(&host.layout, run, defaults::LOOK * (defaults::RECOVERIES + 1)) {
@@ -310,8 +353,9 @@ async fn settle_run(host: &Host, app: &AppId, run: RunId, lock: &mut AppLock, al
         app,
         look: &eyes,
     };
-    settle(&settling).await;
+    let verdict = settle(&settling).await;
     discard(&host.layout, run);
+    verdict
 }
 
 /// This process, as it works on a run that is on record.
@@ -330,6 +374,14 @@ async fn admit(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
             .because("another run, a crash or a person changed what is live, its instances or its variables")
             .while_serving(serving)
             .next("run the command again: the plan is made anew"));
+    }
+    // A proxy that is silent still has the app's routes: a plan without them would leave them behind.
+    let routed = || crate::observe::live_in_table_on_disk(&host.layout, &plan.app);
+    if found.table.is_none() && plan.switch.todo().is_some() && !matches!(routed(), Ok(None)) {
+        return Err(Failure::new(Exit::Refused, "the proxy does not answer")
+            .because(format!("its table on the disk has routes of {}, which this would change", plan.app))
+            .while_serving(serving)
+            .next("`cutover-host up` starts it; its log says what keeps it from running"));
     }
     match rules::recheck(plan, &found) {
         Ok(()) => Ok(()),

@@ -2,11 +2,13 @@
 //! deadline passed, or a process died.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use cutover_core::defaults;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::What;
+use cutover_core::journal::{Entry, What};
 use cutover_core::layout::Layout;
 use cutover_core::plan::{HostPlan, deadline};
 use cutover_core::recover::{Recovery, conclude, recover, serving_text};
@@ -14,14 +16,18 @@ use cutover_core::request::Stamp;
 use cutover_core::state::HostState;
 use cutover_core::verdict::{Outcome, Verdict};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::deploy::deploy;
 use crate::journal::Journal;
 use crate::ports::Ports;
 use crate::stages::Act;
 use crate::stages::preflight::EnvChange;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::within::Allowance;
+
+/// Between two looks at a host that cannot be looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How a run looks at its host; the real one sees with [`crate::observe`].
 #[async_trait]
@@ -50,29 +56,21 @@ pub struct Settling<'a> {
 pub async fn settle(settling: &Settling<'_>) -> Verdict {
     let mut attempt = 0_u32;
     loop {
-        let stamp = Stamp { now: Timestamp::now(), run: settling.journal.run() };
-        let looked = tokio::time::timeout(cutover_core::defaults::LOOK, settling.look.look()).await;
-        let found = match looked.unwrap_or_else(|_| Err(unanswered())) {
-            Ok(found) => found,
-            Err(failure) if attempt < cutover_core::defaults::RECOVERIES => {
-                attempt += 1;
-                tracing::warn!(%failure, "the host cannot be looked at");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                continue;
-            }
-            Err(failure) => return person(settling, None, failure, stamp),
+        let (found, entries) = match see(settling).await {
+            Ok(seen) => seen,
+            Err(failure) => return unseen(settling, failure),
         };
-        let entries = settling.journal.entries().unwrap_or_default();
+        let stamp = Stamp { now: Timestamp::now(), run: settling.journal.run() };
         match recover(&entries, &found, stamp) {
             Recovery::Settled(verdict) => return finish(settling, *verdict),
-            Recovery::Person(failure) => return person(settling, Some(&found), *failure, stamp),
+            Recovery::Person(failure) => return person(settling, &found, &entries, *failure, stamp),
             Recovery::Act(plan) => {
                 attempt += 1;
-                if attempt > cutover_core::defaults::RECOVERIES {
+                if attempt > defaults::RECOVERIES {
                     let failure =
                         Failure::new(Exit::Person, format!("{} could not be settled by itself", found.app))
                             .next("`cutover attach` shows what was tried; `cutover deploy` again");
-                    return person(settling, Some(&found), failure, stamp);
+                    return person(settling, &found, &entries, failure, stamp);
                 }
                 if plan.direction == cutover_core::plan::Direction::Back {
                     settling.journal.go_back();
@@ -85,7 +83,7 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
                 let written =
                     written.and_then(|_| settling.journal.write(What::Planned { plan: plan.clone() }));
                 if let Err(error) = written {
-                    return person(settling, Some(&found), error.failure(), stamp);
+                    return person(settling, &found, &entries, error.failure(), stamp);
                 }
                 allow(settling, &plan);
                 let act = Act {
@@ -101,6 +99,32 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
     }
 }
 
+/// The host and the journal. Neither is guessed at where it cannot be read: an unreadable journal is not an empty one. What is away for a
+/// moment, an engine that restarts say, is waited for.
+async fn see(settling: &Settling<'_>) -> Result<(HostState, Vec<Entry>), Failure> {
+    let begun = Instant::now();
+    loop {
+        let looked = tokio::time::timeout(defaults::LOOK, settling.look.look()).await;
+        let seen = looked.unwrap_or_else(|_| Err(unanswered())).and_then(|found| {
+            let entries = settling.journal.entries().map_err(|error| unreadable(&error))?;
+            Ok((found, entries))
+        });
+        match seen {
+            Err(failure) if begun.elapsed() < defaults::PATIENCE => {
+                tracing::warn!(%failure, "the host cannot be looked at");
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            seen => return seen,
+        }
+    }
+}
+
+fn unreadable(error: &StoreError) -> Failure {
+    Failure::new(Exit::Person, "the journal of the run cannot be read")
+        .because(error.to_string())
+        .next("see what runs with `cutover status`, then `cutover deploy` again")
+}
+
 /// Each plan has its time anew (S9). A disk without room for that keeps nobody from recovering (S24).
 fn allow(settling: &Settling<'_>, plan: &HostPlan) {
     let run = settling.journal.run();
@@ -110,10 +134,8 @@ fn allow(settling: &Settling<'_>, plan: &HostPlan) {
 }
 
 fn unanswered() -> Failure {
-    Failure::new(Exit::Failed, "the host cannot be looked at").because(format!(
-        "something on it did not answer within {} s",
-        cutover_core::defaults::LOOK.as_secs()
-    ))
+    Failure::new(Exit::Failed, "the host cannot be looked at")
+        .because(format!("something on it did not answer within {} s", defaults::LOOK.as_secs()))
 }
 
 /// Carries a plan out; a failing stage is journalled, and the next look decides.
@@ -140,35 +162,49 @@ fn finish(settling: &Settling<'_>, verdict: Verdict) -> Verdict {
     verdict
 }
 
-fn person(settling: &Settling<'_>, found: Option<&HostState>, failure: Failure, stamp: Stamp) -> Verdict {
-    let entries = settling.journal.entries().unwrap_or_default();
-    let mut failure = failure;
-    failure.exit = Exit::Person;
-    let verdict = match found {
-        Some(found) => {
-            failure.state = serving_text(found.live.as_ref());
-            conclude(&entries, found, stamp)
-        }
-        None => return unseen(settling, failure, stamp),
-    };
-    finish(settling, Verdict { outcome: Outcome::Failed { failure }, ..verdict })
+/// A person is told; the run stays unfinished, so that watch keeps off what it left, and tries again with growing pauses.
+fn give_up(settling: &Settling<'_>, verdict: Verdict) -> Verdict {
+    settling.journal.go_back();
+    if let Err(error) = settling.store.give_up_run(&verdict) {
+        tracing::warn!(%error, "what a person is told could not be recorded");
+    }
+    let written = settling.journal.write(What::Verdict { verdict: Box::new(verdict.clone()) });
+    if let Err(error) = written {
+        tracing::warn!(?error, "what a person is told could not be written");
+    }
+    verdict
 }
 
-/// A verdict about a host that could not even be looked at.
-fn unseen(settling: &Settling<'_>, mut failure: Failure, stamp: Stamp) -> Verdict {
+fn person(
+    settling: &Settling<'_>,
+    found: &HostState,
+    entries: &[Entry],
+    mut failure: Failure,
+    stamp: Stamp,
+) -> Verdict {
+    failure.exit = Exit::Person;
+    failure.state = serving_text(found.live.as_ref());
+    let verdict = conclude(entries, found, stamp);
+    give_up(settling, Verdict { outcome: Outcome::Failed { failure }, ..verdict })
+}
+
+/// What a person is told of a host or a journal that could not even be looked at.
+fn unseen(settling: &Settling<'_>, mut failure: Failure) -> Verdict {
+    failure.exit = Exit::Person;
     "not known: the host could not be looked at".clone_into(&mut failure.state);
+    let (run, now) = (settling.journal.run(), Timestamp::now());
     let entries = settling.journal.entries().unwrap_or_default();
     let goal = cutover_core::recover::goal(&entries);
-    let row = settling.store.run(stamp.run).ok().flatten();
+    let row = settling.store.run(run).ok().flatten();
     let plan = goal.map(|goal| (goal.app.clone(), goal.verb, goal.by.clone()));
     let known = row.map(|row| (row.app, row.verb, row.by, row.started));
     let (app, verb, by, started) = match (known, plan) {
         (Some(known), _) => known,
-        (None, Some((app, verb, by))) => (app, verb, by, stamp.now),
-        (None, None) => (settling.app.clone(), cutover_core::plan::Verb::Deploy, String::new(), stamp.now),
+        (None, Some((app, verb, by))) => (app, verb, by, now),
+        (None, None) => (settling.app.clone(), cutover_core::plan::Verb::Deploy, String::new(), now),
     };
     let verdict = Verdict {
-        run: stamp.run,
+        run,
         app,
         verb,
         release: goal.and_then(|goal| goal.release.as_ref()).map(|release| release.id.clone()),
@@ -177,9 +213,13 @@ fn unseen(settling: &Settling<'_>, mut failure: Failure, stamp: Stamp) -> Verdic
         allowed: Vec::new(),
         by,
         started,
-        finished: stamp.now,
+        finished: now,
         switched_ms: None,
         warnings: Vec::new(),
     };
-    finish(settling, verdict)
+    give_up(settling, verdict)
 }
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

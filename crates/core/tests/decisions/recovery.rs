@@ -3,9 +3,10 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::gate::Check;
-use cutover_core::journal::Step;
+use cutover_core::journal::{Step, What};
 use cutover_core::plan::{HeldDatabase, Stage, Verb};
-use cutover_core::verdict::Outcome;
+use cutover_core::recover::{Recovery, is_out_of_the_way};
+use cutover_core::verdict::{Outcome, Verdict};
 
 use crate::world::{Host, Journal, ask, incoming, services, todo};
 
@@ -194,4 +195,39 @@ fn given_that_what_served_before_is_not_there_any_more_then_the_way_back_ends_wi
     let verdict = host.verdict(&journal);
 
     assert_eq!(verdict.exit(), Exit::Person, "{verdict:?}");
+}
+
+#[test]
+fn given_a_person_was_told_then_the_run_is_still_to_be_settled_with_one_try_at_a_time() {
+    let mut host = Host::serving(WEB);
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.failed(Stage::Check, unhealthy());
+    for _ in 0..=cutover_core::defaults::RECOVERIES {
+        let back = host.way(&journal);
+        journal.resumed(&back);
+        journal.failed(Stage::Check, unhealthy());
+    }
+    let Recovery::Person(failure) = host.recover(&journal) else { panic!("it tries for ever") };
+    let told = Verdict { outcome: Outcome::Failed { failure: *failure }, ..host.concluded(&journal) };
+    journal.write(What::Verdict { verdict: Box::new(told) });
+
+    let back = host.way(&journal);
+    journal.resumed(&back);
+    assert!(matches!(host.recover(&journal), Recovery::Person(_)), "one more try, and no more for now");
+    journal.left(Stage::Record);
+
+    assert_eq!(host.verdict(&journal).exit(), Exit::NotHealthy);
+}
+
+#[test]
+fn given_a_database_that_waits_to_be_put_back_then_the_run_is_in_the_way_of_the_next() {
+    let mut host = Host::serving(PAGE_AND_API);
+    let all = host.deploy("v2").unwrap();
+    let plan = todo(&all.migrate).if_pending.clone().unwrap();
+    let mut journal = Journal::of(&plan);
+    host.stop("api");
+    assert!(is_out_of_the_way(&journal.entries, &host.state));
+    journal.did(Stage::Handover, Step::Migrate { database: "main".parse().unwrap() });
+    assert!(!is_out_of_the_way(&journal.entries, &host.state));
 }

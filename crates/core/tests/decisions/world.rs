@@ -10,7 +10,7 @@ use cutover_core::names::{HostName, InstanceName, RunId};
 use cutover_core::plan::{
     Direction, GatedInstance, HostPlan, Planned, Refusals, Stage, SwitchPlan, Verb, lifecycle, plan,
 };
-use cutover_core::recover::{Recovery, recover};
+use cutover_core::recover::{Recovery, conclude, recover};
 use cutover_core::release::{Content, Provenance};
 use cutover_core::request::{Ancestry, Request, Stamp};
 use cutover_core::state::{
@@ -126,6 +126,10 @@ impl Host {
             Recovery::Act(plan) => *plan,
             other => panic!("there is nothing to be done: {other:?}"),
         }
+    }
+
+    pub(crate) fn concluded(&self, journal: &Journal) -> Verdict {
+        conclude(&journal.entries, &self.state, Stamp { now: self.state.now, run: journal.run })
     }
 
     pub(crate) fn verdict(&mut self, journal: &Journal) -> Verdict {

@@ -208,10 +208,10 @@ fn begin(host: &Host, asked: Asked, sent: &Secrets) -> Result<(), Failure> {
 /// A run without a verdict whose process is gone: one that never came to life (the session was killed in between) is started, one that was
 /// carried out in part is settled, by whoever asks next (S9).
 fn revive(host: &Host, run: RunId, app: &AppId) -> Result<(), Failure> {
-    if host.store.verdict(run).map_err(unreadable)?.is_some() {
+    if host.store.is_over(run).map_err(unreadable)? {
         return Ok(());
     }
-    let has_begun = !host.store.entries(run, 1).map_err(unreadable)?.is_empty();
+    let has_begun = host.store.has_begun(run).map_err(unreadable)?;
     let started = if has_begun {
         // Whoever works on it holds the lock; the settling process takes it, or finds it taken.
         if AppLock::peek(&host.layout, app).is_some() { Ok(()) } else { run::spawn_settle(&host.layout, app) }

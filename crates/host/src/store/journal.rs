@@ -88,6 +88,17 @@ impl Store {
         })
     }
 
+    /// Whether a run has written anything: one that waits for the lock has not.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn has_begun(&self, run: RunId) -> Result<bool, StoreError> {
+        self.read(|connection| {
+            let query = "SELECT EXISTS (SELECT 1 FROM entries WHERE run = ?1)";
+            Ok(connection.prepare_cached(query)?.query_row([run.to_string()], |row| row.get(0))?)
+        })
+    }
+
     /// A run; `None`: unknown here.
     ///
     /// # Errors

@@ -2,33 +2,44 @@
 
 use cutover_core::names::{AppId, RunId};
 use cutover_core::verdict::Verdict;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, format};
 
 impl Store {
-    /// Records the outcome of a run. The first verdict stays: a run has one.
+    /// Records the outcome of a run. The first one stays: a run has one verdict, once it is over.
     ///
     /// # Errors
     /// When it is not recorded; the run counts as unfinished.
     pub fn finish_run(&self, verdict: &Verdict) -> Result<(), StoreError> {
-        let (run, app) = (verdict.run.to_string(), verdict.app.to_string());
-        let text = format::write(verdict)?;
-        let verb = format::write(&verdict.verb)?;
         self.write(|transaction| {
-            transaction.execute(
-                "INSERT INTO runs (run, app, verb, by, started) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (run) DO NOTHING",
-                params![run, app, verb, verdict.by, verdict.started.to_string()],
-            )?;
-            transaction.execute(
-                "INSERT INTO verdicts (run, app, format, verdict) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run) DO NOTHING",
-                params![run, app, format::FORMAT, text],
-            )?;
+            put_verdict(transaction, verdict)?;
             transaction.execute(
                 "UPDATE runs SET finished = ?2 WHERE run = ?1 AND finished IS NULL",
-                params![run, verdict.finished.to_string()],
+                params![verdict.run.to_string(), verdict.finished.to_string()],
             )?;
             Ok(())
+        })
+    }
+
+    /// Records what a person was told of a run that could not be settled. It stays unfinished, so that watch keeps off what it left and it
+    /// is settled as soon as that can be; then its outcome takes the place of this one.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn give_up_run(&self, verdict: &Verdict) -> Result<(), StoreError> {
+        self.write(|transaction| put_verdict(transaction, verdict))
+    }
+
+    /// Whether a run has an outcome that stays.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn is_over(&self, run: RunId) -> Result<bool, StoreError> {
+        self.read(|connection| {
+            let query = "SELECT EXISTS (SELECT 1 FROM verdicts WHERE run = ?1) \
+                 AND NOT EXISTS (SELECT 1 FROM runs WHERE run = ?1 AND finished IS NULL)";
+            Ok(connection.prepare_cached(query)?.query_row([run.to_string()], |row| row.get(0))?)
         })
     }
 
@@ -64,4 +75,19 @@ impl Store {
             .collect()
         })
     }
+}
+
+fn put_verdict(transaction: &Transaction<'_>, verdict: &Verdict) -> Result<(), StoreError> {
+    let (run, app) = (verdict.run.to_string(), verdict.app.to_string());
+    transaction.execute(
+        "INSERT INTO runs (run, app, verb, by, started) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (run) DO NOTHING",
+        params![run, app, format::write(&verdict.verb)?, verdict.by, verdict.started.to_string()],
+    )?;
+    transaction.execute(
+        "INSERT INTO verdicts (run, app, format, verdict) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (run) DO UPDATE SET format = excluded.format, verdict = excluded.verdict \
+         WHERE EXISTS (SELECT 1 FROM runs WHERE runs.run = excluded.run AND runs.finished IS NULL)",
+        params![run, app, format::FORMAT, format::write(verdict)?],
+    )?;
+    Ok(())
 }

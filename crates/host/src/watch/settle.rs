@@ -20,8 +20,8 @@ use crate::within::Allowance;
 /// Starts what settles an app's run.
 pub(super) type Settler = Box<dyn Fn(&AppId) -> io::Result<()> + Send + Sync>;
 
-/// Longest pause between two processes for the same run.
-const PAUSE_MOST: Duration = Duration::from_mins(1);
+/// Longest pause between two processes for the same run, be it one that a person was told of.
+const PAUSE_MOST: Duration = Duration::from_mins(5);
 
 /// Which runs were given to a process, how often, and when next.
 #[derive(Default)]
@@ -101,7 +101,10 @@ impl Settling {
 
 /// One that only waits for the lock has written nothing, and there is nothing to settle.
 fn has_begun(store: &Store, run: RunId) -> bool {
-    store.entries(run, 1).is_ok_and(|entries| !entries.is_empty())
+    store.has_begun(run).unwrap_or_else(|error| {
+        tracing::warn!(%run, %error, "whether a run has begun cannot be read");
+        false
+    })
 }
 
 /// Ends a run that is late. What it held is settled by another process once the kernel has freed the lock.

@@ -144,7 +144,7 @@ impl Site {
         first
             .write(What::Planned { plan: Box::new(plan.clone()) })
             .map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        let mut begun = false;
+        let (mut begun, mut told) = (false, None);
         // A process that dies is followed by another, as watch would start it; a dead one's deadline is its plan's.
         for _ in 0..8 {
             let life = self.life(run, &sim, (!begun).then_some(&plan));
@@ -154,6 +154,12 @@ impl Site {
                 () = sim.died.notified() => None,
                 verdict = tokio::time::timeout(Duration::from_hours(2), life) => verdict.ok(),
             };
+            // One that was given up is settled by the next that watch starts.
+            let given_up = verdict.is_some() && self.store.unfinished(&self.app)?.is_some();
+            if given_up {
+                told = verdict;
+                continue;
+            }
             if let Some(verdict) = verdict {
                 let calls = self.machine().calls;
                 self.machine().land_all();
@@ -161,7 +167,10 @@ impl Site {
                 return Ok(Outcome { verdict, calls });
             }
         }
-        bail!("no verdict after eight processes")
+        match told {
+            Some(verdict) => Ok(Outcome { verdict, calls: self.machine().calls }),
+            None => bail!("no verdict after eight processes"),
+        }
     }
 
     /// What watch does after a verdict: what landed late, inert or running, is found by its label and ended.
