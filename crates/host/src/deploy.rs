@@ -18,7 +18,7 @@ use crate::within::within;
 /// The stage that failed, with what failed. Nothing is handed back: what is so is found by a fresh look.
 pub async fn deploy(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageError)> {
     let plan = act.plan;
-    act.journal.obey_cancel(!act.goes_back());
+    act.journal.obey_cancel(!act.goes_back() && may_turn_around(act));
     let admitted =
         stage(act, Stage::Preflight, why(&plan.preflight), preflight::preflight(act, &plan.preflight, env))
             .await?;
@@ -34,6 +34,13 @@ pub async fn deploy(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageE
     written.map_err(|error| (Stage::Migrate, error))?;
     let handed_over = Act { plan: &instead, ..*act };
     go_live(&handed_over).await
+}
+
+/// Whether a cancel may still be obeyed (S21): not by what goes on after a failure, or once the drain had begun. There it would fail every
+/// way on from the same request, until a person is asked for nothing.
+fn may_turn_around(act: &Act<'_>) -> bool {
+    let is_bound = |what: &What| matches!(what, What::Failed { .. } | What::Entered { stage: Stage::Drain });
+    act.journal.entries().is_ok_and(|entries| !entries.iter().any(|entry| is_bound(&entry.what)))
 }
 
 async fn go_live(act: &Act<'_>) -> Result<(), (Stage, StageError)> {
