@@ -181,7 +181,7 @@ impl Follow {
             self.read_file(store)?;
             self.take_entries(store)?;
         }
-        self.ended = !(told && !self.ready.is_empty());
+        self.ended = !told || self.ready.is_empty();
         Ok(!self.ended)
     }
 
