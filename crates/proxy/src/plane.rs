@@ -214,7 +214,7 @@ impl Proxy {
 fn open(folder: &Path) -> Result<(Store, cutover_routes::RouteTable), StoreError> {
     let store = Store::open(folder)?;
     let table = store.load()?;
-    store.restore_ballast();
+    store.settle();
     Ok((store, table))
 }
 

@@ -1,8 +1,9 @@
 //! The last good table on disk, and the right to replace it.
 //!
-//! `table.json` is what is served, `table.previous.json` what was served before it; both carry a checksum in their first line. A
-//! replacement is written beside them, made durable, and renamed: at no moment is there no good table. `control.lock` is held by
-//! the one proxy that may replace it. `ballast` is space kept for the day the disk is full: without it a switch back would fail
+//! `table.json` is what is served, `table.previous.json` what was served before it until that has become a copy of what is; both carry a
+//! checksum in their first line. A replacement is written beside them, made durable, and renamed: at no moment is there no good table. The
+//! copy is for a disk that loses what it said was durable: instances of an older table are gone, and serving it would serve nothing.
+//! `control.lock` is held by the one proxy that may replace it. `ballast` is space kept for the day the disk is full: without it a switch back would fail
 //! when it is needed most.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -164,15 +165,8 @@ impl Store {
 
     fn try_write(&self, table: &[u8]) -> Result<(), StoreError> {
         let (path, next) = (self.folder.join(TABLE), self.folder.join(NEXT));
-        let write = || -> io::Result<()> {
-            let mut file = private(&next)?;
-            file.write_all(checksum(table).as_bytes())?;
-            file.write_all(b"\n")?;
-            file.write_all(table)?;
-            file.write_all(b"\n")?;
-            file.sync_all()
-        };
-        write().map_err(|error| failed("write", &next, error))?;
+        let text = [checksum(table).as_bytes(), b"\n", table, b"\n"].concat();
+        write_durably(&next, &text)?;
         let kept = match fs::rename(&path, self.folder.join(PREVIOUS)) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -208,10 +202,41 @@ impl Store {
         }
     }
 
-    /// Lays the ballast anew where it was given up and there is room.
-    pub(crate) fn restore_ballast(&self) {
+    /// What can wait until a replacement was acknowledged, and is best effort: the ballast, where it was given up and there is room, and the
+    /// copy of what is served.
+    pub(crate) fn settle(&self) {
         ballast::lay(&self.folder);
+        if let Err(error) = self.keep_copy() {
+            remove(&self.folder.join(NEXT));
+            tracing::warn!(%error, "there is no copy of the route table");
+        }
     }
+
+    fn keep_copy(&self) -> Result<(), StoreError> {
+        // A bad one never becomes the copy; one that was set aside is replaced by it.
+        let (from, to) = match (self.read(TABLE), self.read(PREVIOUS)) {
+            (Found::Table(_), _) => (TABLE, PREVIOUS),
+            (Found::Nothing, Found::Table(_)) => (PREVIOUS, TABLE),
+            _ => return Ok(()),
+        };
+        let (path, next, copy) = (self.folder.join(from), self.folder.join(NEXT), self.folder.join(to));
+        let text = fs::read(&path).map_err(|error| failed("read", &path, error))?;
+        if fs::read(&copy).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        write_durably(&next, &text)?;
+        fs::rename(&next, &copy).map_err(|error| failed("replace", &copy, error))?;
+        self.sync_folder()
+    }
+}
+
+fn write_durably(path: &Path, text: &[u8]) -> Result<(), StoreError> {
+    let write = || -> io::Result<()> {
+        let mut file = private(path)?;
+        file.write_all(text)?;
+        file.sync_all()
+    };
+    write().map_err(|error| failed("write", path, error))
 }
 
 fn found(bytes: &[u8]) -> Found {
@@ -327,6 +352,41 @@ mod tests {
         assert_eq!(store.load().unwrap(), table("v3"));
         cut(folder.path(), TABLE);
         assert_eq!(store.load().unwrap(), table("v1"), "the cut table did not push the good one out");
+    }
+
+    #[test]
+    fn once_settled_either_of_the_two_files_may_be_lost() {
+        for name in [TABLE, PREVIOUS] {
+            let (folder, store) = written(&["v1", "v2"]);
+            store.settle();
+            cut(folder.path(), name);
+
+            assert_eq!(store.load().unwrap(), table("v2"), "without {name}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_was_set_aside_is_there_again_once_settled() {
+        let (folder, store) = written(&["v1", "v2"]);
+        store.settle();
+        cut(folder.path(), TABLE);
+        store.load().unwrap();
+
+        store.settle();
+
+        cut(folder.path(), PREVIOUS);
+        assert_eq!(store.load().unwrap(), table("v2"));
+    }
+
+    #[test]
+    fn a_cut_table_does_not_become_the_copy() {
+        let (folder, store) = written(&["v1", "v2"]);
+        cut(folder.path(), TABLE);
+
+        store.settle();
+
+        assert_eq!(store.load().unwrap(), table("v1"));
+        assert!(!folder.path().join(NEXT).exists());
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl ServedTable {
         self.known().forget();
         tracing::info!(%hash, number, "another table is served");
         // After the answer, and before the next replacement: on a nearly full disk the two must not compete.
-        tokio::task::spawn_blocking(move || store.as_ref().map(Store::restore_ballast));
+        tokio::task::spawn_blocking(move || store.as_ref().map(Store::settle));
         Replaced::Done(hash)
     }
 

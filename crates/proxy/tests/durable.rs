@@ -48,11 +48,11 @@ async fn a_restarted_proxy_still_holds() {
 }
 
 #[tokio::test]
-async fn a_cut_table_falls_back_to_the_one_before_and_two_cut_ones_refuse_to_start() {
+async fn a_cut_table_is_served_from_its_copy_and_two_cut_ones_refuse_to_start() {
     let proxy = TestProxy::start().await;
     let app = Upstream::start("app").await;
-    let first = proxy.serve(vec![web(serving(&[("app", app.address)]))]).await;
     proxy.serve(vec![]).await;
+    let last = proxy.serve(vec![web(serving(&[("app", app.address)]))]).await;
     let home = proxy.stop().await;
     let cut = |name: &str| {
         let path = home.path().join("proxy").join(name);
@@ -62,7 +62,7 @@ async fn a_cut_table_falls_back_to_the_one_before_and_two_cut_ones_refuse_to_sta
     cut("table.json");
 
     let proxy = TestProxy::at(Arc::clone(&home), Limits::default()).await.unwrap();
-    assert_eq!(proxy.control().await.read().await.0, first, "control tells what is served");
+    assert_eq!(proxy.control().await.read().await.0, last, "control tells what is served");
     assert_eq!(get(proxy.address, "/").await.body, "app");
     proxy.serve(vec![]).await;
     proxy.stop().await;
