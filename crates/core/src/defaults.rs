@@ -78,6 +78,8 @@ pub const CRASH_LOOP_WINDOW: Duration = Duration::from_mins(1);
 pub const LOG_BYTES: u64 = 10 * 1024 * 1024;
 /// Rotated files kept.
 pub const LOG_FILES: u32 = 3;
+/// Log lines read for a diagnosis.
+pub const LOG_READ: usize = 500;
 /// Log lines shown with a failure.
 pub const LOG_TAIL: usize = 20;
 /// How long a host that cannot be looked at is waited for until a person is told: an engine that restarts takes 5–20 s.
@@ -94,5 +96,9 @@ pub const HTTP: u16 = 80;
 pub const HTTP_UNPRIVILEGED: &str = "127.0.0.1:8080";
 /// Snapshots kept for each database besides those that rollback needs.
 pub const SNAPSHOTS: u32 = 10;
+/// The largest cutover.yml, in bytes.
+pub const CONFIGURATION_BYTES: u64 = 1024 * 1024;
+/// For a session to answer the first message.
+pub const GREETING: Duration = Duration::from_secs(10);
 /// How long `--wait` waits for the lock.
 pub const LOCK_WAIT: Duration = Duration::from_mins(30);

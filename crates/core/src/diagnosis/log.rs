@@ -46,7 +46,9 @@ pub(super) fn refuses_host(status: u16, text: &str) -> bool {
 fn missing_variable(log: &[String]) -> Option<Told> {
     let named = |name: String, line: &str| Told {
         cause: format!("the variable {name} is missing (its log: `{}`)", shown(line)),
-        next: format!("set it: `cutover env set {name}=…`, or `environment:` in cutover.yml"),
+        next: format!(
+            "name it under `environment:` in cutover.yml; a secret without a value there (`{name}:`), then `cutover env set {name}`"
+        ),
     };
     log.iter().enumerate().rev().find_map(|(place, line)| {
         let low = line.to_lowercase();

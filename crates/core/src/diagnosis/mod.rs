@@ -84,8 +84,20 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
     found
 }
 
+/// The end of the log; a line that is the same as the one before it is counted, so that a loop does not hide what led to it.
 fn tail(log: &[String]) -> Vec<String> {
-    log[log.len().saturating_sub(crate::defaults::LOG_TAIL)..].to_vec()
+    let mut lines: Vec<(&String, usize)> = Vec::new();
+    for line in log {
+        match lines.last_mut() {
+            Some((last, times)) if *last == line => *times += 1,
+            _ => lines.push((line, 1)),
+        }
+    }
+    let lines = &lines[lines.len().saturating_sub(crate::defaults::LOG_TAIL)..];
+    let told = lines
+        .iter()
+        .map(|(line, times)| if *times == 1 { (*line).clone() } else { format!("{line} ({times} times)") });
+    told.collect()
 }
 
 fn ended(found: &mut Diagnosis, facts: &Facts, exit: &ExitStatus, restarts: u32) {
@@ -102,9 +114,17 @@ fn ended(found: &mut Diagnosis, facts: &Facts, exit: &ExitStatus, restarts: u32)
         return;
     }
     let again = if restarts > 0 { format!(", again and again ({restarts} times)") } else { String::new() };
-    let when = format!(" {} after its start{again}", seconds(facts.elapsed));
-    found.cause(format!("it {exit}{when}"));
-    match (exit.code, exit.signal) {
+    // How long it ran is not known of one that ended after its gate.
+    let when = if facts.elapsed.is_zero() {
+        String::new()
+    } else {
+        format!(" {} after its start", seconds(facts.elapsed))
+    };
+    found.cause(format!("it {exit}{when}{again}"));
+    // A shell, and an engine, tell a signal as 128 and its number.
+    let signal =
+        exit.signal.or_else(|| exit.code.map(|code| code - 128).filter(|signal| (1..32).contains(signal)));
+    match (exit.code, signal) {
         _ if explained => {}
         (Some(0), _) => found.next(
             "it ended without an error: its command must go on running (no `&`, no daemon mode); a job that ends is no service",
@@ -112,9 +132,11 @@ fn ended(found: &mut Diagnosis, facts: &Facts, exit: &ExitStatus, restarts: u32)
         (Some(126), _) => found.next("its command cannot be executed: look at its rights and its first line"),
         (Some(127), _) => found.next("its command was not found: check `command` and what is in the image or artifact"),
         (_, Some(9)) => found.next("somebody killed it: the kernel for want of memory (see `dmesg`), or a person"),
-        (_, Some(11)) => found.next("it crashed in its own code or in a library of its"),
+        (_, Some(4 | 6 | 7 | 8 | 11)) => found.next(
+            "it crashed: its own code, a library in it, or one built for another processor; start the same build where a debugger is",
+        ),
         _ if facts.log.is_empty() => {
-            found.next("it wrote nothing: run its command by hand with the same variables (`cutover exec --once`)");
+            found.next("it wrote nothing: start its command by hand with the same variables, or let it say more");
         }
         _ => {}
     }
@@ -122,19 +144,43 @@ fn ended(found: &mut Diagnosis, facts: &Facts, exit: &ExitStatus, restarts: u32)
 
 /// The runtime could not start it: its own words say why.
 fn not_started(found: &mut Diagnosis, error: &str) {
-    let low = error.to_lowercase();
     found.cause(format!("it could not be started: {error}"));
-    if low.contains("exec format error") {
-        found.next("it is built for another processor: build it for this host's, or set `platform`");
-    } else if low.contains("permission denied") {
-        found.next("its command may not be executed: `chmod +x` it before it is built or shipped");
-    } else if low.contains("no such file") || low.contains("not found") {
-        found.next(
-            "its command is not there: check `command` and what is in the image or artifact (a script whose first line names a missing interpreter counts, too)",
-        );
-    } else if low.contains("address already in use") || low.contains("port is already allocated") {
-        found.next("something else has the port: stop it, or choose another in `ports`");
+    if let Some(remedy) = remedy_of_start(error) {
+        found.next(remedy);
     }
+}
+
+/// What helps where a runtime says in these words why it could not start an instance; `None`: the words have to do.
+pub fn remedy_of_start(error: &str) -> Option<&'static str> {
+    const REMEDIES: [(&[&str], &str); 9] = [
+        (
+            &["exec format error", "no program of this machine"],
+            "build it for this host's processor and system; a script begins with `#!` and its interpreter",
+        ),
+        (
+            &["interpreter"],
+            "look at its first line (`#!`) and at what it is linked with: install that on the host, or ship it with the artifact",
+        ),
+        (&["permission denied", "not executable"], "`chmod +x` it before it is built, shipped or committed"),
+        (&["has no command"], "name one: `command:` of the service"),
+        (&["its working folder"], "check `working_dir`: it is a folder within the artifact"),
+        (
+            &["user `"],
+            "make that user on the host, or change `user:`; another user than one's own needs root",
+        ),
+        (
+            &["no such file", "not found", "is not there"],
+            "its command is not there: check `command` and what is in the image or artifact (a script whose first line names a missing interpreter counts, too)",
+        ),
+        (
+            &["address already in use", "port is already allocated"],
+            "something else has the port: stop it, or choose another in `ports`",
+        ),
+        (&["no space left on device"], "make room on the disk, then deploy again"),
+    ];
+    let low = error.to_lowercase();
+    let fits = |(phrases, _): &&(&[&str], &str)| phrases.iter().any(|phrase| low.contains(phrase));
+    REMEDIES.iter().find(fits).map(|(_, remedy)| *remedy)
 }
 
 fn probed(found: &mut Diagnosis, facts: &Facts) {
@@ -158,10 +204,15 @@ fn probed(found: &mut Diagnosis, facts: &Facts) {
         }
         Some(Finding::Body { detail }) => {
             found.cause(format!("{what} answered, but not as expected: {detail}{tries}"));
+            found.next("let the app say so there, or mend `health: { json: … }`");
         }
         Some(Finding::Exit { code, output }) => {
             let said = first_line(output).map(|line| format!(": {line}")).unwrap_or_default();
             found.cause(format!("{what} exited with code {code}{said}{tries}"));
+            found.next(match code {
+                126 | 127 => "the command is not in the instance, or may not be run there: put it into the image or artifact, or ask over HTTP (`health: { path: … }`)",
+                _ => "the command runs in the instance and has to exit with 0: mend what it finds, or the command",
+            });
         }
         Some(Finding::NotYet) => not_yet(found, facts, &what),
         Some(Finding::Other { detail }) => found.cause(format!("{what}: {detail}{tries}")),
@@ -196,7 +247,8 @@ fn status_found(found: &mut Diagnosis, facts: &Facts, (what, tries): (&str, &str
         )),
         401 | 403 => found.next(format!("`{path}` wants credentials; name a health path that is open")),
         404 => found.next(format!("there is no `{path}` in the app: set `health: {{ path: … }}` to one that is")),
-        _ => {}
+        500..=599 => found.next(format!("`{path}` fails in the app itself: mend what its log says")),
+        _ => found.next(format!("let `{path}` answer 200, or accept it: `health: {{ status: {status} }}`")),
     }
 }
 
@@ -233,15 +285,17 @@ fn first_line(text: &str) -> Option<&str> {
     text.lines().map(str::trim).find(|line| !line.is_empty())
 }
 
-fn times(tries: u32) -> String {
+/// A number of tries, in words.
+pub fn times(tries: u32) -> String {
     if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") }
 }
 
 fn seconds(duration: Duration) -> String {
-    if duration < Duration::from_secs(10) && duration.subsec_millis() != 0 {
-        format!("{:.1}s", duration.as_secs_f64())
+    let tenths = (duration.as_millis() + 50) / 100;
+    if tenths < 100 && !tenths.is_multiple_of(10) {
+        format!("{}.{}s", tenths / 10, tenths % 10)
     } else {
-        format!("{}s", duration.as_secs())
+        format!("{}s", tenths / 10)
     }
 }
 

@@ -55,7 +55,7 @@ fn a_status_is_told_with_its_body_and_count() {
 
     assert_eq!(
         text(&facts),
-        "cause: GET /health answered 500 (12 tries in 30s): no such table: entries\nnext: see `cutover logs web --release 7f3c9e1`\n"
+        "cause: GET /health answered 500 (12 tries in 30s): no such table: entries\nnext: `/health` fails in the app itself: mend what its log says\nnext: see `cutover logs web --release 7f3c9e1`\n"
     );
 }
 
@@ -156,7 +156,7 @@ fn an_exit_is_told_with_its_code_and_the_missing_variable_first() {
         text(&facts),
         "cause: the variable SECRET_KEY is missing (its log: `KeyError: 'SECRET_KEY'`)\n\
          cause: it exited with code 1 0.3s after its start\n\
-         next: set it: `cutover env set SECRET_KEY=…`, or `environment:` in cutover.yml\n\
+         next: name it under `environment:` in cutover.yml; a secret without a value there (`SECRET_KEY:`), then `cutover env set SECRET_KEY`\n\
          next: see `cutover logs web --release 7f3c9e1`\n"
     );
     assert_eq!(diagnose(&facts).log, ["KeyError: 'SECRET_KEY'"]);
@@ -172,6 +172,8 @@ fn memory_signals_and_odd_exits_are_told() {
     assert!(text(&exited(None, Some(11))).contains("ended by signal 11"));
     assert!(text(&exited(Some(0), None)).contains("it ended without an error"));
     assert!(text(&exited(Some(127), None)).contains("was not found"));
+    assert!(text(&exited(Some(137), None)).contains("somebody killed it"));
+    assert!(text(&exited(Some(139), None)).contains("it crashed"));
 }
 
 #[test]
@@ -187,9 +189,30 @@ fn what_could_not_be_started_says_why() {
         text(&Facts { state: Some(InstanceState::Exited { exit }), ..running() })
     };
 
-    assert!(with("exec /app/server: Exec format error (os error 8)").contains("another processor"));
+    assert!(with("exec /app/server: Exec format error (os error 8)").contains("this host's processor"));
     assert!(with("/app/server: Permission denied (os error 13)").contains("chmod +x"));
     assert!(with("exec: \"gunicorn\": executable file not found in $PATH").contains("check `command`"));
+}
+
+#[test]
+fn a_check_whose_command_is_not_in_the_instance_is_told_apart_from_one_that_fails() {
+    let with = |code| {
+        let command = Check::Command { words: vec!["curl".into(), "-f".into(), "http://127.0.0.1".into()] };
+        text(&Facts {
+            check: Some(command),
+            last: Some(Finding::Exit { code, output: String::new() }),
+            ..running()
+        })
+    };
+
+    assert!(with(127).contains("not in the instance"), "{}", with(127));
+    assert!(with(22).contains("has to exit with 0"), "{}", with(22));
+}
+
+#[test]
+fn a_time_is_told_to_a_tenth_where_that_says_something() {
+    let told = [996, 1_000, 1_040, 1_050, 9_940, 12_345].map(|ms| seconds(Duration::from_millis(ms)));
+    assert_eq!(told, ["1s", "1s", "1s", "1.1s", "9.9s", "12s"]);
 }
 
 #[test]

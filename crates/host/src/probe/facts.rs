@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use cutover_core::defaults::LOG_TAIL;
+use cutover_core::defaults::LOG_READ;
 use cutover_core::diagnosis::Facts;
 use cutover_core::gate::{Check, Finding};
-use cutover_core::plan::InstanceSpec;
+use cutover_core::names::{AppId, ReleaseId};
+use cutover_core::plan::{InstanceRef, InstanceSpec};
 use cutover_core::secret::Secrets;
+use cutover_core::state::{ExitStatus, InstanceState};
 
 use crate::ports::{LogQuery, Runtime, Scope};
 
@@ -27,7 +29,7 @@ pub struct Seen {
 /// by `values`.
 pub async fn collect(runtime: &dyn Runtime, spec: &InstanceSpec, seen: Seen, values: &Secrets) -> Facts {
     let (app, name) = (&spec.app, &spec.name);
-    let query = LogQuery { tail: Some(LOG_TAIL), scope: Scope::ThisStart, since: None };
+    let query = LogQuery { tail: Some(LOG_READ), scope: Scope::ThisStart, since: None };
     let (state, listening, log) = tokio::join!(
         runtime.inspect(app, name),
         runtime.listening(app, name),
@@ -46,6 +48,31 @@ pub async fn collect(runtime: &dyn Runtime, spec: &InstanceSpec, seen: Seen, val
         tries: seen.tries,
         elapsed: seen.elapsed,
         log,
+    }
+}
+
+/// The facts of an instance that had passed its gate, and then ended with `exit`. It may have been started again since.
+pub async fn of_exit(
+    runtime: &dyn Runtime,
+    (app, release): (&AppId, &ReleaseId),
+    instance: &InstanceRef,
+    exit: ExitStatus,
+    values: &Secrets,
+) -> Facts {
+    let query = LogQuery { tail: Some(LOG_READ), ..LogQuery::default() };
+    let log = runtime.logs(app, &instance.name, &query).await.unwrap_or_default();
+    Facts {
+        service: instance.service.clone(),
+        release: release.clone(),
+        runtime: instance.runtime,
+        state: Some(InstanceState::Exited { exit }),
+        listening: None,
+        port: None,
+        check: None,
+        last: None,
+        tries: 0,
+        elapsed: Duration::ZERO,
+        log: log.into_iter().map(|line| values.redact(&line.text)).collect(),
     }
 }
 

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use cutover_core::bake::{Counted, judge};
+use cutover_core::diagnosis::diagnose;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::plan::{BakePlan, Planned, Stage};
+use cutover_core::plan::{BakePlan, InstanceRef, Planned, Stage};
+use cutover_core::state::ExitStatus;
 use cutover_routes::figures::Figures;
 use futures_util::future::select_all;
 use tokio::time::Instant;
@@ -13,6 +15,8 @@ use tokio::time::Instant;
 use super::Act;
 use super::verify::Verified;
 use crate::journal::StageError;
+use crate::ports::RuntimeError;
+use crate::probe::facts;
 
 /// How often figures are read.
 const PACE: Duration = Duration::from_millis(100);
@@ -40,8 +44,7 @@ pub(crate) async fn bake(act: &Act<'_>, plan: &Planned<BakePlan>, _: Verified) -
     tokio::select! {
         judged = watch(act, plan) => judged?,
         ((instance, exit), _, _) = select_all(exits) => {
-            let how = exit.map_or_else(|error| error.to_string(), |exit| exit.to_string());
-            return Err(worse(act, format!("`{}` ended during the bake: {how}", instance.service)).into());
+            return Err(ended(act, instance, exit).await.into());
         }
     }
     Ok(Baked(()))
@@ -92,9 +95,32 @@ fn judge_between(plan: &BakePlan, begun: &Figures, now: &Figures) -> Option<Stri
     judge(new(now).since(new(begun)), old)
 }
 
+/// An exit fails the bake at once, with all that can be told of it.
+async fn ended(act: &Act<'_>, instance: &InstanceRef, exit: Result<ExitStatus, RuntimeError>) -> Failure {
+    let mut failure = switched_back(act).because(format!("`{}` ended during the bake", instance.service));
+    let (exit, runtime, release) = match (exit, act.ports.runtime(instance.runtime), &act.plan.release) {
+        (Ok(exit), Ok(runtime), Some(release)) => (exit, runtime, &release.id),
+        (Ok(exit), ..) => return failure.because(format!("it {exit}")),
+        (Err(error), ..) => return failure.because(error.to_string()),
+    };
+    let values = act.values(release).unwrap_or_default();
+    let facts = facts::of_exit(runtime.as_ref(), (act.app(), release), instance, exit, &values).await;
+    let diagnosis = diagnose(&facts);
+    failure.cause.extend(diagnosis.cause);
+    failure.next.extend(diagnosis.next);
+    failure.log = diagnosis.log;
+    failure
+}
+
 fn worse(act: &Act<'_>, why: String) -> Failure {
+    let failure = switched_back(act).because(why);
+    match &act.plan.release {
+        Some(release) => failure.next(format!("see `cutover logs --release {}`", release.id)),
+        None => failure,
+    }
+}
+
+fn switched_back(act: &Act<'_>) -> Failure {
     let release = act.plan.release.as_ref().map(|release| release.id.to_string()).unwrap_or_default();
     Failure::new(Exit::NotHealthy, format!("release {release} was switched back during its bake"))
-        .because(why)
-        .next(format!("see `cutover logs --release {release}`"))
 }

@@ -1,5 +1,7 @@
 //! Start: new instances beside the old, in the idle colour. Candidates run without restart policy (S4).
 
+use cutover_core::diagnosis;
+use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::plan::{InstanceRef, InstanceSpec, Planned, Stage, StartPlan};
 use cutover_core::state::RestartPolicy;
@@ -48,9 +50,30 @@ pub(super) async fn run(act: &Act<'_>, stage: Stage, spec: &InstanceSpec) -> Res
     let instance = || spec.name.clone();
     let runtime = || act.ports.runtime(spec.runtime());
     let create = async { runtime()?.create(spec, &values).await.map(|()| ((), StepResult::Done)) };
-    act.journal.act(stage, Step::Create { instance: instance() }, create).await?;
+    let made = act.journal.act(stage, Step::Create { instance: instance() }, create).await;
+    made.map_err(|error| not_started(spec, error))?;
     let start = async { runtime()?.start(act.app(), &spec.name).await.map(|()| ((), StepResult::Done)) };
-    act.journal.act(stage, Step::Start { instance: instance() }, start).await
+    let started = act.journal.act(stage, Step::Start { instance: instance() }, start).await;
+    started.map_err(|error| not_started(spec, error))
+}
+
+/// Which service of which release it is, and what helps, where an instance's own fault kept it from being started.
+fn not_started(spec: &InstanceSpec, error: StageError) -> StageError {
+    match error {
+        StageError::Failed(mut failure) if failure.exit == Exit::NotHealthy => {
+            let causes = std::mem::take(&mut failure.cause);
+            failure.what = format!(
+                "release {} was not put live: service `{}` could not be started",
+                spec.release, spec.service
+            );
+            failure.next.extend(
+                causes.iter().filter_map(|cause| diagnosis::remedy_of_start(cause)).map(str::to_owned),
+            );
+            failure.cause = causes;
+            StageError::Failed(failure)
+        }
+        other => other,
+    }
 }
 
 /// Takes an instance out of its policy, stops it and sees it gone.

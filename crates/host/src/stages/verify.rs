@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_core::config::settings::Strategy;
+use cutover_core::config::settings::{Strategy, Verify};
 use cutover_core::defaults;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -48,26 +48,38 @@ async fn answers(act: &Act<'_>, route: &RouteCheck) -> Result<(), StageError> {
         let found = once(act, route).await;
         let Some(finding) = found else { return Ok(()) };
         if Instant::now() >= deadline {
-            return Err(unanswered(route, &finding, tries).into());
+            return Err(unanswered(act, route, &finding, tries).into());
         }
         tokio::time::sleep(cutover_core::gate::pause(tries, Duration::from_secs(1))).await;
     }
 }
 
+/// What one look at a route found wrong.
+struct Wrong {
+    /// What was asked.
+    asked: String,
+    /// What came instead.
+    found: String,
+    /// The author's own wish was not met, while the route answers.
+    is_wish: bool,
+}
+
 /// One look at a route; what was wrong, if anything.
-async fn once(act: &Act<'_>, route: &RouteCheck) -> Option<String> {
+async fn once(act: &Act<'_>, route: &RouteCheck) -> Option<Wrong> {
+    let host = route.host.as_deref().unwrap_or("any host");
+    let wrong = |found| Some(Wrong { asked: format!("GET {} on {host}", route.path), found, is_wish: false });
     // What cannot be counted is not taken for an answer: the release is not called live on a guess.
     let before = match answered(act, route).await {
         Ok(before) => before,
-        Err(error) => return Some(error.message),
+        Err(error) => return wrong(error.message),
     };
     if let Probe::Failed(finding) = act.ports.prober.route(route, defaults::PROBE_TIMEOUT).await {
-        return Some(told(act, finding));
+        return wrong(told(act, finding));
     }
     match answered(act, route).await {
         Ok(now) if now > before => {}
-        Ok(_) => return Some("the route answered, but not from an instance of the new release".to_owned()),
-        Err(error) => return Some(error.message),
+        Ok(_) => return wrong("the route answered, but not from an instance of the new release".to_owned()),
+        Err(error) => return wrong(error.message),
     }
     let target = ProbeTarget {
         app: act.app().clone(),
@@ -77,7 +89,11 @@ async fn once(act: &Act<'_>, route: &RouteCheck) -> Option<String> {
     };
     for expect in &route.expect {
         if let Probe::Failed(finding) = act.ports.prober.verify(route, expect, &target).await {
-            return Some(told(act, finding));
+            let asked = match expect {
+                Verify::Http { path, .. } => format!("GET {path} on {host}"),
+                Verify::Command { words, .. } => format!("the command `{}`", words.join(" ")),
+            };
+            return Some(Wrong { asked, found: told(act, finding), is_wish: true });
         }
     }
     None
@@ -117,16 +133,26 @@ pub(super) fn describe(finding: &Finding) -> String {
     }
 }
 
-fn unanswered(route: &RouteCheck, finding: &str, tries: u32) -> Failure {
-    let host = route.host.as_deref().unwrap_or("any host");
+fn unanswered(act: &Act<'_>, route: &RouteCheck, wrong: &Wrong, tries: u32) -> Failure {
     let what = format!("the public route of `{}` did not answer with the new release", route.service);
-    Failure::new(Exit::NotHealthy, what)
-        .because(format!(
-            "GET {} on {host}: {finding} ({tries} tries in {} s)",
-            route.path,
-            defaults::VERIFY.as_secs()
-        ))
-        .next(format!("see `cutover logs {}`", route.service))
+    let cause = format!(
+        "{}: {} ({} in {}s)",
+        wrong.asked,
+        wrong.found,
+        cutover_core::diagnosis::times(tries),
+        defaults::VERIFY.as_secs()
+    );
+    let mut failure = Failure::new(Exit::NotHealthy, what).because(cause);
+    if wrong.is_wish {
+        failure =
+            failure.next(format!("mend what answers there, or what `verify:` of `{}` wants", route.service));
+    }
+    match &act.plan.release {
+        Some(release) => {
+            failure.next(format!("see `cutover logs {} --release {}`", route.service, release.id))
+        }
+        None => failure,
+    }
 }
 
 /// A service without a route: old stopped and gone before new where it may never run twice, else new gated before the old goes in the drain.
