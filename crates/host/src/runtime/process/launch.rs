@@ -210,14 +210,14 @@ fn working_folder(artifact: &Path, below: Option<&str>) -> Result<PathBuf, Launc
     let below = below.unwrap_or(".");
     let inside =
         Path::new(below).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    let folder = artifact.join(below);
+    let folder = plain(&artifact.join(below));
     if inside && folder.is_dir() { Ok(folder) } else { Err(LaunchError::Folder(below.to_owned())) }
 }
 
 /// A program by path is looked for from the working folder. One by its bare name too, before `PATH`: people write `command: server` for what
 /// lies in the artifact.
 fn find_program(program: &str, folder: &Path, path: &OsString) -> Result<PathBuf, LaunchError> {
-    let here = folder.join(program);
+    let here = plain(&folder.join(program));
     if here.is_file() {
         return if is_executable(&here) {
             Ok(here)
@@ -234,6 +234,11 @@ fn find_program(program: &str, folder: &Path, path: &OsString) -> Result<PathBuf
         .map(|folder| folder.join(program))
         .find(|candidate| is_executable(candidate))
         .ok_or_else(|| not_found(&format!("the artifact's working folder and PATH ({})", path.display())))
+}
+
+/// Without `.` in it: programs show the path they were started by.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
 }
 
 fn is_executable(path: &Path) -> bool {
