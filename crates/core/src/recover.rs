@@ -61,6 +61,9 @@ pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
         let failure = Failure::new(Exit::Failed, "the run ended before it had a plan").next("start it again");
         return Recovery::Settled(Box::new(verdict_of_none(journal, found, stamp, failure)));
     };
+    if is_untouched(journal) {
+        return Recovery::Settled(Box::new(conclude(journal, found, stamp)));
+    }
     let standing = standing(journal, goal, found);
     let carried_out = finished(journal);
     let onward_bound = standing.switched && !wants_back(&standing);
@@ -92,6 +95,15 @@ pub fn is_out_of_the_way(journal: &[Entry], found: &HostState) -> bool {
     let Some(goal) = goal(journal) else { return true };
     let is_settled = standing(journal, goal, found).switched || clean(goal, found);
     is_settled && restores(goal, journal, found).is_empty()
+}
+
+/// Nothing was begun but to write the release's own files: there is nothing to take back, and what serves was not touched.
+fn is_untouched(journal: &[Entry]) -> bool {
+    !journal.iter().any(|entry| match &entry.what {
+        What::Intent { step, .. } => !matches!(step, Step::Admit),
+        What::Resumed { .. } => true,
+        _ => false,
+    })
 }
 
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
@@ -613,6 +625,17 @@ fn clean(goal: &HostPlan, found: &HostState) -> bool {
             && !goal.live.as_ref().is_some_and(|live| live.has(&instance.name))
             && instance.is_running()
     })
+}
+
+/// What a person is told of a run that recoveries did not bring to an end.
+pub fn unsettled(journal: &[Entry], found: &HostState) -> Failure {
+    match goal(journal) {
+        Some(goal) => person(goal, &standing(journal, goal, found), found),
+        None => Failure::new(Exit::Person, format!("a run of {} could not be settled by itself", found.app))
+            .because("its journal holds no plan")
+            .while_serving(serving_text(found.live.as_ref()))
+            .next("`cutover status` shows what runs"),
+    }
 }
 
 fn person(goal: &HostPlan, standing: &Standing, found: &HostState) -> Failure {

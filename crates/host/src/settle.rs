@@ -11,7 +11,7 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, What};
 use cutover_core::layout::Layout;
 use cutover_core::plan::{HostPlan, deadline};
-use cutover_core::recover::{Recovery, conclude, recover, serving_text};
+use cutover_core::recover::{Recovery, conclude, recover, serving_text, unsettled};
 use cutover_core::request::Stamp;
 use cutover_core::state::HostState;
 use cutover_core::verdict::{Outcome, Verdict};
@@ -67,10 +67,7 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
             Recovery::Act(plan) => {
                 attempt += 1;
                 if attempt > defaults::RECOVERIES {
-                    let failure =
-                        Failure::new(Exit::Person, format!("{} could not be settled by itself", found.app))
-                            .next("`cutover attach` shows what was tried; `cutover deploy` again");
-                    return person(settling, &found, &entries, failure, stamp);
+                    return person(settling, &found, &entries, unsettled(&entries, &found), stamp);
                 }
                 if plan.direction == cutover_core::plan::Direction::Back {
                     settling.journal.go_back();
