@@ -32,6 +32,9 @@ pub fn check(plan: &HostPlan, state: &HostState, request: &Request) -> Result<()
 /// # Errors
 /// The refusals, in the order of the rules.
 pub fn recheck(plan: &HostPlan, state: &HostState) -> Result<(), Vec<Failure>> {
+    if let Some(refusal) = refuse_unreadable_env_file(plan, state) {
+        return Err(vec![refusal]);
+    }
     let rules: [(Rule, Refuse); 6] = [
         (Rule::MigrationWithoutSnapshot, refuse_migration_without_snapshot),
         (Rule::BreakingMigrationBesideOld, refuse_breaking_migration_beside_old),
@@ -129,7 +132,7 @@ pub fn refuse_rollback_across_breaking_migration(
     };
     failure.cause.push(cause);
     failure.next.insert(0, remedy);
-    Some(failure.while_serving(format!("release {} is serving", live.release)))
+    Some(failure)
 }
 
 /// Less room than the plan needs.
@@ -170,7 +173,7 @@ pub fn refuse_older_commit(state: &HostState, request: &Request) -> Option<Failu
             live.release
         ));
         failure.next.insert(0, "pull and deploy again; to go back on purpose: `cutover rollback`".to_owned());
-        failure.while_serving(format!("release {} is serving", live.release))
+        failure
     })
 }
 
@@ -194,6 +197,9 @@ pub fn refuse_foreign_route(plan: &HostPlan, state: &HostState) -> Option<Failur
             let what = format!("route {host}{path} belongs to {owner}");
             return Some(
                 refusal(Rule::ForeignRoute, what)
+                    .because(format!(
+                        "{owner} is live on this host with that route; one route leads to one app"
+                    ))
                     .next(format!("choose another host or path, or take it off there first (app {owner})")),
             );
         }
@@ -231,23 +237,34 @@ pub fn refuse_missing_variable(plan: &HostPlan, state: &HostState) -> Option<Fai
     let environment = &plan.app.environment;
     if !missing.is_empty() {
         let failure = refusal(Rule::MissingVariable, format!("no value for {}", missing.join(", ")));
-        return Some(failure.because("cutover.yml names them without a value, and no source has one").next(
-            format!(
-                "`cutover env set -e {environment} {}`, or a line in `{}` (0600) beside cutover.yml",
-                missing[0],
-                if environment.as_str() == "local" {
-                    ".env".to_owned()
-                } else {
-                    format!(".env.{environment}")
-                }
+        let them = if missing.len() == 1 { "it" } else { "them" };
+        return Some(
+            failure.because(format!("cutover.yml names {them} without a value, and no source has one")).next(
+                format!(
+                    "`cutover env set -e {environment} {}`, or a line in `{}` (0600) beside cutover.yml",
+                    missing[0],
+                    if environment.as_str() == "local" {
+                        ".env".to_owned()
+                    } else {
+                        format!(".env.{environment}")
+                    }
+                ),
             ),
-        ));
+        );
     }
     (!unfilled.is_empty()).then(|| {
         refusal(Rule::MissingVariable, format!("{} still holds a placeholder", unfilled.join(", ")))
             .because("the host's env file has `CHANGE_ME` or the like there")
             .next(format!("`cutover env set -e {environment} {}`", unfilled[0]))
     })
+}
+
+/// An env file that cannot be read: which variables the host has is not known. No rule that could be let pass.
+pub fn refuse_unreadable_env_file(plan: &HostPlan, state: &HostState) -> Option<Failure> {
+    plan.preflight.todo().filter(|_| !state.env_file_problems.is_empty())?;
+    let mut failure = Failure::new(Exit::Configuration, "the host's env file cannot be read");
+    failure.cause.clone_from(&state.env_file_problems);
+    Some(failure.next("mend the lines named above; each is `NAME=value`, a comment, or empty"))
 }
 
 /// An env file that others on the host can read.

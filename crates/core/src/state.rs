@@ -47,6 +47,9 @@ pub struct HostState {
     pub variables: Option<BTreeMap<VariableName, ContentHash>>,
     /// Names in the env file whose value is a placeholder.
     pub placeholders: BTreeSet<VariableName>,
+    /// What is wrong with the env file, where it cannot be read; without a value of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_file_problems: Vec<String>,
     /// The env file's permission bits, where there is one.
     pub env_file_mode: Option<u32>,
     /// Artifacts in the host's store.

@@ -45,7 +45,10 @@ impl Look for Eyes<'_> {
 /// When a runtime that has instances of the app does not answer: an incomplete look is worse than none (S4a).
 pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<HostState, Failure> {
     let unseen = |what: &str, why: String| {
-        Failure::new(Exit::Failed, format!("{what} cannot be looked at")).because(why)
+        Failure::new(Exit::Failed, format!("{what} cannot be looked at"))
+            .because(why)
+            .while_serving("not known: what was serving goes on")
+            .next("see that its file can be read, and that its disk is well; then try again")
     };
     let releases =
         host.store.releases(app).map_err(|error| unseen("the state database", error.to_string()))?;
@@ -56,8 +59,8 @@ pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Res
     let needs = if needed || !images.is_empty() { Needs::Engine } else { Needs::Nothing };
     let table = host.ports.router.read().await.ok();
     let instances = instances(host, app, needs).await?;
-    let env = env(host, app)?;
-    let live = live(host, app, table.as_ref()).map_err(|why| unseen("what is live", why))?;
+    let env = env(host, app);
+    let live = live(host, app, table.as_ref())?;
     let (engine, found_images) = engine(host, app, images, needs).await?;
     let taken = taken(host, app, table.as_ref(), needs).await?;
     Ok(HostState {
@@ -73,6 +76,7 @@ pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Res
         releases,
         variables: env.variables,
         placeholders: env.placeholders,
+        env_file_problems: env.problems,
         env_file_mode: env.mode,
         artifacts: artifacts(host),
         images: found_images,
@@ -135,8 +139,8 @@ async fn instances(host: &Host, app: &AppId, needs: Needs) -> Result<Vec<FoundIn
 /// table lies on the disk.
 ///
 /// # Errors
-/// What cannot be read.
-pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Option<Live>, String> {
+/// When neither a proxy answers nor a table can be read, or the live file is none.
+pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Option<Live>, Failure> {
     let routed = match table {
         Some(found) => live_in(&found.table, app),
         None => live_in_table_on_disk(&host.layout, app)?,
@@ -148,73 +152,93 @@ fn live_in(table: &cutover_routes::RouteTable, app: &AppId) -> Option<Live> {
     table.owners.get(&app.owner()).and_then(|entry| Live::from_facts(&entry.facts))
 }
 
-/// What the table says that a proxy would serve once it starts.
+/// What the table says that a proxy would serve once it starts: the table itself, else its copy.
 ///
 /// # Errors
-/// When the table cannot be read.
-pub(crate) fn live_in_table_on_disk(layout: &Layout, app: &AppId) -> Result<Option<Live>, String> {
-    match std::fs::read(layout.proxy().join("table.json")) {
-        Ok(bytes) => {
-            // The proxy puts a checksum in the first line.
-            let text = bytes
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .map_or(bytes.as_slice(), |end| &bytes[end + 1..]);
-            let table = cutover_routes::RouteTable::from_json(text).map_err(|error| error.to_string())?;
-            Ok(live_in(&table, app))
+/// When there is one, and neither can be read.
+pub(crate) fn live_in_table_on_disk(layout: &Layout, app: &AppId) -> Result<Option<Live>, Failure> {
+    let files = ["table.json", "table.previous.json"].map(|name| layout.proxy().join(name));
+    let mut is_there = false;
+    for file in &files {
+        match std::fs::read(file) {
+            Ok(bytes) => {
+                // The proxy puts a checksum in the first line.
+                let text = bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default();
+                if let Ok(table) = cutover_routes::RouteTable::from_json(text) {
+                    return Ok(live_in(&table, app));
+                }
+                is_there = true;
+            }
+            Err(error) => is_there |= error.kind() != std::io::ErrorKind::NotFound,
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
     }
+    if !is_there {
+        return Ok(None);
+    }
+    let [table, copy] = files.map(|file| file.display().to_string());
+    Err(Failure::new(Exit::Failed, "it is not known what is live")
+        .because(format!("no proxy answers, and neither {table} nor {copy} holds a route table"))
+        .while_serving("instances run on; no request reaches them, since a proxy does not start without a table")
+        .next("put a good copy of one of the two back, if there is one: the proxy starts by itself, and all is as it was")
+        .next("else remove both, and deploy each app of this host again"))
 }
 
 /// What the live file says; an app with routes has none.
 ///
 /// # Errors
 /// When it cannot be read.
-pub(crate) fn live_file(layout: &Layout, app: &AppId) -> Result<Option<Live>, String> {
-    match std::fs::read(layout.live_file(app)) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| format!("the live file is not one: {error}")),
+pub(crate) fn live_file(layout: &Layout, app: &AppId) -> Result<Option<Live>, Failure> {
+    let path = layout.live_file(app);
+    let unknown = |why: String| {
+        Failure::new(Exit::Failed, "it is not known what is live")
+            .because(format!("{}: {why}", path.display()))
+            .while_serving("not known: what ran goes on")
+            .next("put a good copy of that file back; without one, remove it and deploy again")
+    };
+    match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| unknown(error.to_string())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(unknown(error.to_string())),
     }
 }
 
+/// The host's env file, without its values.
+#[derive(Default)]
 struct Env {
     variables: Option<BTreeMap<cutover_core::names::VariableName, cutover_core::hash::ContentHash>>,
     placeholders: BTreeSet<cutover_core::names::VariableName>,
+    /// One that cannot be read keeps a deploy from going on, and nobody from seeing what serves.
+    problems: Vec<String>,
     mode: Option<u32>,
 }
 
-fn env(host: &Host, app: &AppId) -> Result<Env, Failure> {
+fn env(host: &Host, app: &AppId) -> Env {
     use std::os::unix::fs::PermissionsExt;
     let path = host.layout.env_file(app);
+    let mode = std::fs::metadata(&path).ok().map(|metadata| metadata.permissions().mode() & 0o7777);
+    let bad = |problems: Vec<String>| {
+        let problems = problems.into_iter().map(|problem| format!("{}: {problem}", path.display()));
+        Env { problems: problems.collect(), mode, ..Env::default() }
+    };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Env { variables: None, placeholders: BTreeSet::new(), mode: None });
-        }
-        Err(error) => {
-            return Err(Failure::new(Exit::Failed, "the host's env file cannot be read")
-                .because(format!("{}: {error}", path.display())));
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Env::default(),
+        Err(error) => return bad(vec![error.to_string()]),
     };
-    let secrets = env_file::parse(&text).map_err(|errors| {
-        let mut failure = Failure::new(Exit::Configuration, "the host's env file cannot be read");
-        failure.cause = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
-        failure.next("mend the lines named above")
-    })?;
+    let secrets = match env_file::parse(&text) {
+        Ok(secrets) => secrets,
+        Err(errors) => return bad(errors.iter().map(ToString::to_string).collect()),
+    };
     let placeholders = secrets
         .iter()
         .filter(|(_, value)| env_file::is_placeholder(value.expose()))
         .map(|(name, _)| name.clone());
-    Ok(Env {
+    Env {
         variables: Some(secrets.fingerprints(&host.installation.salt)),
         placeholders: placeholders.collect(),
-        mode: std::fs::metadata(&path).ok().map(|metadata| metadata.permissions().mode() & 0o7777),
-    })
+        problems: Vec::new(),
+        mode,
+    }
 }
 
 fn artifacts(host: &Host) -> BTreeSet<cutover_core::hash::ContentHash> {

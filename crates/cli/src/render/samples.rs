@@ -60,6 +60,7 @@ pub(super) fn host() -> HostState {
         releases: Vec::new(),
         variables: Some(BTreeMap::from([("TOKEN".parse().unwrap(), ContentHash::of(b"token"))])),
         placeholders: BTreeSet::new(),
+        env_file_problems: Vec::new(),
         env_file_mode: Some(0o600),
         artifacts: BTreeSet::new(),
         images: BTreeMap::new(),

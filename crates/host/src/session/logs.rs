@@ -91,8 +91,7 @@ struct Scene {
 impl Scene {
     async fn look(host: &Host, app: &AppId) -> Result<Self, Failure> {
         let table = host.ports.router.read().await.ok();
-        let live = live(host, app, table.as_ref())
-            .map_err(|why| Failure::new(Exit::Failed, "what is live cannot be looked at").because(why))?;
+        let live = live(host, app, table.as_ref())?;
         let records = host.store.releases(app).map_err(serve::unreadable)?;
         let order = records.into_iter().map(|record| (record.release.id, record.sequence)).collect();
         let mut instances = Vec::new();

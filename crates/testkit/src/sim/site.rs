@@ -249,6 +249,7 @@ impl Site {
             releases: self.store.releases(&self.app)?,
             variables: None,
             placeholders: std::collections::BTreeSet::new(),
+            env_file_problems: Vec::new(),
             env_file_mode: None,
             artifacts: std::collections::BTreeSet::new(),
             images: BTreeMap::new(),
