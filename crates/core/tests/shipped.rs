@@ -45,6 +45,7 @@ fn host() -> HostState {
         releases: Vec::new(),
         variables: None,
         placeholders: BTreeSet::new(),
+        env_file_problems: Vec::new(),
         env_file_mode: None,
         artifacts: BTreeSet::new(),
         images: BTreeMap::new(),

@@ -72,7 +72,8 @@ impl StageError {
         match self {
             Self::Failed(failure) => *failure,
             Self::Cancelled { by } => Failure::new(Exit::Cancelled, "the deploy was cancelled")
-                .because(format!("{by} asked for it")),
+                .because(format!("{by} asked for it"))
+                .next("start it again when it is wanted"),
         }
     }
 }

@@ -104,7 +104,7 @@ fn leave_session() {
 
 /// Opens the installation; an engine that something of the app needs is waited for, and without it nothing is done (S4a).
 async fn open(layout: &Layout, app: &AppId) -> Result<Host, Failure> {
-    let host = Host::open_for(layout, app).await.map_err(|error| unopened(&error))?;
+    let host = Host::open_for(layout, app).await.map_err(|error| error.failure())?;
     if host.docker.is_none() && host.app_needs_engine(app).map_err(|error| unreadable(&error))? {
         return Err(crate::observe::no_engine("none answers, and releases of this app have containers"));
     }
@@ -116,7 +116,8 @@ fn unopened(error: &dyn std::fmt::Display) -> Failure {
 }
 
 fn unreadable(error: &crate::store::StoreError) -> Failure {
-    Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string())
+    let failure = Failure::new(Exit::Failed, "the state database cannot be read").because(error.to_string());
+    error.next().into_iter().fold(failure, Failure::next)
 }
 
 /// `None`: another process of this id carries it out (S12).
@@ -372,7 +373,7 @@ async fn admit(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
     if found.fingerprint() != plan.fingerprint {
         return Err(Failure::new(Exit::Refused, "the host has changed since the plan was made")
             .because("another run, a crash or a person changed what is live, its instances or its variables")
-            .while_serving(serving)
+            .untouched(&serving)
             .next("run the command again: the plan is made anew"));
     }
     // A proxy that is silent still has the app's routes: a plan without them would leave them behind.
@@ -385,7 +386,7 @@ async fn admit(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
     }
     match rules::recheck(plan, &found) {
         Ok(()) => Ok(()),
-        Err(refusals) => Err(cutover_core::plan::Refusals(refusals).failure().while_serving(serving)),
+        Err(refusals) => Err(cutover_core::plan::Refusals(refusals).failure().untouched(&serving)),
     }
 }
 
@@ -393,6 +394,7 @@ async fn admit(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
 fn refused(host: &Host, journal: &Journal, plan: &HostPlan, failure: Failure) -> Verdict {
     let now = Timestamp::now();
     let live = crate::observe::live(host, &plan.app, None).ok().flatten();
+    let failure = failure.untouched(&cutover_core::recover::serving_text(live.as_ref()));
     let verdict = Verdict {
         run: plan.run,
         app: plan.app.clone(),

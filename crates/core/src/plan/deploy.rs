@@ -160,7 +160,11 @@ fn absent_content(name: &ServiceName, source: &Source) -> Failure {
             format!("build it, or correct `artifact:`; it is looked for at `{path}` beside cutover.yml")
         }
     };
-    Failure::new(Exit::Refused, what).next(next)
+    let why = match source {
+        Source::Image { .. } => "the host's engine does not have it",
+        Source::Build(_) | Source::Artifact { .. } => "nothing was made of it for this release",
+    };
+    Failure::new(Exit::Refused, what).because(why).next(next)
 }
 
 /// What of the repository is mounted into an instance with these settings.

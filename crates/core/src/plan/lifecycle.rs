@@ -40,6 +40,7 @@ pub fn lifecycle(id: &AppId, world: &World, request: &Request, stamp: Stamp) -> 
 
 fn nothing_live(id: &AppId) -> Failure {
     Failure::new(Exit::Refused, format!("nothing of {id} is live here"))
+        .because("it was never deployed to this host, or was removed")
         .while_serving("nothing is serving")
         .next("`cutover deploy` puts a release live")
 }
@@ -147,6 +148,7 @@ fn known_services(release: &Release, asked: &BTreeSet<ServiceName>) -> Result<()
     let known: Vec<_> = release.services.keys().map(ToString::to_string).collect();
     Err(Failure::new(Exit::Usage, format!("the live release has no service {}", unknown.join(", ")))
         .because(format!("it has: {}", known.join(", ")))
+        .next("name one of these, or none for all of them")
         .into())
 }
 
@@ -157,6 +159,7 @@ fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'
         Some(id) => match record(state, id) {
             Some(found) if found.lived => Ok(found),
             Some(_) => Err(Failure::new(Exit::Refused, format!("release {id} was never live"))
+                .because("its deploy failed, or was cancelled: nobody knows that it works")
                 .next("`cutover releases` lists what rollback can reach")
                 .into()),
             None => Err(unknown_release(state, id).into()),
@@ -168,6 +171,10 @@ fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'
             .max_by_key(|record| record.sequence)
             .ok_or_else(|| {
                 Failure::new(Exit::Refused, "there is no earlier release to go back to")
+                    .because(format!(
+                        "of the releases on record, none was live before release {}",
+                        live.release
+                    ))
                     .next("`cutover releases` lists what rollback can reach")
                     .into()
             }),

@@ -69,11 +69,12 @@ async fn absent(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Failure> {
     if plan.proxy
         && let Err(error) = act.ports.router.read().await
     {
-        missing.push(
-            refused("the proxy does not answer".to_owned())
-                .because(error.to_string())
-                .next("`cutover-host up` starts it; its log says what keeps it from running"),
-        );
+        missing.push(refused("the proxy does not answer".to_owned()).because(error.to_string()).next(
+            format!(
+                "`cutover-host up` starts it; {} says what keeps it from answering",
+                act.layout.process_log("proxy").display()
+            ),
+        ));
     }
     missing
 }
