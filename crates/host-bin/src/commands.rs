@@ -30,9 +30,14 @@ pub(crate) fn carry_out(command: Command, also: Option<run::Also>) -> Outcome {
         return Ok(terminal(program, words));
     }
     let layout = layout_from_environment().map_err(|error| {
-        let failure = Failure::new(Exit::Configuration, "it is not known where the state of this host lies");
+        let failure = Failure::new(Exit::Failed, "the state on this host cannot be opened");
         error.next().into_iter().fold(failure.because(error.to_string()), Failure::next)
-    })?;
+    });
+    let layout = match (layout, &command) {
+        // Who speaks with a session reads its frames.
+        (Err(failure), Command::Session) => return refuse(failure),
+        (layout, _) => layout?,
+    };
     match command {
         Command::Up => up(&layout),
         Command::Down => down(&layout),
@@ -63,6 +68,12 @@ fn session(layout: Layout) -> Outcome {
     // Its standard input may still be waited on, by a thread that nothing ends.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS).map_err(|error| system("go on with the conversation", &error))
+}
+
+fn refuse(failure: Failure) -> Outcome {
+    let exit = ExitCode::from(failure.exit.code());
+    let said = event_loop()?.block_on(session::refuse(failure, tokio::io::stdout()));
+    said.map(|()| exit).map_err(|error| system("go on with the conversation", &error))
 }
 
 fn run_or_settle(

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::defaults;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
 use cutover_core::release::{Release, RuntimeKind};
@@ -59,6 +61,24 @@ pub(crate) fn needs_engine(release: &Release) -> bool {
 pub(crate) fn kinds(release: &Release) -> impl Iterator<Item = RuntimeKind> {
     let services = release.services.values().map(|service| service.content.runtime());
     services.chain(release.backing.values().map(|backing| backing.content.runtime()))
+}
+
+impl HostError {
+    /// What helps.
+    pub fn next(&self) -> Vec<String> {
+        match self {
+            Self::Installation(error) => error.next(),
+            Self::Store(error) => error.next(),
+        }
+    }
+
+    /// The four answers.
+    pub fn failure(&self) -> Failure {
+        let failure = Failure::new(Exit::Failed, "the state on this host cannot be opened")
+            .because(self.to_string())
+            .while_serving("not known: what was serving goes on");
+        self.next().into_iter().fold(failure, Failure::next)
+    }
 }
 
 impl Host {

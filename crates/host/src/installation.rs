@@ -47,10 +47,15 @@ pub enum InstallationError {
         /// The folder of sockets.
         path: PathBuf,
     },
+    /// The folder that should hold it is not there: a disk that is not mounted, or a typing error. What lies on the disk would be missed,
+    /// and another installation begun in its place.
+    #[error("{} is not there, and CUTOVER_ROOT lies below it", parent.display())]
+    NoParent {
+        /// The folder that should hold it.
+        parent: PathBuf,
+    },
     /// A newer build made it.
-    #[error(
-        "the installation is of version {found}, this cutover-host knows {VERSION}: upgrade cutover-host"
-    )]
+    #[error("the installation is of version {found}, this cutover-host knows {VERSION}")]
     Newer {
         /// Its version.
         found: u32,
@@ -78,8 +83,11 @@ impl InstallationError {
     pub fn next(&self) -> Vec<String> {
         match self {
             Self::Network { .. } => vec!["set CUTOVER_ROOT to a folder on a disk of this machine".to_owned()],
+            Self::NoParent { .. } => {
+                vec!["mount or make that folder, or set CUTOVER_ROOT to another one".to_owned()]
+            }
             Self::Long { .. } => vec!["set CUTOVER_ROOT to a shorter path".to_owned()],
-            Self::Newer { .. } => vec!["install the newer cutover-host again".to_owned()],
+            Self::Newer { .. } => vec!["install the newer cutover and cutover-host again".to_owned()],
             Self::Unreadable { path, .. } => vec![format!(
                 "put a copy of {} back; without it, nothing that runs would be known as ours",
                 path.display()
@@ -195,7 +203,12 @@ fn layout_of(
     if let Some(root) = root {
         // What is started from here runs in other folders.
         let whole = std::path::absolute(&root).map_err(|error| FileError::new("find", &root, &error))?;
-        return Ok(Layout::under(&whole));
+        return match whole.parent() {
+            Some(parent) if !parent.is_dir() => {
+                Err(InstallationError::NoParent { parent: parent.to_owned() })
+            }
+            _ => Ok(Layout::under(&whole)),
+        };
     }
     if is_root {
         return Ok(Layout::system());
@@ -311,5 +324,6 @@ mod tests {
         assert_eq!(state(None, false, path("s"), path("/h")).as_deref(), Some("/h/.local/state/cutover/lib"));
         assert_eq!(state(None, false, None, None), None);
         assert!(state(path("r"), false, None, None).unwrap().starts_with('/'));
+        assert_eq!(state(path("/not/there/r"), true, None, None), None);
     }
 }

@@ -11,7 +11,7 @@ mod logs;
 mod run;
 mod serve;
 
-pub use serve::serve;
+pub use serve::{refuse, serve};
 
 #[cfg(test)]
 mod tests;

@@ -60,6 +60,14 @@ where
     }
 }
 
+/// Answers the first ask by a failure: there is no installation to speak of.
+///
+/// # Errors
+/// When the client is gone.
+pub async fn refuse<W: AsyncWrite + Unpin + Send>(failure: Failure, output: W) -> io::Result<()> {
+    Outgoing::new(output).send(&failed(failure)).await
+}
+
 /// Leaving is nobody's fault.
 fn is_goodbye(error: &io::Error) -> bool {
     matches!(
@@ -153,14 +161,7 @@ where
         if let Some(host) = &self.host {
             return Ok(Arc::clone(host));
         }
-        let host = Host::open(self.layout.clone()).await.map_err(|error| {
-            let failure = Failure::new(Exit::Failed, "the state on this host cannot be opened")
-                .because(error.to_string());
-            failure.while_serving("not known: what was serving goes on").next(format!(
-                "see that this user may write {}, and that its disk has room",
-                self.layout.state().display()
-            ))
-        })?;
+        let host = Host::open(self.layout.clone()).await.map_err(|error| error.failure())?;
         let host = Arc::new(host);
         self.host = Some(Arc::clone(&host));
         Ok(host)
@@ -190,8 +191,10 @@ where
 /// The store did not answer.
 #[expect(clippy::needless_pass_by_value, reason = "handed to `map_err`")]
 pub(super) fn unreadable(error: StoreError) -> Failure {
-    let failure = Failure::new(Exit::Failed, "the state database did not answer").because(error.to_string());
-    failure.while_serving("not known: what was serving goes on")
+    let failure = Failure::new(Exit::Failed, "the state database did not answer")
+        .because(error.to_string())
+        .while_serving("not known: what was serving goes on");
+    error.next().into_iter().fold(failure, Failure::next)
 }
 
 fn not_up(error: &UpError) -> Failure {

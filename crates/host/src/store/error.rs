@@ -19,13 +19,25 @@ impl StoreError {
         Self { full: false, newer: None, message: message.into() }
     }
 
+    /// What helps.
+    pub fn next(&self) -> Vec<String> {
+        if self.newer.is_some() {
+            vec!["install the newer cutover and cutover-host again".to_owned()]
+        } else if self.full {
+            vec!["make room on the disk where the state lies, then try again".to_owned()]
+        } else {
+            vec![
+                "see that this user may read and write it, and that its disk is well; then try again"
+                    .to_owned(),
+            ]
+        }
+    }
+
     pub(super) fn newer(found: u32, known: u32) -> Self {
         Self {
             full: false,
             newer: Some((found, known)),
-            message: format!(
-                "the state database is of version {found}, this cutover-host knows {known}: upgrade cutover-host"
-            ),
+            message: format!("the state database is of version {found}, this cutover-host knows {known}"),
         }
     }
 }

@@ -67,6 +67,8 @@ pub enum UpError {
         reason: String,
         /// Where it writes what it has to say.
         log: PathBuf,
+        /// What it said that helps.
+        next: Vec<String>,
     },
     /// A run holds an app: nothing is stopped under its hands.
     #[error("{app} is being changed: {by}")]
@@ -119,6 +121,10 @@ impl UpError {
                 vec!["set CUTOVER_HTTP to an address and port that this user may listen on".to_owned()]
             }
             Self::Busy { .. } => vec!["wait for its end (`cutover attach`), then try again".to_owned()],
+            Self::Address { what, .. } => {
+                vec![format!("set {what} to addresses with their ports, as in {what}=127.0.0.1:8080")]
+            }
+            Self::NotReady { next, .. } if !next.is_empty() => next.clone(),
             Self::NotReady { log, .. } => vec![format!("read {}", log.display())],
             _ => Vec::new(),
         }

@@ -19,6 +19,8 @@ pub(super) enum Said {
     Failed {
         /// Why.
         reason: String,
+        /// What helps.
+        next: Vec<String>,
     },
     /// The address is taken: told apart because the remedy is.
     Taken {

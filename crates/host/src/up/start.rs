@@ -38,7 +38,7 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
         .spawn()
         .map_err(|error| UpError::Spawn { binary: host_binary.to_owned(), error })?;
     let heard = report::hear(ours, READY).await;
-    let not_ready = |reason: String| UpError::NotReady { reason, log: layout.process_log("up") };
+    let not_ready = |reason: String, next| UpError::NotReady { reason, log: layout.process_log("up"), next };
     match heard {
         Ok(Some(Said::Ready)) => Ok(true),
         Ok(Some(Said::Taken { address, by })) => {
@@ -50,13 +50,13 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
             reap(&mut child);
             answers(layout).await.map(|()| false)
         }
-        Ok(Some(Said::Failed { reason })) => {
+        Ok(Some(Said::Failed { reason, next })) => {
             reap(&mut child);
-            Err(not_ready(reason))
+            Err(not_ready(reason, next))
         }
         Ok(None) => {
             reap(&mut child);
-            Err(not_ready("it ended without a word".to_owned()))
+            Err(not_ready("it ended without a word".to_owned(), Vec::new()))
         }
         Err(_) => Err(unanswered(layout)),
     }
@@ -86,7 +86,7 @@ fn unanswered(layout: &Layout) -> UpError {
         || format!("the proxy does not answer on {}", layout.proxy_socket().display()),
         |words| format!("the proxy does not start: {words}"),
     );
-    UpError::NotReady { reason, log }
+    UpError::NotReady { reason, log, next: Vec::new() }
 }
 
 /// The cause of the last error in a log; none where it has nothing of the kind.

@@ -63,7 +63,7 @@ pub async fn run(layout: &Layout, host_binary: &Path) -> Result<(), UpError> {
     if let Err(error) = &outcome {
         let said = match error {
             UpError::Taken { address, by } => Said::Taken { address: *address, by: by.clone() },
-            other => Said::Failed { reason: other.to_string() },
+            other => Said::Failed { reason: other.to_string(), next: other.next() },
         };
         report::say(starter.as_ref(), &said);
     }
