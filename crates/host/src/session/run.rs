@@ -88,7 +88,7 @@ where
         let host = self.host().await?;
         let known = match run {
             Some(run) => is_known(&host, run, app)?.then_some(run),
-            None => host.store.newest_run(app).map_err(unreadable)?,
+            None => self.newest(&host, app)?,
         };
         let Some(run) = known else {
             let name = run.map_or_else(|| "no run".to_owned(), |run| format!("no run {run}"));
@@ -98,6 +98,20 @@ where
         };
         revive(&host, run, app)?;
         self.follow(&host, run, app, from).await
+    }
+
+    /// The run that people mean without naming it: the newest; but where that one has ended (it was refused because another was at work, say)
+    /// the one that is at work, or is to be settled.
+    fn newest(&self, host: &Host, app: &AppId) -> Result<Option<RunId>, Failure> {
+        let newest = host.store.newest_run(app).map_err(unreadable)?;
+        let Some(run) = newest else { return Ok(None) };
+        if host.store.verdict(run).map_err(unreadable)?.is_none() {
+            return Ok(newest);
+        }
+        match AppLock::peek(&self.layout, app).map(|holder| holder.run) {
+            Some(at_work) if is_known(host, at_work, app)? => Ok(Some(at_work)),
+            _ => Ok(host.store.unfinished(app).map_err(unreadable)?.or(newest)),
+        }
     }
 
     /// Event after event, to the verdict. The verdict is given once the lock is free, so that the next command does not find it held.
