@@ -9,16 +9,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum NameError {
-    #[error("a {what} is not empty")]
+    #[error("{} {what} is not empty", article(what))]
     Empty { what: &'static str },
-    #[error("a {what} has at most {limit} characters, this one has {found}")]
+    #[error("{} {what} has at most {limit} characters, this one has {found}", article(what))]
     Long { what: &'static str, limit: usize, found: usize },
     #[error(
-        "a {what} begins with a lower-case letter or a digit and goes on with lower-case letters, digits, `-` or `_`; found `{found}`"
+        "{} {what} begins with a lower-case letter or a digit and goes on with lower-case letters, digits, `-` or `_`; found `{found}`",
+        article(what)
     )]
     Character { what: &'static str, found: char },
-    #[error("`{found}` is not a {what}")]
+    #[error("`{found}` is not {} {what}", article(what))]
     Form { what: &'static str, found: String },
+}
+
+fn article(what: &str) -> &'static str {
+    if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 fn check_label(text: &str, what: &'static str, limit: usize) -> Result<(), NameError> {

@@ -84,6 +84,6 @@ mod tests {
         let error = parsed(&["run", "latest"]).unwrap_err();
         assert!(error.contains("`latest` is not a run id"), "{error}");
         let error = parsed(&["run", "--settle", "shop"]).unwrap_err();
-        assert!(error.contains("`shop` is not a app and environment"), "{error}");
+        assert!(error.contains("`shop` is not an app and environment"), "{error}");
     }
 }

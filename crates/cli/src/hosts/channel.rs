@@ -3,6 +3,7 @@
 //! A frame is one JSON object on a line; bulk data follows its line at once, as many bytes as the line says. Nothing here knows what
 //! is asked, or how the pipes came to be.
 
+use cutover_core::defaults::GREETING;
 use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
 use jiff::Timestamp;
 use tokio::io::{
@@ -41,17 +42,17 @@ impl Channel {
     pub(crate) async fn open(
         reader: impl AsyncRead + Send + Unpin + 'static,
         writer: impl AsyncWrite + Send + Unpin + 'static,
-        peer: Peer,
     ) -> Result<Self, HostError> {
         let mut channel = Self {
             reader: Box::new(BufReader::new(reader)),
             writer: Box::new(writer),
             greeting: Greeting { now: Timestamp::UNIX_EPOCH },
-            peer,
+            peer: None,
         };
         let package = env!("CARGO_PKG_VERSION").to_owned();
         let hello = Ask::Hello { version: WIRE_VERSION, package: package.clone() };
-        match channel.answer(&hello).await? {
+        let greeted = tokio::time::timeout(GREETING, channel.answer(&hello)).await;
+        match greeted.map_err(|_| HostError::Silent { seconds: GREETING.as_secs() })?? {
             Reply::Hello { version: WIRE_VERSION, now, .. } => channel.greeting = Greeting { now },
             Reply::Hello { version, package: theirs, .. } => {
                 return Err(HostError::Version {
@@ -62,6 +63,11 @@ impl Channel {
             other => return Err(unexpected("hello", &other)),
         }
         Ok(channel)
+    }
+
+    /// Keeps the other end there for as long as the conversation lasts.
+    pub(crate) fn kept_by(self, peer: impl Send + 'static) -> Self {
+        Self { peer: Some(Box::new(peer)), ..self }
     }
 
     /// What the host said of itself.
@@ -114,7 +120,9 @@ impl Channel {
         if !line.ends_with('\n') {
             return Err(HostError::Lost { why: "its output was cut in the middle of a message".to_owned() });
         }
-        match serde_json::from_str(&line).map_err(|error| HostError::Protocol(error.to_string()))? {
+        match serde_json::from_str(&line)
+            .map_err(|_| HostError::Protocol(format!("it said `{}`", beginning(&line))))?
+        {
             Reply::Failed { failure } => Err(HostError::Failed(failure)),
             reply => Ok(reply),
         }
@@ -187,6 +195,14 @@ impl Speaking {
         self.writer.write_all(bulk).await.map_err(|error| lost(&error))?;
         self.writer.flush().await.map_err(|error| lost(&error))
     }
+}
+
+/// As much of a line as tells what it is.
+fn beginning(line: &str) -> String {
+    const SHOWN: usize = 120;
+    let line = line.trim_end();
+    let shown: String = line.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if shown.len() < line.len() { format!("{shown}…") } else { shown }
 }
 
 /// The reply that came is not the one that was due.

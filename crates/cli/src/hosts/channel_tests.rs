@@ -44,7 +44,7 @@ fn hello(version: u32) -> Reply {
 
 async fn open(client: DuplexStream) -> Result<Channel, HostError> {
     let (reader, writer) = tokio::io::split(client);
-    Channel::open(reader, writer, None).await
+    Channel::open(reader, writer).await
 }
 
 async fn opened() -> (Channel, FakeSession) {

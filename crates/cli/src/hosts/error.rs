@@ -15,6 +15,9 @@ pub(crate) enum HostError {
     /// The other end is gone, or a pipe broke.
     #[error("the session ended: {why}")]
     Lost { why: String },
+    /// It is there and says nothing.
+    #[error("it said nothing in {seconds} s")]
+    Silent { seconds: u64 },
     /// It said something that is no message, or not the one that was due.
     #[error("the session does not speak this protocol: {0}")]
     Protocol(String),
@@ -43,9 +46,12 @@ impl HostError {
             Self::Lost { why } => Failure::new(Exit::Failed, what)
                 .because(format!("the session ended: {why}"))
                 .next("run `cutover-host session` by hand: it says what is in its way"),
+            Self::Silent { .. } => Failure::new(Exit::Failed, what)
+                .because(self.to_string())
+                .next("run `cutover-host session` by hand: it greets at once whoever says hello, or says what is in its way"),
             Self::Protocol(problem) => Failure::new(Exit::Failed, what)
                 .because(format!("it does not speak this protocol: {problem}"))
-                .next("install cutover and cutover-host of the same version"),
+                .next("install cutover and cutover-host of the same version; nothing else (a wrapper, a login script) may write to its output"),
             Self::Version { ours, theirs } => {
                 Failure::new(Exit::Failed, "cutover and cutover-host are of different versions")
                     .because(format!("cutover is {ours}, cutover-host is {theirs}"))

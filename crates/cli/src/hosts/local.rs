@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cutover_core::variables;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
 use super::channel::Channel;
@@ -15,6 +16,8 @@ use super::error::HostError;
 const BINARY: &str = "cutover-host";
 /// The end of what a session says on its error stream, kept for the case that it ends.
 const KEPT_LINES: usize = 10;
+/// For the end of a session, and what it said, to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Opens a conversation with this machine.
 pub(crate) async fn open() -> Result<Channel, HostError> {
@@ -40,11 +43,36 @@ async fn open_with(binary: &Path) -> Result<Channel, HostError> {
     };
     let said = Arc::new(Mutex::new(Vec::new()));
     let listener = tokio::spawn(listen(errors, Arc::clone(&said)));
-    let opened = Channel::open(output, input, Some(Box::new(Listening(listener)))).await;
-    match opened {
-        Err(HostError::Lost { why }) => Err(HostError::Lost { why: with_last_words(why, &said) }),
-        other => other,
+    match Channel::open(output, input).await {
+        Ok(channel) => Ok(channel.kept_by(Listening(listener))),
+        Err(HostError::Lost { why }) => {
+            Err(HostError::Lost { why: last_words(why, child, listener, &said).await })
+        }
+        Err(error) => {
+            // Nobody will speak with it. One that is over already is as good.
+            child.start_kill().ok();
+            Err(error)
+        }
     }
+}
+
+/// How a session ended that nobody could speak with, and what it said before: both take moments to arrive.
+async fn last_words(
+    why: String,
+    mut child: Child,
+    listener: JoinHandle<()>,
+    said: &Mutex<Vec<String>>,
+) -> String {
+    let ended = tokio::time::timeout(LAST_WORDS, child.wait()).await;
+    let why = if let Ok(Ok(status)) = ended {
+        status.to_string()
+    } else {
+        child.start_kill().ok();
+        why
+    };
+    tokio::time::timeout(LAST_WORDS, listener).await.ok();
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_empty() { why } else { format!("{why}; it said: {}", said.join(" · ")) }
 }
 
 /// What listens to the child's error stream, for as long as the conversation lasts.
@@ -65,11 +93,6 @@ async fn listen(errors: ChildStderr, said: Arc<Mutex<Vec<String>>>) {
         }
         said.push(line);
     }
-}
-
-fn with_last_words(why: String, said: &Mutex<Vec<String>>) -> String {
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    if said.is_empty() { why } else { format!("{why}; it said: {}", said.join(" · ")) }
 }
 
 /// What the search for the binary looks at.

@@ -38,7 +38,16 @@ pub(crate) enum GitError {
 impl GitError {
     /// The four answers.
     pub(crate) fn failure(&self) -> Failure {
-        Failure::new(Exit::Usage, self.to_string()).next("`git log --oneline` shows the commits there are")
+        let failure = Failure::new(Exit::Usage, self.to_string());
+        match self {
+            Self::NoRepository { .. } => failure
+                .because("without git there are no commits to choose from")
+                .next("leave `--commit` out: what lies in the folder is deployed, and named by its content")
+                .next("or go to the app's repository"),
+            Self::NoCommit { .. } => failure
+                .because("git knows no commit, branch or tag of that name here")
+                .next("`git log --oneline --all` shows the commits there are; one of another clone is fetched first (`git fetch`)"),
+        }
     }
 }
 

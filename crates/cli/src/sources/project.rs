@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use cutover_core::config::settings::Config;
 use cutover_core::config::{self, Problems, Selection, Sources};
+use cutover_core::defaults;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, AppName, EnvironmentName, HostName, VariableName};
@@ -47,10 +48,23 @@ impl Project {
             None => find(&here).ok_or_else(|| nothing_here(&here))?,
         };
         let file = path.strip_prefix(&here).unwrap_or(&path).display().to_string();
+        let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        if bytes > defaults::CONFIGURATION_BYTES {
+            return Err(Failure::new(
+                Exit::Configuration,
+                format!("{file} is too large to be a configuration"),
+            )
+            .because(format!("it has {bytes} bytes, the most is {}", defaults::CONFIGURATION_BYTES))
+            .next("see what was written into it; data belongs into files of its own"));
+        }
         let text = fs::read_to_string(&path).map_err(|error| {
-            Failure::new(Exit::Configuration, format!("{file} cannot be read"))
-                .because(error.to_string())
-                .next("`--file PATH` names another one")
+            let failure = Failure::new(Exit::Configuration, format!("{file} cannot be read"));
+            match error.kind() {
+                std::io::ErrorKind::InvalidData => failure
+                    .because("it is not text (UTF-8)")
+                    .next("write it anew, or take it from git again; `--file PATH` names another one"),
+                _ => failure.because(error.to_string()).next("`--file PATH` names another one"),
+            }
         })?;
         let folder = path.parent().map_or(here, Path::to_owned);
         let compose = read_all(&folder, config::compose_files(&text));
