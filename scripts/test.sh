@@ -96,7 +96,7 @@ suite_sweep() {
 
 # A file of suites/tests: real binaries, real processes.
 suite_of_file() {
-    [[ -f suites/tests/$1.rs ]] || { not_run "not there yet (suites/tests/$1.rs)"; return; }
+    [[ -f suites/tests/$1.rs || -f suites/tests/$1/main.rs ]] || { not_run "not there yet (suites/tests/$1.rs)"; return; }
     # They look for the shipped programs beside them, which cargo does not build for them.
     if [[ $BUILD == unknown ]]; then suite_build || return; fi
     run_tests --test "$1"
@@ -330,7 +330,7 @@ run_suite unit suite_unit
 run_suite sweep suite_sweep
 run_suite site suite_of_file site
 run_suite kill suite_of_file kill
-for file in suites/tests/*.rs; do
+for file in suites/tests/*; do
     name=$(basename "$file" .rs)
     case " * site kill $(suites_on_engine | tr '\n' ' ')" in
         *" $name "*) ;;

@@ -97,13 +97,17 @@ pub fn is_out_of_the_way(journal: &[Entry], found: &HostState) -> bool {
     is_settled && restores(goal, journal, found).is_empty()
 }
 
-/// Nothing was begun but to write the release's own files: there is nothing to take back, and what serves was not touched.
+/// The preflight failed: nothing was begun but to write the release's own files. There is nothing to take back, and the way back may need
+/// the very thing that is missing.
 fn is_untouched(journal: &[Entry]) -> bool {
-    !journal.iter().any(|entry| match &entry.what {
-        What::Intent { step, .. } => !matches!(step, Step::Admit),
-        What::Resumed { .. } => true,
-        _ => false,
-    })
+    let only_looked = |entry: &Entry| match &entry.what {
+        What::Intent { step, .. } => matches!(step, Step::Admit),
+        What::Resumed { .. } => false,
+        _ => true,
+    };
+    let failed =
+        |entry: &Entry| matches!(&entry.what, What::Failed { stage, .. } if *stage <= Stage::Preflight);
+    journal.iter().any(failed) && journal.iter().all(only_looked)
 }
 
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's

@@ -100,7 +100,8 @@ pub fn refuse_rollback_across_breaking_migration(
     state: &HostState,
     restore: bool,
 ) -> Option<Failure> {
-    let (live, release) = (plan.live.as_ref()?, plan.release.as_ref()?);
+    plan.live.as_ref()?;
+    let release = plan.release.as_ref()?;
     if plan.verb != Verb::Rollback {
         return None;
     }

@@ -214,7 +214,7 @@ impl Store {
 
     fn keep_copy(&self) -> Result<(), StoreError> {
         // A bad one never becomes the copy; one that was set aside is replaced by it.
-        let (from, to) = match (self.read(TABLE), self.read(PREVIOUS)) {
+        let (from, to) = match (self.read(TABLE)?, self.read(PREVIOUS)?) {
             (Found::Table(_), _) => (TABLE, PREVIOUS),
             (Found::Nothing, Found::Table(_)) => (PREVIOUS, TABLE),
             _ => return Ok(()),

@@ -5,9 +5,11 @@
 mod get;
 pub mod guestbook;
 pub mod probe;
+mod redact;
 pub mod sim;
 pub mod site;
 mod wait;
 
-pub use get::get;
+pub use get::{Answer, ask, get};
+pub use redact::redact;
 pub use wait::{NotInTime, wait_until};

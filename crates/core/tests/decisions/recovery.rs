@@ -134,6 +134,17 @@ fn given_a_run_that_switches_nothing_and_fails_then_it_ends_with_its_failure() {
 }
 
 #[test]
+fn given_a_failed_preflight_then_nothing_is_taken_back() {
+    // A way back would need the proxy, which may be what the preflight missed.
+    let mut host = Host::serving(WEB);
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.failed(Stage::Preflight, Failure::new(Exit::Refused, "the proxy does not answer"));
+
+    assert_eq!(host.verdict(&journal).exit(), Exit::Refused);
+}
+
+#[test]
 fn given_a_failure_in_the_drain_that_recovery_completes_then_it_is_done_with_a_warning() {
     let mut host = Host::serving(WEB);
     let plan = host.deploy("v2").unwrap();

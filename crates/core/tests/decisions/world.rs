@@ -262,6 +262,7 @@ fn state(config: &Config) -> HostState {
         releases: Vec::new(),
         variables: None,
         placeholders: BTreeSet::new(),
+        env_file_problems: Vec::new(),
         env_file_mode: None,
         artifacts: BTreeSet::new(),
         images: BTreeMap::new(),
