@@ -12,6 +12,7 @@ pub mod host;
 mod images;
 pub mod installation;
 pub mod journal;
+mod listening;
 pub mod lock;
 pub mod observe;
 pub mod ports;

@@ -292,25 +292,9 @@ async fn taken(
     for other in apps.iter().filter(|other| *other != app) {
         taken.extend(instances(host, other, needs).await?.into_iter().filter_map(|found| found.address));
     }
-    taken.extend(listening());
+    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    taken.extend(crate::listening::ports().into_iter().map(loopback));
     Ok(taken)
-}
-
-/// TCP ports on which anybody listens, read from the kernel's own table.
-fn listening() -> BTreeSet<SocketAddr> {
-    let mut ports = BTreeSet::new();
-    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        for line in text.lines().skip(1) {
-            let mut fields = line.split_whitespace().skip(1);
-            let (Some(local), Some(state)) = (fields.next(), fields.nth(1)) else { continue };
-            let port = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
-            if let (Some(port), "0A") = (port, state) {
-                ports.insert(SocketAddr::from(([127, 0, 0, 1], port)));
-            }
-        }
-    }
-    ports
 }
 
 /// SQLite databases of the live release that lie in folders; those in an engine's volumes are measured by their stage.
