@@ -1,12 +1,12 @@
 //! Runs and their journals.
 
-use cutover_core::journal::{Entry, What};
+use cutover_core::journal::{Entry, Step, What};
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::Verb;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Store, StoreError, format};
+use super::{Lasting, Store, StoreError, format};
 
 /// A run as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct RunRow {
 }
 
 impl Store {
-    /// Records that a run begins; tells whether it was not known before (S12).
+    /// Records that a run begins; tells whether it was not known before (S12). Nothing is done for it before its journal has a line that lasts.
     ///
     /// # Errors
     /// When it is not recorded.
@@ -38,7 +38,7 @@ impl Store {
         by: &str,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write(|transaction| {
+        self.write_lasting(Lasting::WithTheNext, |transaction| {
             let begun = transaction.execute(
                 "INSERT INTO runs (run, app, verb, by, started) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (run) DO NOTHING",
                 params![run.to_string(), app.to_string(), format::write(&verb)?, by, at.to_string()],
@@ -47,13 +47,14 @@ impl Store {
         })
     }
 
-    /// Writes the next line of a run's journal.
+    /// Writes the next line of a run's journal. What is about to be done is durable before it is done; what came of it is with the next line
+    /// that says what is about to be done.
     ///
     /// # Errors
     /// When it is not recorded: then the act it speaks of must not begin.
     pub fn append(&self, run: RunId, at: Timestamp, what: &What) -> Result<Entry, StoreError> {
         let text = format::write(what)?;
-        let seq = self.write(|transaction| {
+        let seq = self.write_lasting(lasting(what), |transaction| {
             let seq: u64 = transaction.query_row(
                 "SELECT coalesce(max(seq), 0) + 1 FROM entries WHERE run = ?1",
                 [run.to_string()],
@@ -234,6 +235,29 @@ impl Store {
                 .optional()?;
             found.as_deref().map(parsed).transpose()
         })
+    }
+}
+
+/// A run may lose its last words to a loss of power, never an act that it was about to begin: an intent without an outcome is looked after
+/// (S9), an act without an intent would not be. What is there again, or gone, by looking at it, and the verdict, which is recorded on its own
+/// before it is told, need not be waited for either.
+fn lasting(what: &What) -> Lasting {
+    match what {
+        What::Entered { .. }
+        | What::Skipped { .. }
+        | What::Left { .. }
+        | What::Outcome { .. }
+        | What::Note { .. }
+        | What::Output { .. }
+        | What::Verdict { .. }
+        | What::Intent { step: Step::Quiet { .. } | Step::Discard { .. }, .. } => Lasting::WithTheNext,
+        What::Planned { .. }
+        | What::Intent { .. }
+        | What::Broke { .. }
+        | What::Failed { .. }
+        | What::CancelAsked { .. }
+        | What::Warning { .. }
+        | What::Resumed { .. } => Lasting::AtOnce,
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a host remembers: runs with their journals, verdicts, releases. SQLite in WAL mode with `synchronous=FULL`, so that what a method
-//! returned from is there after the power is lost (S3).
+//! returned from is there after the power is lost (S3); only of a journal's entries some wait for the next ([`journal`]).
 //!
 //! It records and answers; it decides nothing, and what is live it does not know (S1: the table and the live file say that). Figures that
 //! may be lost lie in a file of their own ([`samples`]).
@@ -69,22 +69,46 @@ impl Store {
         read(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes in one transaction. On a full disk the ballast is given up, and it is tried once more (S24).
+    /// Writes in one transaction, which a loss of power finds done.
     fn write<T>(&self, write: impl Fn(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.write_lasting(Lasting::AtOnce, write)
+    }
+
+    /// Writes in one transaction. On a full disk the ballast is given up, and it is tried once more (S24).
+    fn write_lasting<T>(
+        &self,
+        lasting: Lasting,
+        write: impl Fn(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        match transact(&mut connection, &write) {
+        match transact(&mut connection, lasting, &write) {
             Err(error) if error.full && self.ballast.as_ref().is_some_and(Ballast::give_up) => {
-                transact(&mut connection, &write)
+                transact(&mut connection, lasting, &write)
             }
             outcome => outcome,
         }
     }
 }
 
+/// When what was written is there after a loss of power; every other process sees it at once, and keeps it over a crash of the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// When the call returns.
+    AtOnce,
+    /// With the next that lasts at once: the log is synced as a whole, so that nothing earlier can be missing.
+    WithTheNext,
+}
+
 fn transact<T>(
     connection: &mut Connection,
+    lasting: Lasting,
     write: impl Fn(&Transaction<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    let level = match lasting {
+        Lasting::AtOnce => "FULL",
+        Lasting::WithTheNext => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", level)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let value = write(&transaction)?;
     transaction.commit()?;

@@ -7,18 +7,18 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::journal::timestamp;
-use super::{Store, StoreError, format};
+use super::{Lasting, Store, StoreError, format};
 
 impl Store {
     /// Records a release; gives its sequence. The same id again takes the record's place: a release that never lived becomes the newest,
-    /// one that did keeps its place.
+    /// one that did keeps its place. It lasts with the next line of the journal that names an act, before anything of it is made.
     ///
     /// # Errors
     /// When it is not recorded; also when a release of this id was live with other content, since a release is immutable.
     pub fn put_release(&self, release: &Release) -> Result<u64, StoreError> {
         let text = format::write(release)?;
         let (app, id) = (release.app.to_string(), release.id.to_string());
-        self.write(|transaction| {
+        self.write_lasting(Lasting::WithTheNext, |transaction| {
             let known: Option<(u64, bool, u32, String)> = transaction
                 .query_row(
                     "SELECT sequence, lived, format, release FROM releases WHERE app = ?1 AND id = ?2",

@@ -48,7 +48,6 @@ impl Samples {
     fn with(connection: Connection) -> Result<Self, StoreError> {
         connection.busy_timeout(super::BUSY)?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
         let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version != VERSION {
             connection.execute_batch(
@@ -71,7 +70,7 @@ impl Samples {
         services: &BTreeMap<ServiceName, ServiceHealth>,
     ) -> Result<(), StoreError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        super::transact(&mut connection, |transaction| {
+        super::transact(&mut connection, super::Lasting::WithTheNext, |transaction| {
             transaction.execute(
                 "INSERT INTO samples (app, at, services) VALUES (?1, ?2, ?3)",
                 params![app.to_string(), at.to_string(), format::write(services)?],

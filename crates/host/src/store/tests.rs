@@ -1,6 +1,6 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::What;
+use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::names::{AppId, ReleaseId, RunId};
 use cutover_core::plan::{Stage, Verb};
 use cutover_core::release::{Provenance, Release};
@@ -307,15 +307,40 @@ mod on_disk {
             let file = file.unwrap();
             assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600, "{:?}", file.path());
         }
-        let (mode, synchronous): (String, u32) = store
-            .read(|connection| {
+    }
+
+    #[test]
+    fn only_lines_after_which_nothing_is_done_wait_for_the_disk_with_the_next() {
+        const NORMAL: u32 = 1;
+        const FULL: u32 = 2;
+        let (_folder, layout) = root();
+        let store = Store::open(&layout).unwrap();
+        let level = || -> (String, u32) {
+            let level = store.read(|connection| {
                 Ok((
                     connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?,
                     connection.pragma_query_value(None, "synchronous", |row| row.get(0))?,
                 ))
-            })
-            .unwrap();
-        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+            });
+            level.unwrap()
+        };
+        let with = |what: &What| {
+            store.append(run(1), at(0), what).unwrap();
+            level()
+        };
+
+        assert_eq!(level(), ("wal".to_owned(), FULL));
+        begun(&store, [1]);
+        assert_eq!(level().1, NORMAL);
+        assert_eq!(with(&What::Intent { stage: Stage::Switch, step: Step::Switch }).1, FULL);
+        assert_eq!(with(&What::Outcome { intent: 1, result: StepResult::Done }).1, NORMAL);
+        assert_eq!(with(&What::Intent { stage: Stage::Switch, step: Step::Switch }).1, FULL);
+        assert_eq!(with(&note("read by nobody but people")).1, NORMAL);
+        assert_eq!(
+            with(&What::Intent { stage: Stage::Record, step: Step::Discard { what: "x".to_owned() } }).1,
+            NORMAL
+        );
+        assert_eq!(with(&What::Resumed { attempt: 1, why: String::new() }).1, FULL);
     }
 
     #[test]
