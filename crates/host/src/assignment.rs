@@ -49,7 +49,9 @@ impl Assignment {
     pub fn save(&self, layout: &Layout, sent: &Secrets) -> Result<(), AssignmentError> {
         let folder = layout.run_folder(self.plan.run);
         files::ensure_folder(&folder, 0o700)?;
-        files::replace(&folder.join("env"), sent.to_env_file().as_bytes(), 0o600)?;
+        if !sent.is_empty() {
+            files::replace(&folder.join("env"), sent.to_env_file().as_bytes(), 0o600)?;
+        }
         let text = serde_json::to_vec(self).map_err(|error| unreadable(self.plan.run, &error))?;
         files::replace(&folder.join("plan.json"), &text, 0o600)?;
         Ok(())

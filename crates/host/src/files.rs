@@ -4,7 +4,11 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+
+/// So many files are made durable at the same time.
+const AT_ONCE: usize = 16;
 
 /// Why a file could not be read, written, replaced or removed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,6 +56,20 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         FileError::new("replace", path, &error)
     })?;
     sync_folder(folder_of(path))
+}
+
+/// Puts `bytes` in the file's place at once and whole for every other process, but not over a loss of power: for what is void by then.
+///
+/// # Errors
+/// When there is no room, no such folder, or no right; the old file is still there.
+pub fn swap(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let next = beside(path);
+    let written =
+        private(&next).and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&next, path));
+    written.map_err(|error| {
+        discard(&next);
+        FileError::new("replace", path, &error)
+    })
 }
 
 /// Removes a file, durably; one that is not there is no error.
@@ -120,6 +138,24 @@ pub fn let_through(top: &Path, path: &Path) -> Result<(), FileError> {
 pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| FileError::new("make durable", folder, &error))
+}
+
+/// Makes what lies in many files and folders durable. One after another each would wait for a commit of the file system's own; those that
+/// wait at the same time share one.
+///
+/// # Errors
+/// When the system cannot say that all of it is.
+pub(crate) fn sync_together(paths: &[PathBuf]) -> Result<(), FileError> {
+    let sync = |path: &PathBuf| {
+        let synced = File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(|error| FileError::new("make durable", path, &error))
+    };
+    let share = paths.len().div_ceil(AT_ONCE).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            paths.chunks(share).map(|paths| scope.spawn(move || paths.iter().try_for_each(sync))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// The folder a path lies in.
@@ -269,6 +305,20 @@ mod tests {
         ensure_folder(&there.join("a/b"), 0o750).unwrap();
 
         assert_eq!([mode(&there), mode(&there.join("a")), mode(&there.join("a/b"))], [0o755, 0o700, 0o700]);
+    }
+
+    #[test]
+    fn many_files_are_made_durable_and_one_that_is_not_there_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let mut paths: Vec<_> = (0..40).map(|number| root.path().join(number.to_string())).collect();
+        paths.iter().for_each(|path| fs::write(path, b"x").unwrap());
+        paths.push(root.path().to_owned());
+
+        sync_together(&[]).unwrap();
+        sync_together(&paths).unwrap();
+        paths.push(root.path().join("absent"));
+
+        assert!(sync_together(&paths).unwrap_err().to_string().contains("make durable"));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Allows a run so much from now on, durably. Where there is no room for that, the earlier allowance goes: it speaks of what is over.
+    /// Allows a run so much from now on. It need not outlast a loss of power, since the process does not. Where there is no room for it, the earlier allowance goes: it speaks of what is over.
     ///
     /// # Errors
     /// When it could not be written.
@@ -71,7 +71,7 @@ impl Allowance {
         let path = layout.run_deadline(run);
         let text = format!("{} {}", uuid::Uuid::now_v7(), limit.as_millis());
         let written = files::ensure_folder(files::folder_of(&path), 0o700)
-            .and_then(|()| files::replace(&path, text.as_bytes(), 0o600));
+            .and_then(|()| files::swap(&path, text.as_bytes()));
         if written.is_err() {
             files::discard(&path);
         }

@@ -1,7 +1,7 @@
 //! The store of artifacts: a folder for each, named by the hash of its tree, shared and read-only. What arrives is unpacked beside it, held
 //! against the hash it was announced with, made durable, and then renamed into its place.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -207,16 +207,18 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Read-only and durable, the innermost first.
+    /// Read-only and durable.
     fn seal(&self) -> Result<(), ArtifactError> {
-        for folder in self.folders.iter().rev() {
-            files::sync_folder(folder)?;
+        for folder in &self.folders {
             // The root itself can be sealed only where a rename needs no right on it, which is for its owner everywhere but on itself.
             let mode = if folder == self.root { 0o755 } else { 0o555 };
             fs::set_permissions(folder, Permissions::from_mode(mode))
                 .map_err(|error| FileError::new("seal", folder, &error))?;
         }
-        Ok(())
+        // A link has no content of its own: it lasts with its folder.
+        let files = self.entries.iter().filter(|entry| entry.kind != EntryKind::Symlink);
+        let all: Vec<_> = files.map(|entry| self.root.join(&entry.path)).collect();
+        Ok(files::sync_together(&[all.as_slice(), &self.folders].concat())?)
     }
 }
 
@@ -242,14 +244,10 @@ fn file<R: Read>(
         hasher.update(&buffer[..count]);
         file.write_all(&buffer[..count]).map_err(unwritten)?;
     }
-    seal_file(&file, executable).map_err(unwritten)?;
+    let mode = if executable { 0o555 } else { 0o444 };
+    file.set_permissions(Permissions::from_mode(mode)).map_err(unwritten)?;
     let content = ContentHash::from_digest(hasher.finalize().as_slice());
     Ok((if executable { EntryKind::Executable } else { EntryKind::File }, content))
-}
-
-fn seal_file(file: &File, executable: bool) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(if executable { 0o555 } else { 0o444 }))?;
-    file.sync_all()
 }
 
 fn make_folder(folder: &Path) -> Result<(), FileError> {

@@ -202,10 +202,8 @@ impl Folder {
 
     /// Keeps what is true now over a crash of the keeper; a reboot makes it void anyway.
     pub(super) fn note_state(&self, state: &State) -> Result<(), FolderError> {
-        let (path, next) = (self.path.join(STATE), self.path.join(".state.next"));
         let text = serde_json::to_vec(state).unwrap_or_default();
-        let written = fs::write(&next, text).and_then(|()| fs::rename(&next, &path));
-        written.map_err(|error| FileError::new("replace", &path, &error).into())
+        Ok(files::swap(&self.path.join(STATE), &text)?)
     }
 
     /// Keeps an end over a power loss, too.
