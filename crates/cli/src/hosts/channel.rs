@@ -16,6 +16,8 @@ use super::error::HostError;
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
 /// Bulk data is read in pieces of at most this size.
 const PIECE: u64 = 64 * 1024;
+/// And sent in pieces of this size.
+const BULK: usize = 256 * 1024;
 
 type Reader = Box<dyn AsyncBufRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -90,8 +92,9 @@ impl Channel {
         bytes: u64,
     ) -> Result<(), HostError> {
         self.send(ask).await?;
-        let sent =
-            tokio::io::copy(&mut bulk.take(bytes), &mut self.writer).await.map_err(|error| lost(&error))?;
+        // A file is read by another thread: few large pieces, not many small ones.
+        let mut bulk = BufReader::with_capacity(BULK, bulk.take(bytes));
+        let sent = tokio::io::copy_buf(&mut bulk, &mut self.writer).await.map_err(|error| lost(&error))?;
         if sent != bytes {
             return Err(HostError::Protocol(format!("{sent} of {bytes} bytes could be sent")));
         }

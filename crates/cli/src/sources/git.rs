@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -54,7 +54,19 @@ impl GitError {
 impl Git {
     /// The facts of `reference` (else HEAD) in the repository around `folder`; `None` where there is none, or no commit yet.
     pub(crate) fn look(folder: &Path, reference: Option<&str>) -> Result<Option<Self>, GitError> {
-        let is_repository = text(folder, &["rev-parse", "--is-shallow-repository"]);
+        // `--end-of-options`: what people write is never read as an option.
+        let named = format!("{}^{{commit}}", reference.unwrap_or("HEAD"));
+        // All at once: each is a process, whose start takes longer than its answer.
+        let is_repository = ask(folder, &["rev-parse", "--is-shallow-repository"]);
+        let head = ask(folder, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
+        let found = ask(
+            folder,
+            &["log", "-1", "--no-show-signature", "--format=%H%x00%s", "--end-of-options", &named, "--"],
+        );
+        let status = ask(folder, &["status", "--porcelain", "--untracked-files=no"]);
+        let remote = ask(folder, &["remote", "get-url", "origin"]);
+        let [is_repository, head, found, status, remote] =
+            [is_repository, head, found, status, remote].map(answer);
         let Some(shallow) = is_repository else {
             return match reference {
                 None => Ok(None),
@@ -64,27 +76,19 @@ impl Git {
                 }),
             };
         };
-        let head = text(folder, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
-        // `--end-of-options`: what people write is never read as an option.
-        let named = format!("{}^{{commit}}", reference.unwrap_or("HEAD"));
-        let found = text(
-            folder,
-            &["log", "-1", "--no-show-signature", "--format=%H%x00%s", "--end-of-options", &named, "--"],
-        );
         let Some((commit, subject)) = found.as_deref().and_then(|line| line.split_once('\0')) else {
             return match reference {
                 None => Ok(None),
                 Some(reference) => Err(GitError::NoCommit { reference: reference.to_owned() }),
             };
         };
-        let status = text(folder, &["status", "--porcelain", "--untracked-files=no"]);
         Ok(Some(Self {
             folder: folder.to_owned(),
             is_head: head.as_deref() == Some(commit),
             dirty: status.is_some_and(|status| !status.is_empty()),
             commit: commit.to_owned(),
             subject: subject.to_owned(),
-            repository: text(folder, &["remote", "get-url", "origin"]).as_deref().map(normalised),
+            repository: remote.as_deref().map(normalised),
             shallow: shallow == "true",
         }))
     }
@@ -107,9 +111,8 @@ impl Git {
             return Ancestry::NotOlder;
         }
         // An unknown live commit gives neither 0 nor 1; in a shallow clone a "no" may only mean that the history is cut.
-        match run(&self.folder, &["merge-base", "--is-ancestor", &self.commit, live])
-            .and_then(|output| output.status.code())
-        {
+        let asked = run(&self.folder, &["merge-base", "--is-ancestor", &self.commit, live]);
+        match asked.and_then(|output| output.status.code()) {
             Some(0) => Ancestry::Older,
             Some(1) if !self.shallow => Ancestry::NotOlder,
             _ => Ancestry::Unknown,
@@ -141,12 +144,8 @@ pub(super) fn export(
     tar::Archive::new(output.stdout.as_slice()).unpack(target)
 }
 
-fn text(folder: &Path, words: &[&str]) -> Option<String> {
-    let output = run(folder, words).filter(|output| output.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
-}
-
-fn run(folder: &Path, words: &[&str]) -> Option<Output> {
+/// A question that git thinks about; `None`: there is no git.
+fn ask(folder: &Path, words: &[&str]) -> Option<Child> {
     Command::new("git")
         .arg("-C")
         .arg(folder)
@@ -155,9 +154,20 @@ fn run(folder: &Path, words: &[&str]) -> Option<Output> {
         .env("GIT_TERMINAL_PROMPT", "0")
         .args(words)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .output()
+        .spawn()
         .ok()
+}
+
+fn run(folder: &Path, words: &[&str]) -> Option<Output> {
+    ask(folder, words)?.wait_with_output().ok()
+}
+
+/// What it says; `None`: it has no answer.
+fn answer(asked: Option<Child>) -> Option<String> {
+    let output = asked?.wait_with_output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
 /// A remote as one name, however it is reached: `github.com/acme/app` (S2). Credentials in it are left out.
