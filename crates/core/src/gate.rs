@@ -173,6 +173,6 @@ impl Tally {
 
 /// The pause before try number `tries` (0 is the first): quick at first, backing off to the configured interval.
 pub fn pause(tries: u32, interval: Duration) -> Duration {
-    let quick = crate::defaults::FIRST_PROBE.saturating_mul(1 << tries.saturating_sub(4).min(10));
+    let quick = crate::defaults::FIRST_PROBE.saturating_mul(1 << tries.saturating_sub(4).min(12));
     quick.min(interval.max(crate::defaults::FIRST_PROBE))
 }

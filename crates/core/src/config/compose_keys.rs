@@ -272,7 +272,7 @@ const HEALTHCHECK: Shape = Shape::Keys(&[&[
     honoured("timeout", Shape::Form(&DURATION), "30s", "For one try."),
     honoured("retries", Shape::Whole { least: 1, most: 1_000 }, "3", "Failures in a row until unhealthy."),
     honoured("start_period", Shape::Form(&DURATION), "0", "Failures do not count at first."),
-    ignored("start_interval", "the gate tries from 20 ms on"),
+    ignored("start_interval", "the gate tries from 5 ms on"),
     honoured("disable", Shape::Flag, "false", "Do without the image's own."),
 ]]);
 
