@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The long programmes.
 #
-#   measure.sh bench     builds as shipped, measures, prints a table, writes JSON
+#   measure.sh bench     builds as shipped, measures, prints a table, writes target/bench.json; SECTIONS="commands idle"
+#                        measures only those
 #   measure.sh soak      the tests of the suites that are too long for every day: each says `#[ignore = "long: make soak"]`
 #
 # With a container engine when there is one, or one may be started (engine.sh); without when not.
@@ -19,9 +20,13 @@ not_there() {
 
 bench() {
     [[ -f suites/src/bin/bench.rs ]] || not_there suites/src/bin/bench.rs
-    cargo build --locked --release --bins -p cutover -p cutover-host-bin -p guestbook -p cutover-suites
+    # No more than is measured: each program is linked as a whole, which takes a minute or two.
+    cargo build --locked --release -p cutover -p cutover-host-bin -p guestbook -p cutover-suites \
+        --bin cutover --bin cutover-host --bin guestbook --bin bench
     place_engine || without
-    place_run "$LIMIT" "$(target_folder)/release/bench"
+    install_tools
+    # shellcheck disable=SC2086 # one word each
+    place_run "$LIMIT" "$(target_folder)/release/bench" ${SECTIONS:-}
 }
 
 soak() {
@@ -35,6 +40,15 @@ soak() {
     place_engine || without
     place_run "$LIMIT" cargo test --locked --workspace --no-fail-fast "${words[@]}" -- \
         --ignored --show-output --test-threads 1
+}
+
+# What the proxy is measured with and beside; where they cannot be had the benchmark says so.
+install_tools() {
+    if { command -v wrk && { command -v nginx || [[ -x /usr/sbin/nginx ]]; }; } >/dev/null; then return; fi
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nginx-light wrk >/dev/null ||
+            echo "nginx and wrk could not be installed" >&2
+    fi
 }
 
 without() { echo "without a container engine: what needs one is left out" >&2; }

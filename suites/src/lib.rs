@@ -1,9 +1,10 @@
-//! What the suites of the real thing share: the demonstration's story, scenes that are tried with plain processes and with containers, and runs that
-//! are killed at a chosen step. Never shipped.
+//! What the suites of the real thing share: the demonstration's story, the benchmark, scenes that are tried with plain processes and with containers,
+//! and runs that are killed at a chosen step. Never shipped.
 
 use anyhow::ensure;
 use cutover_testkit::site::Binaries;
 
+pub mod bench;
 pub mod demo;
 pub mod engine;
 pub mod registry;

@@ -311,7 +311,9 @@ mod tests {
     fn many_files_are_made_durable_and_one_that_is_not_there_is_told() {
         let root = tempfile::tempdir().unwrap();
         let mut paths: Vec<_> = (0..40).map(|number| root.path().join(number.to_string())).collect();
-        paths.iter().for_each(|path| fs::write(path, b"x").unwrap());
+        for path in &paths {
+            fs::write(path, b"x").unwrap();
+        }
         paths.push(root.path().to_owned());
 
         sync_together(&[]).unwrap();
