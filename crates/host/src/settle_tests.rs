@@ -75,6 +75,7 @@ fn empty() -> HostState {
         variables: None,
         placeholders: BTreeSet::new(),
         env_file_mode: None,
+        env_file_problems: Vec::new(),
         artifacts: BTreeSet::new(),
         images: BTreeMap::new(),
         engine: None,
