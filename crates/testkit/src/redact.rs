@@ -9,7 +9,7 @@ use regex::{Captures, Regex};
 
 /// What is replaced, and by which name. The group `value`, where there is one, is what is replaced; several different values in one text are
 /// numbered in the order in which they come.
-const PATTERNS: [(&str, &str); 14] = [
+const PATTERNS: [(&str, &str); 15] = [
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "RUN"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\b)", "WHEN"),
     (r"\b[0-9a-f]{64}\b", "HASH"),
@@ -24,6 +24,7 @@ const PATTERNS: [(&str, &str); 14] = [
     (r"\b(?:process|pid) (?P<value>\d+)\b", "PID"),
     (r"(?::|port |port: |expected: |\()(?P<value>[1-6]\d{4})\b", "PORT"),
     (r"\b(?P<value>\d+(?:\.\d+)? (?:B|KiB|MiB|GiB))\b", "SIZE"),
+    (r"this cutover-host knows (?P<value>\d+)", "VERSION"),
     (r"\btaken by (?P<value>.+) \(process", "PROGRAM"),
     (r"\bPATH \((?P<value>/[^)]*)\)", "FOLDERS"),
     (r"\b(?P<value>\d+) ms\b", "MILLISECONDS"),
