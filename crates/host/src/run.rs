@@ -376,9 +376,11 @@ async fn admit(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
             .untouched(&serving)
             .next("run the command again: the plan is made anew"));
     }
-    // A proxy that is silent still has the app's routes: a plan without them would leave them behind.
+    // A proxy that is silent still has the app's routes: a plan without them would leave them behind. (Where preflight asks the proxy, that
+    // tells more of what is wrong with it.)
+    let is_asked = plan.preflight.todo().is_some_and(|preflight| preflight.proxy);
     let routed = || crate::observe::live_in_table_on_disk(&host.layout, &plan.app);
-    if found.table.is_none() && plan.switch.todo().is_some() && !matches!(routed(), Ok(None)) {
+    if !is_asked && found.table.is_none() && plan.switch.todo().is_some() && !matches!(routed(), Ok(None)) {
         return Err(Failure::new(Exit::Refused, "the proxy does not answer")
             .because(format!("its table on the disk has routes of {}, which this would change", plan.app))
             .while_serving(serving)

@@ -9,7 +9,7 @@ use regex::{Captures, Regex};
 
 /// What is replaced, and by which name. The group `value`, where there is one, is what is replaced; several different values in one text are
 /// numbered in the order in which they come.
-const PATTERNS: [(&str, &str); 15] = [
+const PATTERNS: [(&str, &str); 16] = [
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "RUN"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\b)", "WHEN"),
     (r"\b[0-9a-f]{64}\b", "HASH"),
@@ -28,6 +28,7 @@ const PATTERNS: [(&str, &str); 15] = [
     (r"\btaken by (?P<value>.+) \(process", "PROGRAM"),
     (r"\bPATH \((?P<value>/[^)]*)\)", "FOLDERS"),
     (r"\b(?P<value>\d+) ms\b", "MILLISECONDS"),
+    (r"\((?P<value>\d+ times)\)", "TIMES"),
 ];
 
 static LIST: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {

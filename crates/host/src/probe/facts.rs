@@ -61,6 +61,9 @@ pub async fn of_exit(
 ) -> Facts {
     let query = LogQuery { tail: Some(LOG_READ), ..LogQuery::default() };
     let log = runtime.logs(app, &instance.name, &query).await.unwrap_or_default();
+    // It may have been started again already: what that start says is about something else.
+    let before = exit.at;
+    let log = log.into_iter().filter(|line| !matches!((line.at, before), (Some(at), Some(end)) if at > end));
     Facts {
         service: instance.service.clone(),
         release: release.clone(),
@@ -72,7 +75,7 @@ pub async fn of_exit(
         last: None,
         tries: 0,
         elapsed: Duration::ZERO,
-        log: log.into_iter().map(|line| values.redact(&line.text)).collect(),
+        log: log.map(|line| values.redact(&line.text)).collect(),
     }
 }
 
