@@ -12,8 +12,8 @@ use bollard::query_parameters::CreateImageOptions;
 use cutover_engine::{ContainerSpec, Engine, ExecCommand, Reference, RemoveVolumes};
 use futures_util::StreamExt;
 
-/// A shell and its tools, nothing else; made from the machine's static busybox.
-pub(crate) const BASE: &str = "cutover-test/busybox:1";
+/// A shell and its tools, nothing else; made from the machine's static busybox. Not the image of `scripts/engine.sh base`, which has all tools.
+pub(crate) const BASE: &str = "cutover-test/few-tools:1";
 
 const LABEL: &str = "cutover.engine-test";
 const BUSYBOX: &str = "/bin/busybox";
