@@ -115,7 +115,9 @@ suite_docker() {
     command -v docker-registry >/dev/null || install docker-registry
     # They look for the shipped programs beside them, which cargo does not build for them.
     if [[ $BUILD == unknown ]]; then suite_build || return; fi
-    run_tests "${words[@]}"
+    # One after another: installations that first plan at the same moment choose the same subnet of the engine they share, and an engine
+    # that is started or stopped changes the packet filter under the others.
+    RUST_TEST_THREADS=1 run_tests "${words[@]}"
 }
 
 suite_docker_kill() {
