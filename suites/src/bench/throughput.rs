@@ -262,7 +262,9 @@ impl Ours {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().context("the proxy")?;
         let router = ProxyRouter::new(site.layout());
-        let found = router.read().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        // It has just been started, and nothing keeps it that a router would wait for.
+        let answers = async || router.read().await.ok();
+        let found = wait_until("the proxy answers", UP, answers).await?;
         let target = Target { id: "upstream".to_owned(), address: Address::Tcp(upstream) };
         let route = Route {
             name: "upstream".to_owned(),
