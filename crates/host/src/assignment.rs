@@ -1,5 +1,5 @@
 //! What a session hands to a run: the plan, and what the client sent for the env file. Durable before the run starts; secrets lie in the
-//! 0600 env file only, and go when the run has admitted them.
+//! 0600 env file only, and go when the run has come to its end.
 
 use std::collections::BTreeSet;
 
@@ -75,7 +75,7 @@ impl Assignment {
     }
 }
 
-/// What the client sent for the env file; nothing, where the run has admitted it already.
+/// What the client sent for the env file; nothing, where the run is over.
 pub fn sent(layout: &Layout, run: RunId) -> Secrets {
     let text = std::fs::read_to_string(layout.run_folder(run).join("env")).unwrap_or_default();
     env_file::parse(&text).unwrap_or_default()

@@ -6,9 +6,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::journal::StageError;
-use crate::stages::preflight::EnvChange;
 use crate::stages::{
-    Act, backing, bake, check, drain, handover, migrate, preflight, record, start, switch, verify,
+    Act, EnvChange, backing, bake, check, drain, handover, migrate, preflight, record, start, switch, verify,
 };
 use crate::within::within;
 
@@ -29,11 +28,11 @@ pub async fn deploy(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageE
     let migrated =
         stage(act, Stage::Migrate, why(&plan.migrate), migrate::migrate(act, &plan.migrate, backed)).await?;
     // A rehearsal that found something pending puts the plan with the handover in this one's place.
-    let Some(instead) = migrated.instead else { return go_live(act).await };
+    let Some(instead) = migrated.instead else { return go_live(act, env).await };
     let written = act.journal.write(What::Planned { plan: Box::new(instead.clone()) });
     written.map_err(|error| (Stage::Migrate, error))?;
     let handed_over = Act { plan: &instead, ..*act };
-    go_live(&handed_over).await
+    go_live(&handed_over, env).await
 }
 
 /// Whether a cancel may still be obeyed (S21): not by what goes on after a failure, or once the drain had begun. There it would fail every
@@ -43,7 +42,7 @@ fn may_turn_around(act: &Act<'_>) -> bool {
     act.journal.entries().is_ok_and(|entries| !entries.iter().any(|entry| is_bound(&entry.what)))
 }
 
-async fn go_live(act: &Act<'_>) -> Result<(), (Stage, StageError)> {
+async fn go_live(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageError)> {
     let plan: &HostPlan = act.plan;
     let started = stage(act, Stage::Start, why(&plan.start), start::start(act, &plan.start)).await?;
     let healthy = stage(act, Stage::Check, why(&plan.check), check::check(act, &plan.check, started)).await?;
@@ -56,7 +55,7 @@ async fn go_live(act: &Act<'_>) -> Result<(), (Stage, StageError)> {
         stage(act, Stage::Verify, why(&plan.verify), verify::verify(act, &plan.verify, switched)).await?;
     let baked = stage(act, Stage::Bake, why(&plan.bake), bake::bake(act, &plan.bake, verified)).await?;
     let drained = stage(act, Stage::Drain, why(&plan.drain), drain::drain(act, &plan.drain, baked)).await?;
-    stage(act, Stage::Record, None, record::record(act, &plan.record, drained)).await.map(drop)
+    stage(act, Stage::Record, None, record::record(act, &plan.record, env, drained)).await.map(drop)
 }
 
 fn why<T>(planned: &Planned<T>) -> Option<WhyNot> {

@@ -25,8 +25,7 @@ use crate::lock::{AppLock, LockError, RunLock};
 use crate::observe::{Eyes, observe};
 use crate::program;
 use crate::settle::{Settling, carry_out, settle};
-use crate::stages::Act;
-use crate::stages::preflight::EnvChange;
+use crate::stages::{Act, EnvChange};
 use crate::store::Store;
 use crate::within::Allowance;
 
@@ -195,12 +194,21 @@ async fn carry_assigned(
         look: &eyes,
     };
     let verdict = settle(&settling).await;
-    discard(layout, run);
+    discard_when_over(&host, run);
     drop(lock);
     Ok(verdict)
 }
 
-/// What the client sent for the env file has been admitted or is not wanted any more.
+/// A run that was given up may still be brought to its end, with what it was given.
+fn discard_when_over(host: &Host, run: RunId) {
+    match host.store.is_over(run) {
+        Ok(true) => discard(&host.layout, run),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "a run's folder stays"),
+    }
+}
+
+/// What the client sent for the env file has been kept or is not wanted any more.
 fn discard(layout: &Layout, run: RunId) {
     let folder = layout.run_folder(run);
     if let Err(error) = std::fs::remove_dir_all(&folder)
@@ -301,6 +309,7 @@ async fn supersede(host: &Host, app: &AppId, given_up: Result<Vec<Verdict>, Fail
             return Err(in_the_way(&verdict, &found));
         }
         host.store.finish_run(&verdict).map_err(|error| unreadable(&error))?;
+        discard(&host.layout, verdict.run);
     }
     Ok(())
 }
@@ -355,7 +364,7 @@ async fn settle_run(
         look: &eyes,
     };
     let verdict = settle(&settling).await;
-    discard(&host.layout, run);
+    discard_when_over(host, run);
     verdict
 }
 

@@ -21,8 +21,7 @@ use tokio::time::Instant;
 use crate::deploy::deploy;
 use crate::journal::Journal;
 use crate::ports::Ports;
-use crate::stages::Act;
-use crate::stages::preflight::EnvChange;
+use crate::stages::{Act, EnvChange};
 use crate::store::{Store, StoreError};
 use crate::within::Allowance;
 
@@ -90,7 +89,7 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
                     store: settling.store,
                     plan: &plan,
                 };
-                carry_out(&act, &EnvChange::default()).await;
+                carry_out(&act, &EnvChange::of(settling.layout, stamp.run)).await;
             }
         }
     }

@@ -5,6 +5,7 @@ pub(crate) mod backing;
 pub(crate) mod bake;
 pub(crate) mod check;
 pub(crate) mod drain;
+pub(crate) mod environment;
 pub(crate) mod handover;
 pub(crate) mod migrate;
 pub(crate) mod preflight;
@@ -14,7 +15,7 @@ pub(crate) mod start;
 pub(crate) mod switch;
 pub(crate) mod verify;
 
-pub use preflight::EnvChange;
+pub use environment::EnvChange;
 
 use std::sync::Arc;
 
@@ -48,6 +49,11 @@ impl Act<'_> {
     /// Whose deploy it is.
     pub(crate) fn app(&self) -> &AppId {
         &self.plan.app
+    }
+
+    /// The env files of the app, as this run changes them.
+    pub(crate) fn env_files(&self) -> environment::EnvFiles<'_> {
+        environment::EnvFiles { layout: self.layout, app: self.app(), run: self.journal.run() }
     }
 
     /// Whether the way goes back.

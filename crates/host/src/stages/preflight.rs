@@ -1,17 +1,14 @@
 //! Preflight: what must be there before anything is touched, and the release's own env file and record.
 
-use std::collections::BTreeSet;
-
-use cutover_core::env_file;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
-use cutover_core::names::VariableName;
 use cutover_core::plan::{EnvSource, Planned, PreflightPlan, Stage, WantedImage};
 use cutover_core::release::{Release, RuntimeKind};
-use cutover_core::secret::{Secret, Secrets};
+use cutover_core::secret::Secrets;
 
-use super::Act;
+use super::environment::EnvChange;
+use super::{Act, environment};
 use crate::assignment;
 use crate::files;
 use crate::images::Fetcher;
@@ -19,15 +16,6 @@ use crate::journal::{StageError, Trouble};
 
 /// Everything the plan counts on is there.
 pub(crate) struct Admitted(());
-
-/// What the client wants of the host's env file.
-#[derive(Debug, Clone, Default)]
-pub struct EnvChange {
-    /// Names that go.
-    pub unset: BTreeSet<VariableName>,
-    /// What was sent stays.
-    pub keep: bool,
-}
 
 pub(crate) async fn preflight(
     act: &Act<'_>,
@@ -126,10 +114,10 @@ async fn fetch(
 fn registry_values(act: &Act<'_>, plan: &PreflightPlan, release: &Release) -> Result<Secrets, Trouble> {
     let own = act.layout.release_env(act.app(), &release.id);
     if plan.env == EnvSource::Recorded && own.exists() {
-        return read(&own);
+        return environment::read(&own);
     }
     let sent = assignment::sent(act.layout, act.journal.run());
-    Ok(read(&act.layout.env_file(act.app()))?.overlaid(&sent))
+    Ok(environment::read(&act.layout.env_file(act.app()))?.overlaid(&sent))
 }
 
 /// Host ports that the plan publishes and somebody else has.
@@ -148,66 +136,10 @@ fn taken(plan: &PreflightPlan) -> Vec<Failure> {
 fn admit(act: &Act<'_>, plan: &PreflightPlan, release: &Release, change: &EnvChange) -> Result<(), Trouble> {
     let own = act.layout.release_env(act.app(), &release.id);
     if !(plan.env == EnvSource::Recorded && own.exists()) {
-        let values = values(act, plan, change)?;
+        let values = act.env_files().of_release(plan, change)?;
         files::ensure_folder(own.parent().unwrap_or(&own), 0o700)?;
         files::replace(&own, values.to_env_file().as_bytes(), 0o600)?;
     }
     act.store.put_release(release)?;
     Ok(())
-}
-
-/// The host's env file with what was sent over it, over what the plan names as their base; generated values are kept in the host's file, for they must never change by themselves.
-fn values(act: &Act<'_>, plan: &PreflightPlan, change: &EnvChange) -> Result<Secrets, Trouble> {
-    let path = act.layout.env_file(act.app());
-    let mut host = read(&path)?;
-    let before = host.clone();
-    for name in &change.unset {
-        host.remove(name);
-    }
-    let sent = assignment::sent(act.layout, act.journal.run());
-    if change.keep {
-        host = host.overlaid(&sent);
-    }
-    for name in &plan.generate {
-        if host.get(name).is_none() && sent.get(name).is_none() {
-            host.insert(name.clone(), generated()?);
-        }
-    }
-    if host != before {
-        files::ensure_folder(path.parent().unwrap_or(&path), 0o700)?;
-        files::replace(&path, host.to_env_file().as_bytes(), 0o600)?;
-    }
-    let mut base = match &plan.env {
-        EnvSource::Release { base } => read(&act.layout.release_env(act.app(), base))?,
-        EnvSource::HostFile | EnvSource::Recorded => Secrets::new(),
-    };
-    for name in &change.unset {
-        base.remove(name);
-    }
-    Ok(base.overlaid(&host).overlaid(&sent))
-}
-
-fn read(path: &std::path::Path) -> Result<Secrets, Trouble> {
-    let trouble = |message: String| Trouble { message, unknown: false, full: false };
-    match std::fs::read_to_string(path) {
-        Ok(text) => env_file::parse(&text).map_err(|errors| {
-            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            trouble(format!("{}: {}", path.display(), lines.join("; ")))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Secrets::new()),
-        Err(error) => Err(trouble(format!("{}: {error}", path.display()))),
-    }
-}
-
-/// 32 characters from the kernel's random numbers.
-fn generated() -> Result<Secret, Trouble> {
-    let mut bytes = [0_u8; 16];
-    let read = std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-    read.map_err(|error| Trouble {
-        message: format!("no random numbers: {error}"),
-        unknown: false,
-        full: false,
-    })?;
-    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }

@@ -11,6 +11,7 @@ use cutover_core::release::RuntimeKind;
 
 use super::Act;
 use super::drain::Drained;
+use super::environment::EnvChange;
 use super::start::retire;
 use crate::journal::{StageError, Trouble};
 use crate::runtime::process::artifact::Artifacts;
@@ -18,9 +19,14 @@ use crate::runtime::process::artifact::Artifacts;
 /// The records say what is so.
 pub(crate) struct Recorded(());
 
-pub(crate) async fn record(act: &Act<'_>, plan: &RecordPlan, _: Drained) -> Result<Recorded, StageError> {
+pub(crate) async fn record(
+    act: &Act<'_>,
+    plan: &RecordPlan,
+    change: &EnvChange,
+    _: Drained,
+) -> Result<Recorded, StageError> {
     if act.plan.direction == Direction::Forward {
-        let recorded = async { lived(act).map(|()| ((), StepResult::Done)) };
+        let recorded = async { lived(act, change).map(|()| ((), StepResult::Done)) };
         act.journal.act(Stage::Record, Step::Record, recorded).await?;
     }
     for candidate in &plan.candidates {
@@ -60,8 +66,9 @@ pub(crate) async fn record(act: &Act<'_>, plan: &RecordPlan, _: Drained) -> Resu
     Ok(Recorded(()))
 }
 
-fn lived(act: &Act<'_>) -> Result<(), Trouble> {
+fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {
     let Some(release) = &act.plan.release else { return Ok(()) };
+    act.env_files().keep(change)?;
     let entries = act.journal.entries()?;
     let goal = cutover_core::recover::goal(&entries).unwrap_or(act.plan);
     let (migrated, restored) = (migration_records(&entries, goal), restored(&entries, goal));
