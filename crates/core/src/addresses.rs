@@ -29,6 +29,19 @@ impl Subnet {
         self.first <= other.last() && other.first <= self.last()
     }
 
+    /// How many leading bits all its addresses share.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// Where an address of this subnet lies in another one as large; `None`: it is none of this one's.
+    pub fn at_the_same_place(self, address: Ipv4Addr, other: Self) -> Option<Ipv4Addr> {
+        let address = u32::from(address);
+        (self.first..=self.last())
+            .contains(&address)
+            .then(|| Ipv4Addr::from(other.first + (address - self.first)))
+    }
+
     /// A subnet of `prefix` bits in this one that meets none of `used`. The search begins at a place given by `seed`, so that two plans made at the same
     /// time rarely meet.
     pub fn choose(self, prefix: u8, used: &[Self], seed: u64) -> Option<Self> {

@@ -91,6 +91,8 @@ pub const RECOVERIES: u32 = 4;
 pub const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Where networks of apps are cut from, unless the host's own configuration says otherwise.
 pub const SUBNETS: &str = "10.213.0.0/16";
+/// Tries of a run to find a subnet that nobody else takes in the same moment.
+pub const SUBNET_TRIES: u32 = 5;
 /// Ports the proxy listens on.
 pub const HTTP: u16 = 80;
 /// Where an unprivileged user's proxy listens.

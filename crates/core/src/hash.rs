@@ -49,6 +49,11 @@ impl ContentHash {
         &self.0
     }
 
+    /// A number made of it, below 2^48: for a place to begin at.
+    pub fn number(&self) -> u64 {
+        self.0.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
+    }
+
     /// The first seven digits, for people.
     pub fn short(&self) -> &str {
         &self.0[..7.min(self.0.len())]

@@ -21,9 +21,11 @@ pub async fn deploy(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageE
     let admitted =
         stage(act, Stage::Preflight, why(&plan.preflight), preflight::preflight(act, &plan.preflight, env))
             .await?;
-    let backed =
-        stage(act, Stage::Backing, why(&plan.backing), backing::backing(act, &plan.backing, admitted))
-            .await?;
+    let mut backed = stage(act, Stage::Backing, why(&plan.backing), backing::backing(act, admitted)).await?;
+    // A network that is elsewhere than was planned takes the whole plan with it.
+    let moved = backed.instead.take();
+    let act = &Act { plan: moved.as_ref().unwrap_or(plan), ..*act };
+    let plan = act.plan;
     skip(act, Stage::Snapshot, why(&plan.snapshot))?;
     let migrated =
         stage(act, Stage::Migrate, why(&plan.migrate), migrate::migrate(act, &plan.migrate, backed)).await?;

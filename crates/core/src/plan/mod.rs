@@ -5,6 +5,7 @@ mod databases;
 pub mod deadline;
 mod deploy;
 mod drift;
+mod elsewhere;
 mod lifecycle;
 mod shape;
 pub(crate) mod specify;
@@ -12,6 +13,7 @@ mod transition;
 
 pub(crate) use assemble::default_hold;
 pub use deploy::plan;
+pub use elsewhere::elsewhere;
 pub use lifecycle::lifecycle;
 pub(crate) use lifecycle::{Crossing, crossed};
 pub use shape::*;

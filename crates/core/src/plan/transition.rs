@@ -410,8 +410,7 @@ fn place_of(state: &HostState, service: &ServiceName) -> u64 {
 }
 
 fn seed(parts: &[&str]) -> u64 {
-    let hash = crate::hash::ContentHash::of_parts(parts);
-    u64::from_str_radix(&hash.as_str()[..12], 16).unwrap_or_default()
+    crate::hash::ContentHash::of_parts(parts).number()
 }
 
 /// Whether requests or probes go to it, so that it needs an address even when its settings name no port.

@@ -8,7 +8,7 @@ use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::RuntimeKind;
 use cutover_core::secret::{Secret, Secrets};
-use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, RestartPolicy};
+use cutover_core::state::{ExitStatus, FoundEngine, FoundImage, FoundInstance, RestartPolicy};
 use jiff::Timestamp;
 
 use super::{Attached, Certainty, TerminalSize};
@@ -137,7 +137,12 @@ pub trait Runtime: Send + Sync {
         Err(RuntimeError::new(RuntimeErrorKind::Refused, Certainty::NotDone, message))
     }
 
-    /// Makes a network where it is absent.
+    /// What the engine is and has, as one app sees it; `None` where there is no engine.
+    async fn engine(&self, _app: &AppId) -> Result<Option<FoundEngine>, RuntimeError> {
+        Ok(None)
+    }
+
+    /// Makes a network where it is absent. One with another subnet, and a subnet that somebody else uses, is `Exists`.
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), RuntimeError>;
 
     /// Lets a running instance join a network; already there: nothing.

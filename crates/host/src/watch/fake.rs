@@ -12,7 +12,7 @@ use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::RuntimeKind;
 use cutover_core::secret::Secrets;
-use cutover_core::state::{ExitStatus, FoundInstance, FoundTable, InstanceState, RestartPolicy};
+use cutover_core::state::{ExitStatus, FoundEngine, FoundInstance, FoundTable, InstanceState, RestartPolicy};
 use cutover_routes::figures::Figures;
 use cutover_routes::{RouteTable, TableHash};
 use jiff::Timestamp;
@@ -41,6 +41,7 @@ struct Inner {
     unreachable: bool,
     unstartable: BTreeSet<InstanceName>,
     execs: VecDeque<Finished>,
+    networks: BTreeMap<String, String>,
 }
 
 impl FakeRuntime {
@@ -202,7 +203,28 @@ impl Runtime for FakeRuntime {
         Ok(Vec::new())
     }
 
-    async fn ensure_network(&self, _network: &NetworkSpec) -> Result<(), RuntimeError> {
+    async fn engine(&self, _app: &AppId) -> Result<Option<FoundEngine>, RuntimeError> {
+        let networks = self.reached()?.networks.clone();
+        Ok(Some(FoundEngine {
+            name: "Docker".to_owned(),
+            version: "29.0".to_owned(),
+            platform: "linux/amd64".to_owned(),
+            bridge_reachable: true,
+            subnets: networks.values().cloned().collect(),
+            networks,
+            volumes: BTreeSet::new(),
+        }))
+    }
+
+    async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), RuntimeError> {
+        let networks = &mut self.reached()?.networks;
+        let is_other =
+            networks.iter().any(|(name, subnet)| (*name == network.name) != (*subnet == network.subnet));
+        if is_other {
+            let message = format!("{} is taken", network.subnet);
+            return Err(RuntimeError::new(RuntimeErrorKind::Exists, Certainty::NotDone, message));
+        }
+        networks.insert(network.name.clone(), network.subnet.clone());
         Ok(())
     }
 

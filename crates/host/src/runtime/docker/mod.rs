@@ -28,7 +28,7 @@ use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::RuntimeKind;
 use cutover_core::secret::Secrets;
-use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, RestartPolicy};
+use cutover_core::state::{ExitStatus, FoundEngine, FoundImage, FoundInstance, RestartPolicy};
 use cutover_engine::{Engine, EngineInfo, Kind};
 use tokio::sync::OnceCell;
 
@@ -183,6 +183,10 @@ impl Runtime for DockerRuntime {
         doing: &mut Doing<'_>,
     ) -> Result<FoundImage, RuntimeError> {
         self.pull(request, doing).await
+    }
+
+    async fn engine(&self, app: &AppId) -> Result<Option<FoundEngine>, RuntimeError> {
+        self.facts(app).await.map(Some)
     }
 
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), RuntimeError> {
