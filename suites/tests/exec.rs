@@ -13,12 +13,13 @@ use cutover_suites::terminal::Terminal;
 use cutover_testkit::site::{App, Binaries, Process, Site};
 use cutover_testkit::wait_until;
 use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// What is piped in comes back, line by line and whole; the exit code is the command's.
+/// What is piped in comes back, line by line and whole; the exit code is the command's, also where it closes its output long before.
 async fn a_pipe_goes_through(app: &App<'_>, once: bool) {
-    let script = "echo \"as $CUTOVER_SERVICE\"; cat; echo to-the-other >&2; exit 3";
+    let script = "echo \"as $CUTOVER_SERVICE\"; cat; echo to-the-other >&2; exec >&- 2>&-; sleep 0.2; exit 3";
     let mut command = app.command(&words(once, &["sh", "-c", script]));
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -34,11 +35,24 @@ async fn a_pipe_goes_through(app: &App<'_>, once: bool) {
     assert!(errors.contains("to-the-other"), "{errors}");
 }
 
-/// Keys, size and a change of size reach it; Ctrl-C is a key for it; the exit code is its own.
+/// As a shell starts what it puts in the background: an ignored signal is inherited by all that follows.
+fn ignoring_signals(command: &Command) -> Command {
+    let inner = command.as_std();
+    let mut outer = Command::new("sh");
+    outer
+        .args(["-c", "trap '' INT QUIT HUP; exec \"$0\" \"$@\""])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    outer.current_dir(inner.get_current_dir().unwrap());
+    outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer
+}
+
+/// Keys, size and a change of size reach it; Ctrl-C is a key for it, also where whoever began ignores it; the exit code is its own.
 async fn a_terminal_goes_through(app: &App<'_>, once: bool) {
     let script = "trap 'stty size' WINCH; trap 'echo interrupted' INT; stty size; echo ready; \
-                  while :; do read -r line; case $line in end) exit 7;; '') ;; *) echo \"got $line\";; esac; done";
-    let command = app.command(&words(once, &["sh", "-c", script]));
+                  while :; do read -r line; case $line in end) exec >/dev/null 2>&1 </dev/null; sleep 0.2; exit 7;; '') ;; *) echo \"got $line\";; esac; done";
+    let command = ignoring_signals(&app.command(&words(once, &["sh", "-c", script])));
     let mut terminal = Terminal::with(&command, &app.site().binaries().host).unwrap();
     terminal.shows("ready").await.unwrap();
     // An engine tells a command the size once it runs already.

@@ -15,6 +15,7 @@ use cutover_host::runtime::process;
 use cutover_host::up::{self, ProxySeat, UpError};
 use cutover_host::{program, run, session, watch};
 use cutover_proxy::{Limits, Options, ProxyError};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Command;
 use crate::tell;
@@ -52,6 +53,13 @@ pub(crate) fn carry_out(command: Command, also: Option<run::Also>) -> Outcome {
 
 /// Returns only where the program cannot be executed; the code is a shell's.
 fn terminal(program: &Path, words: &[OsString]) -> ExitCode {
+    // A signal that whoever started us ignores (a shell does so for what it puts in the background) would stay ignored in the program; one
+    // that is heard here is as new there.
+    let hears = event_loop().map(|runtime| {
+        let _entered = runtime.enter();
+        [SignalKind::interrupt(), SignalKind::quit(), SignalKind::hangup()].map(signal)
+    });
+    drop(hears);
     let error = process::become_at_terminal(program, words);
     tell::line(&format!("{}: {error}", program.display()));
     ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
@@ -63,10 +71,9 @@ fn keep(folder: &Path) -> Outcome {
 }
 
 fn session(layout: Layout) -> Outcome {
-    let runtime = event_loop()?;
-    let served = runtime.block_on(session::serve(layout, tokio::io::stdin(), tokio::io::stdout()));
-    // Its standard input may still be waited on, by a thread that nothing ends.
-    runtime.shutdown_background();
+    let runtime = LetGo(Some(event_loop()?));
+    let serving = session::serve(layout, tokio::io::stdin(), tokio::io::stdout());
+    let served = runtime.0.as_ref().map_or(Ok(()), |runtime| runtime.block_on(serving));
     served.map(|()| ExitCode::SUCCESS).map_err(|error| system("go on with the conversation", &error))
 }
 
@@ -146,6 +153,18 @@ fn event_loop() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| system("begin", &error))
+}
+
+/// An event loop that nobody waits for once it is dropped, also by a panic: a thread of its may wait on standard input for ever, and the
+/// client, who has no answer, for us.
+struct LetGo(Option<tokio::runtime::Runtime>);
+
+impl Drop for LetGo {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn within<F: Future>(work: F) -> Result<F::Output, Failure> {

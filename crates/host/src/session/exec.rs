@@ -132,7 +132,9 @@ where
 
     /// Carries the streams until the command has ended. What is typed and not yet read holds the client back, never the output.
     async fn carry(&mut self, attached: Attached) -> Result<ExitStatus, Stop> {
-        let Attached { mut output, input, resize, mut exit } = attached;
+        let Attached { output, input, resize, mut exit } = attached;
+        // It often ends before the command does, and is asked once more after it.
+        let mut output = output.fuse();
         let (mut input, mut typed) = (Some(input), Vec::new());
         let mut writes = true;
         let exit = loop {

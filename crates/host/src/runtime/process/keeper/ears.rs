@@ -10,6 +10,7 @@ pub(super) struct Ears {
     pub(super) terminate: unix::Signal,
     pub(super) hangup: unix::Signal,
     pub(super) interrupt: unix::Signal,
+    pub(super) quit: unix::Signal,
 }
 
 impl Ears {
@@ -19,6 +20,7 @@ impl Ears {
             terminate: unix::signal(SignalKind::terminate())?,
             hangup: unix::signal(SignalKind::hangup())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
+            quit: unix::signal(SignalKind::quit())?,
         })
     }
 }

@@ -115,6 +115,7 @@ impl Supervisor {
             _ = self.parts.ears.terminate.recv() => self.shut_down(),
             _ = self.parts.ears.hangup.recv() => self.rebind(),
             _ = self.parts.ears.interrupt.recv() => {}
+            _ = self.parts.ears.quit.recv() => {}
             () = until(deadline) => self.time_is_up(),
             () = self.parts.server.accept() => {}
             Ok(()) = output.readable() => { output.take(&mut self.log); }
