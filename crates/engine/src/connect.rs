@@ -9,6 +9,8 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 
 use crate::error::{Certainty, EngineError, Kind, Subject, explain};
+#[cfg(unix)]
+use crate::greeting::Greeting;
 
 // bollard writes whole request bodies to the `log` facade at debug level, and a container's variables are in them (P6).
 // The facade is compiled down to `info` by this crate's dependency on it; this line breaks the build if that is lost.
@@ -35,6 +37,7 @@ pub struct Engine {
     ordinary: Docker,
     long: Docker,
     address: String,
+    product: Product,
 }
 
 impl std::fmt::Debug for Engine {
@@ -113,10 +116,11 @@ impl Engine {
     pub async fn connect_to(address: &str) -> Result<Self, EngineError> {
         let act = || format!("connect to the container engine at {address}");
         let docker = Docker::connect_with_host(address).map_err(explain(Subject::Thing, act))?;
-        let agreed = tokio::time::timeout(FIRST_ANSWER, docker.negotiate_version())
+        let (agreed, product) = tokio::time::timeout(FIRST_ANSWER, agree(docker, address))
             .await
             .map_err(|_| no_answer(act(), FIRST_ANSWER))?
-            .map_err(explain(Subject::Thing, act))?;
+            .map_err(explain(Subject::Thing, act))
+            .map_err(|error| EngineError { certainty: Certainty::NotDone, ..error })?;
         let version = agreed.client_version();
         if version < OLDEST {
             return Err(EngineError::refused(
@@ -128,6 +132,7 @@ impl Engine {
             ordinary: agreed.clone().with_timeout(ORDINARY),
             long: agreed.with_timeout(LONG),
             address: address.to_owned(),
+            product,
         })
     }
 
@@ -149,15 +154,11 @@ impl Engine {
     /// What the engine says of itself. Costs some 10 ms: once a run is enough.
     pub async fn info(&self) -> Result<EngineInfo, EngineError> {
         let act = || "ask the container engine about itself".to_owned();
-        let (info, version) = tokio::join!(self.ordinary.info(), self.ordinary.version());
-        let info = info.map_err(explain(Subject::Thing, act))?;
-        let version = version.map_err(explain(Subject::Thing, act))?;
-        let components = version.components.unwrap_or_default();
-        let podman = components.iter().any(|component| component.name.starts_with("Podman"));
+        let info = self.ordinary.info().await.map_err(explain(Subject::Thing, act))?;
         let security = info.security_options.unwrap_or_default();
         let status = info.driver_status.unwrap_or_default();
         Ok(EngineInfo {
-            product: if podman { Product::Podman } else { Product::Docker },
+            product: self.product,
             version: info.server_version.unwrap_or_default(),
             api: self.ordinary.client_version().to_string(),
             id: info.id.unwrap_or_default(),
@@ -188,6 +189,24 @@ impl Engine {
     pub(crate) fn speaks(&self, minor: usize) -> bool {
         self.ordinary.client_version() >= ClientVersion { major_version: 1, minor_version: minor }
     }
+}
+
+/// The newest API that both speak, and what the engine is.
+#[cfg(unix)]
+async fn agree(_: Docker, address: &str) -> Result<(Docker, Product), bollard::errors::Error> {
+    let socket = Path::new(address.strip_prefix("unix://").unwrap_or(address));
+    let Greeting { api, product } = crate::greeting::hear(socket).await?;
+    let agreed = if api < *API_DEFAULT_VERSION { api } else { *API_DEFAULT_VERSION };
+    Ok((Docker::connect_with_unix(address, ORDINARY.as_secs(), &agreed)?, product))
+}
+
+/// The newest API that both speak, and what the engine is.
+#[cfg(not(unix))]
+async fn agree(docker: Docker, _: &str) -> Result<(Docker, Product), bollard::errors::Error> {
+    let agreed = docker.negotiate_version().await?;
+    let components = agreed.version().await?.components.unwrap_or_default();
+    let podman = components.iter().any(|component| component.name.starts_with("Podman"));
+    Ok((agreed, if podman { Product::Podman } else { Product::Docker }))
 }
 
 /// What this build can speak at most; an engine that wants more refuses.

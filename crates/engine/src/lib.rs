@@ -14,6 +14,8 @@ mod context;
 mod error;
 mod events;
 mod filters;
+#[cfg(unix)]
+mod greeting;
 mod identity;
 mod images;
 mod networks;

@@ -35,15 +35,28 @@ pub struct Eyes<'a> {
 #[async_trait]
 impl Look for Eyes<'_> {
     async fn look(&self) -> Result<HostState, Failure> {
-        observe(self.host, self.app, &BTreeSet::new()).await
+        observe_again(self.host, self.app).await
     }
 }
 
-/// Looks at the host for an app; `images` are those whose identity the plan wants to know.
+/// Looks at the host for an app, before a plan is made; `images` are those whose identity it wants to know.
 ///
 /// # Errors
 /// When a runtime that has instances of the app does not answer: an incomplete look is worse than none (S4a).
 pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Result<HostState, Failure> {
+    look(host, app, Some(images)).await
+}
+
+/// Looks at the host for an app whose plan is made. Without what only a plan is made from, which takes the most time: the engine itself, and the
+/// addresses that are taken.
+///
+/// # Errors
+/// As [`observe`].
+pub async fn observe_again(host: &Host, app: &AppId) -> Result<HostState, Failure> {
+    look(host, app, None).await
+}
+
+async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -> Result<HostState, Failure> {
     let unseen = |what: &str, why: String| {
         Failure::new(Exit::Failed, format!("{what} cannot be looked at"))
             .because(why)
@@ -56,13 +69,22 @@ pub async fn observe(host: &Host, app: &AppId, images: &BTreeSet<String>) -> Res
     if needed && host.docker.is_none() {
         return Err(no_engine("none answers, and releases of this app have containers"));
     }
-    let needs = if needed || !images.is_empty() { Needs::Engine } else { Needs::Nothing };
+    let wants_images = for_a_plan.is_some_and(|images| !images.is_empty());
+    let needs = if needed || wants_images { Needs::Engine } else { Needs::Nothing };
     let table = host.ports.router.read().await.ok();
-    let instances = instances(host, app, needs).await?;
+    let planned_from = async {
+        match for_a_plan {
+            Some(images) => {
+                let (engine, found) = engine(host, app, images, needs).await?;
+                Ok((engine, found, taken(host, app, table.as_ref(), needs).await?))
+            }
+            None => Ok((None, BTreeMap::new(), BTreeSet::new())),
+        }
+    };
+    let (instances, planned_from) = tokio::join!(instances(host, app, needs), planned_from);
+    let (instances, (engine, found_images, taken)) = (instances?, planned_from?);
     let env = env(host, app);
     let live = live(host, app, table.as_ref())?;
-    let (engine, found_images) = engine(host, app, images, needs).await?;
-    let taken = taken(host, app, table.as_ref(), needs).await?;
     Ok(HostState {
         app: app.clone(),
         installation: host.installation.id.clone(),

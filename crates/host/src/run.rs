@@ -22,7 +22,7 @@ use crate::events::EventFile;
 use crate::host::Host;
 use crate::journal::{Journal, Listener, unwritten};
 use crate::lock::{AppLock, LockError, RunLock};
-use crate::observe::{Eyes, observe};
+use crate::observe::{Eyes, observe_again};
 use crate::program;
 use crate::settle::{Settling, carry_out, settle};
 use crate::stages::{Act, EnvChange};
@@ -151,6 +151,11 @@ async fn carry_assigned(
     let plan = &assignment.plan;
     let (app, run) = (&plan.app, plan.run);
     let host = open(layout, app).await?;
+    if let Some(docker) = &host.docker
+        && plan.preflight.todo().is_some_and(|preflight| preflight.engine)
+    {
+        docker.ask_ahead();
+    }
     let journal = journal(&host.layout, &host.store, run, also.clone());
     let begun = host.store.begin_run(run, app, plan.verb, &plan.by, Timestamp::now());
     begun.map_err(|error| unreadable(&error))?;
@@ -302,7 +307,7 @@ async fn supersede(host: &Host, app: &AppId, given_up: Result<Vec<Verdict>, Fail
     if given_up.is_empty() {
         return Ok(());
     }
-    let found = observe(host, app, &std::collections::BTreeSet::new()).await?;
+    let found = observe_again(host, app).await?;
     for verdict in given_up {
         let entries = host.store.entries(verdict.run, 1).map_err(|error| unreadable(&error))?;
         if !is_out_of_the_way(&entries, &found) {
@@ -377,7 +382,7 @@ fn holder_of(host: &Host, app: &AppId, run: RunId) -> LockHolder {
 
 /// Under the lock the host looks again, and refuses if the world moved on, or a rule refuses what it received.
 async fn admit(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
-    let found = observe(host, &plan.app, &std::collections::BTreeSet::new()).await?;
+    let found = observe_again(host, &plan.app).await?;
     let serving = cutover_core::recover::serving_text(found.live.as_ref());
     if found.fingerprint() != plan.fingerprint {
         return Err(Failure::new(Exit::Refused, "the host has changed since the plan was made")

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use bollard::Docker;
@@ -12,13 +12,11 @@ use bollard::models::{
     NetworkingConfig,
 };
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, StopContainerOptions};
-use cutover_testkit::wait_until;
 
 use super::figures::milliseconds;
-use super::processes::is_healthy;
+use super::processes::first_answer;
 use super::sample::PORT;
 
-const START: Duration = Duration::from_secs(30);
 /// Outside of the range that cutover takes its own from.
 const SUBNET: &str = "10.214.77.0/24";
 const HANDED_OUT: &str = "10.214.77.128/25";
@@ -66,7 +64,7 @@ impl Floor {
         let began = Instant::now();
         self.create(&name, Some(self.joined(address))).await?;
         self.docker.start_container(&name, None).await?;
-        answers(SocketAddr::from((address, PORT))).await?;
+        first_answer(SocketAddr::from((address, PORT))).await?;
         let up = began.elapsed();
         if let Some(old) = self.live.replace(name) {
             let patiently = StopContainerOptions { signal: None, t: Some(10) };
@@ -83,7 +81,7 @@ impl Floor {
         self.create(&name, None).await?;
         self.docker.start_container(&name, None).await?;
         let address = self.default_address(&name).await?;
-        answers(SocketAddr::from((address, PORT))).await?;
+        first_answer(SocketAddr::from((address, PORT))).await?;
         let up = began.elapsed();
         self.remove(&name).await?;
         Ok(milliseconds(up))
@@ -136,10 +134,4 @@ impl Floor {
         }
         Ok(self.docker.remove_network(&self.network).await?)
     }
-}
-
-async fn answers(address: SocketAddr) -> anyhow::Result<()> {
-    wait_until("the container's first answer", START, async || is_healthy(address).await.then_some(()))
-        .await?;
-    Ok(())
 }

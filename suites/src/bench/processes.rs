@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use cutover_testkit::site::{App, Site};
-use cutover_testkit::wait_until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -55,15 +54,24 @@ async fn own_start(app: &App<'_>) -> anyhow::Result<f64> {
     command.env("HOST", address.ip().to_string()).env("PORT", address.port().to_string());
     let began = Instant::now();
     let mut child = command.spawn().context("the application")?;
-    wait_until("the application's first answer", START, async || is_healthy(address).await.then_some(()))
-        .await?;
+    first_answer(address).await?;
     let took = began.elapsed();
     child.kill().await?;
     Ok(milliseconds(took))
 }
 
+/// Asks until it answers, as closely as makes a difference.
+pub(super) async fn first_answer(address: SocketAddr) -> anyhow::Result<()> {
+    let asking = async {
+        while !is_healthy(address).await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(START, asking).await.context("the application does not answer")
+}
+
 /// Whether `/health` is answered with 200.
-pub(super) async fn is_healthy(address: SocketAddr) -> bool {
+async fn is_healthy(address: SocketAddr) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"GET /health HTTP/1.1\r\nhost: sample\r\nconnection: close\r\n\r\n").await?;

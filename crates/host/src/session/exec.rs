@@ -22,7 +22,7 @@ use super::frames::{Frame, Stop};
 use super::serve::Session;
 use crate::host::Host;
 use crate::lock::AppLock;
-use crate::observe::observe;
+use crate::observe::observe_again;
 use crate::ports::{Attached, RuntimeError, TerminalSize};
 
 /// For output that is still on its way once the command has ended.
@@ -78,7 +78,7 @@ where
 {
     pub(super) async fn exec(&mut self, app: &AppId, asked: Asked) -> Result<(), Stop> {
         let host = self.host().await?;
-        let state = observe(&host, app, &[].into()).await?;
+        let state = observe_again(&host, app).await?;
         if let Some(failure) = in_the_way(&host, &state) {
             return Err(failure.into());
         }

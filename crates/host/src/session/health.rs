@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::frames::Stop;
 use super::serve::Session;
 use crate::host::Host;
-use crate::observe::observe;
+use crate::observe::observe_again;
 use crate::ports::ProbeTarget;
 use crate::redact;
 
@@ -25,7 +25,7 @@ where
 {
     pub(super) async fn health(&mut self, app: &AppId) -> Result<(), Stop> {
         let host = self.host().await?;
-        let state = observe(&host, app, &[].into()).await?;
+        let state = observe_again(&host, app).await?;
         let services = services(&host, &state).await;
         Ok(self.outgoing.send(&Reply::Health { services }).await?)
     }

@@ -73,6 +73,17 @@ impl DockerRuntime {
         &self.engine
     }
 
+    /// Begins to ask the engine about itself, for somebody who will want to know: it takes it some 10 ms, and other work goes on meanwhile.
+    pub fn ask_ahead(&self) {
+        let runtime = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = runtime.info().await {
+                // Whoever needs it asks again, and tells.
+                tracing::debug!(%error, "the engine says nothing of itself");
+            }
+        });
+    }
+
     async fn info(&self) -> Result<&EngineInfo, RuntimeError> {
         self.info.get_or_try_init(|| self.engine.info()).await.map_err(failed)
     }
