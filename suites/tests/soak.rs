@@ -5,33 +5,39 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
-use cutover_suites::bench::streak::{deploys, next_of_processes};
-use cutover_testkit::site::Site;
+use cutover_suites::bench::streak::{Row, Streak, of_containers, of_processes};
+use cutover_suites::engine;
+use cutover_testkit::site::Binaries;
 
-/// Until as many runs are on record as are kept.
-const WARM_UP: usize = 110;
-const COUNT: usize = 200;
+/// Before the first look: until as many runs are on record as are kept, which are a hundred.
+const ROW: Row = Row { warm_up: 110, count: 200 };
 /// Bytes: what an allocator may keep, and a log gain.
 const SLACK: u64 = 4 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: make soak"]
-async fn two_hundred_deploys_in_a_row_fail_no_request_and_leave_nothing_behind() {
-    let site = Site::new().unwrap();
-    let app = site.app("sample", "sample.localhost").unwrap();
-    for number in 0..WARM_UP {
-        site.run(next_of_processes(&app, number).unwrap()).await.unwrap().expect(0).unwrap();
+async fn two_hundred_deploys_of_processes_in_a_row_fail_no_request_and_leave_nothing_behind() {
+    leaves_nothing_behind(&of_processes(ROW).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn two_hundred_deploys_of_containers_in_a_row_fail_no_request_and_leave_nothing_behind() {
+    match engine::usable().await {
+        Err(why) => println!("not run: two hundred deploys of containers: {why}"),
+        Ok(engine) => {
+            let binaries = Binaries::beside_this_program().unwrap();
+            leaves_nothing_behind(&of_containers(binaries, engine, ROW).await.unwrap());
+        }
     }
+}
 
-    let streak = deploys(&app, COUNT, |number| next_of_processes(&app, WARM_UP + number)).await.unwrap();
-
-    let (before, after) = (streak.before, streak.after);
-    println!(
-        "{COUNT} deploys in {:?}\n{}\nbefore: {before:?}\nafter: {after:?}",
-        streak.took, streak.traffic
-    );
-    assert_eq!(streak.traffic.failed(), 0);
-    assert_eq!(after.processes, before.processes);
+fn leaves_nothing_behind(streak: &Streak) {
+    let Streak { traffic, before, after, took } = streak;
+    println!("{} deploys in {took:?}\n{traffic}\nbefore: {before:?}\nafter: {after:?}", ROW.count);
+    assert_eq!(traffic.failed(), 0);
+    assert_eq!(after.processes, before.processes, "processes");
+    assert_eq!(after.on_engine, before.on_engine, "containers and networks");
     assert!(after.all().descriptors <= before.all().descriptors, "descriptors grew");
     // A write-ahead log and its index come and go.
     assert!(after.files <= before.files + 4, "files grew");

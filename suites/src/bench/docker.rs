@@ -53,7 +53,7 @@ pub(super) struct Images {
 }
 
 impl Images {
-    async fn build(app: &App<'_>) -> anyhow::Result<Self> {
+    pub(super) async fn build(app: &App<'_>) -> anyhow::Result<Self> {
         let docker = app.site().docker().context("this site has no engine")?;
         // By such a name the site finds and removes them.
         let images =
@@ -88,6 +88,16 @@ impl Images {
     fn name(&self, tag: &str) -> String {
         format!("{}:{tag}", self.repository)
     }
+
+    /// A configuration that runs them.
+    pub(super) fn config(&self, app: &App<'_>) -> String {
+        sample::containers(app, &self.repository, "")
+    }
+
+    /// The words that deploy the next of them. `--all`, because a label is no reason to replace anything.
+    pub(super) fn deploy(number: usize) -> [&'static str; 4] {
+        ["deploy", "--all", "--version", TAGS[number % TAGS.len()]]
+    }
 }
 
 /// The folder that the image is made of.
@@ -108,21 +118,16 @@ struct Measured {
 
 async fn in_turns(app: &App<'_>, images: &Images, floor: &mut Floor) -> anyhow::Result<Measured> {
     let mut measured = Measured { swaps: Vec::new(), default: Vec::new(), runs: Vec::new() };
-    app.commit("v1", |_| sample::containers(app, &images.repository, ""))?;
+    app.commit("v1", |_| images.config(app))?;
     // What is made once (networks, the first release, proxy and watch) is no part of a swap.
     floor.swap().await?;
-    deploy(app, 1).await?;
+    sample::run(app, &Images::deploy(1)).await?;
     for number in 0..ROUNDS {
         measured.swaps.push(floor.swap().await?);
-        measured.runs.push(deploy(app, number).await?);
+        measured.runs.push(sample::run(app, &Images::deploy(number)).await?);
         measured.default.push(floor.on_the_default_bridge().await?);
     }
     Ok(measured)
-}
-
-/// The same image under another label; `--all`, because a label is no reason to replace anything.
-async fn deploy(app: &App<'_>, number: usize) -> anyhow::Result<Ran> {
-    sample::run(app, &["deploy", "--all", "--version", TAGS[number % TAGS.len()]]).await
 }
 
 fn report(section: &mut Section, measured: &Measured) {

@@ -74,7 +74,7 @@ async fn measure(name: &str, binaries: &Binaries) -> anyhow::Result<Section> {
         "docker" => docker::deploys(binaries).await,
         "exits" => exits::measure().await,
         "idle" => idle::measure().await,
-        "row" => streak::measure().await,
+        "row" => streak::measure(binaries).await,
         _ => throughput::measure().await,
     }
 }

@@ -1,14 +1,22 @@
 //! Many deploys in a row under load: what fails, and what grows.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use cutover_core::layout::label;
+use cutover_engine::Engine;
+use cutover_host::installation::Installation;
 use cutover_testkit::probe::{Probe, Report};
-use cutover_testkit::site::{App, Process, Site};
+use cutover_testkit::site::{App, Binaries, Process, Site};
 use cutover_testkit::wait_until;
 use serde::Serialize;
+use tokio::process::Command;
 
+use crate::engine;
+
+use super::docker::Images;
 use super::figures::milliseconds;
 use super::idle::megabytes;
 use super::kernel::{self, Look};
@@ -17,8 +25,17 @@ use super::sheet::Section;
 
 /// For what the last deploy set in motion to be over.
 const SETTLED: Duration = Duration::from_secs(30);
-/// Deploys until as many releases are kept as will be.
-const WARM_UP: usize = 7;
+/// What the table has: deploys until as many releases are kept as will be, then those that are looked at.
+const SHORT: Row = Row { warm_up: 7, count: 30 };
+
+/// How many deploys.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Before it is looked what they take.
+    pub warm_up: usize,
+    /// Under traffic, between two looks.
+    pub count: usize,
+}
 
 /// What an installation takes.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -28,6 +45,8 @@ pub struct Upkeep {
     pub up: Look,
     /// Those of the installation.
     pub processes: usize,
+    /// Containers and networks of the installation; 0 where it has no engine.
+    pub on_engine: usize,
     /// Below its root.
     pub files: usize,
     /// Of those files.
@@ -45,18 +64,47 @@ pub struct Streak {
     pub took: Duration,
 }
 
-/// Deploys `count` changed releases of an application that is live already, one after another, under traffic; `next` commits each.
-pub async fn deploys(
+/// The sample as plain processes, each release another page.
+///
+/// # Errors
+/// When a deploy fails, or a request during one.
+pub async fn of_processes(row: Row) -> anyhow::Result<Streak> {
+    let site = Site::new()?;
+    let app = site.app("sample", sample::HOST)?;
+    let config = sample::processes(&app, "");
+    deploys(&app, row, |number| {
+        sample::commit(&app, &config, number)?;
+        Ok(app.command(&["deploy"]))
+    })
+    .await
+}
+
+/// The sample as a container on this engine, its image's label another one each time.
+///
+/// # Errors
+/// As [`of_processes`].
+pub async fn of_containers(binaries: Binaries, engine: Engine, row: Row) -> anyhow::Result<Streak> {
+    let site = Site::on_engine(binaries, engine).await?;
+    let app = site.app("sample", sample::HOST)?;
+    let images = Images::build(&app).await?;
+    app.commit("v1", |_| images.config(&app))?;
+    deploys(&app, row, |number| Ok(app.command(&Images::deploy(number)))).await
+}
+
+/// Deploys releases one after another under traffic; `next` gives the command for each.
+async fn deploys(
     app: &App<'_>,
-    count: usize,
-    mut next: impl FnMut(usize) -> anyhow::Result<tokio::process::Command>,
+    row: Row,
+    mut next: impl FnMut(usize) -> anyhow::Result<Command>,
 ) -> anyhow::Result<Streak> {
+    for number in 0..row.warm_up {
+        app.site().run(next(number)?).await?.expect(0).with_context(|| format!("deploy {number}"))?;
+    }
     let probe = Probe::start(app.traffic()?);
     let before = settled(app.site()).await?;
     let began = Instant::now();
-    for number in 0..count {
-        let command = next(number)?;
-        app.site().run(command).await?.expect(0).with_context(|| format!("deploy {number}"))?;
+    for number in row.warm_up..row.warm_up + row.count {
+        app.site().run(next(number)?).await?.expect(0).with_context(|| format!("deploy {number}"))?;
         let lap = probe.lap();
         ensure!(lap.failed() == 0, "requests failed during deploy {number}:\n{lap}");
     }
@@ -65,37 +113,31 @@ pub async fn deploys(
     Ok(Streak { traffic: probe.stop().await, before, after, took })
 }
 
-/// The sample as plain processes: a command that deploys the next release.
-pub fn next_of_processes(app: &App<'_>, number: usize) -> anyhow::Result<tokio::process::Command> {
-    sample::commit(app, &sample::processes(app, ""), number)?;
-    Ok(app.command(&["deploy"]))
-}
-
 /// The short form, for the table; `make soak` has the long one.
-pub(super) async fn measure() -> anyhow::Result<Section> {
-    const COUNT: usize = 20;
-    let site = Site::new()?;
-    let app = site.app("sample", sample::HOST)?;
-    // Until releases are as many as are kept.
-    for number in 0..WARM_UP {
-        site.run(next_of_processes(&app, number)?).await?.expect(0)?;
+pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<Section> {
+    let mut section = Section::new("Deploys in a row under load (`make soak` does 200)");
+    of_processes(SHORT).await?.report(&mut section, "plain processes", SHORT.count);
+    match engine::usable().await {
+        Ok(engine) => of_containers(binaries.clone(), engine, SHORT).await?.report(
+            &mut section,
+            "containers",
+            SHORT.count,
+        ),
+        Err(why) => section.not_run(format!("containers: {why}")),
     }
-    let streak = deploys(&app, COUNT, |number| next_of_processes(&app, WARM_UP + number)).await?;
-    let mut section = Section::new("Deploys in a row under load (plain processes; `make soak` does 200)");
-    streak.report(&mut section, COUNT);
     Ok(section)
 }
 
 impl Streak {
     /// Rows of a table.
     #[expect(clippy::cast_precision_loss, reason = "counts of files, bytes and requests are far below 2⁵²")]
-    pub(super) fn report(&self, section: &mut Section, count: usize) {
+    fn report(&self, section: &mut Section, what: &str, count: usize) {
         let Self { traffic, before, after, took } = self;
         section
-            .row(format!("failed requests during {count} deploys"), "", &[traffic.failed() as f64])
+            .row(format!("{what}: failed requests during {count} deploys"), "", &[traffic.failed() as f64])
             .goal(0.0)
             .note(format!("of {} sent; slowest {:?}", traffic.sent(), traffic.slowest()));
-        section.row("a deploy under this load, on average", "ms", &[milliseconds(*took) / count as f64]);
+        section.row("  a deploy under this load, on average", "ms", &[milliseconds(*took) / count as f64]);
         let grown = |of: fn(&Upkeep) -> f64| of(after) - of(before);
         for (name, unit, of) in GROWTHS {
             section.row(format!("  growth: {name}"), unit, &[grown(of)]);
@@ -107,10 +149,11 @@ impl Streak {
 type Growth = (&'static str, &'static str, fn(&Upkeep) -> f64);
 
 #[expect(clippy::cast_precision_loss, reason = "counts of files, bytes and processes are far below 2⁵²")]
-const GROWTHS: [Growth; 5] = [
+const GROWTHS: [Growth; 6] = [
     ("memory of proxy, watch and up, own and shared", "MB", |upkeep| megabytes(upkeep.all().pss)),
     ("descriptors of proxy, watch and up", "", |upkeep| upkeep.all().descriptors as f64),
     ("processes", "", |upkeep| upkeep.processes as f64),
+    ("containers and networks", "", |upkeep| upkeep.on_engine as f64),
     ("files below the root (100 runs are kept)", "", |upkeep| upkeep.files as f64),
     ("bytes below the root (100 runs are kept)", "MB", |upkeep| megabytes(upkeep.bytes)),
 ];
@@ -128,7 +171,7 @@ async fn settled(site: &Site) -> anyhow::Result<Upkeep> {
         same.then_some(())
     });
     same.await?;
-    Upkeep::of(site)
+    Upkeep::of(site).await
 }
 
 impl Upkeep {
@@ -137,7 +180,7 @@ impl Upkeep {
         self.proxy.and(self.watch).and(self.up)
     }
 
-    fn of(site: &Site) -> anyhow::Result<Self> {
+    async fn of(site: &Site) -> anyhow::Result<Self> {
         let all = site.processes();
         let of = |is: Process| {
             let found = all.iter().find(|found| found.process == is);
@@ -150,10 +193,19 @@ impl Upkeep {
             watch: of(Process::Watch)?,
             up: of(Process::Up)?,
             processes: all.len(),
+            on_engine: on_engine(site).await?,
             files,
             bytes,
         })
     }
+}
+
+async fn on_engine(site: &Site) -> anyhow::Result<usize> {
+    let Some(docker) = site.docker() else { return Ok(0) };
+    let id = Installation::open(&site.layout())?.id;
+    let labels = BTreeMap::from([(label::INSTALLATION.to_owned(), id)]);
+    let (engine, networks) = (docker.engine(), docker.engine().list_networks(&labels));
+    Ok(engine.list(&labels).await?.len() + networks.await?.len())
 }
 
 /// What goes in this moment is not counted.
