@@ -20,7 +20,7 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the start of an instance to the first try, and between the first tries. A small app answers after some 10 ms; a try that comes too
 /// soon costs a refused connection.
-pub const FIRST_PROBE: Duration = Duration::from_millis(5);
+pub const FIRST_PROBE: Duration = Duration::from_millis(2);
 /// Failures in a row until a live instance counts as unhealthy.
 pub const FALL: u32 = 3;
 /// Up and not restarted for so long counts as healthy where nothing else is known.

@@ -171,8 +171,15 @@ impl Tally {
     }
 }
 
-/// The pause before try number `tries` (0 is the first): quick at first, backing off to the configured interval.
+/// The pause before try number `tries` (0 is the first): quick at first, backing off to the configured interval. It grows by a fifth, so that
+/// what is ready is found so after at most a fifth longer than it took.
 pub fn pause(tries: u32, interval: Duration) -> Duration {
-    let quick = crate::defaults::FIRST_PROBE.saturating_mul(1 << tries.saturating_sub(4).min(12));
+    let growth = tries.saturating_sub(FEW).min(MOST_GROWTH);
+    let quick = (0..growth).fold(crate::defaults::FIRST_PROBE, |pause, _| pause + pause / 5);
     quick.min(interval.max(crate::defaults::FIRST_PROBE))
 }
+
+/// Tries before the pause grows.
+const FEW: u32 = 5;
+/// By then the pause is longer than any interval.
+const MOST_GROWTH: u32 = 100;
