@@ -29,6 +29,8 @@ const KEPT_RUNS: u32 = 100;
 const REVIVE: Duration = Duration::from_secs(3);
 /// From a run's verdict until its lock is free.
 const LET_GO: Duration = Duration::from_secs(2);
+/// It takes a moment, which the command waits for.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// An env file that is sent has at most so many bytes.
 const MOST_ENV: u64 = 4 * 1024 * 1024;
 
@@ -243,7 +245,7 @@ async fn until_free(host: &Host, run: RunId, app: &AppId) {
     let end = Instant::now() + LET_GO;
     let is_held = || AppLock::peek(&host.layout, app).is_some_and(|holder| holder.run == run);
     while Instant::now() < end && is_held() {
-        sleep(Duration::from_millis(5)).await;
+        sleep(LOOK_AGAIN).await;
     }
 }
 
