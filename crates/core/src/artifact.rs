@@ -1,6 +1,8 @@
 //! The identity of an artifact: a hash of its tree. The client computes it before shipping, the host computes it again from what arrived, so
 //! both use this one function. Neither reads files here; what is in them comes in as hashes.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::hash::ContentHash;
@@ -38,6 +40,37 @@ impl EntryKind {
     }
 }
 
+/// Links followed until they count as a circle, which leads nowhere; as many as Linux follows.
+const MOST_LINKS: usize = 40;
+
+/// Whether whoever follows the link at `path` leaves its tree. `links` has every link of the tree, by its path, with its target as written:
+/// words alone do not tell, since a step through another link may be a step up.
+pub fn leads_out(path: &str, links: &BTreeMap<String, String>) -> bool {
+    let mut place: Vec<&str> = Vec::new();
+    let mut todo: Vec<&str> = path.rsplit('/').collect();
+    let mut followed = 0;
+    while let Some(part) = todo.pop() {
+        if part == ".." && place.pop().is_none() {
+            return true;
+        }
+        if matches!(part, "" | "." | "..") {
+            continue;
+        }
+        place.push(part);
+        let Some(target) = links.get(&place.join("/")) else { continue };
+        followed += 1;
+        if followed > MOST_LINKS {
+            return false;
+        }
+        if target.starts_with('/') || target.is_empty() {
+            return true;
+        }
+        place.pop();
+        todo.extend(target.rsplit('/'));
+    }
+    false
+}
+
 /// The hash of a tree; the order of `entries` means nothing.
 pub fn tree_hash(entries: &[Entry]) -> ContentHash {
     let mut ordered: Vec<&Entry> = entries.iter().collect();
@@ -55,6 +88,34 @@ mod tests {
 
     fn entry(path: &str, kind: EntryKind, content: &[u8]) -> Entry {
         Entry { path: path.to_owned(), kind, content: ContentHash::of(content) }
+    }
+
+    #[test]
+    fn links_are_followed_as_the_system_follows_them() {
+        let out = |links: &[(&str, &str)]| {
+            let all = links.iter().map(|(path, target)| ((*path).to_owned(), (*target).to_owned())).collect();
+            links.iter().any(|(path, _)| leads_out(path, &all))
+        };
+        for inside in [
+            &[("current", "bin/server")][..],
+            &[("a/b", "../c")],
+            &[("a/up", "..")],
+            &[("deep", "x/y"), ("b", "deep/../../c")],
+            &[("x/y", ".."), ("z", "x/y/etc")],
+            &[("round", "about"), ("about", "round")],
+            &[("gone", "not/there/../..")],
+        ] {
+            assert!(!out(inside), "{inside:?}");
+        }
+        for outside in [
+            &[("a", "/etc")][..],
+            &[("a/b", "../../etc")],
+            &[("x/y", ".."), ("z", "x/y/../etc")],
+            &[("up", "."), ("a/b", "../up/../etc")],
+            &[("empty", "")],
+        ] {
+            assert!(out(outside), "{outside:?}");
+        }
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! The archive is deterministic: names in order, no dates, no owners. Links that lead out of the artifact are refused, since on the host
 //! they would lead to something else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use cutover_core::artifact::{Entry, EntryKind, tree_hash};
+use cutover_core::artifact::{Entry, EntryKind, leads_out, tree_hash};
 use cutover_core::hash::ContentHash;
 use sha2::{Digest, Sha256};
 
@@ -78,6 +78,7 @@ impl Artifact {
             return Err(ArtifactError::Empty(path.to_owned()));
         }
         let entries = names.iter().map(|name| entry(&folder, name)).collect::<Result<Vec<_>, _>>()?;
+        refuse_outside(&folder, &entries)?;
         Ok(Self { hash: tree_hash(&entries), folder, entries })
     }
 
@@ -163,9 +164,6 @@ fn entry(folder: &Path, name: &Path) -> Result<Entry, ArtifactError> {
     let found = fs::symlink_metadata(&path).map_err(read_error)?;
     let (kind, content) = if found.is_symlink() {
         let target = fs::read_link(&path).map_err(read_error)?;
-        if leads_out(name, &target) {
-            return Err(ArtifactError::Outside { link: shown, target: target.display().to_string() });
-        }
         (EntryKind::Symlink, ContentHash::of(target.as_os_str().as_encoded_bytes()))
     } else if found.is_file() {
         let executable = found.permissions().mode() & 0o100 != 0;
@@ -179,21 +177,18 @@ fn entry(folder: &Path, name: &Path) -> Result<Entry, ArtifactError> {
     Ok(Entry { path: parts.join("/"), kind, content })
 }
 
-/// Whether a link at `name` leads out of the tree that `name` is relative to.
-fn leads_out(name: &Path, target: &Path) -> bool {
-    let mut depth = name.components().count().saturating_sub(1);
-    for part in target.components() {
-        match part {
-            Component::Prefix(_) | Component::RootDir => return true,
-            Component::CurDir => {}
-            Component::Normal(_) => depth += 1,
-            Component::ParentDir => match depth.checked_sub(1) {
-                Some(less) => depth = less,
-                None => return true,
-            },
-        }
+/// Refuses a link that leads out of the tree, by itself or by others that it leads through.
+fn refuse_outside(folder: &Path, entries: &[Entry]) -> Result<(), ArtifactError> {
+    let mut links = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Symlink) {
+        let target = fs::read_link(folder.join(&entry.path))
+            .map_err(|error| ArtifactError::Read { path: entry.path.clone(), error })?;
+        links.insert(entry.path.clone(), target.to_string_lossy().into_owned());
     }
-    false
+    match links.iter().find(|(path, _)| leads_out(path, &links)) {
+        Some((link, target)) => Err(ArtifactError::Outside { link: link.clone(), target: target.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn hash_of(path: &Path) -> std::io::Result<ContentHash> {
