@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -13,8 +14,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::body::{RequestBody, Upload};
@@ -23,6 +25,9 @@ use crate::door::Way;
 use crate::pace::Alarm;
 use crate::pool::Sender;
 use crate::target::Target;
+
+/// How far from here a target may be: on this host, or on a network that this host is on.
+const HOPS: u32 = 1;
 
 /// How an offer of a request to a target ended.
 pub(crate) enum Offered {
@@ -125,7 +130,7 @@ async fn connect(target: &Arc<Target>, cuts: u64, limits: &Limits) -> Result<Sen
     let connecting = async {
         match &target.address {
             Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
+                let stream = knock(*address).await?;
                 stream.set_nodelay(true)?;
                 shake_hands(target, stream, limits).await
             }
@@ -138,6 +143,19 @@ async fn connect(target: &Arc<Target>, cuts: u64, limits: &Limits) -> Result<Sen
     };
     // A cut closes what is there; what came to be meanwhile closes itself.
     if target.cuts() == cuts { Ok(sender) } else { Err(NotSent::Cut) }
+}
+
+/// Targets are on this host or on one of its own networks. One that is gone together with its network would be sought by the default route,
+/// and somebody else might answer: nothing that is sent there gets beyond the first router (S29).
+async fn knock(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let options = SockRef::from(&socket);
+    if address.is_ipv4() {
+        options.set_ttl_v4(HOPS)?;
+    } else {
+        options.set_unicast_hops_v6(HOPS)?;
+    }
+    socket.connect(address).await
 }
 
 async fn shake_hands<S>(target: &Arc<Target>, stream: S, limits: &Limits) -> io::Result<Sender>
@@ -157,4 +175,19 @@ where
         }
     });
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_sent_to_a_target_gets_no_further_than_this_hosts_networks() {
+        let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+
+        let stream = knock(target.local_addr().unwrap()).await.unwrap();
+
+        assert_eq!(SockRef::from(&stream).ttl_v4().unwrap(), 1);
+        target.accept().await.unwrap();
+    }
 }
