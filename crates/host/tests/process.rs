@@ -423,6 +423,21 @@ async fn a_command_runs_beside_an_instance_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_command_that_a_killed_run_left_ends_with_its_instance() {
+    let rig = Rig::new();
+    let spec = rig.started("exec sleep 1000").await;
+    let script =
+        "setsid sh -c 'trap : TERM; echo $$ > $SCRATCH/left; while :; do sleep 1; done' > /dev/null 2>&1 &";
+    let words = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    rig.runtime.exec(&rig.app, &spec.name, &Exec { words, timeout: rig::DEADLINE }).await.unwrap();
+    let left: i32 = rig.lines("left", 1).await[0].parse().unwrap();
+
+    rig.stop(&spec).await;
+
+    assert!(!lives(left), "nobody else would end it");
+}
+
+#[tokio::test]
 async fn the_end_of_a_keeper_by_signal_ends_its_instance_in_order() {
     let rig = Rig::new();
     let spec = rig.started("trap 'echo bye >> $SCRATCH/bye; exit 0' TERM; echo $$ > $SCRATCH/up; while :; do sleep 0.02; done").await;

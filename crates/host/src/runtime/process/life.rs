@@ -106,7 +106,8 @@ async fn ask_to_stop(folder: &Folder, record: &Record, settings: &StopSettings) 
     }
 }
 
-/// Ends what a killed keeper left: it could end neither the instance nor its record.
+/// Ends what a killed keeper left: it could end neither the instance nor its record. A keeper that ended in order left nothing of its own;
+/// what a killed run had begun beside the instance, a command of its gate say, ends with the instance, too.
 async fn end_orphan(
     runtime: &ProcessRuntime,
     folder: &Folder,
@@ -114,10 +115,11 @@ async fn end_orphan(
     settings: &StopSettings,
 ) -> Result<(), RuntimeError> {
     let state = folder.state();
+    let left = search(runtime, folder, record);
     if matches!(&state, Some(State { phase: Phase::Exited { .. }, .. })) {
-        return Ok(());
+        return Ok(left.end(Signal::KILL, Duration::ZERO).await.map(drop)?);
     }
-    search(runtime, folder, record).end(signal(settings), settings.grace).await?;
+    left.end(signal(settings), settings.grace).await?;
     // It is gone, whether or not there is room to say so: a look finds its process gone, too.
     if let Some(state) = state
         && let Err(error) = folder.record_state(&State { phase: Phase::Exited { exit: unknown() }, ..state })
