@@ -89,7 +89,7 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 pub const RECOVERIES: u32 = 4;
 /// Loopback ports of plain processes: below the usual ephemeral range (32768–60999).
 pub const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Where networks of apps are cut from, unless the host's own configuration says otherwise.
+/// Where networks of apps are cut from, unless the host's `host.yml` says otherwise.
 pub const SUBNETS: &str = "10.213.0.0/16";
 /// Tries of a run to find a subnet that nobody else takes in the same moment.
 pub const SUBNET_TRIES: u32 = 5;

@@ -86,8 +86,8 @@ impl Layout {
     pub fn installation(&self) -> PathBuf {
         self.state.join("installation.json")
     }
-    /// The host's own settings.
-    pub fn host_config(&self) -> PathBuf {
+    /// The host's own configuration.
+    pub fn host_file(&self) -> PathBuf {
         self.state.join("host.yml")
     }
     /// Lock files.

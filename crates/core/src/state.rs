@@ -284,6 +284,8 @@ pub struct FoundEngine {
     pub bridge_reachable: bool,
     /// Networks it has, and routes of the host: subnets in use, as CIDR.
     pub subnets: Vec<String>,
+    /// Where new networks are cut from, as CIDR.
+    pub range: String,
     /// Our networks by name, with their subnet.
     pub networks: BTreeMap<String, String>,
     /// Volumes of this app by the engine's name.

@@ -55,6 +55,7 @@ fn host() -> HostState {
             platform: "linux/amd64".to_owned(),
             bridge_reachable: true,
             subnets: Vec::new(),
+            range: cutover_core::defaults::SUBNETS.to_owned(),
             networks: BTreeMap::new(),
             volumes: BTreeSet::new(),
         }),

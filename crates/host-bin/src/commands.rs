@@ -103,7 +103,8 @@ fn proxy(layout: &Layout) -> Outcome {
         let failure = Failure::new(Exit::Failed, "the proxy was not started").because(error.to_string());
         error.next().into_iter().fold(failure, Failure::next)
     })?;
-    let addresses = up::http_addresses().map_err(|error| not_up("the proxy was not started", &error))?;
+    let addresses =
+        up::http_addresses(layout).map_err(|error| not_up("the proxy was not started", &error))?;
     let mut seat =
         ProxySeat::take(layout, &addresses).map_err(|error| not_up("the proxy was not started", &error))?;
     let options = Options {
@@ -178,7 +179,7 @@ fn system(what: &str, error: &std::io::Error) -> Failure {
 }
 
 fn not_up(what: &str, error: &UpError) -> Failure {
-    let failure = Failure::new(Exit::Failed, what).because(error.to_string());
+    let failure = Failure::new(error.exit(), what).because(error.to_string());
     error.next().into_iter().fold(failure, Failure::next)
 }
 

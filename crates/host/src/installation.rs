@@ -221,7 +221,7 @@ fn layout_of(
 /// Where the proxy takes plain HTTP: where it listens, or where it would.
 pub fn http_listener_address(layout: &Layout) -> Option<SocketAddr> {
     let listening = up::listeners(layout).first().copied();
-    listening.or_else(|| up::http_addresses().ok()?.first().copied())
+    listening.or_else(|| up::http_addresses(layout).ok()?.first().copied())
 }
 
 #[cfg(test)]

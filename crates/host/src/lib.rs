@@ -9,6 +9,7 @@ pub mod events;
 pub mod file_system;
 pub mod files;
 pub mod host;
+pub mod host_file;
 mod images;
 pub mod installation;
 pub mod journal;

@@ -1,5 +1,6 @@
 //! Structural problems, all of them: unknown keys, wrong types, values that break their form, keys that are refused.
 
+use super::host::HOST;
 use super::problem::{Draft, Issues, ProblemKind};
 use super::shape::{Key as KnownKey, Naming, Pairs, Shape, Treatment};
 use super::tree::{Key, Node, Tag, Value};
@@ -113,15 +114,19 @@ fn keys(entries: &[(Key, Node)], shape: &Shape, path: &str, when: When, issues: 
 }
 
 fn unknown(key: &Key, shape: &Shape, path: &str, issues: &mut Issues) {
-    let what = format!("`{}` is not a key {}", key.text, place_of(path));
+    let what = format!("`{}` is not a key {}", key.text, place_of(path, shape));
     let usable =
         shape.keys().filter(|known| known.is_usable() && !matches!(known.treatment, Treatment::Ignored(_)));
     let draft = Draft::new(ProblemKind::UnknownKey, key.span, &below(path, &key.text), what);
     issues.add(draft.allowed(&key.text, usable.map(|known| known.name)));
 }
 
-fn place_of(path: &str) -> String {
-    if path.is_empty() { "of cutover.yml".to_owned() } else { format!("of `{path}`") }
+fn place_of(path: &str, shape: &Shape) -> String {
+    match path {
+        "" if std::ptr::eq(shape, &raw const HOST) => "of host.yml".to_owned(),
+        "" => "of cutover.yml".to_owned(),
+        path => format!("of `{path}`"),
+    }
 }
 
 fn known_key(known: &KnownKey, key: &Key, value: &Node, place: &str, when: When, issues: &mut Issues) {

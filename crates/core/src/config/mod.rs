@@ -16,6 +16,7 @@ mod demand;
 mod environment;
 mod fill;
 mod gates;
+mod host;
 mod keys;
 mod merge;
 mod mounts;
@@ -31,6 +32,7 @@ mod shape;
 mod tree;
 mod value;
 
+pub use host::{HostFile, host_file};
 pub use problem::{Problem, ProblemKind, Problems};
 pub use reference::{ComposeKey, compose_table, reference_markdown};
 pub use schema::schema;

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::compose_keys;
+use super::host::HOST;
 use super::keys::ROOT;
 use super::shape::{Key, Shape, Treatment};
 
@@ -30,6 +31,13 @@ of these gives is a secret of the env file: it may stand in `environment` and in
 value is required from the env file; in a backing service one that ends in `PASSWORD` is made when it is absent.
 ";
 
+const HOST_HEAD: &str = "
+# host.yml
+
+What the host itself says, for all apps on it. The file lies in the folder of cutover's state (`/var/lib/cutover/host.yml`,
+`~/.local/state/cutover/lib/host.yml` for an unprivileged user, `lib/host.yml` below `CUTOVER_ROOT`), and need not be there.
+";
+
 /// The page, as Markdown.
 pub fn reference_markdown() -> String {
     let mut page = HEAD.to_owned();
@@ -50,6 +58,8 @@ pub fn reference_markdown() -> String {
         line(&mut page, &[key.name, treatment, why.trim()]);
         inner(&mut page, key);
     }
+    page.push_str(HOST_HEAD);
+    section(&mut page, "Its keys", &HOST, "");
     page
 }
 

@@ -211,6 +211,35 @@ form!(FOLDER, relative, "a path below the folder of cutover.yml", r"^[^/]");
 form!(VOLUME_FILE, below_volume, "a path below the volume, such as `app.db`", r"^[^/]");
 form!(SIGNAL, signal, "a signal's name such as `TERM` or `SIGQUIT`", r"^(SIG)?[A-Z0-9]+$");
 form!(SERVER, server, "a server as ssh takes it, such as `deploy@example.com`", r"^[A-Za-z0-9@._:\[\]-]+$");
+form!(ADDRESS, address, "an address and port such as `127.0.0.1:8080`", r"^.+:[0-9]{1,5}$");
+form!(
+    SUBNETS,
+    subnets,
+    "a range of IPv4 addresses such as `10.213.0.0/16`",
+    r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
+);
+
+/// The address of a socket, with a port that can be told.
+fn address(text: &str) -> Result<(), String> {
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.port() == 0 => {
+            Err(format!("`{text}`: port 0 is any port, and nobody would find it"))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("`{text}` is not an address with its port")),
+    }
+}
+
+/// Room for more than one network of each kind.
+fn subnets(text: &str) -> Result<(), String> {
+    let range = crate::addresses::Subnet::parse(text)
+        .ok_or_else(|| format!("`{text}` is not a range of addresses"))?;
+    match range.prefix() {
+        8..=20 => Ok(()),
+        0..8 => Err(format!("`{text}` is larger than any range of private addresses")),
+        _ => Err(format!("`{text}` is too small: the networks of a few apps need a /20")),
+    }
+}
 
 fn app_name(text: &str) -> Result<(), String> {
     let name = text.parse::<crate::names::AppName>();

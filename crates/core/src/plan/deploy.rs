@@ -223,7 +223,7 @@ pub(crate) fn content_identity(release: &Release) -> ContentHash {
 pub(crate) fn no_transition(error: &NoTransition) -> Refusals {
     let next = match error {
         NoTransition::NoSubnet(_) => {
-            "remove networks nobody uses (`docker network prune`), or name another range in the host's host.yml"
+            "remove networks nobody uses (`docker network prune`), or name another range as `subnets` in the host's host.yml"
         }
         NoTransition::NoAddress(_) | NoTransition::NoPort => {
             "remove apps that are no longer used: `cutover remove`"

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::addresses::Subnet;
-use crate::defaults;
 use crate::hash::ContentHash;
 use crate::plan::{HostPlan, NetworkSpec};
 use crate::state::FoundEngine;
@@ -22,7 +21,7 @@ pub fn elsewhere(plan: &HostPlan, name: &str, engine: &FoundEngine) -> Option<Ho
     } else {
         let in_use = engine.subnets.iter().filter_map(|subnet| Subnet::parse(subnet));
         let used: Vec<Subnet> = in_use.chain(networks.iter().filter_map(planned)).collect();
-        let range = Subnet::parse(defaults::SUBNETS)?;
+        let range = Subnet::parse(&engine.range)?;
         // Who met once would meet again, were the run not part of where the search begins.
         let begin = ContentHash::of_parts(&[name, &plan.run.to_string()]).number();
         range.choose(from.prefix(), &used, begin)?

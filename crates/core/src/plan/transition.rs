@@ -316,6 +316,7 @@ fn replace(
 pub(crate) struct Allocation {
     taken: BTreeSet<SocketAddr>,
     used: Vec<Subnet>,
+    range: String,
     subnets: BTreeMap<String, Subnet>,
 }
 
@@ -334,7 +335,8 @@ impl Allocation {
                     .collect()
             })
             .unwrap_or_default();
-        Self { taken, used, subnets }
+        let range = engine.map(|engine| engine.range.clone()).unwrap_or_default();
+        Self { taken, used, range, subnets }
     }
 
     /// The subnet of a network of ours, chosen where the network is absent.
@@ -342,9 +344,9 @@ impl Allocation {
         if let Some(subnet) = self.subnets.get(name) {
             return Ok(*subnet);
         }
-        let range = Subnet::parse(defaults::SUBNETS);
+        let range = Subnet::parse(&self.range);
         let chosen = range.and_then(|range| range.choose(prefix, &self.used, seed(&[name])));
-        let subnet = chosen.ok_or_else(|| NoTransition::NoSubnet(defaults::SUBNETS.to_owned()))?;
+        let subnet = chosen.ok_or_else(|| NoTransition::NoSubnet(self.range.clone()))?;
         self.used.push(subnet);
         self.subnets.insert(name.to_owned(), subnet);
         Ok(subnet)

@@ -198,7 +198,10 @@ pub(super) fn unreadable(error: StoreError) -> Failure {
 }
 
 fn not_up(error: &UpError) -> Failure {
-    let exit = if matches!(error, UpError::Taken { .. }) { Exit::Refused } else { Exit::Failed };
-    let failure = Failure::new(exit, "proxy and watch could not be started").because(error.to_string());
+    let what = match error {
+        UpError::HostFile(_) => "the host's own configuration is wrong",
+        _ => "proxy and watch could not be started",
+    };
+    let failure = Failure::new(error.exit(), what).because(error.to_string());
     error.next().into_iter().fold(failure, Failure::next)
 }

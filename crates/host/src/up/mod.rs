@@ -15,9 +15,11 @@ mod supervise;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cutover_core::exit::Exit;
 use cutover_core::names::AppId;
 
 use crate::files::FileError;
+use crate::host_file::HostFileError;
 use crate::lock::LockError;
 
 pub use down::{Down, down};
@@ -52,6 +54,9 @@ pub enum UpError {
         /// What stands there.
         found: String,
     },
+    /// The host's own configuration cannot be used.
+    #[error(transparent)]
+    HostFile(#[from] HostFileError),
     /// A process could not be started.
     #[error("cannot start {}: {error}", binary.display())]
     Spawn {
@@ -108,6 +113,15 @@ pub enum UpError {
 }
 
 impl UpError {
+    /// How whoever wanted it ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Taken { .. } => Exit::Refused,
+            Self::HostFile(_) => Exit::Configuration,
+            _ => Exit::Failed,
+        }
+    }
+
     /// What helps.
     pub fn next(&self) -> Vec<String> {
         match self {
@@ -124,6 +138,7 @@ impl UpError {
             Self::Address { what, .. } => {
                 vec![format!("set {what} to addresses with their ports, as in {what}=127.0.0.1:8080")]
             }
+            Self::HostFile(_) => vec!["mend the host's configuration at the places named above".to_owned()],
             Self::NotReady { next, .. } if !next.is_empty() => next.clone(),
             Self::NotReady { log, .. } => vec![format!("read {}", log.display())],
             _ => Vec::new(),

@@ -8,6 +8,7 @@ use cutover_core::{defaults, variables};
 
 use super::{UpError, port, sockets};
 use crate::files;
+use crate::host_file;
 use crate::lock::ProcessLock;
 
 /// What a proxy is started with. To be kept as long as it serves.
@@ -36,14 +37,16 @@ impl ProxySeat {
     }
 }
 
-/// Where the proxy takes plain HTTP, by `CUTOVER_HTTP` (several with commas between), else by the user's rights.
+/// Where the proxy takes plain HTTP, by `CUTOVER_HTTP` (several with commas between), else by `host.yml`, else by the user's rights.
 ///
 /// # Errors
-/// When the variable holds something else than addresses.
-pub fn http_addresses() -> Result<Vec<SocketAddr>, UpError> {
+/// When the variable holds something else than addresses, or `host.yml` cannot be used.
+pub fn http_addresses(layout: &Layout) -> Result<Vec<SocketAddr>, UpError> {
+    let said = host_file::read(layout)?.http;
     let given = std::env::var(variables::HTTP).ok().filter(|text| !text.trim().is_empty());
     match given {
         Some(text) => parse(&text),
+        None if !said.is_empty() => Ok(said),
         None if rustix::process::geteuid().is_root() => {
             Ok(vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), defaults::HTTP)])
         }
@@ -103,6 +106,22 @@ mod tests {
         assert_eq!(parse("127.0.0.1:80, [::1]:80").unwrap().len(), 2);
         let error = parse("127.0.0.1:80,localhost").unwrap_err().to_string();
         assert_eq!(error, "CUTOVER_HTTP is `localhost`: expected address:port, as in 127.0.0.1:8080");
+    }
+
+    #[test]
+    fn without_the_variable_the_host_says_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        std::fs::create_dir_all(layout.state()).unwrap();
+        let write = |text: &str| std::fs::write(layout.host_file(), text).unwrap();
+
+        write("http: ['127.0.0.1:8081', '[::1]:8081']\n");
+        assert_eq!(http_addresses(&layout).unwrap().len(), 2);
+        write("htpp: 127.0.0.1:8081\n");
+        let error = http_addresses(&layout).unwrap_err();
+
+        assert_eq!(error.exit(), cutover_core::exit::Exit::Configuration);
+        assert!(error.to_string().contains("did you mean `http`?"), "{error}");
     }
 
     #[test]

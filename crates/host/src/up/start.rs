@@ -10,6 +10,7 @@ use super::UpError;
 use super::report::{self, Said};
 use super::supervise::{self, READY};
 use crate::files;
+use crate::host_file;
 use crate::lock::ProcessLock;
 use crate::program;
 
@@ -21,8 +22,10 @@ pub fn is_up(layout: &Layout) -> bool {
 /// Starts `up` detached where nobody keeps proxy and watch, and returns when the proxy answers; `false`: they were there.
 ///
 /// # Errors
-/// When the proxy cannot listen, with who has its port; when it does not answer in time.
+/// When `host.yml` cannot be used; when the proxy cannot listen, with who has its port; when it does not answer in time.
 pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpError> {
+    // Also where they are there: a fault in it is told now, and not to whoever starts them next.
+    host_file::read(layout)?;
     if is_up(layout) {
         return answers(layout).await.map(|()| false);
     }

@@ -211,6 +211,7 @@ impl Runtime for FakeRuntime {
             platform: "linux/amd64".to_owned(),
             bridge_reachable: true,
             subnets: networks.values().cloned().collect(),
+            range: cutover_core::defaults::SUBNETS.to_owned(),
             networks,
             volumes: BTreeSet::new(),
         }))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
+use cutover_core::defaults;
 use cutover_core::hash::ContentHash;
 use cutover_core::layout::label;
 use cutover_core::names::AppId;
@@ -15,6 +16,7 @@ use cutover_engine::{
 use super::DockerRuntime;
 use super::error::failed;
 use super::sockets::word_of;
+use crate::host_file;
 use crate::ports::{Certainty, Doing, ImageRequest, RuntimeError, RuntimeErrorKind};
 
 /// Names of the network an engine brings itself.
@@ -40,6 +42,7 @@ impl DockerRuntime {
             platform: format!("{}/{}", info.operating_system, architecture(&info.architecture)),
             bridge_reachable: bridge_reachable(info, &networks),
             subnets: subnets(&networks),
+            range: self.range(),
             networks: networks
                 .iter()
                 .filter(ours)
@@ -47,6 +50,15 @@ impl DockerRuntime {
                 .collect(),
             volumes: volumes.into_iter().map(|volume| volume.name).collect(),
         })
+    }
+
+    /// Where networks are cut from. A `host.yml` that cannot be used keeps nobody from looking: it is told before something is changed.
+    fn range(&self) -> String {
+        let said = host_file::read(&self.layout).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the host's own configuration is wrong");
+            cutover_core::config::HostFile::default()
+        });
+        said.subnets.map_or_else(|| defaults::SUBNETS.to_owned(), |range| range.to_string())
     }
 
     fn of_app(&self, app: &AppId) -> BTreeMap<String, String> {
