@@ -53,7 +53,7 @@ impl Channel {
         };
         let package = env!("CARGO_PKG_VERSION").to_owned();
         let hello = Ask::Hello { version: WIRE_VERSION, package: package.clone() };
-        let greeted = tokio::time::timeout(GREETING, channel.answer(&hello)).await;
+        let greeted = tokio::time::timeout(GREETING, channel.greet(&hello)).await;
         match greeted.map_err(|_| HostError::Silent { seconds: GREETING.as_secs() })?? {
             Reply::Hello { version: WIRE_VERSION, now, .. } => channel.greeting = Greeting { now },
             Reply::Hello { version, package: theirs, .. } => {
@@ -65,6 +65,17 @@ impl Channel {
             other => return Err(unexpected("hello", &other)),
         }
         Ok(channel)
+    }
+
+    /// Who refuses every conversation says why and ends, maybe before it could be greeted.
+    async fn greet(&mut self, hello: &Ask) -> Result<Reply, HostError> {
+        match self.ask(hello).await {
+            Ok(()) => self.reply().await,
+            Err(gone) => match self.reply().await {
+                Err(HostError::Failed(failure)) => Err(HostError::Failed(failure)),
+                _ => Err(gone),
+            },
+        }
     }
 
     /// Keeps the other end there for as long as the conversation lasts.

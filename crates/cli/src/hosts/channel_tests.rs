@@ -56,6 +56,17 @@ async fn opened() -> (Channel, FakeSession) {
 }
 
 #[tokio::test]
+async fn given_a_host_that_refused_and_ended_before_it_was_greeted_then_its_reason_is_told() {
+    let (client, mut session) = ends();
+    let failure = Box::new(Failure::new(Exit::Failed, "the state on this host cannot be opened"));
+    session.says(&Reply::Failed { failure }).await;
+    drop(session);
+    assert!(
+        matches!(open(client).await, Err(HostError::Failed(failure)) if failure.what.contains("the state"))
+    );
+}
+
+#[tokio::test]
 async fn another_version_is_refused_with_both_named() {
     let (client, mut session) = ends();
     let opening = tokio::spawn(open(client));
