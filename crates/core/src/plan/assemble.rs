@@ -136,7 +136,10 @@ fn base(
     let unchanged = incoming.is_empty() && outgoing.is_empty() && held.is_empty();
     let backing = backing(parts, &incoming)?;
     let (joins, leaves) = moves(parts, &incoming);
-    let retire = warm_leftovers(state, &becomes, &incoming);
+    // Where the new ones start, and not at the end: a deploy that fails keeps a candidate of its own, and they would heap up.
+    let (early, late) =
+        candidates(state, &becomes).into_iter().partition::<Vec<_>, _>(|_| !incoming.is_empty());
+    let retire = warm_leftovers(state, &becomes, &incoming).into_iter().chain(early).collect::<Vec<_>>();
     let first = state.live.is_none();
     let same = state
         .live
@@ -191,7 +194,7 @@ fn base(
             leaves,
             kept_candidates: Vec::new(),
         }),
-        record: record(parts, &becomes),
+        record: record(parts, &becomes, late),
         switch: if same { Planned::NotNeeded(WhyNot::Unchanged) } else { Planned::Do(switch) },
         becomes: Some(becomes),
         notes: parts.notes.clone(),
@@ -763,8 +766,8 @@ fn warm_leftovers(state: &HostState, becomes: &Live, incoming: &[&GatedInstance]
     leftover.map(|found| reference(state, found)).collect()
 }
 
-fn record(parts: &Parts<'_>, becomes: &Live) -> RecordPlan {
-    let state = parts.state;
+/// Failed candidates of earlier deploys, stopped and kept for a look until this one.
+fn candidates(state: &HostState, becomes: &Live) -> Vec<InstanceRef> {
     let candidates = state.instances.iter().filter(|found| {
         found.ours
             && found.role == Role::Service
@@ -772,9 +775,13 @@ fn record(parts: &Parts<'_>, becomes: &Live) -> RecordPlan {
             && !becomes.has(&found.name)
             && !state.live.as_ref().is_some_and(|live| live.has(&found.name))
     });
+    candidates.map(|found| reference(state, found)).collect()
+}
+
+fn record(parts: &Parts<'_>, becomes: &Live, candidates: Vec<InstanceRef>) -> RecordPlan {
     RecordPlan {
-        forget: forgotten(state, parts.release, becomes),
-        candidates: candidates.map(|found| reference(state, found)).collect(),
+        forget: forgotten(parts.state, parts.release, becomes),
+        candidates,
         networks: Vec::new(),
         volumes: Vec::new(),
         forget_app: false,

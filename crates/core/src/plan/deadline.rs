@@ -89,7 +89,7 @@ fn migration(migration: &Migration) -> Duration {
 
 fn start(plan: &StartPlan) -> Duration {
     let waves: Duration = plan.waves.iter().map(|wave| run(wave) + gate(wave)).sum();
-    stops(&plan.retire) + acts(plan.joins.len()) + waves
+    stops(&plan.retire) + acts(plan.retire.len() + plan.joins.len()) + waves
 }
 
 fn handover(plan: &HandoverPlan) -> Duration {

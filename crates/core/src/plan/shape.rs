@@ -621,7 +621,8 @@ pub struct DatabasePlace {
 /// New instances beside the old.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartPlan {
-    /// Warm instances of an earlier release that wear the colour the new ones will wear: they go first, or names would meet.
+    /// What goes first: warm instances of an earlier release that wear the colour the new ones will wear, and failed candidates of earlier
+    /// deploys.
     pub retire: Vec<InstanceRef>,
     /// Waves: those of a later wave wait for the health of those before (`depends_on`).
     pub waves: Vec<Vec<GatedInstance>>,
@@ -773,7 +774,7 @@ pub struct DrainPlan {
 pub struct RecordPlan {
     /// Releases that nothing needs any more: their records, env files, artifacts and images.
     pub forget: Vec<ReleaseId>,
-    /// Failed candidates of earlier deploys, removed now.
+    /// Failed candidates of earlier deploys, where nothing new starts; else they went before that.
     pub candidates: Vec<InstanceRef>,
     /// Networks to be removed (remove).
     pub networks: Vec<String>,

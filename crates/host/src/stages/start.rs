@@ -2,7 +2,7 @@
 
 use cutover_core::diagnosis;
 use cutover_core::exit::Exit;
-use cutover_core::journal::{Step, StepResult};
+use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::plan::{InstanceRef, InstanceSpec, Planned, Stage, StartPlan};
 use cutover_core::state::RestartPolicy;
 
@@ -17,7 +17,11 @@ pub(crate) struct Started(());
 pub(crate) async fn start(act: &Act<'_>, plan: &Planned<StartPlan>) -> Result<Started, StageError> {
     let Planned::Do(plan) = plan else { return Ok(Started(())) };
     for instance in &plan.retire {
-        retire(act, Stage::Start, instance).await?;
+        stop(act, Stage::Start, instance).await?;
+        // What is stopped is in nobody's way; the next deploy tries again.
+        if let Err(error) = remove(act, Stage::Start, instance).await {
+            act.journal.write(What::Warning { stage: Stage::Start, text: error.failure().to_string() })?;
+        }
     }
     for joining in &plan.joins {
         let step =
@@ -100,6 +104,10 @@ pub(super) async fn stop(act: &Act<'_>, stage: Stage, instance: &InstanceRef) ->
 /// Stops an instance and removes what is left of it.
 pub(super) async fn retire(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
     stop(act, stage, instance).await?;
+    remove(act, stage, instance).await
+}
+
+async fn remove(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
     let remove = async {
         act.ports
             .runtime(instance.runtime)?
