@@ -38,7 +38,12 @@ fn other_port(runtime: RuntimeKind, listening: &[SocketAddr], port: u16) -> Stri
     let mut ports: Vec<u16> = listening.iter().map(SocketAddr::port).collect();
     ports.sort_unstable();
     ports.dedup();
+    let reachable = listening.iter().any(|address| is_reachable(address.ip(), runtime));
     match (runtime, ports.as_slice()) {
+        // Naming the port would not do: the proxy does not reach it there either.
+        (RuntimeKind::Container, _) if !reachable => {
+            format!("make the app listen on 0.0.0.0, on the port in PORT ({port})")
+        }
         (RuntimeKind::Container, [only]) => {
             format!("set `port: {only}`, or make the app listen on the port in PORT ({port})")
         }

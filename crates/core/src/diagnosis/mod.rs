@@ -102,8 +102,14 @@ fn tail(log: &[String]) -> Vec<String> {
 
 fn ended(found: &mut Diagnosis, facts: &Facts, exit: &ExitStatus, restarts: u32) {
     let explained = !found.cause.is_empty();
+    // How long it ran is not known of one that ended after its gate.
+    let when = if facts.elapsed.is_zero() {
+        String::new()
+    } else {
+        format!(" {} after its start", seconds(facts.elapsed))
+    };
     if exit.out_of_memory {
-        found.cause("it was ended by the kernel for want of memory");
+        found.cause(format!("it was ended by the kernel for want of memory{when}"));
         found.next(
             "give it more memory (`mem_limit` or `deploy.resources.limits.memory`), or let it use less",
         );
@@ -114,12 +120,6 @@ fn ended(found: &mut Diagnosis, facts: &Facts, exit: &ExitStatus, restarts: u32)
         return;
     }
     let again = if restarts > 0 { format!(", again and again ({restarts} times)") } else { String::new() };
-    // How long it ran is not known of one that ended after its gate.
-    let when = if facts.elapsed.is_zero() {
-        String::new()
-    } else {
-        format!(" {} after its start", seconds(facts.elapsed))
-    };
     found.cause(format!("it {exit}{when}{again}"));
     // A shell, and an engine, tell a signal as 128 and its number.
     let signal =

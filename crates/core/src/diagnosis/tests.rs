@@ -168,7 +168,10 @@ fn memory_signals_and_odd_exits_are_told() {
     if let Some(InstanceState::Exited { exit }) = &mut memory.state {
         exit.out_of_memory = true;
     }
-    assert!(text(&memory).starts_with("cause: it was ended by the kernel for want of memory\n"));
+    assert!(
+        text(&memory)
+            .starts_with("cause: it was ended by the kernel for want of memory 0.3s after its start\n")
+    );
     assert!(text(&exited(None, Some(11))).contains("ended by signal 11"));
     assert!(text(&exited(Some(0), None)).contains("it ended without an error"));
     assert!(text(&exited(Some(127), None)).contains("was not found"));
