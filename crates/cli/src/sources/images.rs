@@ -11,7 +11,7 @@ use cutover_core::names::{AppId, ServiceName};
 use cutover_core::release::{Content, Provenance};
 use cutover_engine::{
     BaseImages, BuildCache, BuildError, BuildSpec, Commit, Context, ContextError, ContextSource, Engine,
-    EngineError, Image, OriginLabels,
+    EngineError, Image, Kind, OriginLabels,
 };
 
 use super::artifact::below;
@@ -184,19 +184,42 @@ fn content(image: &Image, name: &str) -> Result<Content, Failure> {
 }
 
 fn build_failure(service: &ServiceName, error: &BuildError) -> Failure {
-    let failure = Failure::new(Exit::Failed, format!("the image of `{service}` was not built"));
+    let failure = |exit| Failure::new(exit, format!("the image of `{service}` was not built"));
     match error {
         BuildError::Failed { message, last_lines } => {
+            let failure = failure(Exit::Failed);
             let mut failure = failure.because(message).next("mend the build; `docker build` shows the same");
             failure.log = last_lines.iter().rev().take(LAST_LINES).rev().cloned().collect();
             failure
         }
-        BuildError::Context(ContextError::NoDockerfile { .. }) => failure
-            .because(error.to_string())
-            .next("name it: `build: { context, dockerfile }`; is it committed?"),
-        BuildError::Context(_) => failure.because(error.to_string()).next("see `build:` in cutover.yml"),
+        BuildError::Context(error) => {
+            let (exit, next) = context_remedy(error);
+            failure(exit).because(error.to_string()).next(next)
+        }
         BuildError::Engine(error) => {
-            failure.because(error.to_string()).next("see that the container engine is up")
+            failure(Exit::Failed).because(error.to_string()).next(match error.kind {
+                Kind::Unreachable => "see that the container engine is up",
+                Kind::Full => "make room on the container engine's disk (`docker system df`), then try again",
+                _ => "mend the build; `docker build` shows the same",
+            })
+        }
+    }
+}
+
+/// What `build:` names and is not there is a matter of the configuration, as a missing artifact is.
+fn context_remedy(error: &ContextError) -> (Exit, &'static str) {
+    match error {
+        ContextError::NoDockerfile { .. } => {
+            (Exit::Configuration, "name it: `build: { context, dockerfile }`; is it committed?")
+        }
+        ContextError::NoFolder(_) | ContextError::Outside(..) | ContextError::Ignore { .. } => {
+            (Exit::Configuration, "see `build:` in cutover.yml")
+        }
+        ContextError::Git { .. }
+        | ContextError::Read { .. }
+        | ContextError::Changed(_)
+        | ContextError::CutOff => {
+            (Exit::Failed, "see `build:` in cutover.yml, and that this user may read it")
         }
     }
 }
