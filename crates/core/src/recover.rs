@@ -696,6 +696,11 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
         } else {
             state_text(journal, goal, found)
         };
+        if failure.next.is_empty() {
+            failure
+                .next
+                .push(format!("see `cutover attach {}` for what was tried; then deploy again", stamp.run));
+        }
         verdict.outcome = Outcome::Failed { failure };
     }
     verdict

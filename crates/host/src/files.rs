@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
+use cutover_core::rules;
+
 /// So many files are made durable at the same time.
 const AT_ONCE: usize = 16;
 
@@ -25,11 +27,10 @@ pub struct FileError {
 impl FileError {
     /// An error of the system, with what was tried.
     pub fn new(action: &str, path: &Path, error: &io::Error) -> Self {
-        Self {
-            path: path.to_owned(),
-            full: is_full(error),
-            message: format!("cannot {action} {}: {error}", path.display()),
-        }
+        let full = is_full(error);
+        let room = if full { room(path) } else { String::new() };
+        let message = format!("cannot {action} {}: {error}{room}", path.display());
+        Self { path: path.to_owned(), full, message }
     }
 }
 
@@ -238,6 +239,11 @@ pub fn free(path: &Path) -> Result<u64, FileError> {
     rustix::fs::statvfs(folder)
         .map(|figures| figures.f_bavail.saturating_mul(figures.f_frsize))
         .map_err(|error| FileError::new("ask the free space of", folder, &error.into()))
+}
+
+/// How much is free there, for the message about a disk that is full; nothing where that is not known.
+pub(crate) fn room(path: &Path) -> String {
+    free(path).map_or_else(|_| String::new(), |free| format!("; {} are free there", rules::size(free)))
 }
 
 /// Bytes that no file system squeezes.

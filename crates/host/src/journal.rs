@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::files::FileError;
-use crate::ports::{Certainty, DatabaseError, RouterError, RuntimeError};
+use crate::ports::{Certainty, DatabaseError, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind};
 use crate::runtime::process::artifact::ArtifactError;
 use crate::store::{Store, StoreError};
 
@@ -50,9 +50,21 @@ pub struct Trouble {
     pub message: String,
     /// It may have happened all the same.
     pub unknown: bool,
-    /// The disk is full.
-    pub full: bool,
+    /// What helps, where it is known.
+    pub remedy: Option<&'static str>,
 }
+
+impl Trouble {
+    /// It did not happen, and nothing more is known than this.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self { message: message.into(), unknown: false, remedy: None }
+    }
+}
+
+const MAKE_ROOM: &str = "make room on the disk, then deploy again";
+const SEE_RUNTIME: &str = "see that what should have answered runs (a container engine: `systemctl status docker`), then deploy again";
+const START_PROXY: &str =
+    "see that proxy and watch run (`cutover-host up` starts them; proxy.log says more), then deploy again";
 
 /// How a stage ends that does not end well. It hands nothing back: recovery looks again.
 #[derive(Debug, Clone)]
@@ -272,7 +284,7 @@ fn exit_of_stage(stage: Stage) -> Exit {
 fn failed(stage: Stage, exit: Exit, what: &str, trouble: &Trouble) -> Failure {
     let failure =
         Failure::new(exit, format!("stage {stage}: {what} did not work")).because(trouble.message.clone());
-    if trouble.full { failure.next("make room on the disk, then deploy again") } else { failure }
+    trouble.remedy.into_iter().fold(failure, Failure::next)
 }
 
 /// An act in words.
@@ -305,39 +317,48 @@ pub fn describe(step: &Step) -> String {
 
 impl From<RuntimeError> for Trouble {
     fn from(error: RuntimeError) -> Self {
-        let full = error.kind == crate::ports::RuntimeErrorKind::Full;
-        Self { unknown: error.certainty == Certainty::Unknown, full, message: error.message }
+        let remedy = match error.kind {
+            RuntimeErrorKind::Full => Some(MAKE_ROOM),
+            RuntimeErrorKind::Unreachable => Some(SEE_RUNTIME),
+            _ => None,
+        };
+        Self { unknown: error.certainty == Certainty::Unknown, remedy, message: error.message }
     }
 }
 
 impl From<RouterError> for Trouble {
     fn from(error: RouterError) -> Self {
-        let full = error.kind == crate::ports::RouterErrorKind::Full;
-        Self { unknown: error.certainty == Certainty::Unknown, full, message: error.message }
+        let remedy = match error.kind {
+            RouterErrorKind::Full => Some(MAKE_ROOM),
+            RouterErrorKind::Unreachable => Some(START_PROXY),
+            _ => None,
+        };
+        Self { unknown: error.certainty == Certainty::Unknown, remedy, message: error.message }
     }
 }
 
 impl From<DatabaseError> for Trouble {
     fn from(error: DatabaseError) -> Self {
-        Self { unknown: error.certainty == Certainty::Unknown, full: error.full, message: error.message }
+        let unknown = error.certainty == Certainty::Unknown;
+        Self { unknown, remedy: error.full.then_some(MAKE_ROOM), message: error.message }
     }
 }
 
 impl From<FileError> for Trouble {
     fn from(error: FileError) -> Self {
-        Self { unknown: false, full: error.full, message: error.to_string() }
+        Self { remedy: error.full.then_some(MAKE_ROOM), ..Self::plain(error.message) }
     }
 }
 
 impl From<ArtifactError> for Trouble {
     fn from(error: ArtifactError) -> Self {
-        Self { unknown: false, full: error.is_full(), message: error.to_string() }
+        Self { remedy: error.is_full().then_some(MAKE_ROOM), ..Self::plain(error.to_string()) }
     }
 }
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        Self { unknown: false, full: error.full, message: error.to_string() }
+        Self { remedy: error.full.then_some(MAKE_ROOM), ..Self::plain(error.message) }
     }
 }
 

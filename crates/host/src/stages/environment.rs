@@ -100,14 +100,13 @@ impl EnvFiles<'_> {
 
 /// The values of an env file; absent: none.
 pub(crate) fn read(path: &Path) -> Result<Secrets, Trouble> {
-    let trouble = |message: String| Trouble { message, unknown: false, full: false };
     match std::fs::read_to_string(path) {
         Ok(text) => env_file::parse(&text).map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            trouble(format!("{}: {}", path.display(), lines.join("; ")))
+            Trouble::plain(format!("{}: {}", path.display(), lines.join("; ")))
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Secrets::new()),
-        Err(error) => Err(trouble(format!("{}: {error}", path.display()))),
+        Err(error) => Err(Trouble::plain(format!("{}: {error}", path.display()))),
     }
 }
 
@@ -116,11 +115,7 @@ fn generated() -> Result<Secret, Trouble> {
     let mut bytes = [0_u8; 16];
     let read = std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-    read.map_err(|error| Trouble {
-        message: format!("no random numbers: {error}"),
-        unknown: false,
-        full: false,
-    })?;
+    read.map_err(|error| Trouble::plain(format!("no random numbers: {error}")))?;
     Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 

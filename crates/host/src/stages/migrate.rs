@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::Act;
 use super::backing::Backed;
-use crate::files;
+use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
 use crate::ports::{LogQuery, Scope};
 
@@ -70,7 +70,7 @@ async fn rehearse(act: &Act<'_>, migration: &Migration) -> Result<bool, StageErr
         .best_effort(Stage::Migrate, Step::Discard { what: "the rehearsal's copy".to_owned() }, async {
             std::fs::remove_dir_all(&folder)
                 .map(|()| ((), StepResult::Done))
-                .map_err(|error| io_trouble(&folder, &error))
+                .map_err(|error| FileError::new("remove", &folder, &error))
         })
         .await;
     ran.map_err(|ended| failed(act, migration, &ended, "its rehearsal on a copy"))?;
@@ -144,7 +144,7 @@ pub(super) async fn carry_out(act: &Act<'_>, stage: Stage, migration: &Migration
         match run_once(act, &migration.spec, migration.timeout).await? {
             Ok(()) => Ok(((), StepResult::Done)),
             // The journal must not say that it was done: what it left is not known.
-            Err(badly) => Err(plain(ended.insert(badly).why.clone())),
+            Err(badly) => Err(Trouble::plain(ended.insert(badly).why.clone())),
         }
     };
     let outcome = act.journal.act(stage, step, run).await;
@@ -164,7 +164,7 @@ async fn run_once(
     timeout: Duration,
 ) -> Result<Result<(), Ended>, Trouble> {
     let runtime = act.ports.runtime(spec.runtime())?;
-    let values = act.values(&spec.release).map_err(|error| plain(error.failure().to_string()))?;
+    let values = act.values(&spec.release).map_err(|error| Trouble::plain(error.failure().to_string()))?;
     let app = act.app();
     let reference = InstanceRef {
         name: spec.name.clone(),
@@ -184,7 +184,7 @@ async fn run_once(
     let output: Vec<String> = lines.into_iter().map(|line| values.redact(&line.text)).collect();
     for line in &output {
         let written = act.journal.write(What::Output { of: spec.name.to_string(), line: line.clone() });
-        written.map_err(|error| plain(error.failure().to_string()))?;
+        written.map_err(|error| Trouble::plain(error.failure().to_string()))?;
     }
     runtime.remove(app, &spec.name).await?;
     let why = match ended {
@@ -221,12 +221,4 @@ fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: &str) -> Fa
 pub(super) async fn path(act: &Act<'_>, place: &DatabasePlace) -> Result<PathBuf, Trouble> {
     let runtime = act.ports.runtime(place.volume.runtime)?;
     Ok(runtime.volume_path(&place.volume).await?.join(&place.file))
-}
-
-fn plain(message: String) -> Trouble {
-    Trouble { message, unknown: false, full: false }
-}
-
-fn io_trouble(path: &Path, error: &std::io::Error) -> Trouble {
-    Trouble { message: format!("{}: {error}", path.display()), unknown: false, full: files::is_full(error) }
 }

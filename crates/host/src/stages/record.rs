@@ -113,7 +113,7 @@ fn forget_app(act: &Act<'_>, plan: &RecordPlan) -> Result<(), Trouble> {
 fn remove_folder(path: &std::path::Path) -> Result<(), Trouble> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Trouble { message: format!("{}: {error}", path.display()), unknown: false, full: false })
+            Err(Trouble::plain(format!("{}: {error}", path.display())))
         }
         _ => Ok(()),
     }

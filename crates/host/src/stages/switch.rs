@@ -48,11 +48,7 @@ fn live_file(act: &Act<'_>, live: Option<&Live>) -> Result<(), Trouble> {
     let path = act.layout.live_file(act.app());
     let Some(live) = live else { return files::remove(&path).map_err(Trouble::from) };
     files::ensure_folder(path.parent().unwrap_or(&path), 0o700)?;
-    let text = serde_json::to_vec(live).map_err(|error| Trouble {
-        message: error.to_string(),
-        unknown: false,
-        full: false,
-    })?;
+    let text = serde_json::to_vec(live).map_err(|error| Trouble::plain(error.to_string()))?;
     files::replace(&path, &text, 0o600).map_err(Trouble::from)
 }
 

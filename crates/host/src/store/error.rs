@@ -1,6 +1,8 @@
 //! Why the store did not answer or record.
 
-use crate::files::FileError;
+use std::path::Path;
+
+use crate::files::{self, FileError};
 
 /// Why the store did not answer or record.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,6 +33,14 @@ impl StoreError {
                     .to_owned(),
             ]
         }
+    }
+
+    /// Where a full disk is, and how much is free there.
+    pub(super) fn at(mut self, file: &Path) -> Self {
+        if self.full {
+            self.message = format!("{}: {}{}", self.message, file.display(), files::room(file));
+        }
+        self
     }
 
     pub(super) fn newer(found: u32, known: u32) -> Self {

@@ -47,7 +47,8 @@ impl Store {
         let connection = match open_file(&layout.store()) {
             Err(error) if error.full && ballast.give_up() => open_file(&layout.store()),
             opened => opened,
-        }?;
+        };
+        let connection = connection.map_err(|error| error.at(&layout.store()))?;
         if let Err(error) = ballast.lay() {
             tracing::warn!(%error, "there is no ballast for a full disk");
         }
@@ -87,6 +88,10 @@ impl Store {
             }
             outcome => outcome,
         }
+        .map_err(|error| match connection.path() {
+            Some(file) => error.at(Path::new(file)),
+            None => error,
+        })
     }
 }
 
