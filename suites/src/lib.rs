@@ -1,5 +1,5 @@
 //! What the suites of the real thing share: the demonstration's story, the benchmark, scenes that are tried with plain processes and with containers,
-//! and runs that are killed at a chosen step. Never shipped.
+//! bad input, and runs that are killed at a chosen step. Never shipped.
 
 use anyhow::ensure;
 use cutover_testkit::site::Binaries;
@@ -7,8 +7,10 @@ use cutover_testkit::site::Binaries;
 pub mod bench;
 pub mod demo;
 pub mod engine;
+pub mod input;
 pub mod registry;
 pub mod scenes;
+pub mod stopped;
 pub mod terminal;
 
 /// The number of the journal's entry at which a run of `suite-host` ends itself with -9. Read there only.

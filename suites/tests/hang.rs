@@ -10,9 +10,10 @@ use std::time::Duration;
 use cutover_core::journal::What;
 use cutover_core::names::RunId;
 use cutover_host::within::Allowance;
+use cutover_suites::stopped::{state, stopped_run};
 use cutover_suites::{STOP_AT, killing_binaries};
 use cutover_testkit::probe::Probe;
-use cutover_testkit::site::{App, Process, Site};
+use cutover_testkit::site::{App, Site};
 use cutover_testkit::wait_until;
 
 /// On every wait.
@@ -20,23 +21,6 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn site() -> Site {
     Site::with(killing_binaries().unwrap()).unwrap()
-}
-
-/// The process of a run, once the kernel has stopped it.
-async fn stopped_run(site: &Site) -> u32 {
-    wait_until("a run that is stopped", DEADLINE, async || {
-        let all = site.processes();
-        let run = all.iter().find(|found| found.process == Process::Run)?;
-        (state(run.pid)? == 'T').then_some(run.pid)
-    })
-    .await
-    .unwrap()
-}
-
-/// The kernel's letter for a process; none where there is none.
-fn state(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 async fn newest_run(app: &App<'_>) -> RunId {

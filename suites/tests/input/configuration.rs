@@ -2,8 +2,7 @@
 
 use cutover_testkit::site::Site;
 
-use crate::golden::Golden;
-use crate::shop::{GOOD, Shop};
+use cutover_suites::input::{GOOD, Golden, Shop};
 
 /// Each list holds the one before nine times.
 fn laughs() -> String {

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use cutover_testkit::site::Site;
 
-use crate::golden::Golden;
-use crate::shop::{GOOD, Shop};
+use cutover_suites::input::{GOOD, Golden, Shop};
 
 /// Probes so far apart, and a gate so long, that only the exit can end it.
 const PATIENT: &str = "health: { path: /health, interval: 1h, within: 2h }";

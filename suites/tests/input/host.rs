@@ -10,8 +10,7 @@ use cutover_testkit::wait_until;
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::golden::Golden;
-use crate::shop::{GOOD, Shop};
+use cutover_suites::input::{GOOD, Golden, Shop};
 
 const SOON: Duration = Duration::from_secs(30);
 

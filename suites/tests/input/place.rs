@@ -9,8 +9,7 @@ use cutover_testkit::site::{App, Site, Told};
 
 use cutover_testkit::wait_until;
 
-use crate::golden::Golden;
-use crate::shop::{GOOD, Shop};
+use cutover_suites::input::{GOOD, Golden, Shop};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 use cutover_core::variables;
 use cutover_testkit::site::Site;
 
-use crate::golden::Golden;
-use crate::shop::Shop;
+use cutover_suites::input::{Golden, Shop};
 
 /// A conversation that does not begin is given up long before a person does.
 const GIVEN_UP: Duration = Duration::from_secs(60);

@@ -6,8 +6,7 @@ use std::path::Path;
 use cutover_core::names::AppId;
 use cutover_testkit::site::Site;
 
-use crate::golden::Golden;
-use crate::shop::{GOOD, Shop};
+use cutover_suites::input::{GOOD, Golden, Shop};
 
 fn write(path: &Path, text: &str, mode: u32) {
     std::fs::write(path, text).unwrap();

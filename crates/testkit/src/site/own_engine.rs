@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use cutover_engine::Engine;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What `engine.sh` exits with where there can be no engine.
 const NONE: i32 = 3;
+/// How long it may take to end once it is killed.
+const END: Duration = Duration::from_secs(20);
 
 /// An engine that belongs to one test. Dropped, it goes with all that it has.
 pub struct OwnEngine {
@@ -42,12 +46,30 @@ impl OwnEngine {
         done("restart", &self.run("restart")?)
     }
 
+    /// It alone ends, at once; its containers run on.
+    pub fn lose(&self) -> anyhow::Result<()> {
+        let file = self.folder().join("pid");
+        let pid = std::fs::read_to_string(&file)?;
+        let pid = Pid::from_raw(pid.trim().parse()?).context("no process")?;
+        kill_process(pid, Signal::KILL)?;
+        // Its parent may not have heard of its end.
+        let there = || std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+        let began = Instant::now();
+        while there().is_ok_and(|line| !line.is_empty()) {
+            ensure!(began.elapsed() < END, "the engine does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The next one looks whether there are such processes, and those that nobody heard the end of count. Its containerd ends with it.
+        std::fs::remove_file(self.folder().join("exec/containerd/containerd.pid"))?;
+        Ok(std::fs::remove_file(file)?)
+    }
+
     /// As a loss of power: it and all its containers end at once.
     pub fn kill(&self) -> anyhow::Result<()> {
         done("kill", &self.run("kill")?)
     }
 
-    /// Starts it again after a kill.
+    /// Starts it again after either.
     pub fn again(&self) -> anyhow::Result<()> {
         done("again", &self.run("again")?)
     }

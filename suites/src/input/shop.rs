@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use cutover_testkit::site::{App, Process, Site, Told};
+use cutover_core::layout::label;
+use cutover_engine::Phase;
+use cutover_testkit::site::{App, Docker, Process, Site, Told};
 use cutover_testkit::{Answer, ask, wait_until};
 
-use crate::golden::Golden;
+use super::Golden;
 
 /// A page that is served comes at once; what only ends takes moments.
 const SOON: Duration = Duration::from_secs(20);
 
 /// One service with a route: what most cases need. Nothing waits longer than it must.
-pub(crate) const GOOD: &str = r"app: shop
+pub const GOOD: &str = r"app: shop
 services:
   web:
     artifact: web
@@ -22,69 +24,82 @@ services:
 bake: 0
 ";
 
-pub(crate) struct Shop<'a> {
-    pub(crate) app: App<'a>,
-    pub(crate) site: &'a Site,
+/// The same as a container, before it has the app's own name and base image.
+const CONTAINED: &str = r#"app: guestbook
+services:
+  web:
+    build: { context: web, args: { BASE: "${BASE_IMAGE:-scratch}" } }
+    port: 8000
+    route: { host: guestbook.localhost }
+    health: { path: /health, within: 3s }
+bake: 0
+"#;
+
+/// The app, in its repository at its site.
+pub struct Shop<'a> {
+    pub app: App<'a>,
+    pub site: &'a Site,
+    /// The configuration of a release that is well.
+    pub good: String,
     /// The release that serves, and goes on serving.
     release: String,
 }
 
 impl<'a> Shop<'a> {
     /// The app, committed and not yet deployed.
-    pub(crate) fn laid_out(site: &'a Site) -> Self {
+    pub fn laid_out(site: &'a Site) -> Self {
         let app = site.app("shop", "shop.localhost").unwrap();
-        app.commit("v1", |_| GOOD.to_owned()).unwrap();
-        let shop = Self { app, site, release: String::new() };
+        let good = site.docker().map_or_else(|| GOOD.to_owned(), |_| app.own(CONTAINED));
+        app.commit("v1", |_| good.clone()).unwrap();
+        let shop = Self { app, site, good, release: String::new() };
         shop.behaves("");
         shop.app.record("v1").unwrap();
         shop
     }
 
     /// The app with its first release live.
-    pub(crate) async fn serving(site: &'a Site) -> Self {
+    pub async fn serving(site: &'a Site) -> Self {
         let mut shop = Self::laid_out(site);
         shop.goes_live().await;
         shop
     }
 
     /// The first deploy.
-    pub(crate) async fn goes_live(&mut self) {
+    pub async fn goes_live(&mut self) {
         self.app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         self.release = self.get().await.release.unwrap();
     }
 
     /// Replaces the configuration, in the work tree only.
-    pub(crate) fn configured(&self, text: &str) {
+    pub fn configured(&self, text: &str) {
         std::fs::write(self.app.repository().join("cutover.yml"), text).unwrap();
     }
 
     /// How the next release behaves: knobs of the guestbook, as JSON without its braces.
-    pub(crate) fn behaves(&self, knobs: &str) {
+    pub fn behaves(&self, knobs: &str) {
         let comma = if knobs.is_empty() { "" } else { ", " };
         let text = format!("{{ \"database\": \"memory\"{comma}{knobs} }}");
         std::fs::write(self.app.repository().join("web/behaviour.json"), text).unwrap();
     }
 
     /// A secret of every instance: its value is in the env file, and in nothing that is told.
-    pub(crate) fn secret(&self, name: &str, value: &str) {
-        use std::io::Write as _;
-        let file = std::fs::OpenOptions::new().append(true).open(self.app.repository().join(".env"));
-        writeln!(file.unwrap(), "{name}={value}").unwrap();
+    pub fn secret(&self, name: &str, value: &str) {
+        self.app.add_to_env(&format!("{name}={value}")).unwrap();
     }
 
     /// What a client sees.
-    pub(crate) async fn get(&self) -> Answer {
+    pub async fn get(&self) -> Answer {
         let asked = ask(self.site.http().unwrap(), "shop.localhost", "/");
         tokio::time::timeout(SOON, asked).await.unwrap().unwrap()
     }
 
     /// The same while it may not be served.
-    pub(crate) async fn get_soon(&self) -> Option<Answer> {
+    pub async fn get_soon(&self) -> Option<Answer> {
         ask(self.site.http().ok()?, "shop.localhost", "/").await.ok().filter(|answer| answer.status == 200)
     }
 
     /// Runs a command that must fail, and looks at the promises.
-    pub(crate) async fn fails(&self, golden: &mut Golden, case: &str, words: &[&str], exit: i32) -> Told {
+    pub async fn fails(&self, golden: &mut Golden, case: &str, words: &[&str], exit: i32) -> Told {
         let told = self.app.cutover(words).await.unwrap();
         golden.failure(self.site, case, exit, &told);
         self.still_serves(case).await;
@@ -92,17 +107,17 @@ impl<'a> Shop<'a> {
     }
 
     /// The same release answers, `status` says so, the lock is free, and nothing is left over.
-    pub(crate) async fn still_serves(&self, case: &str) {
+    pub async fn still_serves(&self, case: &str) {
         let answer = self.get().await;
         assert_eq!(
             (answer.status, answer.release.as_ref()),
             (200, Some(&self.release)),
             "{case}: {answer:?}"
         );
-        let good = std::fs::read_to_string(self.app.repository().join("cutover.yml")).ok();
-        self.configured(GOOD);
+        let bad = std::fs::read_to_string(self.app.repository().join("cutover.yml")).ok();
+        self.configured(&self.good);
         let status = self.app.status().await.unwrap();
-        if let Some(text) = good {
+        if let Some(text) = bad {
             self.configured(&text);
         }
         assert_eq!(status.live.map(|live| live.release.to_string()).as_ref(), Some(&self.release), "{case}");
@@ -112,25 +127,41 @@ impl<'a> Shop<'a> {
         self.nothing_is_left(case).await;
     }
 
-    /// One instance with its keeper; neither runs, sessions nor candidates.
+    /// One instance with its keeper, or in its container; neither runs, sessions nor candidates, but the failed one that is kept, stopped.
     async fn nothing_is_left(&self, case: &str) {
+        let keepers = usize::from(self.site.docker().is_none());
         let only = async || {
             let all = self.site.processes();
             let count = |is: &dyn Fn(&Process) -> bool| all.iter().filter(|found| is(&found.process)).count();
             let busy =
                 count(&|process| matches!(process, Process::Run | Process::Session | Process::Other(_)));
             (count(&|process| process.is_instance_of("web")) == 1
-                && count(&|process| process.is_keeper_of("web")) == 1
+                && count(&|process| process.is_keeper_of("web")) == keepers
                 && busy == 0)
                 .then_some(())
         };
         let waited = wait_until("nothing but what serves", SOON, only).await;
         assert!(waited.is_ok(), "{case}: {:?}", self.site.processes());
+        if let Some(docker) = self.site.docker() {
+            self.no_container_is_left(docker, case).await;
+        }
+    }
+
+    async fn no_container_is_left(&self, docker: &Docker, case: &str) {
+        let ours = [(label::APP.to_owned(), self.app.id().to_string())].into_iter().collect();
+        let (running, ended): (Vec<_>, Vec<_>) = docker
+            .engine()
+            .list(&ours)
+            .await
+            .unwrap()
+            .into_iter()
+            .partition(|found| found.phase == Phase::Running);
+        assert!(running.len() == 1 && ended.len() <= 1, "{case}: {running:?}, and {ended:?}");
     }
 
     /// All is good again: the next release goes live.
-    pub(crate) async fn recovers(&mut self, case: &str) {
-        self.configured(GOOD);
+    pub async fn recovers(&mut self, case: &str) {
+        self.configured(&self.good);
         self.behaves("");
         std::fs::write(self.app.repository().join("web/pages/about.html"), format!("<p>{case}</p>")).unwrap();
         self.app.record(&format!("after {case}")).unwrap();

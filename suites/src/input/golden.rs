@@ -5,20 +5,24 @@ use std::path::Path;
 use cutover_testkit::redact;
 use cutover_testkit::site::{Site, Told};
 
+/// Where the approved ones lie.
+const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/input/snapshots");
+
 /// The texts of one test, and what is wrong with them whatever they say.
-pub(crate) struct Golden {
+pub struct Golden {
     name: &'static str,
     cases: Vec<String>,
     wrong: Vec<String>,
 }
 
 impl Golden {
-    pub(crate) fn new(name: &'static str) -> Self {
+    /// None yet; `name` is that of the approved ones.
+    pub fn new(name: &'static str) -> Self {
         Self { name, cases: Vec::new(), wrong: Vec::new() }
     }
 
     /// Adds what a command said about `case`, which is to be a failure in four parts with this exit code.
-    pub(crate) fn failure(&mut self, site: &Site, case: &str, exit: i32, told: &Told) {
+    pub fn failure(&mut self, site: &Site, case: &str, exit: i32, told: &Told) {
         let text = relevant(&told.talk);
         self.add(site, &format!("{case} · exit {exit}"), text);
         let missing = ["error: ", "\n  cause: ", "\n  state: ", "\n  next:  "];
@@ -33,15 +37,15 @@ impl Golden {
     }
 
     /// Adds a text as it is.
-    pub(crate) fn add(&mut self, site: &Site, title: &str, text: &str) {
+    pub fn add(&mut self, site: &Site, title: &str, text: &str) {
         let host = site.binaries().host.parent().unwrap_or(Path::new("/"));
         let text = redact(text, &[(site.folder(), "SITE"), (host, "PROGRAMS")]);
         self.cases.push(format!("── {title}\n{}\n", text.trim_end()));
     }
 
     /// Compares all of it with what was approved.
-    pub(crate) fn compare(self) {
-        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+    pub fn compare(self) {
+        insta::with_settings!({ snapshot_path => SNAPSHOTS, prepend_module_to_snapshot => false, omit_expression => true }, {
             insta::assert_snapshot!(self.name, self.cases.join("\n"));
         });
         assert!(self.wrong.is_empty(), "{}", self.wrong.join("\n────\n"));
