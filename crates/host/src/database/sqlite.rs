@@ -23,6 +23,12 @@ use crate::ports::{Certainty, Content, Database, DatabaseError};
 const BUSY: Duration = Duration::from_secs(5);
 /// For a process that is ending to let go of a file.
 const LET_GO: Duration = Duration::from_secs(2);
+/// All pages in one step.
+const WHOLE: i32 = -1;
+/// Pages in one step where writers wait for it: some milliseconds.
+const PIECE: i32 = 1_000;
+/// So many times a copy may start over because somebody wrote meanwhile.
+const STARTS: u32 = 5;
 /// What may lie beside a database file and belongs to its present content.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -109,7 +115,7 @@ fn copy_beside(from: &Path, next: &Path, check: Check) -> Result<u64, DatabaseEr
     durable.map_err(|error| not_done(&FileError::new("make durable", next, &error)))
 }
 
-/// The online backup in one step, so that a busy writer cannot make it start over for ever; in WAL mode nobody waits for it.
+/// The online backup. In WAL mode in one go: nobody waits for it, and a busy writer cannot make it start over.
 fn back_up(from: &Path, to: &Path) -> Result<(), DatabaseError> {
     let copy_failed = |error: rusqlite::Error| failed("copy", from, &error);
     let source = open(from)?;
@@ -117,18 +123,45 @@ fn back_up(from: &Path, to: &Path) -> Result<(), DatabaseError> {
     target
         .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
         .map_err(|error| failed("write", to, &error))?;
-    let end = Instant::now() + BUSY;
+    let mode: String = source.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(copy_failed)?;
     {
         let backup = Backup::new(&source, &mut target).map_err(copy_failed)?;
-        while backup.step(-1).map_err(copy_failed)? != StepResult::Done {
-            if Instant::now() >= end {
-                return Err(other(from, "copy", "another process keeps it locked"));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let piece = if mode == "wal" { WHOLE } else { PIECE };
+        step_through(&backup, from, piece, &mut || ())?;
     }
     target.close().map_err(|(_, error)| failed("write", to, &error))?;
     source.close().map_err(|(_, error)| failed("close", from, &error))
+}
+
+/// Copies piece by piece. Without WAL a step keeps writers out; a writer who waits comes in between two steps, for SQLite lets no reader past
+/// him. What he writes makes the copy start over: after [`STARTS`] of them the rest is copied in one go, for which he has to wait once.
+/// `between` is called after each piece that is not the last.
+fn step_through(
+    backup: &Backup<'_, '_>,
+    from: &Path,
+    piece: i32,
+    between: &mut dyn FnMut(),
+) -> Result<(), DatabaseError> {
+    let (mut piece, mut starts, mut left) = (piece, 0, i32::MAX);
+    let mut end = Instant::now() + BUSY;
+    loop {
+        match backup.step(piece).map_err(|error| failed("copy", from, &error))? {
+            StepResult::Done => return Ok(()),
+            StepResult::More => {
+                end = Instant::now() + BUSY;
+                let now = backup.progress().remaining;
+                starts += u32::from(now >= left);
+                if starts >= STARTS {
+                    piece = WHOLE;
+                }
+                left = now;
+                between();
+            }
+            // A writer is at work.
+            _ if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+            _ => return Err(other(from, "copy", "another process keeps it locked")),
+        }
+    }
 }
 
 fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {

@@ -105,6 +105,53 @@ async fn content_follows_rows_not_bytes() {
     assert_ne!(Sqlite.content(&shop.file()).await.unwrap(), before, "the row in a dead process's log counts");
 }
 
+/// Copies in small pieces, and says after each whether a writer who cannot wait got through.
+fn copy_in_pieces(shop: &Shop, mut may_write: impl FnMut() -> bool) -> (Vec<bool>, PathBuf) {
+    let copy = shop.path("copy.db");
+    let source = open(&shop.file()).unwrap();
+    let mut target = Connection::open(&copy).unwrap();
+    let mut written = Vec::new();
+    let backup = Backup::new(&source, &mut target).unwrap();
+    step_through(&backup, &shop.file(), 2, &mut || {
+        if may_write() {
+            let insert = "INSERT INTO entries (text) VALUES ('in between')";
+            written.push(shop.connection.as_ref().unwrap().execute(insert, []).is_ok());
+        }
+    })
+    .unwrap();
+    drop(backup);
+    target.close().unwrap();
+    (written, copy)
+}
+
+#[test]
+fn without_a_log_writers_get_through_between_two_pieces() {
+    let shop = Shop::with("PRAGMA journal_mode = DELETE");
+    shop.connection.as_ref().unwrap().busy_timeout(Duration::ZERO).unwrap();
+    shop.write(0..100);
+    let mut pieces = 0;
+
+    let (written, copy) = copy_in_pieces(&shop, || {
+        pieces += 1;
+        pieces <= 2
+    });
+
+    assert_eq!(written, [true, true]);
+    assert!(pieces > 3, "it went on in pieces: {pieces}");
+    assert_eq!(count(&copy), 102);
+}
+
+#[test]
+fn a_writer_who_never_rests_does_not_keep_a_copy_from_its_end() {
+    let shop = Shop::with("PRAGMA journal_mode = DELETE");
+    shop.write(0..100);
+
+    let (written, copy) = copy_in_pieces(&shop, || true);
+
+    assert!(written.len() <= 2 * usize::try_from(STARTS).unwrap() + 2, "{}", written.len());
+    assert!(count(&copy) >= 100);
+}
+
 #[tokio::test]
 async fn a_copy_under_writers_is_whole() {
     let shop = Shop::in_wal_mode();
