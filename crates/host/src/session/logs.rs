@@ -49,7 +49,12 @@ where
             let mut lines = Vec::new();
             for found in shown {
                 let tail = tails.entry(found.name.clone()).or_insert_with(|| Tail::new(&wanted));
-                let new = tail.read(&host, app, &found.name, found.runtime).await;
+                let reading = tail.read(&host, app, &found.name, found.runtime);
+                let new = tokio::select! {
+                    new = reading => new,
+                    // Whoever follows may go while the engine hangs.
+                    error = self.incoming.left(), if follow => return Err(error.into()),
+                };
                 lines.extend(
                     new.map_err(|error| unreadable(&error))?.into_iter().map(|line| (&found.name, line)),
                 );

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cutover_core::defaults;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::state::ExitStatus;
 use cutover_engine::{Container, ExecCommand, Kind, Phase};
@@ -73,7 +74,13 @@ impl DockerRuntime {
     async fn tables_from_inside(&self, container: &Container) -> Result<String, RuntimeError> {
         let words = ["cat", "/proc/net/tcp", "/proc/net/tcp6"];
         let command = ExecCommand { words: words.map(str::to_owned).to_vec(), ..ExecCommand::default() };
-        let ended = self.engine.exec(&container.id, &command).await.map_err(failed)?;
+        let late = |_| {
+            let message = format!("`cat` in {} did not end", container.name);
+            RuntimeError::new(RuntimeErrorKind::Late, Certainty::NotDone, message)
+        };
+        let reading = self.engine.exec(&container.id, &command);
+        let ended =
+            tokio::time::timeout(defaults::ENGINE_CALL, reading).await.map_err(late)?.map_err(failed)?;
         // Without IPv6 the second file is missing, and the first one is there nevertheless.
         if ended.output.contains("local_address") {
             return Ok(ended.output);
