@@ -10,7 +10,7 @@
 #   engine.sh kill FOLDER             as a loss of power: the engine and all its containers end at once; what lies on the disk stays
 #   engine.sh again FOLDER            starts it again with what lies there, as after a reboot
 #   engine.sh base                    makes the image cutover-test/busybox:1 from the machine's static busybox
-#   engine.sh debian-base FOLDER      makes the image cutover-test/debian:1; keeps its archive in FOLDER
+#   engine.sh databases               makes the image cutover-test/databases:1, with PostgreSQL and Redis of the distribution
 #
 # Only results go to stdout, talk goes to stderr. Exit codes: 0 done · 3 there is no engine and there can be none here,
 # the last line says why · 1 anything else.
@@ -376,24 +376,35 @@ base() {
     echo "$image"
 }
 
-debian_base() {
-    local folder=${1:?debian-base needs a folder to keep the archive in} image=cutover-test/debian:1 archive suite
+# The programs of the distribution's packages, taken from them as they are: none is set up.
+databases() {
+    local image=cutover-test/databases:1 root suite program
     if docker image inspect "$image" >/dev/null 2>&1; then echo "$image"; return; fi
     # shellcheck disable=SC1091 # the system's own
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [[ -n $suite ]] || cannot "this system does not say which Debian or Ubuntu it is"
-    archive="$folder/debian-base-$suite-$(dpkg --print-architecture).tar"
-    if [[ ! -s $archive ]]; then
-        [[ $(id -u) == 0 ]] || cannot "a Debian image is made as root only"
-        command -v mmdebstrap >/dev/null || apt_install mmdebstrap || cannot "mmdebstrap could not be installed"
-        mkdir -p "$folder"
-        say "making a minimal $suite"
-        # shellcheck disable=SC2046 # none or one
-        mmdebstrap --quiet --variant=minbase --format=tar "$suite" "$archive.part" $(mirror_of_this_machine) >&2 ||
-            fail "mmdebstrap failed"
-        mv "$archive.part" "$archive"
-    fi
-    docker import -c 'CMD ["/bin/bash"]' "$archive" "$image" >/dev/null
+    [[ $(id -u) == 0 ]] || cannot "an image of packages is made as root only"
+    command -v mmdebstrap >/dev/null || apt_install mmdebstrap || cannot "mmdebstrap could not be installed"
+    root=$(mktemp -d)
+    # shellcheck disable=SC2064 # this very folder
+    trap "rm -rf '$root'" EXIT
+    say "making an image of PostgreSQL and Redis"
+    # shellcheck disable=SC2046 # none or one
+    mmdebstrap --quiet --variant=extract --include=postgresql,redis-server,busybox-static,gosu,dash \
+        --format=directory "$suite" "$root" $(mirror_of_this_machine) >&2 || cannot "mmdebstrap failed"
+    # In the place of the wrappers that choose among several versions.
+    for program in "$root"/usr/lib/postgresql/*/bin/*; do ln -sf "${program#"$root"}" "$root/usr/bin/"; done
+    # A shell's tools, where no package has them.
+    "$root/bin/busybox" --list | while read -r program; do
+        if [[ ! -e $root/bin/$program && ! -L $root/usr/bin/$program ]]; then ln -sf busybox "$root/bin/$program"; fi
+    done
+    printf 'root:x:0:0::/:/bin/sh\npostgres:x:70:70::/:/bin/sh\n' >"$root/etc/passwd"
+    printf 'root:x:0:\npostgres:x:70:\n' >"$root/etc/group"
+    chmod 1777 "$root/tmp"
+    # What they need only for compiling queries, and pages that nobody reads.
+    tar -C "$root" --exclude='./dev/*' --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale' \
+        --exclude='./usr/share/perl*' --exclude='libLLVM*' --exclude='libz3*' --exclude='./usr/lib/*/perl*' --exclude='*/bitcode' -c . |
+        docker import -c 'CMD ["/bin/sh"]' - "$image" >/dev/null
     echo "$image"
 }
 
@@ -411,6 +422,6 @@ case ${1:-} in
     again) again "${2:-}" ;;
     stop) stop "${2:-}" ;;
     base) base ;;
-    debian-base) debian_base "${2:-}" ;;
-    *) fail "usage: engine.sh start | own | stop | restart | kill | again FOLDER, or base | debian-base FOLDER" ;;
+    databases) databases ;;
+    *) fail "usage: engine.sh start | own | stop | restart | kill | again FOLDER, or base | databases" ;;
 esac

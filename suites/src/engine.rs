@@ -26,13 +26,28 @@ pub async fn on_engine(name: &str, binaries: Binaries, test: impl AsyncFnOnce(&S
 /// A shell and its tools, nothing else.
 pub const SHELL_IMAGE: &str = "cutover-test/busybox:1";
 
+/// `PostgreSQL` and Redis as the distribution has them, with a shell.
+pub const DATABASES_IMAGE: &str = "cutover-test/databases:1";
+
 /// Sees to it that the engine has [`SHELL_IMAGE`].
 ///
 /// # Errors
 /// What keeps it from being made.
 pub fn shell_image(engine: &Engine) -> Result<(), String> {
+    image(engine, "base")
+}
+
+/// Sees to it that the engine has [`DATABASES_IMAGE`].
+///
+/// # Errors
+/// What keeps it from being made.
+pub fn databases_image(engine: &Engine) -> Result<(), String> {
+    image(engine, "databases")
+}
+
+fn image(engine: &Engine, word: &str) -> Result<(), String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/engine.sh");
-    let made = std::process::Command::new(script).arg("base").env("DOCKER_HOST", engine.address()).output();
+    let made = std::process::Command::new(script).arg(word).env("DOCKER_HOST", engine.address()).output();
     let made = made.map_err(|error| format!("{script}: {error}"))?;
     if made.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&made.stderr).into_owned()) }
 }

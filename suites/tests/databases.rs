@@ -1,0 +1,220 @@
+//! A web application and a worker with a real `PostgreSQL` and a real Redis as backing services: deploys, a migration, a rollback and a crash of
+//! the database, while entries are written. Every entry whose answer was good is there in the end, and was worked on once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says its numbers"
+)]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cutover_suites::engine::{DATABASES_IMAGE, databases_image, on_engine};
+use cutover_testkit::site::{App, Binaries, Site};
+use cutover_testkit::{ask, wait_until};
+
+const HOST: &str = "ledger.localhost";
+const SOON: Duration = Duration::from_secs(60);
+
+const CONFIG: &str = r#"app: APP
+environment:
+  DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/ledger
+services:
+  web:
+    build: &source .
+    command: [httpd, -f, -p, "8080", -h, /www]
+    port: 8080
+    init: true
+    replicas: 2
+    route: { host: ledger.localhost }
+    health: { path: /cgi-bin/health, interval: 200ms, timeout: 5s, within: 60s }
+    depends_on: { postgres: { condition: service_healthy }, cache: { condition: service_started } }
+  worker:
+    build: *source
+    command: [sh, /worker.sh]
+    strategy: handover
+    ready: { log: worker ready, within: 30s }
+databases:
+  main: { engine: postgres, service: postgres, snapshot: none, migrate: { service: web, command: sh /migrate.sh } }
+backing:
+  postgres:
+    image: IMAGE
+    command: [sh, -c, "START"]
+    environment: { POSTGRES_USER: ledger, POSTGRES_DB: ledger, POSTGRES_PASSWORD: }
+    volumes: ["pgdata:/data"]
+    healthcheck: { test: [CMD, pg_isready, -h, 127.0.0.1, -U, ledger], interval: 1s, retries: 60 }
+  cache:
+    image: IMAGE
+    command: [redis-server, --dir, /data, --appendonly, "yes", --bind, 0.0.0.0, --protected-mode, "no"]
+    volumes: ["cache:/data"]
+bake: 1s
+"#;
+
+/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
+const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data /var/run/postgresql; chmod 700 /data; \
+    if [ ! -s /data/PG_VERSION ]; then printf %s $POSTGRES_PASSWORD > /tmp/password; chmod 644 /tmp/password; \
+    gosu postgres initdb --no-sync -D /data/new -U $POSTGRES_USER --pwfile=/tmp/password -A scram-sha-256 > /dev/null; \
+    gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
+    echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
+    (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
+    createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
+    fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
+
+const HEALTH: &str = r#"#!/bin/sh
+if psql "$DATABASE_URL" -qAtc 'select count(*) from entries' >/dev/null 2>&1 && redis-cli -h cache ping | grep -q PONG
+then printf 'Content-Type: text/plain\r\n\r\n%s\n' "$(cat /version)"
+else printf 'Status: 503 Service Unavailable\r\n\r\n'; fi
+"#;
+
+const ADD: &str = r#"#!/bin/sh
+if psql "$DATABASE_URL" -qc "insert into entries (text) values ('$QUERY_STRING')" >/dev/null 2>&1 \
+    && [ "$(redis-cli -h cache rpush jobs "$QUERY_STRING")" -gt 0 ]
+then printf 'Content-Type: text/plain\r\n\r\nadded %s\n' "$QUERY_STRING"
+else printf 'Status: 500 Internal Server Error\r\n\r\n'; fi
+"#;
+
+/// A job that was taken is finished before it ends.
+const WORKER: &str = r#"trap 'over=1' TERM
+redis-cli -h cache ping && echo worker ready
+while [ -z "$over" ]; do
+    job=$(redis-cli -h cache blpop jobs 1 | sed -n 2p)
+    if [ -n "$job" ]; then psql "$DATABASE_URL" -qc "insert into done (text) values ('$job')" || redis-cli -h cache lpush jobs "$job"; fi
+done
+"#;
+
+const SCHEMA: &str = "create table if not exists entries (text text primary key); \
+                      create table if not exists done (text text);";
+const WIDER: &str = "alter table entries add column if not exists mark text not null default 'wider';";
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A commit of the application, as a developer would have it.
+fn release(app: &App<'_>, version: &str, schema: &str) {
+    let folder = app.repository();
+    let start = START.replace('$', "$$");
+    let config = CONFIG.replace("IMAGE", DATABASES_IMAGE).replace("START", &start);
+    write(folder, "cutover.yml", &config.replace("app: APP", &format!("app: {}", app.id().app)));
+    let files = "COPY www /www\nCOPY worker.sh migrate.sh version /\n";
+    write(folder, "Dockerfile", &format!("FROM {DATABASES_IMAGE}\n{files}"));
+    write(folder, "www/cgi-bin/health", HEALTH);
+    write(folder, "www/cgi-bin/add", ADD);
+    write(folder, "worker.sh", WORKER);
+    write(
+        folder,
+        "migrate.sh",
+        &format!("psql \"$DATABASE_URL\" -v ON_ERROR_STOP=1 -qc \"{SCHEMA} {schema}\"\n"),
+    );
+    write(folder, "version", version);
+    app.record(version).unwrap();
+}
+
+fn docker(site: &Site, words: &[&str]) -> String {
+    let mut command = Command::new("docker");
+    let output = command.args(words).env("DOCKER_HOST", site.docker().unwrap().address()).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The running containers of a service.
+fn containers(app: &App<'_>, service: &str) -> String {
+    let (by_app, by_service) =
+        (format!("label=dev.cutover.app={}", app.id()), format!("label=dev.cutover.service={service}"));
+    docker(app.site(), &["ps", "--quiet", "--no-trunc", "--filter", &by_app, "--filter", &by_service])
+}
+
+/// What a query in the backing service itself says.
+async fn query(app: &App<'_>, query: &str) -> String {
+    let script = format!("PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U ledger -qAtc \"{query}\"");
+    let told = app.cutover(&["exec", "postgres", "--", "sh", "-c", &script]).await.unwrap();
+    told.expect(0).unwrap().output.trim().to_owned()
+}
+
+/// Adds entries until it is told to stop; gives how many were answered well, and what the others were answered.
+async fn writes(site: &Site, name: &str, over: &AtomicBool) -> (usize, Vec<String>) {
+    let (mut good, mut bad) = (0, Vec::new());
+    for number in 1.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let path = format!("/cgi-bin/add?{name}{number}");
+        match tokio::time::timeout(SOON, ask(site.http().unwrap(), HOST, &path)).await.unwrap() {
+            Ok(answer) if answer.status == 200 => good += 1,
+            Ok(answer) => bad.push(format!("{path}: {} {}", answer.status, answer.body)),
+            Err(error) => bad.push(format!("{path}: {error}")),
+        }
+    }
+    (good, bad)
+}
+
+/// A deploy with a migration, one whose migration fails, one more, and a rollback.
+async fn changes(app: &App<'_>) {
+    release(app, "second", WIDER);
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    assert_eq!(query(app, "select count(distinct mark) from entries").await, "1");
+    release(app, "broken again", "select nonsense;");
+    app.cutover(&["deploy"]).await.unwrap().expect(5).unwrap();
+    release(app, "third", WIDER);
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    app.cutover(&["rollback", "--yes"]).await.unwrap().expect(0).unwrap();
+    let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
+    assert!(answer.status == 200 && answer.body.contains("second"), "{answer:?}");
+}
+
+/// The database's own process is killed, as by the kernel for want of memory: it is brought back, with what it has.
+async fn crash(app: &App<'_>) {
+    let pid = docker(app.site(), &["inspect", "--format", "{{.State.Pid}}", &containers(app, "postgres")]);
+    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let http = app.site().http().unwrap();
+    let answers = async || {
+        let answer = ask(http, HOST, "/cgi-bin/health").await.ok()?;
+        (answer.status == 200).then_some(())
+    };
+    wait_until("the database answers again", SOON, answers).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_and_redis_are_started_once_kept_and_lose_nothing() {
+    let name = "postgres_and_redis_are_started_once_kept_and_lose_nothing";
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = databases_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = site.app("ledger", HOST).unwrap();
+        release(&app, "broken", "select nonsense;");
+        let told = app.cutover(&["deploy"]).await.unwrap().expect(5).unwrap();
+        assert!(told.failure().contains("column \"nonsense\" does not exist"), "{}", told.talk);
+        // With the password that was made for the first one.
+        release(&app, "first", "");
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        let backing = (containers(&app, "postgres"), containers(&app, "cache"));
+
+        let over = AtomicBool::new(false);
+        let changed = async {
+            changes(&app).await;
+            over.store(true, Ordering::Relaxed);
+        };
+        let (one, other, ()) =
+            tokio::join!(writes(site, "one", &over), writes(site, "other", &over), changed);
+
+        println!("{name}: {} entries, {} failed", one.0 + other.0, one.1.len() + other.1.len());
+        assert_eq!((&one.1, &other.1), (&Vec::new(), &Vec::new()));
+        assert_eq!((containers(&app, "postgres"), containers(&app, "cache")), backing, "one was replaced");
+        let written = (one.0 + other.0).to_string();
+        assert!(one.0 + other.0 > 20, "{written}");
+        let is_worked_on = async || (query(&app, "select count(*) from done").await == written).then_some(());
+        wait_until("every entry is worked on", SOON, is_worked_on).await.unwrap();
+        crash(&app).await;
+        assert_eq!(query(&app, "select count(*) from entries").await, written);
+        assert_eq!(query(&app, "select count(distinct text) from done").await, written);
+    })
+    .await;
+}
