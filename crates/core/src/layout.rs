@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::hash::ContentHash;
-use crate::names::{AppId, DatabaseName, InstanceName, ReleaseId, RunId, Slot, VolumeName};
+use crate::names::{AppId, DatabaseName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VolumeName};
 use crate::state::Role;
 
 /// Labels on everything that is ours in an engine.
@@ -31,6 +31,9 @@ pub mod label {
     /// The address the proxy uses.
     pub const ADDRESS: &str = "dev.cutover.address";
 }
+
+/// What the names of all built images begin with.
+const BUILT_IMAGES: &str = "cutover/";
 
 /// The folders of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,6 +233,16 @@ pub fn backing_network(app: &AppId) -> String {
 /// The engine's name of a volume.
 pub fn engine_volume(app: &AppId, volume: &VolumeName) -> String {
     in_engine(app, volume)
+}
+
+/// The name of an image that is built for a service at a commit.
+pub fn built_image(app: &AppId, service: &ServiceName, commit: &str) -> String {
+    format!("{BUILT_IMAGES}{app}/{service}:{}", commit.get(..12).unwrap_or(commit))
+}
+
+/// Whether an image's name is one of [`built_image`]: made by us, and ours to remove.
+pub fn is_built_image(name: &str) -> bool {
+    name.starts_with(BUILT_IMAGES)
 }
 
 /// A name in the engine, where all apps share one space. Dots occur in no name of ours, so that `shop-eu/live` and `shop/eu-live` never meet.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::settings::{Backing, Database, Registry, Service, Volume};
 use crate::hash::ContentHash;
+use crate::layout;
 use crate::names::{
     AppId, DatabaseName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VariableName, VolumeName,
 };
@@ -94,12 +95,44 @@ pub struct Shipped {
 }
 
 impl Release {
+    fn contents(&self) -> impl Iterator<Item = &Content> {
+        let services = self.services.values().map(|service| &service.content);
+        services.chain(self.backing.values().map(|backing| &backing.content))
+    }
+
     /// All that it needs of the host's artifact store.
     pub fn artifacts(&self) -> BTreeSet<ContentHash> {
         let services = self.services.values().map(|service| (&service.content, &service.shipped));
         let backing = self.backing.values().map(|backing| (&backing.content, &backing.shipped));
         services.chain(backing).flat_map(|(content, shipped)| content.artifacts(shipped)).cloned().collect()
     }
+}
+
+/// An image that cutover built.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BuiltImage {
+    /// The engine's id of it.
+    pub id: String,
+    /// The name it was given.
+    pub name: String,
+}
+
+/// The images of a release that goes and that no other release needs, neither by what they are nor by name. What was fetched, or built by
+/// somebody else, is none of them.
+pub fn images_to_remove<'a>(
+    gone: &Release,
+    others: impl Iterator<Item = &'a Release>,
+) -> BTreeSet<BuiltImage> {
+    let needed: Vec<&Content> = others.flat_map(Release::contents).collect();
+    let is_needed = |built: &BuiltImage| {
+        needed.iter().any(|content| match content {
+            Content::Image { reference, name, .. } => {
+                *reference == built.id || name.as_ref() == Some(&built.name)
+            }
+            Content::Artifact { .. } => false,
+        })
+    };
+    gone.contents().filter_map(Content::built).filter(|built| !is_needed(built)).collect()
 }
 
 /// What an instance is made of, by content.
@@ -132,6 +165,16 @@ impl Content {
         match self {
             Self::Image { identity, .. } => identity,
             Self::Artifact { hash } => hash,
+        }
+    }
+
+    /// The image, where cutover built it from a commit.
+    fn built(&self) -> Option<BuiltImage> {
+        match self {
+            Self::Image { reference, name: Some(name), origin: None, .. } if layout::is_built_image(name) => {
+                Some(BuiltImage { id: reference.clone(), name: name.clone() })
+            }
+            Self::Image { .. } | Self::Artifact { .. } => None,
         }
     }
 
@@ -196,5 +239,34 @@ impl Live {
     /// Reads them back; `None` where there are none or they are not ours.
     pub fn from_facts(facts: &BTreeMap<String, String>) -> Option<Self> {
         serde_json::from_str(facts.get("live")?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(id: &str, name: &str, origin: Option<&str>) -> Content {
+        Content::Image {
+            reference: id.to_owned(),
+            identity: ContentHash::of(id.as_bytes()),
+            name: Some(name.to_owned()),
+            origin: origin.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn only_what_cutover_built_from_a_commit_is_ours_to_remove() {
+        let built = |content: Content| content.built().map(|built| built.name);
+        let name = "cutover/shop/local/web:0123456789ab";
+        assert_eq!(built(image("sha256:1", name, None)).as_deref(), Some(name));
+        assert_eq!(built(image("sha256:2", "shop/web:v1", None)), None, "somebody's own build");
+        assert_eq!(built(image("sha256:3", "cutover/x:1", Some("cutover/x@sha256:3"))), None, "fetched");
+        assert_eq!(
+            built(image("sha256:4", "sha256:4", None)),
+            None,
+            "without a name nobody knows whose it is"
+        );
+        assert_eq!(built(Content::Artifact { hash: ContentHash::of(b"5") }), None);
     }
 }

@@ -14,9 +14,10 @@ use cutover_core::hash::ContentHash;
 use cutover_core::layout;
 use cutover_core::names::Slot;
 use cutover_core::plan::{NetworkSpec, NetworkUse};
-use cutover_core::release::Shipped;
+use cutover_core::release::{BuiltImage, Shipped};
 use cutover_core::secret::Secrets;
 use cutover_core::state::Role;
+use cutover_engine::Reference;
 use cutover_host::ports::{Runtime, RuntimeErrorKind};
 use place::{answers, at, fixed, get, kind, on, on_engine, until};
 
@@ -191,6 +192,23 @@ fn a_network_is_made_once_and_never_taken_from_another() {
         place.runtime.remove_network(&edge.name).await.unwrap();
         place.runtime.remove_network(&edge.name).await.unwrap();
         assert!(!place.runtime.facts(&place.app).await.unwrap().networks.contains_key(&edge.name));
+    });
+}
+
+#[test]
+fn a_built_image_loses_our_name_and_nobody_elses() {
+    on_engine("a_built_image_loses_our_name_and_nobody_elses", |place| async move {
+        let base = place.engine.inspect_image(place::BASE).await.unwrap();
+        let name = layout::built_image(&place.app, &"web".parse().unwrap(), "0123456789abcdef");
+        let built = BuiltImage { id: base.id.clone(), name: name.clone() };
+        place.engine.tag(place::BASE, &Reference::split(&name)).await.unwrap();
+        assert!(place.engine.inspect_image(&name).await.is_ok());
+
+        place.runtime.remove_image(&built).await.unwrap();
+        place.runtime.remove_image(&built).await.unwrap();
+
+        assert!(place.engine.inspect_image(&name).await.is_err());
+        assert_eq!(place.engine.inspect_image(place::BASE).await.unwrap().id, base.id, "it has another name");
     });
 }
 

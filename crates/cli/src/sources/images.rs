@@ -7,6 +7,7 @@ use cutover_core::config::settings::BuildSettings;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
+use cutover_core::layout;
 use cutover_core::names::{AppId, ServiceName};
 use cutover_core::release::{Content, Provenance};
 use cutover_engine::{
@@ -150,9 +151,7 @@ impl<'a> Images<'a> {
     fn tag(&self, service: &ServiceName) -> Option<String> {
         match self.from {
             BuildFrom::WorkTree => None,
-            BuildFrom::Commit(commit) => {
-                Some(format!("cutover/{}/{service}:{}", self.app, commit.get(..12).unwrap_or(commit)))
-            }
+            BuildFrom::Commit(commit) => Some(layout::built_image(self.app, service, commit)),
         }
     }
 

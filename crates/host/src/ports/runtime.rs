@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use cutover_core::config::settings::StopSettings;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
-use cutover_core::release::RuntimeKind;
+use cutover_core::release::{BuiltImage, RuntimeKind};
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{ExitStatus, FoundEngine, FoundImage, FoundInstance, RestartPolicy};
 use jiff::Timestamp;
@@ -135,6 +135,11 @@ pub trait Runtime: Send + Sync {
     ) -> Result<FoundImage, RuntimeError> {
         let message = format!("image {}: plain processes have no images", request.reference);
         Err(RuntimeError::new(RuntimeErrorKind::Refused, Certainty::NotDone, message))
+    }
+
+    /// Takes its name from an image that we built, and removes it where it has no other and no container uses it; absent: nothing.
+    async fn remove_image(&self, _image: &BuiltImage) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     /// What the engine is and has, as one app sees it; `None` where there is no engine.

@@ -7,7 +7,7 @@ use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::ReleaseId;
 use cutover_core::plan::{Direction, RecordPlan, Stage};
 use cutover_core::recover::{migration_records, restored};
-use cutover_core::release::RuntimeKind;
+use cutover_core::release::{Release, RuntimeKind, images_to_remove};
 
 use super::Act;
 use super::drain::Drained;
@@ -38,7 +38,7 @@ pub(crate) async fn record(
         }
     }
     for release in &plan.forget {
-        let forget = async { forget(act, release).map(|()| ((), StepResult::Done)) };
+        let forget = async { forget(act, release).await.map(|()| ((), StepResult::Done)) };
         act.journal
             .best_effort(Stage::Record, Step::Discard { what: format!("release {release}") }, forget)
             .await;
@@ -77,20 +77,24 @@ fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Forgets a release: record, env file, and artifacts that no other release of any app refers to (S26).
-fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
+/// Forgets a release: record, env file, and artifacts and built images that no other release of any app refers to (S26).
+async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     let records = act.store.releases(act.app())?;
-    let Some(gone) = records.iter().find(|record| record.release.id == *id) else { return Ok(()) };
-    let artifacts = gone.release.artifacts();
+    let Some(gone) = records.into_iter().find(|record| record.release.id == *id) else { return Ok(()) };
+    let gone = gone.release;
     act.store.forget_release(act.app(), id)?;
     remove_folder(&act.layout.release(act.app(), id))?;
-    let mut needed: BTreeSet<ContentHash> = BTreeSet::new();
+    let mut stay: Vec<Release> = Vec::new();
     for app in act.store.apps()? {
-        needed.extend(act.store.releases(&app)?.iter().flat_map(|record| record.release.artifacts()));
+        stay.extend(act.store.releases(&app)?.into_iter().map(|record| record.release));
     }
+    let needed: BTreeSet<ContentHash> = stay.iter().flat_map(Release::artifacts).collect();
     let store = Artifacts::new(act.layout.clone());
-    for artifact in artifacts.difference(&needed) {
+    for artifact in gone.artifacts().difference(&needed) {
         store.remove(artifact)?;
+    }
+    for image in images_to_remove(&gone, stay.iter()) {
+        act.ports.runtime(RuntimeKind::Container)?.remove_image(&image).await?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use cutover_core::defaults;
 use cutover_core::hash::ContentHash;
 use cutover_core::layout::label;
 use cutover_core::names::AppId;
+use cutover_core::release::BuiltImage;
 use cutover_core::state::{FoundEngine, FoundImage};
 use cutover_engine::{
     EngineInfo, HealthTest, Image, Kind, Network, Product, Protocol, PullProgress, Reference, RegistryLogin,
@@ -76,6 +77,20 @@ impl DockerRuntime {
         }
     }
 
+    pub(super) async fn drop_image(&self, built: &BuiltImage) -> Result<(), RuntimeError> {
+        let image = match self.engine.inspect_image(&built.id).await {
+            Ok(image) => image,
+            Err(error) if error.kind == Kind::NotFoundImage => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let Some(name) = removable(&image.tags, built) else { return Ok(()) };
+        match self.engine.remove_image(name).await {
+            // A container uses it, whoever's.
+            Err(error) if error.kind == Kind::Conflict => Ok(()),
+            removed => removed.map_err(failed),
+        }
+    }
+
     pub(super) async fn pull(
         &self,
         request: &ImageRequest,
@@ -126,6 +141,17 @@ fn found_image(image: &Image, reference: &str) -> Result<FoundImage, RuntimeErro
         platform: format!("{}/{}{variant}", image.operating_system, image.architecture),
         origin: image.origin(&Reference::split(reference)).map(str::to_owned),
     })
+}
+
+/// By what an image that we built is removed: our name, or its id where a later build has taken the name over. Under a name that somebody else
+/// gave it, it is his.
+fn removable<'a>(tags: &[String], built: &'a BuiltImage) -> Option<&'a str> {
+    // Podman tells names of its own images with their place.
+    let is_ours = |tag: &String| tag.strip_prefix("localhost/").unwrap_or(tag) == built.name;
+    if tags.iter().any(is_ours) {
+        return Some(&built.name);
+    }
+    tags.is_empty().then_some(&built.id)
 }
 
 fn product(product: Product) -> &'static str {
@@ -190,6 +216,19 @@ fn route(line: &str) -> Option<Subnet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_goes_by_our_name_and_never_by_somebody_elses() {
+        let built = BuiltImage { id: "sha256:1".to_owned(), name: "cutover/shop/local/web:0123".to_owned() };
+        let by = |tags: &[&str]| {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            removable(&tags, &built).map(str::to_owned)
+        };
+        assert_eq!(by(&["theirs:1", "cutover/shop/local/web:0123"]), Some(built.name.clone()));
+        assert_eq!(by(&["localhost/cutover/shop/local/web:0123"]), Some(built.name.clone()));
+        assert_eq!(by(&[]), Some(built.id.clone()));
+        assert_eq!(by(&["theirs:1"]), None);
+    }
 
     #[test]
     fn routes_are_read_but_for_the_default_one() {

@@ -26,7 +26,7 @@ use cutover_core::config::settings::StopSettings;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
-use cutover_core::release::RuntimeKind;
+use cutover_core::release::{BuiltImage, RuntimeKind};
 use cutover_core::secret::Secrets;
 use cutover_core::state::{ExitStatus, FoundEngine, FoundImage, FoundInstance, RestartPolicy};
 use cutover_engine::{Engine, EngineInfo, Kind};
@@ -194,6 +194,10 @@ impl Runtime for DockerRuntime {
         doing: &mut Doing<'_>,
     ) -> Result<FoundImage, RuntimeError> {
         self.pull(request, doing).await
+    }
+
+    async fn remove_image(&self, image: &BuiltImage) -> Result<(), RuntimeError> {
+        self.drop_image(image).await
     }
 
     async fn engine(&self, app: &AppId) -> Result<Option<FoundEngine>, RuntimeError> {
