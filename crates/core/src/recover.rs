@@ -43,7 +43,7 @@ pub struct Standing {
     pub switched: bool,
     /// The failure that turned the run around, or stopped it.
     pub failed: Option<(Stage, Failure)>,
-    /// A breaking migration was carried out and its hold has ended: no way back by itself (S18).
+    /// A breaking migration was carried out, or a database put back, and its hold has ended: no way back by itself (S18).
     pub past_return: bool,
     /// What was replaced is no longer whole: no way back either.
     pub drained: bool,
@@ -144,7 +144,9 @@ pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standi
     let failed = failure(journal);
     let switched_before = switched || journal_switched(journal);
     let migrated = migrated(journal, goal);
-    let breaking = migrated.iter().any(|migration| migration.compatible == Compatible::Breaking);
+    // What was put back is a schema from before, too: what was live cannot run on it.
+    let breaking = migrated.iter().any(|migration| migration.compatible == Compatible::Breaking)
+        || !restored(journal, goal).is_empty();
     let drained = drained(journal, goal, found);
     Standing { switched, failed, past_return: breaking && switched_before, drained }
 }
@@ -319,8 +321,10 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
     let among = |set: &BTreeSet<InstanceName>| {
         outgoing.iter().filter(|instance| set.contains(&instance.name)).cloned().collect::<Vec<_>>()
     };
+    // Where nothing was live, nobody waits for the place: the routes go first, then what they point at.
+    let in_place = if live.is_none() && databases.is_empty() { BTreeSet::new() } else { handed };
     let stopped_first: Vec<_> =
-        one_off.clone().map(|instance| reference(found, instance)).chain(among(&handed)).collect();
+        one_off.clone().map(|instance| reference(found, instance)).chain(among(&in_place)).collect();
     let followed = among(&following);
     outgoing.extend(one_off.map(|instance| reference(found, instance)));
     let old: Vec<GatedInstance> = live
@@ -363,6 +367,8 @@ fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> 
     };
     let joined = goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default();
     let kept_candidates = kept_candidates(journal, goal, found, &coming);
+    // Each that fails would add to what is kept.
+    outgoing.extend(superseded(goal, found, &kept_candidates));
     HostPlan {
         direction: Direction::Back,
         made: stamp.now,
@@ -499,7 +505,7 @@ fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Vec<HeldDa
             .iter()
             .any(|old| found.instances.iter().any(|other| other.name == old.name && other.is_running()))
     });
-    if opened || journal_switched_forward(journal) || seen_switched(journal, goal, found) {
+    if opened || switched_forward(journal).is_some() || seen_switched(journal, goal, found) {
         return Vec::new();
     }
     let restored = put_back(journal);
@@ -580,21 +586,20 @@ fn put_back(journal: &[Entry]) -> BTreeSet<DatabaseName> {
     restored
 }
 
-fn journal_switched_forward(journal: &[Entry]) -> bool {
+/// Where the way forward had switched: the first time that it is known to have.
+fn switched_forward(journal: &[Entry]) -> Option<&Entry> {
     let mut forward = false;
-    for entry in journal {
-        match &entry.what {
-            What::Planned { plan } => forward = plan.direction == Direction::Forward,
-            What::Outcome { intent, .. } if forward => {
-                let of = journal.iter().find(|other| other.seq == *intent).map(|other| &other.what);
-                if matches!(of, Some(What::Intent { step: Step::Switch | Step::Live, .. })) {
-                    return true;
-                }
-            }
-            _ => {}
+    journal.iter().find(|entry| match &entry.what {
+        What::Planned { plan } => {
+            forward = plan.direction == Direction::Forward;
+            false
         }
-    }
-    false
+        What::Outcome { intent, .. } if forward => {
+            let of = journal.iter().find(|other| other.seq == *intent).map(|other| &other.what);
+            matches!(of, Some(What::Intent { step: Step::Switch | Step::Live, .. }))
+        }
+        _ => false,
+    })
 }
 
 /// At most one failed candidate a service is kept, stopped, for a look: the first of those that a failing gate was about.
@@ -618,6 +623,15 @@ fn kept_candidates(
         }
     }
     kept.into_values().collect()
+}
+
+/// Failed candidates of earlier deploys in whose place one of this run is kept.
+fn superseded(goal: &HostPlan, found: &HostState, kept: &[InstanceName]) -> Vec<InstanceRef> {
+    let still = |name: &InstanceName| found.instances.iter().find(|other| other.name == *name);
+    let services: BTreeSet<&ServiceName> =
+        kept.iter().filter_map(still).map(|found| &found.service).collect();
+    let earlier = goal.record.candidates.iter();
+    earlier.filter(|old| services.contains(&old.service) && still(&old.name).is_some()).cloned().collect()
 }
 
 /// Whether nothing of the goal is left but kept candidates, stopped.
@@ -676,7 +690,7 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
         None if switched => None,
         None => Some(killed()),
         // What was asked is live; what did not work at first has been done since.
-        Some(((stage, failure), standing)) if switched && stage >= Stage::Drain && !standing.past_return => {
+        Some(((stage, failure), standing)) if switched && made_good(journal) && !standing.past_return => {
             verdict.warnings.push(format!("stage {stage} did not work at first: {failure}"));
             None
         }
@@ -704,6 +718,28 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
         verdict.outcome = Outcome::Failed { failure };
     }
     verdict
+}
+
+/// Whether ways on have done all that failed before the drain. Once something has failed they no longer bake, and ask no route.
+fn made_good(journal: &[Entry]) -> bool {
+    let asks = |plan: &HostPlan| plan.verify.todo().is_some_and(|verify| !verify.routes.is_empty());
+    let mut ways = None;
+    let mut open: BTreeMap<Stage, bool> = BTreeMap::new();
+    for entry in journal {
+        match (&entry.what, ways) {
+            (What::Planned { plan }, _) => {
+                ways = (plan.direction == Direction::Forward).then(|| asks(plan));
+            }
+            (What::Failed { stage, .. }, Some(asked)) if *stage < Stage::Drain => {
+                *open.entry(*stage).or_default() |= asked;
+            }
+            (What::Left { stage, .. }, Some(asks)) if open.get(stage).is_some_and(|asked| asks || !asked) => {
+                open.remove(stage);
+            }
+            _ => {}
+        }
+    }
+    open.is_empty()
 }
 
 fn killed() -> Failure {
@@ -808,18 +844,9 @@ fn verdict_of(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
         by: goal.map(|goal| goal.by.clone()).unwrap_or_default(),
         started,
         finished: stamp.now,
-        switched_ms: switched_at(journal)
-            .and_then(|at| u64::try_from(at.duration_since(started).as_millis()).ok()),
+        switched_ms: switched_forward(journal)
+            .filter(|_| goal.is_some_and(|goal| standing(journal, goal, found).switched))
+            .and_then(|entry| u64::try_from(entry.at.duration_since(started).as_millis()).ok()),
         warnings: warnings.collect(),
     }
-}
-
-fn switched_at(journal: &[Entry]) -> Option<jiff::Timestamp> {
-    let intent = journal
-        .iter()
-        .find(|entry| matches!(&entry.what, What::Intent { step: Step::Switch | Step::Live, .. }))?;
-    journal
-        .iter()
-        .find(|entry| matches!(&entry.what, What::Outcome { intent: of, .. } if *of == intent.seq))
-        .map(|entry| entry.at)
 }

@@ -6,6 +6,7 @@ use cutover_core::gate::Check;
 use cutover_core::journal::{Step, What};
 use cutover_core::plan::{HeldDatabase, Stage, Verb};
 use cutover_core::recover::{Recovery, is_out_of_the_way};
+use cutover_core::state::{ExitStatus, InstanceState};
 use cutover_core::verdict::{Outcome, Verdict};
 
 use crate::world::{Host, Journal, ask, incoming, services, todo};
@@ -45,6 +46,21 @@ services:
     port: 8000
     route: { host: shop.example.com }
     health: { path: /health }
+";
+
+const WEB_AND_BOT: &str = r"
+app: shop
+services:
+  web:
+    artifact: web
+    command: ./web
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health }
+  bot:
+    artifact: bot
+    command: ./bot
+    ready: { log: polling }
 ";
 
 fn unhealthy() -> Failure {
@@ -109,6 +125,29 @@ fn given_an_old_instance_that_was_stopped_and_started_again_then_its_whole_gate_
 }
 
 #[test]
+fn given_a_candidate_of_an_earlier_deploy_that_failed_then_that_of_the_next_that_fails_takes_its_place() {
+    let mut host = Host::serving(WEB);
+    let first = host.deploy("v2").unwrap();
+    let mut earlier = incoming(&first).remove(0);
+    earlier.spec.name = "web-green-1-0badcafe".parse().unwrap();
+    host.run(&earlier);
+    let exit = ExitStatus { code: Some(1), signal: None, out_of_memory: false, error: None, at: None };
+    host.state.instances.last_mut().unwrap().state = InstanceState::Exited { exit };
+    let plan = host.deploy("v3").unwrap();
+    let mut journal = Journal::of(&plan);
+    let candidate = &incoming(&plan)[0];
+    host.run(candidate);
+    journal.failed(Stage::Check, unhealthy());
+
+    let back = host.way(&journal);
+
+    let drain = todo(&back.drain);
+    assert_eq!(drain.kept_candidates, [candidate.spec.name.clone()]);
+    let gone: Vec<_> = drain.outgoing.iter().map(|outgoing| &outgoing.name).collect();
+    assert_eq!(gone, [&candidate.spec.name, &earlier.spec.name]);
+}
+
+#[test]
 fn given_a_run_that_changes_nothing_then_it_is_done() {
     // As `env set X=<the same>`, or a deploy that only starts a backing service that was missing.
     let mut host = Host::serving(WEB);
@@ -165,6 +204,30 @@ fn given_a_failure_in_the_drain_that_recovery_completes_then_it_is_done_with_a_w
 
     assert_eq!(verdict.outcome, Outcome::Done);
     assert!(verdict.warnings.iter().any(|text| text.contains("stopping web")), "{:?}", verdict.warnings);
+}
+
+#[test]
+fn given_a_bot_that_a_way_on_could_not_start_at_first_then_it_is_done_with_a_warning() {
+    // What was replaced was being drained already when the run died: there was only a way on.
+    let mut host = Host::serving(WEB_AND_BOT);
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.did(Stage::Switch, Step::Switch);
+    host.carry_out(&plan);
+    journal.left(Stage::Bake);
+    journal.did(Stage::Drain, Step::Stop { instance: "web-blue-1-00000000".parse().unwrap() });
+    let onward = host.way(&journal);
+    journal.resumed(&onward);
+    journal.failed(Stage::Verify, Failure::new(Exit::NotHealthy, "service `bot` could not be started"));
+    let again = host.way(&journal);
+    journal.resumed(&again);
+    journal.left(Stage::Verify);
+    journal.left(Stage::Record);
+
+    let verdict = host.verdict(&journal);
+
+    assert_eq!(verdict.outcome, Outcome::Done);
+    assert!(verdict.warnings.iter().any(|text| text.contains("`bot`")), "{:?}", verdict.warnings);
 }
 
 #[test]
