@@ -12,6 +12,7 @@ pub mod samples;
 mod schema;
 mod verdicts;
 
+use std::ffi::c_int;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -62,6 +63,19 @@ impl Store {
     pub fn in_memory() -> Result<Self, StoreError> {
         let mut connection = Connection::open_in_memory()?;
         schema::upgrade(&mut connection)?;
+        Ok(Self { connection: Mutex::new(connection), ballast: None })
+    }
+
+    /// A copy in memory, for tests that begin at the same moment again and again.
+    ///
+    /// # Errors
+    /// When this one cannot be read.
+    pub fn duplicate(&self) -> Result<Self, StoreError> {
+        let mut connection = Connection::open_in_memory()?;
+        self.read(|from| {
+            let copying = rusqlite::backup::Backup::new(from, &mut connection)?;
+            Ok(copying.run_to_completion(c_int::MAX, Duration::ZERO, None)?)
+        })?;
         Ok(Self { connection: Mutex::new(connection), ballast: None })
     }
 
