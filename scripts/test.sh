@@ -90,7 +90,7 @@ suite_unit() {
 }
 
 suite_sweep() {
-    [[ -f crates/testkit/tests/sweep.rs ]] || { not_run "not there yet (crates/testkit/tests/sweep.rs)"; return; }
+    [[ -f crates/testkit/tests/sweep/main.rs ]] || { not_run "not there yet (crates/testkit/tests/sweep/main.rs)"; return; }
     run_tests --test sweep
 }
 

@@ -5,7 +5,7 @@
 pub enum Fault {
     /// It fails, and has not happened.
     Fail,
-    /// It never answers; the run is killed at its deadline.
+    /// It never answers; the run is ended at its deadline.
     Hang,
     /// The process dies before it.
     CrashBefore,
@@ -13,14 +13,26 @@ pub enum Fault {
     CrashAfter,
     /// It fails with "unknown", and happens a little later all the same.
     Late,
+    /// The host loses power after it and comes back: what is not started again by its policy stays down.
+    PowerLoss,
+    /// Nothing goes wrong; somebody asks to cancel.
+    Cancel,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Fail, Self::Hang, Self::CrashBefore, Self::CrashAfter, Self::Late];
+    pub const ALL: [Self; 7] = [
+        Self::Fail,
+        Self::Hang,
+        Self::CrashBefore,
+        Self::CrashAfter,
+        Self::Late,
+        Self::PowerLoss,
+        Self::Cancel,
+    ];
 }
 
-/// Which call goes wrong, and how; then, in the recovery, another one.
+/// Which call goes wrong, and how; then another one of those that follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FaultPlan {
     /// Call number and fault of the run.

@@ -3,11 +3,16 @@
 //! Instances, routes and traffic are simulated; the stages, the journal, the store (`SQLite` in memory), the plan and the recovery are the
 //! real ones. Time is paused by the test, so that deadlines pass at once.
 
+mod behaviour;
+mod carrier;
 mod faults;
 mod machine;
 mod ports;
+mod promises;
 mod site;
+mod world;
 
+pub use behaviour::{Behaviour, Migration};
 pub use faults::{Fault, FaultPlan};
-pub use machine::{Behaviour, Machine, Migration};
-pub use site::{Broken, Outcome, Site};
+pub use promises::Broken;
+pub use site::{Asked, Made, Moment, Outcome, Site};

@@ -1,37 +1,47 @@
-//! Deploys on the simulated host: plan, carry out, die, settle, and the promises to be checked afterwards.
+//! Deploys on the simulated host: plan, carry out, die, settle; and back to a moment before, to do it again under another fault.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
-use cutover_core::config::settings::Config;
+use cutover_core::config::settings::{Config, Source, Strategy};
 use cutover_core::config::{Selection, Sources, parse};
+use cutover_core::env_file;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
-use cutover_core::journal::What;
+use cutover_core::journal::{Entry, LockHolder, What};
 use cutover_core::layout::Layout;
-use cutover_core::names::{AppId, HostName, RunId};
-use cutover_core::plan::{HostPlan, Verb, lifecycle, plan};
+use cutover_core::names::{AppId, HostName, InstanceName, RunId, ServiceName};
+use cutover_core::plan::{HostPlan, Refusals, Verb, lifecycle, plan};
 use cutover_core::release::{Content, Live, Provenance};
 use cutover_core::request::{Ancestry, Request, Stamp};
-use cutover_core::state::{FoundTable, HostState, Role, World};
+use cutover_core::secret::{Secret, Secrets};
+use cutover_core::state::{
+    FoundEngine, FoundInstance, FoundTable, HostState, InstanceState, Role, World as Hosts,
+};
 use cutover_core::verdict::Verdict;
+use cutover_host::assignment::Assignment;
 use cutover_host::journal::Journal;
+use cutover_host::lock::AppLock;
 use cutover_host::settle::{Look, Settling, carry_out, settle};
 use cutover_host::stages::{Act, EnvChange};
 use cutover_host::store::Store;
-use cutover_routes::RouteState;
 use jiff::Timestamp;
 
+use super::behaviour::Behaviour;
 use super::faults::FaultPlan;
-use super::machine::{Behaviour, Machine};
-use super::ports::{Simulated, instances};
+use super::machine::Machine;
+use super::ports::Simulated;
+use super::world::{Instance, World, image};
 
-/// A promise that did not hold.
-pub type Broken = String;
+/// Processes for one run, at most: one that dies is followed by another, as watch would start it.
+const PROCESSES: usize = 8;
+/// A run that hangs is ended after so long.
+const DEADLINE: Duration = Duration::from_hours(2);
 
 /// How a run on the simulated host ended.
 #[derive(Debug)]
@@ -40,17 +50,45 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// Calls of ports it made.
     pub calls: u64,
+    /// Calls since the first fault.
+    pub since_first: u64,
+}
+
+/// What is asked of a site: a request, and what goes with it for the env file.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The request.
+    pub request: Request,
+    sent: Secrets,
+}
+
+/// A plan to be carried out, with what goes with it.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// The plan.
+    pub plan: HostPlan,
+    sent: Secrets,
+}
+
+/// A site at one moment, to come back to.
+pub struct Moment {
+    pub(super) world: World,
+    /// What was live then.
+    pub live: Option<Live>,
+    store: Store,
+    files: tempfile::TempDir,
 }
 
 /// An app on a simulated host.
 pub struct Site {
     machine: Arc<Mutex<Machine>>,
-    store: Arc<Store>,
-    layout: Layout,
-    app: AppId,
-    text: String,
-    runs: u64,
-    _folder: tempfile::TempDir,
+    pub(super) store: Arc<Store>,
+    pub(super) layout: Layout,
+    pub(super) app: AppId,
+    config: Config,
+    /// What the journal of the newest run said.
+    heard: Arc<Mutex<Vec<Entry>>>,
+    folder: tempfile::TempDir,
 }
 
 impl Site {
@@ -59,142 +97,220 @@ impl Site {
     /// # Errors
     /// When the text is no configuration, or there is no place for files.
     pub fn new(text: &str) -> Result<Self> {
-        // Memory where there is some: thousands of runs need no disk.
-        let memory = std::path::Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
+        let folder = folder()?;
         let layout = Layout::under(folder.path());
         let config = configuration(text)?;
-        let mut machine = Machine::new();
-        for (name, service) in &config.services {
-            if service.strategy == cutover_core::config::settings::Strategy::Handover {
-                machine.singletons.push(name.to_string());
-            }
-        }
+        let alone = |strategy| strategy == Strategy::Handover;
+        let singletons = config.services.iter().filter(|(_, service)| alone(service.strategy));
+        let world = World {
+            volumes: folder.path().join("engine"),
+            backups: layout.backups().to_owned(),
+            singletons: singletons.map(|(name, _)| name.to_string()).collect(),
+            ..World::default()
+        };
         Ok(Self {
-            machine: Arc::new(Mutex::new(machine)),
+            machine: Arc::new(Mutex::new(Machine::new(world, FaultPlan::default()))),
             store: Arc::new(Store::in_memory()?),
             layout,
-            app: config.id,
-            text: text.to_owned(),
-            runs: 0,
-            _folder: folder,
+            app: config.id.clone(),
+            config,
+            heard: Arc::default(),
+            folder,
         })
     }
 
-    /// The simulated host.
-    pub fn machine(&self) -> std::sync::MutexGuard<'_, Machine> {
-        self.machine.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request to deploy a version; each service's artifact is named after it, so that a behaviour can be given to it.
+    /// From here on this cutover.yml counts.
     ///
     /// # Errors
     /// When the text is no configuration.
-    pub fn deploy(&self, version: &str, behaviour: Behaviour) -> Result<Request> {
-        let config = configuration(&self.text)?;
-        let mut contents = BTreeMap::new();
-        for name in config.services.keys().chain(config.backing.keys()) {
-            let hash = ContentHash::of_parts(&["artifact", name.as_str(), version]);
-            std::fs::create_dir_all(self.layout.artifact(&hash))?;
-            self.machine().behaviours.insert(hash.as_str().to_owned(), behaviour);
-            contents.insert(name.clone(), Content::Artifact { hash });
+    pub fn edit(&mut self, text: &str) -> Result<()> {
+        self.config = configuration(text)?;
+        Ok(())
+    }
+
+    /// The moment, to come back to.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn moment(&self) -> Result<Moment> {
+        let files = folder()?;
+        copy(self.folder.path(), files.path())?;
+        let world = self.machine().world.clone();
+        let live = self.live_in(&world);
+        Ok(Moment { world, live, store: self.store.duplicate()?, files })
+    }
+
+    /// Back to a moment.
+    ///
+    /// # Errors
+    /// When files cannot be put back.
+    pub fn rewind(&mut self, to: &Moment) -> Result<()> {
+        for entry in std::fs::read_dir(self.folder.path())? {
+            std::fs::remove_dir_all(entry?.path())?;
         }
-        Ok(Request { contents, ..self.ask(Verb::Deploy) })
+        copy(to.files.path(), self.folder.path())?;
+        self.store = Arc::new(to.store.duplicate()?);
+        *self.machine() = Machine::new(to.world.clone(), FaultPlan::default());
+        Ok(())
+    }
+
+    /// A request to deploy a version, but for services of `kept`, which stay at theirs; each service's content is named after its version, so
+    /// that a behaviour can be given to it.
+    ///
+    /// # Errors
+    /// When content cannot be laid down.
+    pub fn deploy(&self, version: &str, behaviour: Behaviour, kept: &[&str]) -> Result<Asked> {
+        let mut contents = self.live_contents()?;
+        contents.retain(|name, _| kept.contains(&name.as_str()));
+        let services = self.config.services.iter().map(|(name, service)| (name, &service.source));
+        let backing = self.config.backing.iter().map(|(name, backing)| (name, &backing.source));
+        for (name, source) in services.chain(backing) {
+            if contents.contains_key(name) {
+                continue;
+            }
+            let hash = ContentHash::of_parts(&["content", name.as_str(), version]);
+            self.machine().world.behaviours.insert(hash.as_str().to_owned(), behaviour);
+            let content = match source {
+                Source::Artifact { .. } => {
+                    std::fs::create_dir_all(self.layout.artifact(&hash))?;
+                    Content::Artifact { hash }
+                }
+                Source::Image { .. } | Source::Build(_) => {
+                    let reference = format!("{name}:{version}");
+                    self.machine().world.images.insert(reference.clone(), image(&reference, &hash));
+                    Content::Image { reference, identity: hash, name: None, origin: None }
+                }
+            };
+            contents.insert(name.clone(), content);
+        }
+        Ok(Asked { request: Request { contents, ..request(Verb::Deploy) }, sent: Secrets::new() })
+    }
+
+    fn live_contents(&self) -> Result<BTreeMap<ServiceName, Content>> {
+        let live = self.live();
+        let releases = self.store.releases(&self.app)?;
+        let of = |record: &cutover_core::state::ReleaseRecord| {
+            let services =
+                record.release.services.iter().map(|(name, of)| (name.clone(), of.content.clone()));
+            services.collect()
+        };
+        Ok(releases
+            .iter()
+            .find(|r| live.as_ref().is_some_and(|live| live.release == r.release.id))
+            .map(of)
+            .unwrap_or_default())
     }
 
     /// A request of another verb.
-    pub fn ask(&self, verb: Verb) -> Request {
-        Request {
-            verb,
-            by: "sweep".to_owned(),
-            services: std::collections::BTreeSet::new(),
-            source: Provenance::default(),
-            contents: BTreeMap::new(),
-            shipped: BTreeMap::new(),
-            ancestry: Ancestry::Unknown,
-            overlay: BTreeMap::new(),
-            unset: std::collections::BTreeSet::new(),
-            to: None,
-            restore_databases: false,
-            skip_migrations: false,
-            no_bake: false,
-            all: false,
-            volumes: false,
-            allow: std::collections::BTreeSet::new(),
-        }
+    pub fn ask(verb: Verb) -> Asked {
+        Asked { request: request(verb), sent: Secrets::new() }
     }
 
-    /// Plans a request and carries it out under the faults, settling until there is a verdict.
+    /// A request to set a variable.
     ///
     /// # Errors
-    /// When it is refused, or no verdict is reached.
-    pub async fn run(&mut self, request: &Request, faults: FaultPlan) -> Result<Outcome> {
-        self.runs += 1;
-        let run = RunId::new(uuid::Uuid::from_u128(u128::from(self.runs)));
-        let plan = self.plan(request, run)?;
-        let sim = Simulated::new(self.machine.clone());
+    /// When that is no name of one.
+    pub fn set(&self, name: &str, value: &str) -> Result<Asked> {
+        Self::sending(Self::ask(Verb::Environment), name, value)
+    }
+
+    /// The same request, with a variable.
+    ///
+    /// # Errors
+    /// When that is no name of one.
+    pub fn sending(mut asked: Asked, name: &str, value: &str) -> Result<Asked> {
+        asked.sent.insert(name.parse()?, Secret::new(value.to_owned()));
+        asked.request.overlay = asked.sent.fingerprints(SALT);
+        Ok(asked)
+    }
+
+    /// Plans what is asked, as run number `number`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn plan(&self, asked: &Asked, number: u128) -> Result<Made> {
+        let request = &asked.request;
+        let world = Hosts { hosts: [(HostName::local(), self.state()?)].into() };
+        let stamp = Stamp { now: Timestamp::now(), run: RunId::new(uuid::Uuid::from_u128(number)) };
+        let refused = |refusals: Refusals| anyhow::anyhow!("refused: {:?}", refusals.failure());
+        let planned = match request.verb {
+            Verb::Deploy => plan(&self.config, &world, request, stamp).map_err(refused)?,
+            _ => lifecycle(&self.app, &world, request, stamp).map_err(refused)?,
+        };
+        let plan = planned.hosts.into_values().next().context("a plan without a host")?;
+        Ok(Made { plan, sent: asked.sent.clone() })
+    }
+
+    /// Carries a plan out under the faults, settling until there is a verdict.
+    ///
+    /// # Errors
+    /// When no verdict is reached.
+    pub async fn run(&mut self, made: &Made, faults: FaultPlan) -> Result<Outcome> {
+        let plan = &made.plan;
+        let sim = Simulated::new(self.machine.clone(), self.store.clone(), plan.run);
         {
             let mut machine = self.machine();
-            machine.faults = faults;
-            machine.since_first = None;
-            machine.calls = 0;
+            *machine = Machine::new(std::mem::take(&mut machine.world), faults);
         }
-        self.store.begin_run(run, &self.app, request.verb, "sweep", Timestamp::now())?;
-        let first = Journal::new(self.store.clone(), run, Box::new(|_| ()));
-        first
-            .write(What::Planned { plan: Box::new(plan.clone()) })
-            .map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        let (mut begun, mut told) = (false, None);
-        // A process that dies is followed by another, as watch would start it; a dead one's deadline is its plan's.
-        for _ in 0..8 {
-            let life = self.life(run, &sim, (!begun).then_some(&plan));
-            begun = true;
+        if made.sent != Secrets::new() {
+            self.send(made)?;
+        }
+        self.journal().clear();
+        self.store.begin_run(plan.run, &self.app, plan.verb, &plan.by, Timestamp::now())?;
+        let mut told = None;
+        for number in 0..PROCESSES {
+            let life = self.life(&sim, made, number == 0);
             let verdict = tokio::select! {
                 biased;
                 () = sim.died.notified() => None,
-                verdict = tokio::time::timeout(Duration::from_hours(2), life) => verdict.ok(),
+                verdict = tokio::time::timeout(DEADLINE, life) => verdict.ok(),
             };
+            let Some(verdict) = verdict.transpose()? else { continue };
             // One that was given up is settled by the next that watch starts.
-            let given_up = verdict.is_some() && self.store.unfinished(&self.app)?.is_some();
-            if given_up {
-                told = verdict;
-                continue;
-            }
-            if let Some(verdict) = verdict {
-                let calls = self.machine().calls;
-                self.machine().land_all();
-                self.watch();
-                return Ok(Outcome { verdict, calls });
+            let given_up = self.store.unfinished(&self.app)?.is_some();
+            told = Some(verdict);
+            if !given_up {
+                break;
             }
         }
-        match told {
-            Some(verdict) => Ok(Outcome { verdict, calls: self.machine().calls }),
-            None => bail!("no verdict after eight processes"),
-        }
-    }
-
-    /// What watch does after a verdict: what landed late, inert or running, is found by its label and ended.
-    fn watch(&self) {
-        let live = self.live();
+        let Some(verdict) = told else { bail!("no verdict after {PROCESSES} processes") };
         let mut machine = self.machine();
-        let late = std::mem::take(&mut machine.landed);
-        if late {
-            machine.instances.retain(|name, instance| {
-                instance.spec.role == Role::Backing
-                    || live.as_ref().is_some_and(|live| live.has(name))
-                    || matches!(instance.state, cutover_core::state::InstanceState::Exited { .. })
-            });
-        }
+        machine.land_all();
+        let since_first = machine.since_first.unwrap_or_default();
+        Ok(Outcome { verdict, calls: machine.calls, since_first })
     }
 
-    /// One process: carries the plan out, where it is the first, and settles.
-    async fn life(&self, run: RunId, sim: &Simulated, plan: Option<&HostPlan>) -> Verdict {
+    fn send(&self, made: &Made) -> Result<()> {
+        let unset = BTreeSet::new();
+        let assignment = Assignment { plan: made.plan.clone(), unset, keep_env: true, wait: false };
+        Ok(assignment.save(&self.layout, &made.sent)?)
+    }
+
+    /// One process: takes the lock, carries the plan out, where it is the first, and settles.
+    async fn life(&self, sim: &Simulated, made: &Made, first: bool) -> Result<Verdict> {
+        let plan = &made.plan;
+        let holder = LockHolder {
+            app: self.app.clone(),
+            run: plan.run,
+            by: plan.by.clone(),
+            verb: plan.verb,
+            since: Timestamp::now(),
+            pid: std::process::id(),
+        };
+        let _lock = AppLock::take(&self.layout, &self.app, &holder)?;
         let ports = sim.ports();
-        let journal = Journal::new(self.store.clone(), run, Box::new(|_| ()));
-        if let Some(plan) = plan {
+        let journal = self.listened(plan.run);
+        if first {
+            let planned = What::Planned { plan: Box::new(plan.clone()) };
+            journal.write(planned).map_err(|error| anyhow::anyhow!("{error:?}"))?;
             let act =
                 Act { ports: &ports, journal: &journal, layout: &self.layout, store: &self.store, plan };
-            carry_out(&act, &EnvChange::default()).await;
+            let change = EnvChange { unset: BTreeSet::new(), keep: made.sent != Secrets::new() };
+            carry_out(&act, &change).await;
         }
         let look = Eyes { site: self, sim };
         let settling = Settling {
@@ -205,56 +321,81 @@ impl Site {
             app: &self.app,
             look: &look,
         };
-        settle(&settling).await
+        Ok(settle(&settling).await)
     }
 
-    fn plan(&self, request: &Request, run: RunId) -> Result<HostPlan> {
-        let state = self.state()?;
-        let world = World { hosts: [(HostName::local(), state)].into() };
-        let stamp = Stamp { now: Timestamp::now(), run };
-        let refused =
-            |refusals: cutover_core::plan::Refusals| anyhow::anyhow!("refused: {:?}", refusals.failure());
-        let planned = match request.verb {
-            Verb::Deploy => plan(&configuration(&self.text)?, &world, request, stamp).map_err(refused)?,
-            _ => lifecycle(&self.app, &world, request, stamp).map_err(refused)?,
-        };
-        planned.hosts.into_values().next().context("a plan without a host")
+    /// What watch does after a verdict: what landed late, inert or running, is found by its label and ended; what is live and down is started.
+    pub(super) fn watch(&self) {
+        let live = self.live();
+        let mut machine = self.machine();
+        let late = std::mem::take(&mut machine.landed);
+        let world = &mut machine.world;
+        let is_live = |name: &InstanceName| live.as_ref().is_some_and(|live| live.has(name));
+        world.instances.retain(|name, instance| {
+            let kept = matches!(instance.state, InstanceState::Exited { .. });
+            !late || kept || is_live(name) || instance.spec.role == Role::Backing
+        });
+        let down: Vec<_> = world
+            .instances
+            .iter()
+            .filter(|(name, instance)| is_live(name) && !instance.runs() && world.boots > 0)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in down {
+            world.run(&name);
+            if let Some(instance) = world.instances.get_mut(&name) {
+                instance.gated = instance.runs();
+            }
+        }
     }
 
-    fn live(&self) -> Option<Live> {
-        let machine = self.machine();
-        let entry = machine.table.owners.get(&self.app.owner());
+    /// What is live: the facts in the table, else the live file.
+    pub(super) fn live_in(&self, world: &World) -> Option<Live> {
+        let entry = world.table.owners.get(&self.app.owner());
         entry.and_then(|entry| Live::from_facts(&entry.facts)).or_else(|| {
             let text = std::fs::read(self.layout.live_file(&self.app)).ok()?;
             serde_json::from_slice(&text).ok()
         })
     }
 
-    /// The host as a look would find it, without a fault point.
+    fn live(&self) -> Option<Live> {
+        self.live_in(&self.machine().world)
+    }
+
+    /// The host as a look finds it, without a fault point.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn state(&self) -> Result<HostState> {
-        let live = self.live();
-        let machine = self.machine();
+        let (instances, table) = {
+            let world = &self.machine().world;
+            let instances = world.instances.values().map(Instance::found).collect();
+            (instances, FoundTable { hash: world.hash(), table: world.table.clone() })
+        };
+        self.seen(instances, Some(table))
+    }
+
+    fn seen(&self, instances: Vec<FoundInstance>, table: Option<FoundTable>) -> Result<HostState> {
+        let variables = std::fs::read_to_string(self.layout.env_file(&self.app)).ok();
+        let variables = variables.map(|text| env_file::parse(&text).unwrap_or_default().fingerprints(SALT));
         Ok(HostState {
             app: self.app.clone(),
             installation: "simulated".to_owned(),
-            salt: "salt".to_owned(),
+            salt: SALT.to_owned(),
             root: self.layout.state().display().to_string(),
             now: Timestamp::now(),
-            live,
-            table: Some(FoundTable { hash: machine.hash(), table: machine.table.clone() }),
-            instances: instances(&machine),
+            live: self.live(),
+            table,
+            instances,
             releases: self.store.releases(&self.app)?,
-            variables: None,
-            placeholders: std::collections::BTreeSet::new(),
+            variables,
+            placeholders: BTreeSet::new(),
             env_file_problems: Vec::new(),
             env_file_mode: None,
-            artifacts: std::collections::BTreeSet::new(),
+            artifacts: BTreeSet::new(),
             images: BTreeMap::new(),
-            engine: None,
-            taken: std::collections::BTreeSet::new(),
+            engine: Some(self.engine()),
+            taken: BTreeSet::new(),
             databases: BTreeMap::new(),
             disk_free: u64::MAX,
             unfinished: self.store.unfinished(&self.app)?,
@@ -264,121 +405,78 @@ impl Site {
         })
     }
 
-    /// Everything the promises say of the host after a verdict; what does not hold is told.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn check(&self, before: Option<&Live>, verdict: &Verdict) -> Result<Vec<Broken>> {
-        let state = self.state()?;
-        let mut broken = std::mem::take(&mut self.machine().broken);
-        let live = state.live.as_ref();
-        if state.unfinished.is_some() {
-            broken.push("the run is unfinished".to_owned());
-        }
-        if verdict.serving.as_ref() != live.map(|live| &live.release) {
-            broken.push(format!(
-                "P2: the verdict says {:?} serves, {:?} does",
-                verdict.serving,
-                live.map(|l| &l.release)
-            ));
-        }
-        if verdict.exit() == Exit::Done
-            && verdict.verb != Verb::Remove
-            && live.map(|live| live.run) != Some(verdict.run)
-        {
-            broken.push("P4: done, and another run's release is live".to_owned());
-        }
-        if !matches!(verdict.exit(), Exit::Done | Exit::Person)
-            && live.map(|l| l.run) != before.map(|l| l.run)
-        {
-            broken.push(format!("P2: exit {:?}, and what served before does not serve", verdict.exit()));
-        }
-        self.check_routes(live, &mut broken);
-        Self::check_instances(&state, live, &mut broken);
-        Ok(broken)
-    }
-
-    fn check_routes(&self, live: Option<&Live>, broken: &mut Vec<Broken>) {
-        let machine = self.machine();
-        let Some(entry) = machine.table.owners.get(&self.app.owner()) else { return };
-        for route in &entry.routes {
-            match &route.state {
-                RouteState::Serving { targets } => {
-                    for target in targets {
-                        if !live.is_some_and(|live| {
-                            live.members.values().flatten().any(|name| name.as_str() == target.id)
-                        }) {
-                            broken.push(format!(
-                                "P2: route {} points at {}, which is not live",
-                                route.name, target.id
-                            ));
-                        }
-                    }
-                }
-                RouteState::Held { .. } => broken.push(format!("P2: route {} is still held", route.name)),
-                RouteState::Closed { .. } => {}
-            }
+    fn engine(&self) -> FoundEngine {
+        let world = &self.machine().world;
+        let networks: BTreeMap<_, _> =
+            world.networks.values().map(|network| (network.name.clone(), network.subnet.clone())).collect();
+        let volumes = std::fs::read_dir(&world.volumes).into_iter().flatten().flatten();
+        FoundEngine {
+            name: "Simulated".to_owned(),
+            version: "1".to_owned(),
+            platform: "linux/amd64".to_owned(),
+            bridge_reachable: true,
+            subnets: networks.values().cloned().collect(),
+            range: cutover_core::defaults::SUBNETS.to_owned(),
+            networks,
+            volumes: volumes.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect(),
         }
     }
 
-    fn check_instances(state: &HostState, live: Option<&Live>, broken: &mut Vec<Broken>) {
-        for name in live.into_iter().flat_map(|live| live.members.values().flatten()) {
-            if !state.instances.iter().any(|found| found.name == *name && found.is_running()) {
-                broken.push(format!("P2: {name} is live and does not run"));
-            }
-        }
-        let mut stopped: BTreeMap<String, u32> = BTreeMap::new();
-        for found in &state.instances {
-            let member = live.is_some_and(|live| live.has(&found.name));
-            if found.role == Role::Backing || member {
-                continue;
-            }
-            if found.is_running() {
-                broken.push(format!("P4: {} still runs and is not live", found.name));
-            }
-            *stopped.entry(found.service.to_string()).or_default() += 1;
-        }
-        for (service, count) in stopped {
-            if count > 1 {
-                broken.push(format!("P4: {count} instances of {service} are left, stopped"));
-            }
-        }
-    }
-
-    /// The database's schema version, and whether every acknowledged row is in it.
-    ///
-    /// # Errors
-    /// A row that was acknowledged and is gone.
-    pub fn database(&self, relative: &str) -> Result<Option<u32>> {
-        let path = self.layout.app(&self.app).join("volumes").join(relative);
-        let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
-        let rows: std::collections::BTreeSet<&str> = text.lines().collect();
-        for row in &self.machine().acknowledged {
-            if !rows.contains(format!("row {row}").as_str()) {
-                bail!("P3: row {row} was acknowledged and is lost");
-            }
-        }
-        let version = text
-            .lines()
-            .find_map(|line| line.strip_prefix("schema "))
-            .and_then(|version| version.parse().ok());
-        Ok(version)
-    }
-
-    /// The journal of the newest run, for a failing test's eyes.
-    pub fn journal(&self) -> String {
-        let run = self.store.newest_run(&self.app).ok().flatten();
-        let entries = run.and_then(|run| self.store.entries(run, 1).ok()).unwrap_or_default();
-        let line = |entry: &cutover_core::journal::Entry| match &entry.what {
-            What::Planned { plan } => format!("{} planned {:?}\n", entry.seq, plan.direction),
-            other => format!("{} {other:?}\n", entry.seq),
+    fn listened(&self, run: RunId) -> Journal {
+        let heard = self.heard.clone();
+        let listener = move |entry: &Entry| {
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
         };
-        entries.iter().map(line).collect()
+        Journal::new(self.store.clone(), run, Box::new(listener))
     }
 
-    /// What is live.
-    pub fn serving(&self) -> Option<Live> {
-        self.live()
+    /// What the journal of the newest run said.
+    pub fn journal(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of the simulated installation.
+const SALT: &str = "salt";
+
+/// Memory where there is some: thousands of runs need no disk.
+fn folder() -> std::io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy(&from, &to)?;
+        } else {
+            std::fs::copy(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+fn request(verb: Verb) -> Request {
+    Request {
+        verb,
+        by: "sweep".to_owned(),
+        services: BTreeSet::new(),
+        source: Provenance::default(),
+        contents: BTreeMap::new(),
+        shipped: BTreeMap::new(),
+        ancestry: Ancestry::Unknown,
+        overlay: BTreeMap::new(),
+        unset: BTreeSet::new(),
+        to: None,
+        restore_databases: false,
+        skip_migrations: false,
+        no_bake: false,
+        all: false,
+        volumes: false,
+        allow: BTreeSet::new(),
     }
 }
 
@@ -390,12 +488,16 @@ struct Eyes<'a> {
 #[async_trait]
 impl Look for Eyes<'_> {
     async fn look(&self) -> Result<HostState, Failure> {
-        use cutover_host::ports::Runtime;
         let unseen =
             |error: String| Failure::new(Exit::Failed, "the host cannot be looked at").because(error);
         // The look's own calls are fault points, too.
-        self.sim.list(&self.site.app).await.map_err(|error| unseen(error.to_string()))?;
-        self.site.state().map_err(|error| unseen(error.to_string()))
+        let ports = self.sim.ports();
+        let table = ports.router.read().await.ok();
+        let mut instances = Vec::new();
+        for runtime in ports.runtimes() {
+            instances.extend(runtime.list(&self.site.app).await.map_err(|error| unseen(error.to_string()))?);
+        }
+        self.site.seen(instances, table).map_err(|error| unseen(error.to_string()))
     }
 }
 

@@ -1,0 +1,363 @@
+//! What is on the simulated host, and what happens on it by itself: instances that do as their content does, traffic that writes rows.
+//! A promise that is broken on the way is written down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cutover_core::config::settings::Mount;
+use cutover_core::hash::ContentHash;
+use cutover_core::names::{AppId, InstanceName};
+use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse};
+use cutover_core::release::{Content, Live, RuntimeKind};
+use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, InstanceState, RestartPolicy, Role};
+use cutover_routes::{Entry, RouteState, RouteTable, TableHash};
+use jiff::Timestamp;
+
+use super::behaviour::{Behaviour, Migration};
+
+/// So many alike stand behind one request that is looked at: a bake judges no fewer than 20.
+const REQUESTS: u64 = 20;
+
+/// An instance of the simulated host.
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    pub(crate) spec: InstanceSpec,
+    /// Of its specification, as a label would show it.
+    pub(crate) hash: ContentHash,
+    pub(crate) state: InstanceState,
+    pub(crate) restart: RestartPolicy,
+    /// It has passed a probe since it was started.
+    pub(crate) gated: bool,
+    /// The container networks it is in, with the names it answers to there.
+    pub(crate) networks: BTreeMap<String, Vec<String>>,
+}
+
+impl Instance {
+    pub(crate) fn new(spec: InstanceSpec) -> Self {
+        let networks =
+            spec.networks.iter().map(|joined| (joined.network.clone(), joined.aliases.clone())).collect();
+        Self {
+            hash: spec.hash(),
+            state: InstanceState::Created,
+            restart: RestartPolicy::No,
+            gated: false,
+            networks,
+            spec,
+        }
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.state, InstanceState::Running { .. })
+    }
+
+    pub(crate) fn found(&self) -> FoundInstance {
+        FoundInstance {
+            name: self.spec.name.clone(),
+            service: self.spec.service.clone(),
+            role: self.spec.role,
+            release: self.spec.release.clone(),
+            slot: self.spec.slot,
+            replica: self.spec.replica,
+            run: self.spec.run,
+            runtime: self.spec.runtime(),
+            spec: self.hash.clone(),
+            address: self.spec.address,
+            state: self.state.clone(),
+            restart: self.restart,
+            ours: true,
+        }
+    }
+}
+
+/// The simulated host as it is at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct World {
+    /// Where volumes of containers lie.
+    pub(crate) volumes: PathBuf,
+    /// Where snapshots lie.
+    pub(crate) backups: PathBuf,
+    pub(crate) instances: BTreeMap<InstanceName, Instance>,
+    pub(crate) networks: BTreeMap<String, NetworkSpec>,
+    /// What the engine has, by reference.
+    pub(crate) images: BTreeMap<String, FoundImage>,
+    pub(crate) table: RouteTable,
+    /// Starts of the host so far.
+    pub(crate) boots: u32,
+    pub(crate) behaviours: BTreeMap<String, Behaviour>,
+    /// Answers of each target, and how many of them were errors.
+    pub(crate) answers: BTreeMap<String, (u64, u64)>,
+    pub(crate) acknowledged: Vec<u64>,
+    pub(crate) rows: u64,
+    /// Services of which two may never run at once.
+    pub(crate) singletons: BTreeSet<String>,
+    /// Promises that did not hold.
+    pub(crate) broken: Vec<String>,
+}
+
+impl World {
+    fn breaks(&mut self, what: String) {
+        if !self.broken.contains(&what) {
+            self.broken.push(what);
+        }
+    }
+
+    /// How instances of some content behave.
+    pub(crate) fn behaviour(&self, content: &Content) -> Behaviour {
+        self.behaviours.get(content.identity().as_str()).copied().unwrap_or_default()
+    }
+
+    /// The table's hash.
+    pub(crate) fn hash(&self) -> TableHash {
+        TableHash::of(&self.table)
+    }
+
+    /// One request on every route: it must find an instance that runs, was gated, and can live with the schema. What it writes is acknowledged.
+    pub(crate) fn traffic(&mut self) {
+        let mut met = Vec::new();
+        for (owner, entry) in &self.table.owners {
+            for route in &entry.routes {
+                let RouteState::Serving { targets } = &route.state else { continue };
+                met.extend(targets.iter().map(|target| (owner.clone(), target.id.clone())));
+            }
+        }
+        for (owner, id) in met {
+            self.request(&owner, &id);
+        }
+    }
+
+    fn request(&mut self, owner: &str, id: &str) {
+        let found = self.instances.values().find(|instance| instance.spec.name.as_str() == id);
+        let Some(instance) = found.filter(|instance| instance.runs()).cloned() else {
+            return self.breaks(format!("P1: a request of {owner} met {id}, which does not run"));
+        };
+        if !instance.gated {
+            self.breaks(format!("P1: requests of {owner} go to {id}, which never passed a probe"));
+        }
+        let spec = &instance.spec;
+        let behaviour = self.behaviour(&spec.content);
+        self.calls(&instance);
+        let file = self.database(spec);
+        if let (Some((from, to)), Some(file)) = (behaviour.schemas, &file)
+            && let Some(schema) = schema(file).filter(|schema| !(from..=to).contains(schema))
+        {
+            self.breaks(format!("P3: {id} serves on schema {schema}, it can live with {from} to {to}"));
+        }
+        let counted = self.answers.entry(id.to_owned()).or_default();
+        counted.0 += REQUESTS;
+        counted.1 += if behaviour.errors { REQUESTS } else { 0 };
+        if let Some(file) = file.filter(|_| !behaviour.errors) {
+            self.rows += 1;
+            if append(&file, &format!("row {}", self.rows)) {
+                self.acknowledged.push(self.rows);
+            }
+        }
+    }
+
+    /// What an instance calls by name must be there, and be of what is live.
+    fn calls(&mut self, caller: &Instance) {
+        if caller.spec.runtime() != RuntimeKind::Container {
+            return;
+        }
+        let mut wrong = Vec::new();
+        for name in caller.spec.urls.keys().filter(|name| **name != caller.spec.service) {
+            let live = self.live(&caller.spec.app);
+            let answering: Vec<&Instance> = self
+                .instances
+                .values()
+                .filter(|other| other.runs() && other.spec.role == Role::Service)
+                .filter(|other| {
+                    let mut shared =
+                        other.networks.iter().filter(|(network, _)| caller.networks.contains_key(*network));
+                    shared.any(|(_, aliases)| aliases.iter().any(|alias| alias == name.as_str()))
+                })
+                .collect();
+            let me = &caller.spec.name;
+            if answering.is_empty() {
+                wrong.push(format!("P1: {me} calls `{name}`, and nobody answers"));
+            }
+            let foreign =
+                answering.iter().find(|other| !live.as_ref().is_some_and(|live| live.has(&other.spec.name)));
+            if let Some(other) = foreign {
+                wrong.push(format!(
+                    "P1: {me} calls `{name}`, and {} answers, which is not live",
+                    other.spec.name
+                ));
+            }
+        }
+        for what in wrong {
+            self.breaks(what);
+        }
+    }
+
+    fn live(&self, app: &AppId) -> Option<Live> {
+        self.table.owners.get(&app.owner()).and_then(|entry: &Entry| Live::from_facts(&entry.facts))
+    }
+
+    /// Starts an instance's process; what it does by itself follows.
+    pub(crate) fn run(&mut self, name: &InstanceName) {
+        let Some(instance) = self.instances.get(name).filter(|instance| !instance.runs()).cloned() else {
+            return;
+        };
+        let spec = &instance.spec;
+        if spec.role == Role::Service && self.singletons.contains(spec.service.as_str()) {
+            let mut running =
+                self.instances.values().filter(|other| other.runs() && other.spec.role == Role::Service);
+            if let Some(other) = running.find(|other| other.spec.service == spec.service) {
+                let what = format!("P8: {name} was started while {} runs", other.spec.name);
+                self.breaks(what);
+            }
+        }
+        let behaviour = self.behaviour(&spec.content);
+        let code = match spec.role {
+            Role::OneOff => Some(i32::from(!self.migrate(spec, behaviour.migration))),
+            Role::Service if behaviour.exits => Some(1),
+            Role::Service | Role::Backing => None,
+        };
+        let state = match code {
+            Some(code) => InstanceState::Exited { exit: exited(code) },
+            None => InstanceState::Running { since: Timestamp::UNIX_EPOCH, restarts: 0 },
+        };
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.state = state;
+            instance.gated = false;
+        }
+    }
+
+    /// A migration's effect on the file it was told; whether it ended well.
+    fn migrate(&mut self, spec: &InstanceSpec, migration: Migration) -> bool {
+        let Some(file) = self.database(spec) else { return true };
+        if !spec.isolated {
+            self.nobody_has_open(&file, "migrated");
+            self.has_snapshot(&file);
+        }
+        match migration {
+            Migration::None => true,
+            Migration::To(to) => set_schema(&file, to),
+            Migration::FailsForReal(to) if spec.isolated => set_schema(&file, to),
+            Migration::Half | Migration::FailsForReal(_) => {
+                set_schema(&file, 999);
+                false
+            }
+        }
+    }
+
+    /// P8: nothing has the file open.
+    pub(crate) fn nobody_has_open(&mut self, file: &Path, what: &str) {
+        let open = self.instances.values().find(|other| {
+            other.runs()
+                && other.spec.role != Role::OneOff
+                && self.database(&other.spec).as_deref() == Some(file)
+        });
+        if let Some(other) = open {
+            let what = format!("P8: a database was {what} while {} has it open", other.spec.name);
+            self.breaks(what);
+        }
+    }
+
+    /// P3: a restorable copy of what is about to be changed.
+    fn has_snapshot(&mut self, file: &Path) {
+        let Ok(text) = std::fs::read_to_string(file) else { return };
+        let taken = files_below(&self.backups)
+            .iter()
+            .any(|snapshot| std::fs::read_to_string(snapshot).is_ok_and(|taken| taken == text));
+        if !taken {
+            self.breaks("P3: a database was migrated without a snapshot".to_owned());
+        }
+    }
+
+    /// Where the `SQLite` file of an instance lies on the host.
+    pub(crate) fn database(&self, spec: &InstanceSpec) -> Option<PathBuf> {
+        let file = spec.files.values().next()?;
+        if spec.runtime() == RuntimeKind::Process {
+            return Some(file.into());
+        }
+        spec.settings.mounts.iter().find_map(|mount| {
+            let Mount::Volume { volume, target, .. } = mount else { return None };
+            let below = file.strip_prefix(target.as_str())?.trim_start_matches('/');
+            let folder = spec.volumes.get(volume)?;
+            // A rehearsal's is a folder already, an engine's is a name.
+            Some(self.volumes.join(folder).join(below))
+        })
+    }
+
+    /// Lets an instance join a network.
+    pub(crate) fn join(&mut self, name: &InstanceName, network: &NetworkUse) -> bool {
+        let there = self.networks.contains_key(&network.network);
+        let Some(instance) = self.instances.get_mut(name).filter(|_| there) else { return false };
+        instance.networks.insert(network.network.clone(), network.aliases.clone());
+        true
+    }
+
+    /// A host that lost power and came back: what had no policy stays down, what had one runs again, and watch finds it healthy.
+    pub(crate) fn lose_power(&mut self) {
+        self.boots += 1;
+        self.answers.clear();
+        for instance in self.instances.values_mut().filter(|instance| instance.runs()) {
+            instance.state = InstanceState::Exited { exit: exited(137) };
+            instance.gated = false;
+        }
+        let again: Vec<_> = self
+            .instances
+            .iter()
+            .filter(|(_, instance)| instance.restart == RestartPolicy::UnlessStopped)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in again {
+            self.run(&name);
+            if let Some(instance) = self.instances.get_mut(&name) {
+                instance.gated = instance.runs();
+            }
+        }
+    }
+}
+
+pub(crate) fn exited(code: i32) -> ExitStatus {
+    ExitStatus { code: Some(code), signal: None, out_of_memory: false, error: None, at: None }
+}
+
+/// An image that the engine has.
+pub(crate) fn image(reference: &str, identity: &ContentHash) -> FoundImage {
+    FoundImage {
+        id: reference.to_owned(),
+        identity: identity.clone(),
+        exposed: Vec::new(),
+        healthcheck: false,
+        command: Vec::new(),
+        platform: "linux/amd64".to_owned(),
+        origin: None,
+    }
+}
+
+/// The schema's version in a database file.
+pub(crate) fn schema(file: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("schema "))?.parse().ok()
+}
+
+fn set_schema(file: &Path, version: u32) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let rows: String =
+        text.lines().filter(|line| !line.starts_with("schema ")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(file, format!("schema {version}\n{rows}")).is_ok()
+}
+
+fn append(file: &Path, line: &str) -> bool {
+    use std::io::Write;
+    // The first to open it makes it, as SQLite does.
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.is_ok_and(|mut file| writeln!(file, "{line}").is_ok())
+}
+
+/// Every file below a folder.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}

@@ -1,0 +1,154 @@
+//! The applications of the sweep, each as its cutover.yml.
+
+/// A routed service with replicas, and a bot beside it.
+pub(crate) const WEB_AND_BOT: &str = r"
+app: shop
+bake: 300ms
+services:
+  web:
+    artifact: web
+    command: ./web
+    port: 8000
+    replicas: 2
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+  bot:
+    artifact: bot
+    command: ./bot
+    ready: { log: polling, within: 300ms }
+";
+
+/// The same, and what was replaced stays warm.
+pub(crate) const WARM: &str = r"
+app: shop
+bake: 300ms
+keep_warm: 1h
+services:
+  web:
+    artifact: web
+    command: ./web
+    port: 8000
+    replicas: 2
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+";
+
+/// A service that greets with a variable, and one that does not.
+pub(crate) const GREETING: &str = r#"
+app: shop
+bake: 300ms
+services:
+  web:
+    artifact: web
+    command: ./web
+    environment: { GREETING: "${GREETING}" }
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+  api:
+    artifact: api
+    command: ./api
+    port: 8001
+    route: { host: api.example.com }
+    health: { path: /health, within: 300ms }
+"#;
+
+/// A routed service of which two may never run at once.
+pub(crate) const SINGLETON: &str = r"
+app: shop
+bake: 300ms
+services:
+  web:
+    artifact: web
+    command: ./web
+    port: 8000
+    strategy: handover
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+";
+
+/// An app without routes.
+pub(crate) const BOT_ALONE: &str = r"
+app: bot
+bake: 300ms
+services:
+  bot:
+    artifact: bot
+    command: ./bot
+    ready: { log: polling, within: 300ms }
+";
+
+/// Two services on one `SQLite` file, with replicas of the routed one.
+pub(crate) const DATABASE: &str = r#"
+app: shop
+bake: 300ms
+services:
+  web:
+    artifact: web
+    command: ./web
+    environment: { DATABASE_FILE: "${databases.main.file}" }
+    port: 8000
+    replicas: 2
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+  bot:
+    artifact: bot
+    command: ./bot
+    environment: { DATABASE_FILE: "${databases.main.file}" }
+    ready: { log: polling, within: 300ms }
+databases:
+  main:
+    engine: sqlite
+    volume: data
+    file: app.db
+    services: [web, bot]
+    migrate: { service: web, command: ./migrate, compatible: COMPATIBLE }
+"#;
+
+/// Containers: a routed service that calls another by name, a worker, and a backing service.
+pub(crate) const CONTAINERS: &str = r#"
+app: shop
+bake: 300ms
+services:
+  web:
+    image: web:latest
+    environment: { API: "${services.api.url}" }
+    port: 8000
+    replicas: 2
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+  api:
+    image: api:latest
+    port: 8001
+    strategy: blue-green
+    health: { path: /health, within: 300ms }
+  worker:
+    image: worker:latest
+    ready: { log: polling, within: 300ms }
+backing:
+  redis:
+    image: redis:7
+    port: 6379
+    health: { tcp: 6379, within: 300ms }
+"#;
+
+/// Containers on one `SQLite` file in a volume of the engine.
+pub(crate) const CONTAINER_DATABASE: &str = r#"
+app: shop
+bake: 300ms
+services:
+  web:
+    image: web:latest
+    environment: { DATABASE_FILE: "${databases.main.file}" }
+    volumes: [ "data:/data" ]
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+databases:
+  main:
+    engine: sqlite
+    volume: data
+    file: app.db
+    services: [web]
+    migrate: { service: web, command: ./migrate, compatible: breaking }
+"#;

@@ -1,0 +1,223 @@
+//! The fault sweep: for each kind of plan, each call of a port, each fault, and a crash of the recovery: recover, and check the promises.
+//!
+//! The host is simulated; plan, journal, stages and recovery are the real ones. What is drawn comes from a seed, which is printed.
+//! `SWEEP_SEED` gives another; `SWEEP_CASE` sweeps the cases whose name it is part of.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a sweep that cannot go on fails, and says what it ran"
+)]
+
+mod apps;
+mod cases;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use cutover_core::exit::Exit;
+use cutover_core::journal::{Entry, What};
+use cutover_testkit::sim::{Fault, FaultPlan, Made, Moment, Outcome, Site};
+
+use crate::cases::{Case, cases, is_cancel};
+
+/// First faults of a case whose recovery is swept, too, at every call.
+const SECOND: u64 = 4;
+/// Every day, one in so many of all that is swept is drawn.
+const ONE_IN: u64 = 3;
+/// A case is swept in so many parts, side by side.
+const PARTS: u64 = 3;
+/// Kinds of failure, each with how often it was met and the first time in full.
+type Failures = BTreeMap<String, (u64, String)>;
+
+/// One case, ready to be run again and again.
+struct Sweep<'a> {
+    case: &'a Case,
+    site: Site,
+    moment: Moment,
+    made: Made,
+    runs: u64,
+    failures: Failures,
+}
+
+impl<'a> Sweep<'a> {
+    async fn new(case: &'a Case) -> anyhow::Result<Self> {
+        let site = case.site().await?;
+        let asked = case.ask.of(&site)?;
+        let made = site.plan(&asked, 1000)?;
+        let moment = site.moment()?;
+        Ok(Self { case, site, moment, made, runs: 0, failures: Failures::new() })
+    }
+
+    /// Runs the case under some faults, and checks the promises; gives how many calls there were, and how many after the first fault.
+    async fn under(&mut self, faults: FaultPlan) -> anyhow::Result<(u64, u64)> {
+        self.runs += 1;
+        self.site.rewind(&self.moment)?;
+        let outcome = match self.site.run(&self.made, faults).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.failed(faults, &[format!("{error:#}")]);
+                return Ok((0, 0));
+            }
+        };
+        let mut broken = self.site.check(&self.moment, &outcome.verdict)?;
+        broken.extend(self.exit(faults, &outcome));
+        if !broken.is_empty() {
+            let verdict = &outcome.verdict;
+            broken.push(format!("verdict: {:?} {:?}", verdict.exit(), verdict.outcome));
+            self.failed(faults, &broken);
+        }
+        Ok((outcome.calls, outcome.since_first))
+    }
+
+    /// What the exit code may be, whatever serves.
+    fn exit(&self, faults: FaultPlan, outcome: &Outcome) -> Option<String> {
+        let exit = outcome.verdict.exit();
+        let asked_to_cancel =
+            [faults.first, faults.second].into_iter().flatten().any(|(_, fault)| is_cancel(fault));
+        let wrong = match exit {
+            Exit::Person => !self.case.person,
+            Exit::Cancelled => !asked_to_cancel,
+            _ if faults == FaultPlan::default() => exit != self.case.ends,
+            _ => false,
+        };
+        wrong.then(|| format!("exit {exit:?} does not fit"))
+    }
+
+    fn failed(&mut self, faults: FaultPlan, broken: &[String]) {
+        let kind = broken[0].chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        let journal = || -> String { self.site.journal().iter().map(line).collect() };
+        let name = self.case.name;
+        let told = || format!("{name} under {faults:?}:\n  {}\n{}", broken.join("\n  "), journal());
+        self.failures.entry(kind).or_insert_with(|| (0, told())).0 += 1;
+    }
+
+    /// Every fault at every call of one part, and second faults for some of them: one in so many of them all.
+    async fn part(&mut self, part: u64, seed: u64, one_in: u64) -> anyhow::Result<()> {
+        let (calls, _) = self.under(FaultPlan::default()).await?;
+        let mut random = Random(seed ^ hash(self.case.name));
+        let chosen: Vec<u64> = (0..SECOND).map(|_| 1 + random.below(calls)).collect();
+        for at in (1..=calls).filter(|at| at % PARTS == part) {
+            let drawn = random.of(&Fault::ALL);
+            for fault in Fault::ALL {
+                let goes_on = chosen.contains(&at) && fault == drawn;
+                if !(goes_on || random.below(one_in) == 0) {
+                    continue;
+                }
+                let first = Some((at, fault));
+                let (_, since) = self.under(FaultPlan { first, second: None }).await?;
+                for then in (1..=since).filter(|_| goes_on) {
+                    let second = Some((then, random.of(&Fault::ALL)));
+                    if random.below(one_in) == 0 {
+                        self.under(FaultPlan { first, second }).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn line(entry: &Entry) -> String {
+    match &entry.what {
+        What::Planned { plan } => format!("    {} planned {:?}\n", entry.seq, plan.direction),
+        other => format!("    {} {other:?}\n", entry.seq),
+    }
+}
+
+/// Numbers that are the same for the same seed (`SplitMix64`).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+fn sweep(case: &Case, part: u64, seed: u64, one_in: u64) -> (u64, Failures) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let broken = |error: anyhow::Error| (error.to_string(), (1, format!("{}: {error:#}", case.name)));
+        let mut sweep = match Sweep::new(case).await {
+            Ok(sweep) => sweep,
+            Err(error) => return (0, Failures::from([broken(error)])),
+        };
+        if let Err(error) = sweep.part(part, seed, one_in).await {
+            sweep.failures.extend([broken(error)]);
+        }
+        (sweep.runs, sweep.failures)
+    })
+}
+
+#[test]
+fn whatever_fails_wherever_the_promises_hold() {
+    sweep_all(ONE_IN);
+}
+
+#[test]
+#[ignore = "long: make soak"]
+fn whatever_fails_at_each_call_the_promises_hold() {
+    sweep_all(1);
+}
+
+fn sweep_all(one_in: u64) {
+    let seed = std::env::var("SWEEP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_125);
+    let only = std::env::var("SWEEP_CASE").unwrap_or_default();
+    println!("seed {seed}, one run in {one_in}");
+    let cases: Vec<Case> = cases().into_iter().filter(|case| case.name.contains(&only)).collect();
+    let queue = Mutex::new(cases.iter().flat_map(|case| (0..PARTS).map(move |part| (case, part))));
+    let swept: Mutex<BTreeMap<&str, Swept>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {
+            scope.spawn(|| {
+                loop {
+                    let Some((case, part)) = queue.lock().unwrap().next() else { return };
+                    let (runs, failures) = sweep(case, part, seed, one_in);
+                    swept.lock().unwrap().entry(case.name).or_default().add(case, runs, failures);
+                }
+            });
+        }
+    });
+    let swept = swept.into_inner().unwrap();
+    let runs: u64 = swept.values().map(|swept| swept.runs).sum();
+    println!("{} kinds of plan, {} faults, {runs} runs", cases.len(), Fault::ALL.len());
+    let told = swept.values().flat_map(|swept| swept.failures.values());
+    let told: Vec<String> = told.map(|(times, told)| format!("{times} times: {told}")).collect();
+    assert!(told.is_empty(), "{}", told.join("\n\n"));
+}
+
+/// What came of a case's parts so far.
+#[derive(Default)]
+struct Swept {
+    parts: u64,
+    runs: u64,
+    failures: Failures,
+}
+
+impl Swept {
+    fn add(&mut self, case: &Case, runs: u64, failures: Failures) {
+        self.parts += 1;
+        self.runs += runs;
+        for (kind, (times, told)) in failures {
+            self.failures.entry(kind).or_insert((0, told)).0 += times;
+        }
+        if self.parts == PARTS {
+            let broken: u64 = self.failures.values().map(|(times, _)| times).sum();
+            let ways = self.failures.len();
+            println!("{}: {} runs, {broken} broken in {ways} ways", case.name, self.runs);
+        }
+    }
+}
