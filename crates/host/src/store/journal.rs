@@ -55,15 +55,17 @@ impl Store {
     pub fn append(&self, run: RunId, at: Timestamp, what: &What) -> Result<Entry, StoreError> {
         let text = format::write(what)?;
         let seq = self.write_lasting(lasting(what), |transaction| {
-            let seq: u64 = transaction.query_row(
-                "SELECT coalesce(max(seq), 0) + 1 FROM entries WHERE run = ?1",
-                [run.to_string()],
-                |row| row.get(0),
-            )?;
-            transaction.execute(
-                "INSERT INTO entries (run, seq, at, format, what) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![run.to_string(), seq, at.to_string(), format::FORMAT, text],
-            )?;
+            let next = "SELECT coalesce(max(seq), 0) + 1 FROM entries WHERE run = ?1";
+            let seq: u64 =
+                transaction.prepare_cached(next)?.query_row([run.to_string()], |row| row.get(0))?;
+            let insert = "INSERT INTO entries (run, seq, at, format, what) VALUES (?1, ?2, ?3, ?4, ?5)";
+            transaction.prepare_cached(insert)?.execute(params![
+                run.to_string(),
+                seq,
+                at.to_string(),
+                format::FORMAT,
+                text
+            ])?;
             Ok(seq)
         })?;
         Ok(Entry { run, seq, at, what: what.clone() })
