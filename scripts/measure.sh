@@ -31,8 +31,8 @@ bench() {
 
 soak() {
     local file words=()
-    for file in $(grep -ls 'long: make soak' suites/tests/*.rs crates/*/tests/*.rs); do
-        words+=(--test "$(basename "$file" .rs)")
+    for file in $(grep -ls 'long: make soak' {suites,crates/*}/tests/{*.rs,*/main.rs}); do
+        words+=(--test "$(basename "${file%/main.rs}" .rs)")
     done
     ((${#words[@]} > 0)) || not_there "no test says it is for it"
     # The selection of scripts/test.sh: nothing is built a second time.
