@@ -4,4 +4,5 @@
 mod databases;
 mod recovery;
 mod rollback;
+mod verdicts;
 mod world;

@@ -1,15 +1,14 @@
 //! What recovery makes of a journal and a host.
 
 use cutover_core::exit::Exit;
-use cutover_core::failure::Failure;
 use cutover_core::gate::Check;
 use cutover_core::journal::{Step, What};
-use cutover_core::plan::{HeldDatabase, Stage, Verb};
+use cutover_core::plan::{HeldDatabase, Stage};
 use cutover_core::recover::{Recovery, is_out_of_the_way};
 use cutover_core::state::{ExitStatus, InstanceState};
 use cutover_core::verdict::{Outcome, Verdict};
 
-use crate::world::{Host, Journal, ask, incoming, services, todo};
+use crate::world::{Host, Journal, WEB, incoming, services, todo, unhealthy};
 
 const PAGE_AND_API: &str = r#"
 app: shop
@@ -36,41 +35,6 @@ databases:
     services: [api]
     migrate: { service: api, command: ./migrate, compatible: breaking }
 "#;
-
-const WEB: &str = r"
-app: shop
-services:
-  web:
-    artifact: web
-    command: ./web
-    port: 8000
-    route: { host: shop.example.com }
-    health: { path: /health }
-";
-
-const WEB_AND_BOT: &str = r"
-app: shop
-services:
-  web:
-    artifact: web
-    command: ./web
-    port: 8000
-    route: { host: shop.example.com }
-    health: { path: /health }
-  bot:
-    artifact: bot
-    command: ./bot
-    ready: { log: polling }
-";
-
-fn unhealthy() -> Failure {
-    Failure::new(Exit::NotHealthy, "release v2 was not put live: service `api` did not become healthy")
-}
-
-/// What failed, if it did.
-fn failure(outcome: &Outcome) -> Option<&Failure> {
-    if let Outcome::Failed { failure } = outcome { Some(failure) } else { None }
-}
 
 #[test]
 fn given_a_kept_service_that_needs_the_one_handed_over_then_the_way_back_gates_it_after_the_handover() {
@@ -125,6 +89,22 @@ fn given_an_old_instance_that_was_stopped_and_started_again_then_its_whole_gate_
 }
 
 #[test]
+fn given_a_first_deploy_that_is_taken_back_after_its_switch_then_its_routes_go_before_what_they_point_at() {
+    let mut host = Host::new(&WEB.replace("    port", "    strategy: handover\n    port"));
+    let plan = host.deploy("v1").unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.did(Stage::Switch, Step::Switch);
+    host.carry_out(&plan);
+    journal.failed(Stage::Verify, unhealthy());
+
+    let back = host.way(&journal);
+
+    assert!(back.handover.todo().is_none(), "nothing is stopped before the switch");
+    let gone: Vec<_> = todo(&back.drain).outgoing.iter().map(|outgoing| &outgoing.name).collect();
+    assert_eq!(gone, [&incoming(&plan)[0].spec.name]);
+}
+
+#[test]
 fn given_a_candidate_of_an_earlier_deploy_that_failed_then_that_of_the_next_that_fails_takes_its_place() {
     let mut host = Host::serving(WEB);
     let first = host.deploy("v2").unwrap();
@@ -142,133 +122,9 @@ fn given_a_candidate_of_an_earlier_deploy_that_failed_then_that_of_the_next_that
     let back = host.way(&journal);
 
     let drain = todo(&back.drain);
-    assert_eq!(drain.kept_candidates, [candidate.spec.name.clone()]);
+    assert_eq!(drain.kept_candidates, std::slice::from_ref(&candidate.spec.name));
     let gone: Vec<_> = drain.outgoing.iter().map(|outgoing| &outgoing.name).collect();
     assert_eq!(gone, [&candidate.spec.name, &earlier.spec.name]);
-}
-
-#[test]
-fn given_a_run_that_changes_nothing_then_it_is_done() {
-    // As `env set X=<the same>`, or a deploy that only starts a backing service that was missing.
-    let mut host = Host::serving(WEB);
-    let plan = host.plan(&ask(Verb::Environment)).unwrap();
-    assert!(plan.switch.todo().is_none());
-    let mut journal = Journal::of(&plan);
-    journal.left(Stage::Record);
-
-    assert_eq!(host.verdict(&journal).outcome, Outcome::Done);
-}
-
-#[test]
-fn given_a_run_that_switches_nothing_and_fails_then_it_ends_with_its_failure() {
-    let mut host = Host::serving(WEB);
-    let plan = host.plan(&ask(Verb::Environment)).unwrap();
-    let mut journal = Journal::of(&plan);
-    journal.failed(Stage::Backing, unhealthy());
-    let back = host.way(&journal);
-    journal.resumed(&back);
-    journal.left(Stage::Record);
-
-    assert_eq!(host.verdict(&journal).exit(), Exit::NotHealthy);
-}
-
-#[test]
-fn given_a_failed_preflight_then_nothing_is_taken_back() {
-    // A way back would need the proxy, which may be what the preflight missed.
-    let mut host = Host::serving(WEB);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    journal.failed(Stage::Preflight, Failure::new(Exit::Refused, "the proxy does not answer"));
-
-    assert_eq!(host.verdict(&journal).exit(), Exit::Refused);
-}
-
-#[test]
-fn given_a_failure_in_the_drain_that_recovery_completes_then_it_is_done_with_a_warning() {
-    let mut host = Host::serving(WEB);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    for gated in incoming(&plan) {
-        host.run(&gated);
-    }
-    journal.did(Stage::Switch, Step::Switch);
-    host.switch(&plan);
-    let failure = Failure::new(Exit::Failed, "stage drain: stopping web did not work").because("engine away");
-    journal.failed(Stage::Drain, failure);
-    let onward = host.way(&journal);
-    journal.resumed(&onward);
-    host.carry_out(&onward);
-    journal.left(Stage::Record);
-
-    let verdict = host.verdict(&journal);
-
-    assert_eq!(verdict.outcome, Outcome::Done);
-    assert!(verdict.warnings.iter().any(|text| text.contains("stopping web")), "{:?}", verdict.warnings);
-}
-
-#[test]
-fn given_a_bot_that_a_way_on_could_not_start_at_first_then_it_is_done_with_a_warning() {
-    // What was replaced was being drained already when the run died: there was only a way on.
-    let mut host = Host::serving(WEB_AND_BOT);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    journal.did(Stage::Switch, Step::Switch);
-    host.carry_out(&plan);
-    journal.left(Stage::Bake);
-    journal.did(Stage::Drain, Step::Stop { instance: "web-blue-1-00000000".parse().unwrap() });
-    let onward = host.way(&journal);
-    journal.resumed(&onward);
-    journal.failed(Stage::Verify, Failure::new(Exit::NotHealthy, "service `bot` could not be started"));
-    let again = host.way(&journal);
-    journal.resumed(&again);
-    journal.left(Stage::Verify);
-    journal.left(Stage::Record);
-
-    let verdict = host.verdict(&journal);
-
-    assert_eq!(verdict.outcome, Outcome::Done);
-    assert!(verdict.warnings.iter().any(|text| text.contains("`bot`")), "{:?}", verdict.warnings);
-}
-
-#[test]
-fn given_what_was_live_is_gone_then_the_new_goes_on_and_the_cause_does_not_speak_of_a_database() {
-    let mut host = Host::serving(WEB);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    for gated in incoming(&plan) {
-        host.run(&gated);
-    }
-    journal.did(Stage::Switch, Step::Switch);
-    host.switch(&plan);
-    let old = plan.live.clone().unwrap();
-    host.state.instances.retain(|found| !old.has(&found.name));
-    journal.failed(Stage::Verify, unhealthy());
-    let onward = host.way(&journal);
-    journal.resumed(&onward);
-    journal.left(Stage::Record);
-
-    let verdict = host.verdict(&journal);
-
-    let failure = failure(&verdict.outcome).unwrap();
-    assert_eq!(failure.exit, Exit::Person);
-    assert!(!failure.cause.iter().any(|cause| cause.contains("database")), "{:?}", failure.cause);
-}
-
-#[test]
-fn given_that_what_served_before_is_not_there_any_more_then_the_way_back_ends_with_a_person() {
-    // S14: exit 4 says that what served before serves.
-    let mut host = Host::serving(WEB);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    journal.failed(Stage::Check, unhealthy());
-    host.state.instances.clear();
-    let back = host.way(&journal);
-    journal.resumed(&back);
-    journal.left(Stage::Record);
-
-    let verdict = host.verdict(&journal);
-
-    assert_eq!(verdict.exit(), Exit::Person, "{verdict:?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Rollback across migrations: what counts is what the schema had and has, not in which order releases went live.
 
 use cutover_core::config::settings::Compatible;
-use cutover_core::plan::{HeldDatabase, HostPlan, Refusals, Rule, Verb};
+use cutover_core::journal::Step;
+use cutover_core::plan::{Direction, HeldDatabase, HostPlan, Refusals, Rule, Stage, Verb};
 use cutover_core::request::Request;
 use cutover_core::state::{Migrated, MigrationRecord};
 
-use crate::world::{Host, ask, todo};
+use crate::world::{Host, Journal, ask, incoming, todo, unhealthy};
 
 const SHOP: &str = r#"
 app: shop
@@ -124,4 +125,27 @@ fn given_a_restore_that_undid_a_migration_then_a_release_that_needs_it_is_refuse
         ..ask(Verb::Rollback)
     };
     assert!(host.plan(&request).is_ok());
+}
+
+#[test]
+fn given_a_rollback_that_put_the_database_back_and_has_switched_then_a_failure_does_not_turn_it_around() {
+    // What was live cannot run on what was put back, and what the new one wrote since is not thrown away (S18).
+    let mut host = Host::new(SHOP);
+    let first = goes_live(&mut host, "r1", None);
+    goes_live(&mut host, "r2", Some("before-r2"));
+    let plan = rollback(&mut host, &first, true).unwrap();
+    let HeldDatabase::Restore { database, snapshot: Some(file), .. } = &todo(&plan.handover).databases[0]
+    else {
+        panic!("{:?}", plan.handover)
+    };
+    let mut journal = Journal::of(&plan);
+    journal.did(Stage::Handover, Step::Restore { database: database.clone(), file: file.clone() });
+    for gated in incoming(&plan) {
+        host.run(&gated);
+    }
+    journal.did(Stage::Switch, Step::Switch);
+    host.switch(&plan);
+    journal.failed(Stage::Bake, unhealthy());
+
+    assert_eq!(host.way(&journal).direction, Direction::Forward);
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cutover_core::config::settings::Config;
 use cutover_core::config::{Selection, Sources, parse};
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::names::{HostName, InstanceName, RunId};
@@ -19,6 +21,23 @@ use cutover_core::state::{
 };
 use cutover_core::verdict::Verdict;
 use cutover_routes::{RouteTable, TableHash};
+
+/// One page.
+pub(crate) const WEB: &str = r"
+app: shop
+services:
+  web:
+    artifact: web
+    command: ./web
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health }
+";
+
+/// Why a gate was not passed.
+pub(crate) fn unhealthy() -> Failure {
+    Failure::new(Exit::NotHealthy, "release v2 was not put live: service `api` did not become healthy")
+}
 
 /// A host with one app on it.
 pub(crate) struct Host {
@@ -173,7 +192,7 @@ impl Journal {
         self.write(What::Outcome { intent, result: StepResult::Done });
     }
 
-    pub(crate) fn failed(&mut self, stage: Stage, failure: cutover_core::failure::Failure) {
+    pub(crate) fn failed(&mut self, stage: Stage, failure: Failure) {
         self.write(What::Failed { stage, failure });
     }
 
