@@ -28,6 +28,9 @@ impl Database for Nothing {
     async fn snapshot(&self, _: &Path, _: &Path) -> Result<u64, DatabaseError> {
         unreachable!()
     }
+    async fn closed(&self, _: &Path) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
     async fn restore(&self, _: &Path, _: &Path) -> Result<(), DatabaseError> {
         unreachable!()
     }

@@ -60,6 +60,11 @@ impl Database for Sqlite {
         blocking(move || copy(&file, &to, Check::Integrity)).await
     }
 
+    async fn closed(&self, file: &Path) -> Result<(), DatabaseError> {
+        let file = file.to_owned();
+        blocking(move || refuse_while_open(&file, "migrate")).await
+    }
+
     async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
         let (snapshot, file) = (snapshot.to_owned(), file.to_owned());
         blocking(move || restore(&snapshot, &file)).await
@@ -211,15 +216,6 @@ fn copy_for(snapshot: &Path, next: &Path, file: &Path) -> Result<(), FileError> 
     }
     target.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
     target.sync_all().map_err(failed)
-}
-
-/// Returns once nothing has the file open: what may be migrated (P8). An absent file is open nowhere.
-///
-/// # Errors
-/// Names the processes that still have it open after [`LET_GO`].
-pub(crate) async fn closed(file: &Path) -> Result<(), DatabaseError> {
-    let file = file.to_owned();
-    blocking(move || refuse_while_open(&file, "migrate")).await
 }
 
 /// Whoever has the file open would go on writing into what was replaced (P8).

@@ -20,6 +20,10 @@ pub trait Database: Send + Sync {
     /// A verified, durable copy: `integrity_check` has passed. Gives its size in bytes.
     async fn snapshot(&self, file: &Path, to: &Path) -> Result<u64, DatabaseError>;
 
+    /// Returns once nothing has the file open: what may be migrated (P8). An absent file is open nowhere. Fails with the names of the
+    /// processes that still have it open after a while.
+    async fn closed(&self, file: &Path) -> Result<(), DatabaseError>;
+
     /// Puts a snapshot in the file's place while nothing has it open: verified, beside it, old `-wal` and `-shm` removed durably, then renamed;
     /// owner and mode are kept.
     async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError>;

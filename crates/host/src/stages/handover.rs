@@ -16,7 +16,6 @@ use super::check::{Healthy, admit_to_restarts, gate};
 use super::migrate::{carry_out, path};
 use super::start::{run, stop};
 use super::{snapshot, switch};
-use crate::database::sqlite;
 use crate::files;
 use crate::journal::{StageError, Trouble};
 
@@ -120,7 +119,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
         HeldDatabase::Migrate { migration } => {
             let Some(place) = &migration.place else { return Ok(()) };
             let file = located(act, place).await?;
-            nobody_has_open(migration.database.as_str(), &file).await?;
+            nobody_has_open(act, migration.database.as_str(), &file).await?;
             let decided = migration.snapshot == cutover_core::config::settings::SnapshotPolicy::None;
             if file.exists() && !decided {
                 snapshot::take(act, Stage::Handover, &migration.database, &file, &migration.snapshot_file)
@@ -147,8 +146,8 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
 }
 
 /// What is not an instance (a console, a script of an operator) may have the file open, too: what it wrote after the snapshot would be lost.
-async fn nobody_has_open(database: &str, file: &std::path::Path) -> Result<(), StageError> {
-    sqlite::closed(file).await.map_err(|error| {
+async fn nobody_has_open(act: &Act<'_>, database: &str, file: &std::path::Path) -> Result<(), StageError> {
+    act.ports.database.closed(file).await.map_err(|error| {
         Failure::new(Exit::Migration, format!("`{database}` was not migrated: somebody has it open"))
             .because(error.message)
             .next("end what has it open (a `cutover exec`, a console, a script), then deploy again")

@@ -543,6 +543,9 @@ impl crate::ports::Database for NoDatabase {
     ) -> Result<u64, crate::ports::DatabaseError> {
         unreachable!("watch has no business with databases")
     }
+    async fn closed(&self, _: &std::path::Path) -> Result<(), crate::ports::DatabaseError> {
+        unreachable!("watch has no business with databases")
+    }
     async fn restore(
         &self,
         _: &std::path::Path,

@@ -206,6 +206,10 @@ impl Database for Simulated {
         Ok(self.act(move |_| std::fs::copy(from, to).unwrap_or_default()).await?)
     }
 
+    async fn closed(&self, file: &Path) -> Result<(), DatabaseError> {
+        Ok(self.look(|world| world.nobody_has_open(file, "about to be migrated")).await?)
+    }
+
     async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
         let (from, to) = (snapshot.to_owned(), file.to_owned());
         let restored = self.act(move |world| {
