@@ -141,7 +141,7 @@ fn change_text(change: Change) -> &'static str {
         Change::Files => "a file that is mounted into it differs",
         Change::Settings => "its settings differ",
         Change::Variables => "the value of a variable differs",
-        Change::Url => "the address of a service it refers to differs",
+        Change::Url => "a service it refers to is made anew",
         Change::Asked => "it was asked for",
         Change::Missing => "not all of its instances are there",
     }

@@ -376,7 +376,7 @@ pub enum Change {
     Settings,
     /// The value of a variable it uses.
     Variables,
-    /// The address of a service it refers to.
+    /// A service that it refers to.
     Url,
     /// It was asked for.
     Asked,

@@ -245,16 +245,12 @@ fn networked(release: &Release) -> (bool, bool) {
     (containers > 1, release.backing.values().any(|b| b.content.runtime() == RuntimeKind::Container))
 }
 
-/// A plain process that is told the address of another changes when that one does.
+/// What is told the address of another changes when that one does: a plain process would call the old address; a container that is in both
+/// colours for a while would meet either, also the new one before its gate.
 fn spread_urls(release: &Release, changes: &mut BTreeMap<ServiceName, Vec<Change>>) {
     loop {
-        let moved: BTreeSet<ServiceName> = changes
-            .iter()
-            .filter(|(name, changes)| {
-                !changes.is_empty() && release.services[*name].content.runtime() == RuntimeKind::Process
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+        let moved: BTreeSet<ServiceName> =
+            changes.iter().filter(|(_, changes)| !changes.is_empty()).map(|(name, _)| name.clone()).collect();
         let told = release.services.iter().filter(|(name, service)| {
             changes[*name].is_empty()
                 && service

@@ -4,5 +4,6 @@
 mod databases;
 mod recovery;
 mod rollback;
+mod services;
 mod verdicts;
 mod world;

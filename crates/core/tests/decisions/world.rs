@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cutover_core::config::settings::Config;
+use cutover_core::config::settings::{Config, Source};
 use cutover_core::config::{Selection, Sources, parse};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Entry, Step, StepResult, What};
-use cutover_core::names::{HostName, InstanceName, RunId};
+use cutover_core::names::{HostName, InstanceName, RunId, ServiceName};
 use cutover_core::plan::{
     Direction, GatedInstance, HostPlan, Planned, Refusals, Stage, SwitchPlan, Verb, lifecycle, plan,
 };
@@ -66,11 +66,26 @@ impl Host {
 
     /// A plan to deploy: every service's content is its own of that version.
     pub(crate) fn deploy(&mut self, version: &str) -> Result<HostPlan, Refusals> {
-        let config = config(&self.text);
-        let content = |name: &str| Content::Artifact { hash: ContentHash::of_parts(&[name, version]) };
-        let names = config.services.keys().chain(config.backing.keys());
-        let contents = names.map(|name| (name.clone(), content(name.as_str()))).collect();
+        let contents = self.contents(version);
         self.plan(&Request { contents, ..ask(Verb::Deploy) })
+    }
+
+    /// The content of every service in a version.
+    pub(crate) fn contents(&self, version: &str) -> BTreeMap<ServiceName, Content> {
+        let config = config(&self.text);
+        let content = |name: &ServiceName, source: &Source| {
+            let hash = ContentHash::of_parts(&[name.as_str(), version]);
+            match source {
+                Source::Artifact { .. } => Content::Artifact { hash },
+                Source::Image { .. } | Source::Build(_) => {
+                    let reference = format!("{name}:{version}");
+                    Content::Image { reference, identity: hash, name: None, origin: None }
+                }
+            }
+        };
+        let services = config.services.iter().map(|(name, service)| (name, &service.source));
+        let backing = config.backing.iter().map(|(name, backing)| (name, &backing.source));
+        services.chain(backing).map(|(name, source)| (name.clone(), content(name, source))).collect()
     }
 
     pub(crate) fn plan(&mut self, request: &Request) -> Result<HostPlan, Refusals> {
