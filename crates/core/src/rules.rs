@@ -152,6 +152,35 @@ pub fn refuse_low_disk(plan: &HostPlan, state: &HostState) -> Option<Failure> {
     })
 }
 
+/// A disk that the plan writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// What will be written, and where.
+    pub places: Vec<(String, String)>,
+    /// Free bytes.
+    pub free: u64,
+    /// Wanted bytes.
+    pub needed: u64,
+}
+
+/// Like [`refuse_low_disk`], for each disk that is written to, as the host finds them.
+pub fn refuse_low_room(rooms: &[Room]) -> Option<Failure> {
+    let low: Vec<&Room> = rooms.iter().filter(|room| room.free < room.needed).collect();
+    if low.is_empty() {
+        return None;
+    }
+    let mut failure = refusal(Rule::LowDisk, "there is not enough room on the disk");
+    for room in &low {
+        let places: Vec<String> =
+            room.places.iter().map(|(what, place)| format!("{what} ({place})")).collect();
+        let (free, needed) = (size(room.free), size(room.needed));
+        failure.cause.push(format!("{free} free for {}, {needed} needed", places.join(" and ")));
+    }
+    let places: Vec<&str> = low.iter().filter_map(|room| Some(room.places.first()?.1.as_str())).collect();
+    failure.next.insert(0, format!("make room under {}", places.join(" and ")));
+    Some(failure)
+}
+
 /// Bytes as people read them.
 pub fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];

@@ -408,10 +408,9 @@ fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> Pr
     };
     let size =
         |name: &crate::names::DatabaseName| parts.state.databases.get(name).map_or(0, |found| found.bytes);
-    // Its copy, its snapshot and its growth; of those beside it only a copy.
-    let of = |migration: &Migration| {
-        3 * size(&migration.database) + migration.beside.keys().map(size).sum::<u64>()
-    };
+    // Where state lies: its copy, and of those beside it one. The host adds what goes elsewhere, its snapshot and its growth.
+    let of =
+        |migration: &Migration| size(&migration.database) + migration.beside.keys().map(size).sum::<u64>();
     let databases: u64 = parts.migrations.iter().map(of).sum();
     let taken_by_us: BTreeSet<_> =
         parts.state.instances.iter().filter(|found| found.is_running()).map(|found| &found.service).collect();

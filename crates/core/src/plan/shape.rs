@@ -496,7 +496,7 @@ pub struct InstanceRef {
 /// What a look must find before anything is touched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PreflightPlan {
-    /// Free bytes wanted.
+    /// Free bytes wanted where state lies.
     pub disk: u64,
     /// What must lie in the host's artifact store.
     pub artifacts: BTreeSet<ContentHash>,

@@ -142,6 +142,11 @@ pub trait Runtime: Send + Sync {
         Ok(())
     }
 
+    /// Where on this host it keeps images and volumes of its own; `None`: nowhere, or out of sight.
+    async fn data_folder(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
     /// What the engine is and has, as one app sees it; `None` where there is no engine.
     async fn engine(&self, _app: &AppId) -> Result<Option<FoundEngine>, RuntimeError> {
         Ok(None)

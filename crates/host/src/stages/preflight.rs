@@ -8,7 +8,7 @@ use cutover_core::release::{Release, RuntimeKind};
 use cutover_core::secret::Secrets;
 
 use super::environment::EnvChange;
-use super::{Act, environment};
+use super::{Act, environment, room};
 use crate::assignment;
 use crate::files;
 use crate::images::Fetcher;
@@ -25,6 +25,7 @@ pub(crate) async fn preflight(
     let (Planned::Do(plan), Some(release)) = (plan, &act.plan.release) else { return Ok(Admitted(())) };
     let mut missing = absent(act, plan).await;
     missing.extend(taken(plan));
+    missing.extend(low_disk(act, plan).await?);
     missing.extend(images(act, plan, release).await?);
     if let Some(mut failure) = missing.pop() {
         failure.cause.extend(missing.into_iter().map(|other| other.what));
@@ -33,6 +34,12 @@ pub(crate) async fn preflight(
     let admitted = async { admit(act, plan, release, change).map(|()| ((), StepResult::Done)) };
     act.journal.act(Stage::Preflight, Step::Admit, admitted).await?;
     Ok(Admitted(()))
+}
+
+async fn low_disk(act: &Act<'_>, plan: &PreflightPlan) -> Result<Option<Failure>, StageError> {
+    room::refuse_low(act, plan).await.map_err(|trouble| {
+        Failure::new(Exit::Refused, "the free room on a disk cannot be told").because(trouble.message).into()
+    })
 }
 
 /// What the plan counts on and is not there.

@@ -200,6 +200,12 @@ impl Runtime for DockerRuntime {
         self.drop_image(image).await
     }
 
+    async fn data_folder(&self) -> Option<PathBuf> {
+        let folder = self.info().await.ok()?.data_folder.clone();
+        // An engine in a virtual machine has its disk there.
+        folder.is_dir().then_some(folder)
+    }
+
     async fn engine(&self, app: &AppId) -> Result<Option<FoundEngine>, RuntimeError> {
         self.facts(app).await.map(Some)
     }

@@ -1,0 +1,128 @@
+//! Room on the disk, at each place that the plan will write to: state, snapshots, databases and the engine's data may lie on disks of their own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cutover_core::config::settings::SnapshotPolicy;
+use cutover_core::defaults;
+use cutover_core::failure::Failure;
+use cutover_core::plan::{Migration, PreflightPlan, Rule};
+use cutover_core::release::RuntimeKind;
+use cutover_core::rules::{self, Room};
+
+use super::Act;
+use super::migrate;
+use crate::files::{self, FileError};
+use crate::journal::Trouble;
+
+/// What will be written somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Want {
+    /// For people.
+    what: String,
+    place: PathBuf,
+    bytes: u64,
+}
+
+/// The refusal, where a disk has less room than what the plan will write there.
+pub(super) async fn refuse_low(act: &Act<'_>, plan: &PreflightPlan) -> Result<Option<Failure>, Trouble> {
+    if act.plan.allowed.contains(&Rule::LowDisk) {
+        return Ok(None);
+    }
+    let rooms = by_disk(wants(act, plan).await, disk)?;
+    Ok(rules::refuse_low_room(&rooms))
+}
+
+async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
+    let want =
+        |what: &str, place: &Path, bytes| Want { what: what.to_owned(), place: place.to_owned(), bytes };
+    let mut wants = vec![want("state", act.layout.state(), plan.disk)];
+    if plan.engine
+        && let Ok(runtime) = act.ports.runtime(RuntimeKind::Container)
+        && let Some(folder) = runtime.data_folder().await
+    {
+        wants.push(want("the container engine's data", &folder, defaults::DISK_FREE));
+    }
+    for migration in act.plan.migrate.todo().iter().flat_map(|migrate| &migrate.rehearse) {
+        let Some((folder, bytes)) = database(act, migration).await else { continue };
+        // Its growth, or what is put back beside it.
+        wants.push(want(&format!("database `{}`", migration.database), &folder, bytes));
+        if migration.snapshot != SnapshotPolicy::None {
+            wants.push(want("snapshots", act.layout.backups(), bytes));
+        }
+    }
+    wants
+}
+
+/// Where a database lies and how large it is with its log; `None`: there is none yet.
+async fn database(act: &Act<'_>, migration: &Migration) -> Option<(PathBuf, u64)> {
+    let path = migrate::path(act, migration.place.as_ref()?).await.ok()?;
+    let bytes = std::fs::metadata(&path).ok()?.len();
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    let log = std::fs::metadata(log).map_or(0, |log| log.len());
+    Some((files::folder_of(&path).to_owned(), bytes + log))
+}
+
+/// Adds up what will be written to each disk, as `disk` tells them apart, with their free bytes.
+fn by_disk(
+    wants: Vec<Want>,
+    disk: impl Fn(&Path) -> Result<(u64, u64), FileError>,
+) -> Result<Vec<Room>, FileError> {
+    let mut rooms: BTreeMap<u64, Room> = BTreeMap::new();
+    for want in wants {
+        let (number, free) = disk(&want.place)?;
+        let room = rooms.entry(number).or_insert_with(|| Room { places: Vec::new(), free, needed: 0 });
+        room.needed = room.needed.saturating_add(want.bytes);
+        let place = (want.what, want.place.display().to_string());
+        if !room.places.contains(&place) {
+            room.places.push(place);
+        }
+    }
+    Ok(rooms.into_values().collect())
+}
+
+/// The disk of a place, or of the nearest folder above it that is there: its number, and its free bytes.
+fn disk(place: &Path) -> Result<(u64, u64), FileError> {
+    use std::os::unix::fs::MetadataExt;
+    let there = place.ancestors().find(|folder| folder.is_dir()).unwrap_or(place);
+    let found = std::fs::metadata(there).map_err(|error| FileError::new("look at", there, &error))?;
+    Ok((found.dev(), files::free(there)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want(what: &str, place: &str, bytes: u64) -> Want {
+        Want { what: what.to_owned(), place: place.into(), bytes }
+    }
+
+    #[test]
+    fn what_goes_to_one_disk_is_added_up_and_each_disk_is_asked() {
+        let wants = vec![
+            want("state", "/state", 100),
+            want("snapshots", "/backups", 40),
+            want("database `main`", "/state/volumes", 40),
+            want("snapshots", "/backups", 10),
+        ];
+        let disk = |place: &Path| Ok(if place.starts_with("/state") { (1, 1_000) } else { (2, 49) });
+
+        let rooms = by_disk(wants, disk).unwrap();
+
+        assert_eq!(rooms.iter().map(|room| room.needed).collect::<Vec<_>>(), [140, 50]);
+        let refusal = rules::refuse_low_room(&rooms).unwrap();
+        assert_eq!(refusal.cause, ["49 B free for snapshots (/backups), 50 B needed"]);
+        assert!(rules::refuse_low_room(&rooms[..1]).is_none());
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_yet_lies_where_its_folder_does() {
+        let folder = tempfile::tempdir().unwrap();
+
+        let (number, free) = disk(&folder.path().join("not/there")).unwrap();
+
+        assert_eq!(number, disk(folder.path()).unwrap().0);
+        assert!(free > 0);
+    }
+}
