@@ -1,0 +1,70 @@
+//! Which databases a way back puts back.
+
+use std::collections::BTreeSet;
+
+use crate::journal::{Entry, Step, What};
+use crate::names::DatabaseName;
+use crate::plan::{HeldDatabase, HostPlan};
+use crate::state::HostState;
+
+use super::journalled::{outcomes, put_back, switched_forward};
+use super::standing::seen_switched;
+
+/// Databases to be put back: those that were begun to be changed, unless the schema may stay (the hold has ended and the old release can
+/// live with it).
+pub(super) fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Vec<HeldDatabase> {
+    // What was stopped for it runs again: it was put back before, and has been written to since.
+    let opened = goal.handover.todo().is_some_and(|handover| {
+        handover
+            .outgoing
+            .iter()
+            .any(|old| found.instances.iter().any(|other| other.name == old.name && other.is_running()))
+    });
+    if opened || switched_forward(journal).is_some() || seen_switched(journal, goal, found) {
+        return Vec::new();
+    }
+    let restored = put_back(journal);
+    let taken: BTreeSet<&String> = outcomes(journal)
+        .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
+        .collect();
+    let touched: BTreeSet<&DatabaseName> = journal
+        .iter()
+        .filter_map(|entry| match &entry.what {
+            What::Intent { step: Step::Migrate { database } | Step::Restore { database, .. }, .. } => {
+                Some(database)
+            }
+            _ => None,
+        })
+        .collect();
+    let held = goal.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    held.filter_map(|held| match held {
+        HeldDatabase::Migrate { migration }
+            if touched.contains(&migration.database) && !restored.contains(&migration.database) =>
+        {
+            let place = migration.place.clone()?;
+            // `snapshot: none` was decided: there is nothing to put back, and what is there is not thrown away.
+            if migration.snapshot == crate::config::settings::SnapshotPolicy::None {
+                return None;
+            }
+            let snapshot = taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone());
+            Some(HeldDatabase::Restore {
+                database: migration.database.clone(),
+                place,
+                snapshot,
+                present: None,
+            })
+        }
+        HeldDatabase::Restore { database, place, present: Some(present), .. }
+            if touched.contains(database) && taken.contains(present) && !restored.contains(database) =>
+        {
+            Some(HeldDatabase::Restore {
+                database: database.clone(),
+                place: place.clone(),
+                snapshot: Some(present.clone()),
+                present: None,
+            })
+        }
+        _ => None,
+    })
+    .collect()
+}

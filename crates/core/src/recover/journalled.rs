@@ -1,0 +1,160 @@
+//! What a journal says of its run: what was asked, what was begun, what was done, what failed.
+
+use std::collections::BTreeSet;
+
+use crate::failure::Failure;
+use crate::journal::{Entry, Step, StepResult, What};
+use crate::names::DatabaseName;
+use crate::plan::{Direction, HeldDatabase, HostPlan, Migration, Stage};
+use crate::state::{Migrated, Restored};
+
+/// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
+/// place). The rest of a way forward is a plan, too, but it no longer says what was handed over.
+pub fn goal(journal: &[Entry]) -> Option<&HostPlan> {
+    let recovered =
+        journal.iter().position(|entry| matches!(entry.what, What::Resumed { .. })).unwrap_or(journal.len());
+    plans(&journal[..recovered]).filter(|plan| plan.direction == Direction::Forward).last()
+}
+
+pub(super) fn plans(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
+    journal
+        .iter()
+        .filter_map(|entry| if let What::Planned { plan } = &entry.what { Some(plan.as_ref()) } else { None })
+}
+
+/// The direction of the newest plan, when its last stage is over.
+pub(super) fn finished(journal: &[Entry]) -> Option<Direction> {
+    let at = journal.iter().rposition(|entry| matches!(entry.what, What::Planned { .. }))?;
+    let What::Planned { plan } = &journal[at].what else { return None };
+    let recorded =
+        journal[at..].iter().any(|entry| matches!(entry.what, What::Left { stage: Stage::Record, .. }));
+    recorded.then_some(plan.direction)
+}
+
+/// The newest failure of the way forward: it turns a run around. One on the way back does not; that way is walked again.
+pub(super) fn failure(journal: &[Entry]) -> Option<(Stage, Failure)> {
+    let mut forward = true;
+    let mut failed = None;
+    for entry in journal {
+        match &entry.what {
+            What::Planned { plan } => forward = plan.direction == Direction::Forward,
+            What::Failed { stage, failure } if forward => failed = Some((*stage, failure.clone())),
+            _ => {}
+        }
+    }
+    failed
+}
+
+pub(super) fn journal_switched(journal: &[Entry]) -> bool {
+    outcomes(journal).any(|(step, _)| matches!(step, Step::Switch | Step::Live)) && {
+        // A switch of a way back does not count as one forward.
+
+        plans(journal).all(|plan| plan.direction == Direction::Forward)
+    }
+}
+
+/// Steps with an outcome, in order.
+pub(super) fn outcomes(journal: &[Entry]) -> impl Iterator<Item = (&Step, &StepResult)> {
+    journal.iter().filter_map(|entry| {
+        let What::Outcome { intent, result } = &entry.what else { return None };
+        journal.iter().find_map(|other| match &other.what {
+            What::Intent { step, .. } if other.seq == *intent => Some((step, result)),
+            _ => None,
+        })
+    })
+}
+
+/// Migrations of the goal that were begun on the database itself.
+pub(super) fn migrated<'a>(journal: &[Entry], goal: &'a HostPlan) -> Vec<&'a Migration> {
+    let begun: BTreeSet<&DatabaseName> = journal
+        .iter()
+        .filter_map(|entry| {
+            if let What::Intent { step: Step::Migrate { database }, .. } = &entry.what {
+                Some(database)
+            } else {
+                None
+            }
+        })
+        .collect();
+    let direct = goal.migrate.todo().into_iter().flat_map(|plan| &plan.direct);
+    let held =
+        goal.handover.todo().into_iter().flat_map(|plan| &plan.databases).filter_map(|held| match held {
+            HeldDatabase::Migrate { migration } => Some(migration.as_ref()),
+            HeldDatabase::Restore { .. } => None,
+        });
+    direct.chain(held).filter(|migration| begun.contains(&migration.database)).collect()
+}
+
+/// What the records keep of the migrations that went live with a goal.
+pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<Migrated> {
+    let taken: BTreeSet<&String> = outcomes(journal)
+        .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
+        .collect();
+    migrated(journal, goal)
+        .into_iter()
+        .map(|migration| Migrated {
+            database: migration.database.clone(),
+            compatible: migration.compatible,
+            snapshot: taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone()),
+        })
+        .collect()
+}
+
+/// The snapshots that a goal put in the place of databases, because somebody asked for it.
+pub fn restored(journal: &[Entry], goal: &HostPlan) -> Vec<Restored> {
+    let put: BTreeSet<(&DatabaseName, &String)> =
+        outcomes(journal)
+            .filter_map(|(step, _)| {
+                if let Step::Restore { database, file } = step { Some((database, file)) } else { None }
+            })
+            .collect();
+    let held = goal.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    held.filter_map(|held| match held {
+        HeldDatabase::Restore { database, snapshot: Some(snapshot), present: Some(_), .. }
+            if put.contains(&(database, snapshot)) =>
+        {
+            Some(Restored { database: database.clone(), snapshot: snapshot.clone() })
+        }
+        _ => None,
+    })
+    .collect()
+}
+
+pub(super) fn intended(journal: &[Entry], wanted: &Step) -> bool {
+    journal.iter().any(|entry| matches!(&entry.what, What::Intent { step, .. } if step == wanted))
+}
+
+/// Databases that a way back has put back already: they may have been written to since.
+pub(super) fn put_back(journal: &[Entry]) -> BTreeSet<DatabaseName> {
+    let mut back = false;
+    let mut restored = BTreeSet::new();
+    for entry in journal {
+        match &entry.what {
+            What::Planned { plan } => back = plan.direction == Direction::Back,
+            What::Outcome { intent, .. } if back => {
+                let of = journal.iter().find(|other| other.seq == *intent).map(|other| &other.what);
+                if let Some(What::Intent { step: Step::Restore { database, .. }, .. }) = of {
+                    restored.insert(database.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    restored
+}
+
+/// Where the way forward had switched: the first time that it is known to have.
+pub(super) fn switched_forward(journal: &[Entry]) -> Option<&Entry> {
+    let mut forward = false;
+    journal.iter().find(|entry| match &entry.what {
+        What::Planned { plan } => {
+            forward = plan.direction == Direction::Forward;
+            false
+        }
+        What::Outcome { intent, .. } if forward => {
+            let of = journal.iter().find(|other| other.seq == *intent).map(|other| &other.what);
+            matches!(of, Some(What::Intent { step: Step::Switch | Step::Live, .. }))
+        }
+        _ => false,
+    })
+}

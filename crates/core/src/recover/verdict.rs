@@ -1,0 +1,150 @@
+//! The verdict of a run that has come to its end.
+
+use std::collections::BTreeMap;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::journal::{Entry, What};
+use crate::names::InstanceName;
+use crate::plan::{Direction, HostPlan, Stage, Verb};
+use crate::release::Release;
+use crate::request::Stamp;
+use crate::state::HostState;
+use crate::verdict::{Outcome, Verdict};
+
+use super::journalled::{goal, switched_forward};
+use super::standing::{Standing, standing, wants_back};
+use super::words::{serving_text, state_text};
+
+/// The verdict of a run whose plan, forward or back, has been carried out.
+pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
+    let goal = goal(journal);
+    let standing = goal.map(|goal| standing(journal, goal, found));
+    let switched = standing.as_ref().is_some_and(|standing| standing.switched);
+    let mut verdict = verdict_of(journal, found, stamp);
+    let failure = match standing.and_then(|standing| Some((standing.failed.clone()?, standing))) {
+        None if switched => None,
+        None => Some(killed()),
+        // What was asked is live; what did not work at first has been done since.
+        Some(((stage, failure), standing)) if switched && made_good(journal) && !standing.past_return => {
+            verdict.warnings.push(format!("stage {stage} did not work at first: {failure}"));
+            None
+        }
+        Some(((_, failure), standing)) if switched && !wants_back(&standing) => {
+            Some(went_on(failure, &standing))
+        }
+        Some(((_, failure), _)) => Some(failure),
+    };
+    if let Some(failure) = failure {
+        let mut failure = match goal {
+            Some(goal) if !switched => with_what_is_gone(failure, goal, found),
+            _ => failure,
+        };
+        let first = goal.is_some_and(|goal| goal.live.is_none());
+        failure.state = if first && found.live.is_none() {
+            "nothing was serving; nothing is".to_owned()
+        } else {
+            state_text(journal, goal, found)
+        };
+        if failure.next.is_empty() {
+            failure
+                .next
+                .push(format!("see `cutover attach {}` for what was tried; then deploy again", stamp.run));
+        }
+        verdict.outcome = Outcome::Failed { failure };
+    }
+    verdict
+}
+
+/// Whether ways on have done all that failed before the drain. Once something has failed they no longer bake, and ask no route.
+fn made_good(journal: &[Entry]) -> bool {
+    let asks = |plan: &HostPlan| plan.verify.todo().is_some_and(|verify| !verify.routes.is_empty());
+    let mut ways = None;
+    let mut open: BTreeMap<Stage, bool> = BTreeMap::new();
+    for entry in journal {
+        match (&entry.what, ways) {
+            (What::Planned { plan }, _) => {
+                ways = (plan.direction == Direction::Forward).then(|| asks(plan));
+            }
+            (What::Failed { stage, .. }, Some(asked)) if *stage < Stage::Drain => {
+                *open.entry(*stage).or_default() |= asked;
+            }
+            (What::Left { stage, .. }, Some(asks)) if open.get(stage).is_some_and(|asked| asks || !asked) => {
+                open.remove(stage);
+            }
+            _ => {}
+        }
+    }
+    open.is_empty()
+}
+
+fn killed() -> Failure {
+    Failure::new(Exit::Failed, "the run was ended from outside")
+        .because("its process died before the switch; what it had begun was taken back")
+        .next("start it again")
+}
+
+/// A failure with no way back: the new release goes on, and a person must know (S18).
+fn went_on(failure: Failure, standing: &Standing) -> Failure {
+    let mut failure = failure;
+    failure.exit = Exit::Person;
+    if standing.past_return {
+        failure
+            .cause
+            .push("the old release cannot run on the migrated database, so the new one goes on".to_owned());
+        failure.next.insert(0, "mend it with a new release, or `cutover rollback --restore-db` (what was written since is then not served)".to_owned());
+    } else {
+        failure.cause.push("what was live before is no longer all there, so the new one goes on".to_owned());
+        failure.next.insert(0, "mend it with a new release, or `cutover rollback`".to_owned());
+    }
+    failure
+}
+
+/// That the old release serves is said only when all of it is there and passed its gate (S14).
+fn with_what_is_gone(mut failure: Failure, goal: &HostPlan, found: &HostState) -> Failure {
+    let members = goal.live.iter().flat_map(|live| live.members.values().flatten());
+    let is_gone = |name: &&InstanceName| !found.instances.iter().any(|other| other.name == **name);
+    let gone: Vec<String> = members.filter(is_gone).map(|name| format!("`{name}`")).collect();
+    if !gone.is_empty() {
+        failure.exit = Exit::Person;
+        failure.cause.push(format!("{} of what served before is no longer there", gone.join(", ")));
+        failure.next.insert(0, "`cutover restart` makes it anew, or deploy again".to_owned());
+    }
+    failure
+}
+
+pub(super) fn verdict_of_none(
+    journal: &[Entry],
+    found: &HostState,
+    stamp: Stamp,
+    failure: Failure,
+) -> Verdict {
+    let mut verdict = verdict_of(journal, found, stamp);
+    let failure = failure.while_serving(serving_text(found.live.as_ref()));
+    verdict.outcome = Outcome::Failed { failure };
+    verdict
+}
+
+fn verdict_of(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
+    let goal = goal(journal);
+    let started = journal.first().map_or(stamp.now, |entry| entry.at);
+    let warnings = journal.iter().filter_map(|entry| {
+        if let What::Warning { text, .. } = &entry.what { Some(text.clone()) } else { None }
+    });
+    Verdict {
+        run: stamp.run,
+        app: found.app.clone(),
+        verb: goal.map_or(Verb::Deploy, |goal| goal.verb),
+        release: goal.and_then(|goal| goal.release.as_ref()).map(|release: &Release| release.id.clone()),
+        serving: found.live.as_ref().map(|live| live.release.clone()),
+        outcome: Outcome::Done,
+        allowed: goal.map(|goal| goal.allowed.iter().copied().collect()).unwrap_or_default(),
+        by: goal.map(|goal| goal.by.clone()).unwrap_or_default(),
+        started,
+        finished: stamp.now,
+        switched_ms: switched_forward(journal)
+            .filter(|_| goal.is_some_and(|goal| standing(journal, goal, found).switched))
+            .and_then(|entry| u64::try_from(entry.at.duration_since(started).as_millis()).ok()),
+        warnings: warnings.collect(),
+    }
+}

@@ -1,0 +1,92 @@
+//! What people are told: what is serving, what became of the databases, and what cutover may not do by itself.
+
+use std::collections::BTreeSet;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::journal::{Entry, Step};
+use crate::names::DatabaseName;
+use crate::plan::HostPlan;
+use crate::release::Live;
+use crate::state::HostState;
+
+use super::journalled::{goal, migrated, outcomes};
+use super::standing::{Standing, coming, standing};
+
+/// What a person is told of a run that recoveries did not bring to an end.
+pub fn unsettled(journal: &[Entry], found: &HostState) -> Failure {
+    match goal(journal) {
+        Some(goal) => person(goal, &standing(journal, goal, found), found),
+        None => Failure::new(Exit::Person, format!("a run of {} could not be settled by itself", found.app))
+            .because("its journal holds no plan")
+            .while_serving(serving_text(found.live.as_ref()))
+            .next("`cutover status` shows what runs"),
+    }
+}
+
+pub(super) fn person(goal: &HostPlan, standing: &Standing, found: &HostState) -> Failure {
+    let mut failure = Failure::new(
+        Exit::Person,
+        format!("{} of {} could not be settled by itself", goal.verb.as_str(), goal.app),
+    );
+    if let Some((stage, last)) = &standing.failed {
+        failure = failure.because(format!("stage {stage}: {}", last.what));
+        failure.cause.extend(last.cause.iter().cloned());
+        failure.next.extend(last.next.iter().cloned());
+    }
+    failure.while_serving(serving_text(found.live.as_ref())).next("`cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again")
+}
+
+/// What is serving, as a sentence.
+pub fn serving_text(live: Option<&Live>) -> String {
+    match live {
+        None => "nothing is serving".to_owned(),
+        Some(live) if live.members.is_empty() => {
+            format!("release {} is live, all of it stopped", live.release)
+        }
+        Some(live) => format!("{} (release {}) is serving", live.slot, live.release),
+    }
+}
+
+pub(super) fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &HostState) -> String {
+    let mut parts = vec![serving_text(found.live.as_ref())];
+    let Some(goal) = goal else { return parts.remove(0) };
+    let coming = coming(goal);
+    let kept = found.instances.iter().any(|instance| {
+        coming.contains(&instance.name) && !found.live.as_ref().is_some_and(|l| l.has(&instance.name))
+    });
+    if kept {
+        parts.push("the failed candidate is stopped and kept".to_owned());
+    }
+    parts.extend(schema_text(journal, goal));
+    parts.join("; ")
+}
+
+/// What became of the databases, as far as it is known (S17).
+fn schema_text(journal: &[Entry], goal: &HostPlan) -> Option<String> {
+    let touched = migrated(journal, goal);
+    let ended: BTreeSet<&DatabaseName> = outcomes(journal)
+        .filter_map(|(step, _)| if let Step::Migrate { database } = step { Some(database) } else { None })
+        .collect();
+    let restored = outcomes(journal).any(|(step, _)| matches!(step, Step::Restore { .. }));
+    let half = touched
+        .iter()
+        .find(|migration| !(ended.contains(&migration.database) || (restored && migration.place.is_some())));
+    if let Some(half) = half {
+        let database = &half.database;
+        return Some(format!(
+            "the schema of `{database}` is not known: its migration did not come to its end"
+        ));
+    }
+    if restored {
+        return Some("the database was put back as it was".to_owned());
+    }
+    if !touched.is_empty() {
+        return Some("the database is migrated".to_owned());
+    }
+    let databases = goal.release.iter().flat_map(|release| release.databases.values());
+    databases
+        .into_iter()
+        .any(|database| database.migrate.is_some())
+        .then(|| "database not migrated".to_owned())
+}
