@@ -89,7 +89,6 @@ pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp:
     };
     let joined = goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default();
     let kept_candidates = kept_candidates(journal, goal, found, &coming);
-    // Each that fails would add to what is kept.
     outgoing.extend(superseded(goal, found, &kept_candidates));
     HostPlan {
         direction: Direction::Back,
@@ -224,11 +223,11 @@ fn kept_candidates(
     kept.into_values().collect()
 }
 
-/// Failed candidates of earlier deploys in whose place one of this run is kept.
+/// Failed candidates of earlier deploys that could not be removed before this one's started: one of this run is kept in their place.
 fn superseded(goal: &HostPlan, found: &HostState, kept: &[InstanceName]) -> Vec<InstanceRef> {
     let still = |name: &InstanceName| found.instances.iter().find(|other| other.name == *name);
     let services: BTreeSet<&ServiceName> =
         kept.iter().filter_map(still).map(|found| &found.service).collect();
-    let earlier = goal.record.candidates.iter();
+    let earlier = goal.start.todo().into_iter().flat_map(|start| &start.retire);
     earlier.filter(|old| services.contains(&old.service) && still(&old.name).is_some()).cloned().collect()
 }

@@ -105,7 +105,7 @@ fn given_a_first_deploy_that_is_taken_back_after_its_switch_then_its_routes_go_b
 }
 
 #[test]
-fn given_a_candidate_of_an_earlier_deploy_that_failed_then_that_of_the_next_that_fails_takes_its_place() {
+fn given_a_failed_candidate_of_an_earlier_deploy_that_is_still_there_then_one_of_this_takes_its_place() {
     let mut host = Host::serving(WEB);
     let first = host.deploy("v2").unwrap();
     let mut earlier = incoming(&first).remove(0);
