@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cutover_core::variables;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use super::channel::Channel;
@@ -21,11 +21,15 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Opens a conversation with this machine.
 pub(crate) async fn open() -> Result<Channel, HostError> {
-    let binary = find(&Surroundings::of_this_process())?;
-    open_with(&binary).await
+    begin()?.open().await
 }
 
-async fn open_with(binary: &Path) -> Result<Channel, HostError> {
+/// Starts a session on this machine; other work may go on before it is spoken with.
+pub(crate) fn begin() -> Result<Opening, HostError> {
+    begin_with(&find(&Surroundings::of_this_process())?)
+}
+
+fn begin_with(binary: &Path) -> Result<Opening, HostError> {
     let start_error = |error| HostError::Start { binary: binary.display().to_string(), error };
     let mut child = Command::new(binary)
         .arg("session")
@@ -36,22 +40,36 @@ async fn open_with(binary: &Path) -> Result<Channel, HostError> {
         .process_group(0)
         .spawn()
         .map_err(start_error)?;
-    let (Some(input), Some(output), Some(errors)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err(start_error(std::io::Error::other("no pipes to it")));
-    };
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let listener = tokio::spawn(listen(errors, Arc::clone(&said)));
-    match Channel::open(output, input).await {
-        Ok(channel) => Ok(channel.kept_by(Listening(listener))),
-        Err(HostError::Lost { why }) => {
-            Err(HostError::Lost { why: last_words(why, child, listener, &said).await })
-        }
-        Err(error) => {
-            // Nobody will speak with it. One that is over already is as good.
-            child.start_kill().ok();
-            Err(error)
+    match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
+        (Some(input), Some(output), Some(errors)) => Ok(Opening { child, input, output, errors }),
+        _ => Err(start_error(std::io::Error::other("no pipes to it"))),
+    }
+}
+
+/// A session that was started and not spoken with yet. Dropped, it ends.
+pub(crate) struct Opening {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+    errors: ChildStderr,
+}
+
+impl Opening {
+    /// Begins the conversation.
+    pub(crate) async fn open(self) -> Result<Channel, HostError> {
+        let Self { mut child, input, output, errors } = self;
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let listener = tokio::spawn(listen(errors, Arc::clone(&said)));
+        match Channel::open(output, input).await {
+            Ok(channel) => Ok(channel.kept_by(Listening(listener))),
+            Err(HostError::Lost { why }) => {
+                Err(HostError::Lost { why: last_words(why, child, listener, &said).await })
+            }
+            Err(error) => {
+                // Nobody will speak with it. One that is over already is as good.
+                child.start_kill().ok();
+                Err(error)
+            }
         }
     }
 }
@@ -163,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_session_said_before_it_ended_is_in_the_error() {
-        let error = open_with(Path::new("/bin/false")).await.err().unwrap();
+        let error = begin_with(Path::new("/bin/false")).unwrap().open().await.err().unwrap();
         assert!(matches!(error, HostError::Lost { .. }), "{error}");
     }
 }

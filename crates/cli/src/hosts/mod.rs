@@ -6,4 +6,4 @@ mod local;
 
 pub(crate) use channel::{Channel, Hearing, Speaking, unexpected};
 pub(crate) use error::HostError;
-pub(crate) use local::open;
+pub(crate) use local::{begin, open};

@@ -51,64 +51,49 @@ impl GitError {
     }
 }
 
-/// Git is asked about a commit, and thinks.
-pub(crate) struct AskedOfGit {
-    folder: PathBuf,
-    reference: Option<String>,
-    is_repository: Option<Child>,
-    head: Option<Child>,
-    found: Option<Child>,
-    status: Option<Child>,
-    remote: Option<Child>,
-}
-
-impl AskedOfGit {
-    /// What it says; `None` where there is no repository, or no commit yet.
-    pub(crate) fn facts(self) -> Result<Option<Git>, GitError> {
-        let Self { folder, reference, is_repository, head, found, status, remote } = self;
-        let [is_repository, head, found, status, remote] =
-            [is_repository, head, found, status, remote].map(answer);
+impl Git {
+    /// The facts of `reference` (else HEAD) in the repository around `folder`; `None` where there is none, or no commit yet.
+    pub(crate) fn look(folder: &Path, reference: Option<&str>) -> Result<Option<Self>, GitError> {
+        // `--end-of-options`: what people write is never read as an option.
+        let named = format!("{}^{{commit}}", reference.unwrap_or("HEAD"));
+        // All at once: each is a process, whose start takes longer than its answer.
+        let is_repository = ask(folder, &["rev-parse", "--is-shallow-repository"]);
+        let found = ask(
+            folder,
+            &["log", "-1", "--no-show-signature", "--format=%H%x00%s", "--end-of-options", &named, "--"],
+        );
+        // With a headline of what the work tree was made from.
+        let status = ask(
+            folder,
+            &["status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no"],
+        );
+        let remote = ask(folder, &["remote", "get-url", "origin"]);
+        let [is_repository, found, status, remote] = [is_repository, found, status, remote].map(answer);
         let Some(shallow) = is_repository else {
             return match reference {
                 None => Ok(None),
-                Some(reference) => {
-                    Err(GitError::NoRepository { reference, folder: folder.display().to_string() })
-                }
+                Some(reference) => Err(GitError::NoRepository {
+                    reference: reference.to_owned(),
+                    folder: folder.display().to_string(),
+                }),
             };
         };
         let Some((commit, subject)) = found.as_deref().and_then(|line| line.split_once('\0')) else {
-            return reference.map_or(Ok(None), |reference| Err(GitError::NoCommit { reference }));
+            return match reference {
+                None => Ok(None),
+                Some(reference) => Err(GitError::NoCommit { reference: reference.to_owned() }),
+            };
         };
-        Ok(Some(Git {
-            folder,
-            is_head: head.as_deref() == Some(commit),
-            dirty: status.is_some_and(|status| !status.is_empty()),
+        let lines = || status.iter().flat_map(|status| status.lines());
+        Ok(Some(Self {
+            folder: folder.to_owned(),
+            is_head: lines().any(|line| line.strip_prefix("# branch.oid ") == Some(commit)),
+            dirty: lines().any(|line| !line.starts_with('#')),
             commit: commit.to_owned(),
             subject: subject.to_owned(),
             repository: remote.as_deref().map(normalised),
             shallow: shallow == "true",
         }))
-    }
-}
-
-impl Git {
-    /// Asks for the facts of `reference` (else HEAD) in the repository around `folder`. Other work may go on before they are read.
-    pub(crate) fn ask(folder: &Path, reference: Option<&str>) -> AskedOfGit {
-        // `--end-of-options`: what people write is never read as an option.
-        let named = format!("{}^{{commit}}", reference.unwrap_or("HEAD"));
-        // All at once: each is a process, whose start takes longer than its answer.
-        AskedOfGit {
-            folder: folder.to_owned(),
-            reference: reference.map(str::to_owned),
-            is_repository: ask(folder, &["rev-parse", "--is-shallow-repository"]),
-            head: ask(folder, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]),
-            found: ask(
-                folder,
-                &["log", "-1", "--no-show-signature", "--format=%H%x00%s", "--end-of-options", &named, "--"],
-            ),
-            status: ask(folder, &["status", "--porcelain", "--untracked-files=no"]),
-            remote: ask(folder, &["remote", "get-url", "origin"]),
-        }
     }
 
     /// What the release says of where it comes from; `used_work_tree`: a part of it is not from the commit.
@@ -221,10 +206,6 @@ mod tests {
         assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
-    fn look(folder: &Path, reference: Option<&str>) -> Result<Option<Git>, GitError> {
-        Git::ask(folder, reference).facts()
-    }
-
     fn repository() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         git(folder.path(), &["init", "-q", "-b", "main"]);
@@ -252,18 +233,18 @@ mod tests {
     #[test]
     fn a_folder_without_git_has_no_facts_and_a_named_commit_there_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(look(folder.path(), None).unwrap(), None);
-        assert!(matches!(look(folder.path(), Some("main")), Err(GitError::NoRepository { .. })));
+        assert_eq!(Git::look(folder.path(), None).unwrap(), None);
+        assert!(matches!(Git::look(folder.path(), Some("main")), Err(GitError::NoRepository { .. })));
     }
 
     #[test]
     fn a_changed_file_makes_the_work_tree_dirty_and_an_unfollowed_one_does_not() {
         let folder = repository();
         std::fs::write(folder.path().join("built"), "x").unwrap();
-        let clean = look(folder.path(), None).unwrap().unwrap();
+        let clean = Git::look(folder.path(), None).unwrap().unwrap();
         assert!(!clean.dirty && clean.is_head);
         std::fs::write(folder.path().join("file"), "two").unwrap();
-        let dirty = look(folder.path(), None).unwrap().unwrap();
+        let dirty = Git::look(folder.path(), None).unwrap().unwrap();
         assert!(dirty.dirty);
         assert!(dirty.provenance(None, true).dirty && !dirty.provenance(None, false).dirty);
         assert_eq!(dirty.provenance(None, true).subject.as_deref(), Some("First"));
@@ -279,7 +260,7 @@ mod tests {
         git(folder.path(), &["commit", "-q", "-m", "Second"]);
         std::fs::write(app.join("conf.d/a.conf"), "changed").unwrap();
         std::fs::write(app.join("new"), "not committed").unwrap();
-        let commit = look(&app, None).unwrap().unwrap().commit;
+        let commit = Git::look(&app, None).unwrap().unwrap().commit;
         let target = tempfile::tempdir().unwrap();
         export(&app, &commit, &BTreeSet::from(["conf.d", "new"]), target.path()).unwrap();
         assert_eq!(std::fs::read_to_string(target.path().join("conf.d/a.conf")).unwrap(), "committed");
@@ -289,13 +270,13 @@ mod tests {
     #[test]
     fn an_older_commit_is_told_from_a_newer_and_an_unknown_one() {
         let folder = repository();
-        let first = look(folder.path(), None).unwrap().unwrap();
+        let first = Git::look(folder.path(), None).unwrap().unwrap();
         git(folder.path(), &["commit", "-q", "--allow-empty", "-m", "Second"]);
-        let second = look(folder.path(), None).unwrap().unwrap();
+        let second = Git::look(folder.path(), None).unwrap().unwrap();
         assert_eq!(first.ancestry(Some(&second.commit)), Ancestry::Older);
         assert_eq!(second.ancestry(Some(&first.commit)), Ancestry::NotOlder);
         assert_eq!(second.ancestry(Some(&second.commit)), Ancestry::NotOlder);
         assert_eq!(second.ancestry(Some(&"0".repeat(40))), Ancestry::Unknown);
-        assert!(matches!(look(folder.path(), Some("--help")), Err(GitError::NoCommit { .. })));
+        assert!(matches!(Git::look(folder.path(), Some("--help")), Err(GitError::NoCommit { .. })));
     }
 }

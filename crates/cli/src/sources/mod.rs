@@ -10,7 +10,7 @@ mod shipped;
 mod variables;
 
 pub(crate) use contents::{Contents, Making, Wanted, collect};
-pub(crate) use git::{AskedOfGit, Git};
+pub(crate) use git::Git;
 pub(crate) use images::{BuildFrom, Images};
 pub(crate) use project::{Identity, Project, is_declared_without_value, refuse_servers};
 pub(crate) use shipped::look_at_shipped;

@@ -16,20 +16,19 @@ use crate::effects::{self, Protection};
 use crate::hosts::{self, Channel, unexpected};
 use crate::render::{self, Progress};
 use crate::sources::{
-    AskedOfGit, BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted,
-    collect, look_at_shipped, overlay, refuse_servers,
+    BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect,
+    look_at_shipped, overlay, refuse_servers,
 };
 
 pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, brings, conduct } = asked;
     let project = Project::open(&desk.place)?;
-    // Git thinks while the session starts: both take moments.
-    let git = Git::ask(&project.folder, brings.commit.as_deref());
-    let opened = hosts::open().await;
+    // The session starts while git thinks: both take moments.
+    let opening = hosts::begin();
     // What is wrong with what is asked for is told first.
-    let draft = Draft::look(desk, &brings, request, project, git)?;
+    let draft = Draft::look(desk, &brings, request, project)?;
     let id = draft.config.id.clone();
-    let mut host = opened?;
+    let mut host = opening?.open().await?;
     run::wait_for_lock(desk, &mut host, &id, conduct).await?;
     let state = observe(&mut host, &id, draft.wanted.images()).await?;
     let told = state.clone();
@@ -89,14 +88,8 @@ struct Draft {
 }
 
 impl Draft {
-    fn look(
-        desk: &Desk,
-        brings: &Brings,
-        request: Request,
-        project: Project,
-        git: AskedOfGit,
-    ) -> Result<Self, Stop> {
-        let git = git.facts().map_err(|error| error.failure())?;
+    fn look(desk: &Desk, brings: &Brings, request: Request, project: Project) -> Result<Self, Stop> {
+        let git = Git::look(&project.folder, brings.commit.as_deref()).map_err(|error| error.failure())?;
         let selection = selection(desk, brings, git.as_ref());
         project.refuse_secrets_on_the_command_line(&selection)?;
         let config = project.config(&selection)?;
