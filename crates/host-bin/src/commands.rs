@@ -179,7 +179,8 @@ fn system(what: &str, error: &std::io::Error) -> Failure {
 }
 
 fn not_up(what: &str, error: &UpError) -> Failure {
-    let failure = Failure::new(error.exit(), what).because(error.to_string());
+    let exit = if matches!(error, UpError::HostFile(_)) { Exit::Configuration } else { Exit::Failed };
+    let failure = Failure::new(exit, what).because(error.to_string());
     error.next().into_iter().fold(failure, Failure::next)
 }
 
