@@ -211,7 +211,7 @@ fn is_live(state: &HostState, release: &Release) -> bool {
     state.live.as_ref().is_some_and(|live| live.release == release.id)
 }
 
-fn todo<T>(needed: bool, why: WhyNot, plan: impl FnOnce() -> T) -> Planned<T> {
+pub(crate) fn todo<T>(needed: bool, why: WhyNot, plan: impl FnOnce() -> T) -> Planned<T> {
     if needed { Planned::Do(plan()) } else { Planned::NotNeeded(why) }
 }
 

@@ -11,7 +11,7 @@ mod shape;
 pub(crate) mod specify;
 mod transition;
 
-pub(crate) use assemble::default_hold;
+pub(crate) use assemble::{default_hold, todo};
 pub use deploy::plan;
 pub use elsewhere::elsewhere;
 pub use lifecycle::lifecycle;

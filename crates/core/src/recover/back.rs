@@ -13,10 +13,10 @@ use crate::names::{InstanceName, ServiceName};
 use crate::plan::specify::{reference, respecify};
 use crate::plan::{
     CheckPlan, Direction, DrainPlan, Follow, GatedInstance, HandoverPlan, HostPlan, InstanceRef, Planned,
-    RecordPlan, ServicePlan, SwitchPlan, VerifyPlan, WhyNot,
+    RecordPlan, ServicePlan, SwitchPlan, VerifyPlan, WhyNot, todo,
 };
 use crate::request::Stamp;
-use crate::state::{HostState, Role};
+use crate::state::{FoundInstance, HostState, Role};
 
 use super::databases::restores;
 use super::journalled::intended;
@@ -26,70 +26,27 @@ use super::standing::{coming, standing};
 /// and gets its routes back; the switch ends the hold.
 pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> HostPlan {
     let live = goal.live.as_ref();
-    let coming = coming(goal);
-    let here: Vec<_> = found
-        .instances
-        .iter()
-        .filter(|instance| {
-            instance.ours
-                && coming.contains(&instance.name)
-                && !live.is_some_and(|live| live.has(&instance.name))
-        })
-        .collect();
-    let one_off = found.instances.iter().filter(|instance| instance.ours && instance.role == Role::OneOff);
-    let mut outgoing: Vec<_> = here.iter().map(|instance| reference(found, instance)).collect();
     let databases = restores(goal, journal, found);
-    let (handed, following) = (handed(goal), following(goal));
-    let among = |set: &BTreeSet<InstanceName>| {
-        outgoing.iter().filter(|instance| set.contains(&instance.name)).cloned().collect::<Vec<_>>()
-    };
-    // Where nothing was live, nobody waits for the place: the routes go first, then what they point at.
-    let in_place = if live.is_none() && databases.is_empty() { BTreeSet::new() } else { handed };
-    let stopped_first: Vec<_> =
-        one_off.clone().map(|instance| reference(found, instance)).chain(among(&in_place)).collect();
-    let followed = among(&following);
-    outgoing.extend(one_off.map(|instance| reference(found, instance)));
-    let old: Vec<GatedInstance> = live
-        .into_iter()
-        .flat_map(|live| live.members.values().flatten())
-        .filter_map(|name| found.instances.iter().find(|instance| instance.name == *name))
-        .filter_map(|instance| respecify(found, instance))
-        .collect();
-    let runs =
-        |name: &InstanceName| found.instances.iter().any(|other| other.name == *name && other.is_running());
-    let (running, resting): (Vec<_>, Vec<_>) =
-        old.into_iter().partition(|instance| runs(&instance.spec.name));
-    let running: Vec<_> = running.into_iter().map(|instance| gated_as_it_stands(instance, journal)).collect();
-    // What follows the routes forward follows them back: routes go back at once, a polling bot after them.
-    let follows = |instance: &GatedInstance| {
-        goal.verify
-            .todo()
-            .is_some_and(|verify| verify.follow.iter().any(|f| f.service == instance.spec.service))
-    };
-    let (back_after, back_first): (Vec<_>, Vec<_>) = resting.into_iter().partition(follows);
-    let switched = standing(journal, goal, found).switched;
-    // A table change that may still land is fenced off by another one: it compares before it swaps (S9).
-    let hold = if switched || intended(journal, &Step::Switch) {
-        goal.handover.todo().map(|handover| handover.hold.clone()).unwrap_or_default()
-    } else {
-        Vec::new()
-    };
-    let handover_needed = !(stopped_first.is_empty() && databases.is_empty() && back_first.is_empty());
+    let Leaving { first, followed, mut all } = leaving(goal, found, databases.is_empty());
+    let Returning { running, first: incoming, after } = returning(goal, journal, found);
+    let handed_back = !(first.is_empty() && databases.is_empty() && incoming.is_empty());
     // What runs may need what is handed back, to pass its gate.
-    let (at_once, afterwards) = if handover_needed { (Vec::new(), running) } else { (running, Vec::new()) };
-    let follow = follow_back(goal, &followed, &back_after);
-    let switch = match goal.switch.todo() {
-        Some(SwitchPlan::Table { before, .. }) => {
-            let now =
-                found.table.as_ref().and_then(|table| table.table.owners.get(&goal.app.owner())).cloned();
-            Planned::Do(SwitchPlan::Table { before: now, after: Some(fenced(before.as_ref(), goal)) })
-        }
-        Some(SwitchPlan::LiveFile) => Planned::Do(SwitchPlan::LiveFile),
-        None => Planned::NotNeeded(WhyNot::Unchanged),
+    let (at_once, afterwards) = if handed_back { (Vec::new(), running) } else { (running, Vec::new()) };
+    let follow = follow_back(goal, &followed, &after);
+    let kept_candidates = kept_candidates(journal, goal, found, &coming(goal));
+    all.extend(superseded(goal, found, &kept_candidates));
+    let handover = || HandoverPlan {
+        hold: held_again(goal, journal, found),
+        bounds: goal
+            .handover
+            .todo()
+            .map_or_else(crate::plan::default_hold, |handover| handover.bounds.clone()),
+        outgoing: first,
+        databases,
+        incoming,
+        afterwards,
     };
-    let joined = goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default();
-    let kept_candidates = kept_candidates(journal, goal, found, &coming);
-    outgoing.extend(superseded(goal, found, &kept_candidates));
+    let unchecked = if live.is_none() { WhyNot::FirstDeploy } else { WhyNot::InHandover };
     HostPlan {
         direction: Direction::Back,
         made: stamp.now,
@@ -104,38 +61,16 @@ pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp:
         snapshot: Planned::NotNeeded(WhyNot::NotInThisVerb),
         migrate: Planned::NotNeeded(WhyNot::NotInThisVerb),
         start: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        check: if at_once.is_empty() {
-            Planned::NotNeeded(if live.is_none() { WhyNot::FirstDeploy } else { WhyNot::InHandover })
-        } else {
-            Planned::Do(CheckPlan { instances: at_once })
-        },
-        handover: if handover_needed {
-            Planned::Do(HandoverPlan {
-                hold,
-                bounds: goal
-                    .handover
-                    .todo()
-                    .map_or_else(crate::plan::default_hold, |handover| handover.bounds.clone()),
-                outgoing: stopped_first,
-                databases,
-                incoming: back_first,
-                afterwards,
-            })
-        } else {
-            Planned::NotNeeded(WhyNot::None)
-        },
-        switch,
-        verify: if follow.is_empty() {
-            Planned::NotNeeded(WhyNot::NotInThisVerb)
-        } else {
-            Planned::Do(VerifyPlan { routes: Vec::new(), follow })
-        },
+        check: todo(!at_once.is_empty(), unchecked, || CheckPlan { instances: at_once }),
+        handover: todo(handed_back, WhyNot::None, handover),
+        switch: switch_back(goal, found),
+        verify: todo(!follow.is_empty(), WhyNot::NotInThisVerb, || VerifyPlan { routes: Vec::new(), follow }),
         bake: Planned::NotNeeded(WhyNot::NotInThisVerb),
         drain: Planned::Do(DrainPlan {
-            outgoing,
+            outgoing: all,
             deadline: goal.drain.todo().map_or(crate::defaults::DRAIN, |drain| drain.deadline),
             keep_warm: Duration::ZERO,
-            leaves: joined,
+            leaves: goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default(),
             kept_candidates,
         }),
         record: RecordPlan {
@@ -146,6 +81,87 @@ pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp:
             forget_app: false,
         },
         ..goal.clone()
+    }
+}
+
+/// What came with the goal and is here: it goes.
+struct Leaving {
+    /// Before anything is put back or started again.
+    first: Vec<InstanceRef>,
+    /// After the routes, as it came.
+    followed: Vec<InstanceRef>,
+    all: Vec<InstanceRef>,
+}
+
+fn leaving(goal: &HostPlan, found: &HostState, no_databases: bool) -> Leaving {
+    let (coming, live) = (coming(goal), goal.live.as_ref());
+    let is_ours = |instance: &&FoundInstance| instance.ours;
+    let came = found.instances.iter().filter(is_ours).filter(|instance| {
+        coming.contains(&instance.name) && !live.is_some_and(|live| live.has(&instance.name))
+    });
+    let mut all: Vec<_> = came.map(|instance| reference(found, instance)).collect();
+    let one_off = found.instances.iter().filter(is_ours).filter(|instance| instance.role == Role::OneOff);
+    let one_off: Vec<_> = one_off.map(|instance| reference(found, instance)).collect();
+    let among = |set: &BTreeSet<InstanceName>| {
+        all.iter().filter(|instance| set.contains(&instance.name)).cloned().collect::<Vec<_>>()
+    };
+    // Where nothing was live, nobody waits for the place: the routes go first, then what they point at.
+    let in_place = if live.is_none() && no_databases { BTreeSet::new() } else { handed(goal) };
+    let first = one_off.iter().cloned().chain(among(&in_place)).collect();
+    let followed = among(&following(goal));
+    all.extend(one_off);
+    Leaving { first, followed, all }
+}
+
+/// What was live and is here: it is live again.
+struct Returning {
+    /// Was never stopped, or runs again.
+    running: Vec<GatedInstance>,
+    /// Is started again before the routes go back.
+    first: Vec<GatedInstance>,
+    /// Follows the routes back as it follows them forward: those go back at once, a polling bot after them.
+    after: Vec<GatedInstance>,
+}
+
+fn returning(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Returning {
+    let mut returning = Returning { running: Vec::new(), first: Vec::new(), after: Vec::new() };
+    let members = goal.live.iter().flat_map(|live| live.members.values().flatten());
+    for name in members {
+        let Some(here) = found.instances.iter().find(|instance| instance.name == *name) else { continue };
+        let Some(gated) = respecify(found, here) else { continue };
+        let follows = goal
+            .verify
+            .todo()
+            .is_some_and(|verify| verify.follow.iter().any(|follow| follow.service == gated.spec.service));
+        if here.is_running() {
+            returning.running.push(gated_as_it_stands(gated, journal));
+        } else if follows {
+            returning.after.push(gated);
+        } else {
+            returning.first.push(gated);
+        }
+    }
+    returning
+}
+
+/// Held on the way back is what was held forward, once the routes may have been switched.
+fn held_again(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Vec<ServiceName> {
+    if !standing(journal, goal, found).switched && !intended(journal, &Step::Switch) {
+        return Vec::new();
+    }
+    goal.handover.todo().map(|handover| handover.hold.clone()).unwrap_or_default()
+}
+
+/// A table change that may still land is fenced off by another one: it compares before it swaps (S9).
+fn switch_back(goal: &HostPlan, found: &HostState) -> Planned<SwitchPlan> {
+    match goal.switch.todo() {
+        Some(SwitchPlan::Table { before, .. }) => {
+            let now =
+                found.table.as_ref().and_then(|table| table.table.owners.get(&goal.app.owner())).cloned();
+            Planned::Do(SwitchPlan::Table { before: now, after: Some(fenced(before.as_ref(), goal)) })
+        }
+        Some(SwitchPlan::LiveFile) => Planned::Do(SwitchPlan::LiveFile),
+        None => Planned::NotNeeded(WhyNot::Unchanged),
     }
 }
 
