@@ -16,7 +16,9 @@ pub(crate) fn to_developers(command: &Command) {
             LevelFilter::INFO
         }
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    // Where a line cannot be written, saying so cannot be either: that would end the process, a keeper say, on a disk that is full.
+    lines.log_internal_errors(false).init();
 }
 
 /// The four answers.
