@@ -54,12 +54,13 @@ struct Known {
 }
 
 impl Memory {
-    /// Takes in a look. What serves when watch first sees it was proved by the deploy that made it so.
+    /// Takes in a look. What serves when watch first sees it, at its own start or after a deploy, was proved by who made it so.
     pub(super) fn take_in(&mut self, seen: &Seen, now: Now) {
         let first = !self.complete;
         self.complete |= seen.is_complete();
         for instance in seen.wanted() {
-            let adopted = first && self.complete && serves(seen, instance);
+            let is_new = first || !self.instances.contains_key(&instance.name);
+            let adopted = is_new && self.complete && serves(seen, instance);
             self.instances.entry(instance.name.clone()).or_default().take_in(instance, adopted, now.steady);
         }
         if seen.blind.is_empty() {
