@@ -19,6 +19,7 @@ use super::frames::Stop;
 use super::serve::{Session, unreadable};
 use crate::assignment::Assignment;
 use crate::events::{self, Follow};
+use crate::files;
 use crate::host::Host;
 use crate::lock::{AppLock, RunLock};
 use crate::run;
@@ -27,6 +28,8 @@ use crate::run;
 const KEPT_RUNS: u32 = 100;
 /// How often it is looked whether a run that is followed still has a process.
 const REVIVE: Duration = Duration::from_secs(3);
+/// Less room than a word in the records takes, in bytes.
+const NO_ROOM: u64 = 64 * 1024;
 /// From a run's verdict until its lock is free.
 const LET_GO: Duration = Duration::from_secs(2);
 /// It takes a moment, which the command waits for.
@@ -132,6 +135,7 @@ where
                 error = self.incoming.left() => return Err(error.into()),
                 // Its process may have died before it wrote a word.
                 _ = again.tick() => {
+                    cannot_tell(host, run, app)?;
                     revive(host, run, app)?;
                     continue;
                 }
@@ -219,6 +223,21 @@ fn begin(host: &Host, asked: Asked, sent: &Secrets) -> Result<(), Failure> {
     }
     // Another session began the same run in this moment: it starts it.
     if is_known(host, run, &app)? { Ok(()) } else { Err(not_started(format!("run {run} is another app's"))) }
+}
+
+/// A run that is gone and could not even write how it ended: nobody could until there is room, and nobody is kept waiting for that (S24).
+fn cannot_tell(host: &Host, run: RunId, app: &AppId) -> Result<(), Failure> {
+    let works = RunLock::is_held(&host.layout, run) || AppLock::peek(&host.layout, app).is_some();
+    let state = host.layout.state();
+    if works || host.store.is_over(run).map_err(unreadable)? || !matches!(files::free(state), Ok(..NO_ROOM)) {
+        return Ok(());
+    }
+    let live = crate::observe::live(host, app, None).ok().flatten();
+    Err(Failure::new(Exit::Person, format!("run {run} could not write how it ended"))
+        .because(format!("the disk of {} is full{}", state.display(), files::room(state)))
+        .while_serving(cutover_core::recover::serving_text(live.as_ref()))
+        .next(format!("make room under {}: the run is then settled by itself", state.display()))
+        .next(format!("`cutover attach {run}` tells how it ended")))
 }
 
 /// A run without a verdict whose process is gone: one that never came to life (the session was killed in between) is started, one that was
