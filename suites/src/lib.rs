@@ -6,12 +6,14 @@ use cutover_testkit::site::Binaries;
 
 pub mod bench;
 pub mod demo;
+pub mod disk;
 pub mod engine;
 pub mod input;
 pub mod registry;
 pub mod scenes;
 pub mod stopped;
 pub mod terminal;
+mod troubleshooting;
 
 /// The number of the journal's entry at which a run of `suite-host` ends itself with -9. Read there only.
 pub const KILL_AT: &str = "CUTOVER_SUITE_KILL_AT";
