@@ -108,12 +108,7 @@ impl<'a> Shop<'a> {
 
     /// The same release answers, `status` says so, the lock is free, and nothing is left over.
     pub async fn still_serves(&self, case: &str) {
-        let answer = self.get().await;
-        assert_eq!(
-            (answer.status, answer.release.as_ref()),
-            (200, Some(&self.release)),
-            "{case}: {answer:?}"
-        );
+        self.still_answers(case).await;
         let bad = std::fs::read_to_string(self.app.repository().join("cutover.yml")).ok();
         self.configured(&self.good);
         let status = self.app.status().await.unwrap();
@@ -163,13 +158,42 @@ impl<'a> Shop<'a> {
     pub async fn recovers(&mut self, case: &str) {
         self.configured(&self.good);
         self.behaves("");
-        std::fs::write(self.app.repository().join("web/pages/about.html"), format!("<p>{case}</p>")).unwrap();
+        self.changes(case);
         self.app.record(&format!("after {case}")).unwrap();
         let told = self.app.cutover(&["deploy"]).await.unwrap();
         assert_eq!(told.exit, Some(0), "after {case}: {}", told.talk);
+        self.took_over(case).await;
+        self.still_serves(case).await;
+    }
+
+    /// Another release serves, and goes on serving.
+    pub async fn took_over(&mut self, case: &str) {
         let answer = self.get().await;
         assert_ne!(answer.release.as_ref(), Some(&self.release), "{case}");
         self.release = answer.release.unwrap();
-        self.still_serves(case).await;
+    }
+
+    /// Whichever release serves now goes on serving.
+    pub async fn settles_for_what_serves(&mut self) -> String {
+        let answer = self.get().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.release = answer.release.unwrap();
+        self.release.clone()
+    }
+
+    /// The same release answers as before.
+    pub async fn still_answers(&self, case: &str) {
+        let answer = self.get().await;
+        assert_eq!(
+            (answer.status, answer.release.as_ref()),
+            (200, Some(&self.release)),
+            "{case}: {answer:?}"
+        );
+    }
+
+    /// A release that differs from all others by its page, not yet deployed.
+    pub fn changes(&self, page: &str) {
+        let text = format!("<p>{page}</p>");
+        std::fs::write(self.app.repository().join("web/pages/about.html"), text).unwrap();
     }
 }
