@@ -153,10 +153,12 @@ async fn filled_at(shop: &Shop<'_>, disk: &Disk, step: usize, ballast: Ballast) 
 /// Four answers, the place, and the room that is left there.
 fn is_told_in_full(case: &str, told: &Told) {
     let failure = told.failure();
-    for part in ["error: ", "\n  cause: ", "\n  state: ", "\n  next:  ", "free there", "make room"] {
+    // At its beginning a run asks for the room it needs, and is refused (7); later an act finds none.
+    let room = if told.exit == Some(7) { "free for state" } else { "free there" };
+    for part in ["error: ", "\n  cause: ", "\n  state: ", "\n  next:  ", room, "/root", "make room"] {
         assert!(failure.contains(part), "{case}: no `{part}` in {:?} {}", told.exit, told.talk);
     }
-    assert!(matches!(told.exit, Some(1 | 4 | 8)), "{case}: {:?} {}", told.exit, told.talk);
+    assert!(matches!(told.exit, Some(1 | 4 | 7 | 8)), "{case}: {:?} {}", told.exit, told.talk);
 }
 
 async fn every_step(name: &str, ballast: Ballast) {
