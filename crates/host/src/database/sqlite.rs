@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 
 use super::content;
 use super::openers::openers;
 use crate::blocking;
 use crate::files::{self, FileError};
 use crate::ports::{Certainty, Content, Database, DatabaseError};
+use crate::store::is_full;
 
 /// For another connection that writes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -282,10 +283,9 @@ fn not_done(error: &FileError) -> DatabaseError {
 }
 
 fn failed(action: &str, file: &Path, error: &rusqlite::Error) -> DatabaseError {
-    DatabaseError {
-        full: error.sqlite_error_code() == Some(ErrorCode::DiskFull),
-        ..other(file, action, &error.to_string())
-    }
+    let full = is_full(error);
+    let room = if full { files::room(file) } else { String::new() };
+    DatabaseError { full, ..other(file, action, &format!("{error}{room}")) }
 }
 
 fn other(file: &Path, action: &str, why: &str) -> DatabaseError {

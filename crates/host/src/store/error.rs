@@ -54,11 +54,7 @@ impl StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ffi;
-        // On a full disk the shared memory of WAL cannot grow either; SQLite calls that an I/O error.
-        let full = matches!(&error, rusqlite::Error::SqliteFailure(code, _)
-            if code.code == rusqlite::ErrorCode::DiskFull || code.extended_code == ffi::SQLITE_IOERR_SHMSIZE);
-        Self { full, newer: None, message: format!("the state database: {error}") }
+        Self { full: is_full(&error), newer: None, message: format!("the state database: {error}") }
     }
 }
 
@@ -66,4 +62,10 @@ impl From<FileError> for StoreError {
     fn from(error: FileError) -> Self {
         Self { full: error.full, newer: None, message: error.message }
     }
+}
+
+/// Whether `SQLite` found no room. The shared memory of WAL cannot grow on a full disk either; it calls that an I/O error.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(code, _)
+        if code.code == rusqlite::ErrorCode::DiskFull || code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }

@@ -21,6 +21,7 @@ use cutover_core::layout::Layout;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 pub use error::StoreError;
+pub(crate) use error::is_full;
 pub use journal::RunRow;
 
 use crate::files::{self, Ballast};
