@@ -426,8 +426,9 @@ async fn a_command_runs_beside_an_instance_and_leaves_nothing() {
 async fn a_command_that_a_killed_run_left_ends_with_its_instance() {
     let rig = Rig::new();
     let spec = rig.started("exec sleep 1000").await;
-    let script =
-        "setsid sh -c 'trap : TERM; echo $$ > $SCRATCH/left; while :; do sleep 1; done' > /dev/null 2>&1 &";
+    // It waits until the other has left its group, which ends with it.
+    let script = "setsid sh -c 'trap : TERM; echo $$ > $SCRATCH/left; while :; do sleep 1; done' > /dev/null 2>&1 & \
+                  while [ ! -s $SCRATCH/left ]; do sleep 0.01; done";
     let words = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     rig.runtime.exec(&rig.app, &spec.name, &Exec { words, timeout: rig::DEADLINE }).await.unwrap();
     let left: i32 = rig.lines("left", 1).await[0].parse().unwrap();
