@@ -703,12 +703,7 @@ fn bake(
     if duration.is_zero() || parts.request.no_bake {
         return Planned::NotNeeded(WhyNot::SwitchedOff);
     }
-    let watched = incoming.iter().map(|instance| InstanceRef {
-        name: instance.spec.name.clone(),
-        service: instance.spec.service.clone(),
-        runtime: instance.spec.runtime(),
-        stop: instance.spec.settings.stop.clone(),
-    });
+    let watched = incoming.iter().map(|instance| instance.spec.reference());
     Planned::Do(BakePlan {
         duration,
         watched: watched.collect(),

@@ -436,6 +436,16 @@ impl InstanceSpec {
         self.content.runtime()
     }
 
+    /// As far as stopping it needs it.
+    pub fn reference(&self) -> InstanceRef {
+        InstanceRef {
+            name: self.name.clone(),
+            service: self.service.clone(),
+            runtime: self.runtime(),
+            stop: self.settings.stop.clone(),
+        }
+    }
+
     /// What it needs of the host's artifact store.
     pub fn artifacts(&self) -> impl Iterator<Item = &ContentHash> {
         self.content.artifacts(&self.shipped)

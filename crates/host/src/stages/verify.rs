@@ -7,6 +7,7 @@ use cutover_core::defaults;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::gate::{Finding, Probe};
+use cutover_core::journal::{Entry, What};
 use cutover_core::plan::{Follow, Planned, RouteCheck, Stage, VerifyPlan};
 use cutover_core::release::RuntimeKind;
 use cutover_routes::figures::Figures;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Act;
 use super::check::{admit_to_restarts, gate};
-use super::start::{run, stop};
+use super::start::{retire, run, stop};
 use super::switch::Switched;
 use crate::journal::{StageError, Trouble};
 use crate::ports::ProbeTarget;
@@ -165,6 +166,22 @@ async fn replace(act: &Act<'_>, follow: &Follow) -> Result<(), StageError> {
     for instance in &follow.incoming {
         run(act, Stage::Verify, &instance.spec).await?;
     }
-    gate(act, Stage::Verify, &follow.incoming).await?;
+    match gate(act, Stage::Verify, &follow.incoming).await {
+        Err(StageError::Failed(failure)) if failure.exit == Exit::NotHealthy && was_begun_before(act) => {
+            for instance in &follow.incoming {
+                retire(act, Stage::Verify, &instance.spec.reference()).await?;
+                run(act, Stage::Verify, &instance.spec).await?;
+            }
+            gate(act, Stage::Verify, &follow.incoming).await?;
+        }
+        gated => gated?,
+    }
     admit_to_restarts(act, Stage::Verify, &follow.incoming).await
+}
+
+/// Whether a recovery goes over what the run had begun. What an instance said then may be lost, with the room for it or with the host, and it
+/// does not say it again: it begins anew, once.
+fn was_begun_before(act: &Act<'_>) -> bool {
+    let is_resumed = |entry: &Entry| matches!(entry.what, What::Resumed { .. });
+    act.journal.entries().is_ok_and(|entries| entries.iter().any(is_resumed))
 }
