@@ -11,6 +11,8 @@ use cutover_testkit::site::Binaries;
 
 /// Before the first look: until as many runs are on record as are kept, which are a hundred.
 const ROW: Row = Row { warm_up: 110, count: 200 };
+/// Connections that are kept alive to what is live come and go; what stayed after each deploy would be hundreds.
+const CONNECTIONS: u64 = 8;
 /// Bytes: what an allocator may keep, and a log gain.
 const SLACK: u64 = 4 * 1024 * 1024;
 
@@ -38,7 +40,7 @@ fn leaves_nothing_behind(streak: &Streak) {
     assert_eq!(traffic.failed(), 0);
     assert_eq!(after.processes, before.processes, "processes");
     assert_eq!(after.on_engine, before.on_engine, "containers and networks");
-    assert!(after.all().descriptors <= before.all().descriptors, "descriptors grew");
+    assert!(after.all().descriptors <= before.all().descriptors + CONNECTIONS, "descriptors grew");
     // A write-ahead log and its index come and go.
     assert!(after.files <= before.files + 4, "files grew");
     assert!(after.bytes <= before.bytes + SLACK, "the root grew");
