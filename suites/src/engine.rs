@@ -1,7 +1,8 @@
 //! The container engine that answers, where containers can be tried on it.
 
+use cutover_core::layout::label;
 use cutover_engine::Engine;
-use cutover_testkit::site::{Binaries, OwnEngine, Site};
+use cutover_testkit::site::{App, Binaries, OwnEngine, Site};
 
 /// The engine that answers, or why there is none to use.
 pub async fn usable() -> Result<Engine, String> {
@@ -50,6 +51,25 @@ fn image(engine: &Engine, word: &str) -> Result<(), String> {
     let made = std::process::Command::new(script).arg(word).env("DOCKER_HOST", engine.address()).output();
     let made = made.map_err(|error| format!("{script}: {error}"))?;
     if made.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&made.stderr).into_owned()) }
+}
+
+/// What the engine's own client says to these words, at the engine of a site.
+///
+/// # Panics
+/// When it refuses: a test stops there.
+pub fn docker(site: &Site, words: &[&str]) -> String {
+    let mut command = std::process::Command::new("docker");
+    let address = site.docker().expect("a site on an engine").address();
+    let output = command.args(words).env("DOCKER_HOST", address).output().expect("the engine's own client");
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The ids of the running containers of a service, a line each.
+pub fn containers(app: &App<'_>, service: &str) -> String {
+    let (by_app, by_service) =
+        (format!("label={}={}", label::APP, app.id()), format!("label={}={service}", label::SERVICE));
+    docker(app.site(), &["ps", "--quiet", "--no-trunc", "--filter", &by_app, "--filter", &by_service])
 }
 
 /// The same at a site on an engine of its own, which the test may restart and kill.

@@ -7,7 +7,7 @@
 
 use std::process::Command;
 
-use cutover_suites::engine::{SHELL_IMAGE, on_engine, shell_image};
+use cutover_suites::engine::{SHELL_IMAGE, containers, docker, on_engine, shell_image};
 use cutover_testkit::get;
 use cutover_testkit::site::{App, Binaries, Site};
 use serde_json::{Value, json};
@@ -71,18 +71,9 @@ volumes:
 bake: 0
 "#;
 
-fn docker(site: &Site, words: &[&str]) -> String {
-    let mut command = Command::new("docker");
-    let output = command.args(words).env("DOCKER_HOST", site.docker().unwrap().address()).output().unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 /// The running container of a service, as the engine shows it.
 fn container(app: &App<'_>, service: &str) -> Value {
-    let (by_app, by_service) =
-        (format!("label=dev.cutover.app={}", app.id()), format!("label=dev.cutover.service={service}"));
-    let id = docker(app.site(), &["ps", "--quiet", "--filter", &by_app, "--filter", &by_service]);
+    let id = containers(app, service);
     let found: Value = serde_json::from_str(&docker(app.site(), &["inspect", &id])).unwrap();
     found[0].clone()
 }

@@ -8,11 +8,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cutover_suites::engine::{DATABASES_IMAGE, databases_image, on_engine};
+use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
 use cutover_testkit::site::{App, Binaries, Site};
 use cutover_testkit::{ask, wait_until};
 
@@ -114,20 +113,6 @@ fn release(app: &App<'_>, version: &str, schema: &str) {
     );
     write(folder, "version", version);
     app.record(version).unwrap();
-}
-
-fn docker(site: &Site, words: &[&str]) -> String {
-    let mut command = Command::new("docker");
-    let output = command.args(words).env("DOCKER_HOST", site.docker().unwrap().address()).output().unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// The running containers of a service.
-fn containers(app: &App<'_>, service: &str) -> String {
-    let (by_app, by_service) =
-        (format!("label=dev.cutover.app={}", app.id()), format!("label=dev.cutover.service={service}"));
-    docker(app.site(), &["ps", "--quiet", "--no-trunc", "--filter", &by_app, "--filter", &by_service])
 }
 
 /// What a query in the backing service itself says.
