@@ -6,7 +6,7 @@ use cutover_core::journal::Step;
 use cutover_core::plan::{Stage, Verb};
 use cutover_core::verdict::Outcome;
 
-use crate::world::{Host, Journal, WEB, ask, incoming, unhealthy};
+use crate::world::{Host, Journal, WEB, ask, unhealthy};
 
 const WEB_AND_BOT: &str = r"
 app: shop
@@ -31,13 +31,7 @@ fn failure(outcome: &Outcome) -> Option<&Failure> {
 #[test]
 fn given_a_switch_that_was_taken_back_then_the_verdict_tells_no_time_of_it() {
     let mut host = Host::serving(WEB);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    for gated in incoming(&plan) {
-        host.run(&gated);
-    }
-    journal.did(Stage::Switch, Step::Switch);
-    host.switch(&plan);
+    let (_, mut journal) = host.switched_to("v2");
     assert!(host.concluded(&journal).switched_ms.is_some());
     journal.failed(Stage::Bake, unhealthy());
     let back = host.way(&journal);
@@ -86,13 +80,7 @@ fn given_a_failed_preflight_then_nothing_is_taken_back() {
 #[test]
 fn given_a_failure_in_the_drain_that_recovery_completes_then_it_is_done_with_a_warning() {
     let mut host = Host::serving(WEB);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    for gated in incoming(&plan) {
-        host.run(&gated);
-    }
-    journal.did(Stage::Switch, Step::Switch);
-    host.switch(&plan);
+    let (_, mut journal) = host.switched_to("v2");
     let failure = Failure::new(Exit::Failed, "stage drain: stopping web did not work").because("engine away");
     journal.failed(Stage::Drain, failure);
     let onward = host.way(&journal);
@@ -133,13 +121,7 @@ fn given_a_bot_that_a_way_on_could_not_start_at_first_then_it_is_done_with_a_war
 #[test]
 fn given_what_was_live_is_gone_then_the_new_goes_on_and_the_cause_does_not_speak_of_a_database() {
     let mut host = Host::serving(WEB);
-    let plan = host.deploy("v2").unwrap();
-    let mut journal = Journal::of(&plan);
-    for gated in incoming(&plan) {
-        host.run(&gated);
-    }
-    journal.did(Stage::Switch, Step::Switch);
-    host.switch(&plan);
+    let (plan, mut journal) = host.switched_to("v2");
     let old = plan.live.clone().unwrap();
     host.state.instances.retain(|found| !old.has(&found.name));
     journal.failed(Stage::Verify, unhealthy());

@@ -59,6 +59,18 @@ impl Host {
         host
     }
 
+    /// A version whose instances run, and which is switched to: nothing after that is done.
+    pub(crate) fn switched_to(&mut self, version: &str) -> (HostPlan, Journal) {
+        let plan = self.deploy(version).unwrap();
+        let mut journal = Journal::of(&plan);
+        for gated in incoming(&plan) {
+            self.run(&gated);
+        }
+        journal.did(Stage::Switch, Step::Switch);
+        self.switch(&plan);
+        (plan, journal)
+    }
+
     fn stamp(&mut self) -> Stamp {
         self.runs += 1;
         Stamp { now: self.state.now, run: RunId::new(uuid::Uuid::from_u128(self.runs << 64)) }
