@@ -1,4 +1,11 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cutover_core::plan::Rule;
+use cutover_core::request::Request;
+
 use super::*;
+use crate::asked::{Asked, Brings, Conduct, ExecAsked};
 
 fn now() -> Timestamp {
     "2026-11-21T14:00:00Z".parse().unwrap()

@@ -1,5 +1,8 @@
 //! `check` and `schema`: what can be said of a configuration without any host.
 
+use crate::arguments::VariableArguments;
+use crate::asked::{Command, Place};
+use clap::Args;
 use std::collections::BTreeMap;
 
 use cutover_core::config::Selection;
@@ -9,6 +12,22 @@ use cutover_core::names::{EnvironmentName, VariableName};
 use super::{Desk, Ended, Stop};
 use crate::render::{Form, Line};
 use crate::sources::Project;
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    variables: VariableArguments,
+    /// The environment; without one, all are checked
+    #[arg(value_name = "ENV")]
+    word: Option<EnvironmentName>,
+}
+
+impl CheckArguments {
+    pub(crate) fn into_command(self, place: &mut Place) -> Result<Command, clap::Error> {
+        place.also(self.word)?;
+        Ok(Command::Check { variables: self.variables.into_map() })
+    }
+}
 
 pub(super) fn check(desk: &Desk, variables: &BTreeMap<VariableName, String>) -> Ended {
     let project = Project::open(&desk.place)?;

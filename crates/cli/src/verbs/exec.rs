@@ -1,6 +1,9 @@
 //! `exec`: a command in a live instance, or in a fresh one. Its streams are ours, and so is its exit code. Where standard input and output are
 //! a terminal it gets one, too, and ours hands every key on.
 
+use crate::asked::Command;
+use clap::Args;
+use cutover_core::names::ServiceName;
 use std::io::{IsTerminal, Write};
 
 use cutover_core::wire::{Ask, Reply};
@@ -11,6 +14,27 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Desk, Ended, reach};
 use crate::asked::ExecAsked;
 use crate::hosts::{Hearing, HostError, Speaking, unexpected};
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArguments {
+    /// In a fresh instance of the live release, removed afterwards
+    #[arg(long)]
+    once: bool,
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    service: ServiceName,
+    /// The command and its words; a shell, if none is given
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl ExecArguments {
+    pub(crate) fn into_command(self) -> Command {
+        let shell = || vec!["sh".to_owned()];
+        let command = if self.command.is_empty() { shell() } else { self.command };
+        Command::Exec(ExecAsked { once: self.once, service: self.service, command })
+    }
+}
 
 const PIECE: usize = 8 * 1024;
 

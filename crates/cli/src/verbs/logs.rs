@@ -1,12 +1,52 @@
 //! `logs`: the output of instances, each line with the instance it comes from.
 
+use crate::arguments::{Since, since};
+use crate::asked::Command;
+use clap::Args;
 use cutover_core::exit::Exit;
+use cutover_core::names::{ReleaseId, ServiceName};
 use cutover_core::wire::{Ask, Reply};
+use jiff::Timestamp;
 
 use super::{Desk, Ended, reach};
 use crate::asked::LogsAsked;
 use crate::hosts::unexpected;
 use crate::render::{self, Line};
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArguments {
+    /// The services; without one, all
+    #[arg(value_name = "SERVICE")]
+    services: Vec<ServiceName>,
+    /// Go on as lines come
+    #[arg(short, long)]
+    follow: bool,
+    /// From then on: `10m` ago, or a time such as 2026-11-21T14:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
+    /// Of this release instead of the live one
+    #[arg(long, value_name = "RELEASE")]
+    release: Option<ReleaseId>,
+    /// At most so many lines of the past from each instance
+    #[arg(long, value_name = "LINES")]
+    tail: Option<u32>,
+}
+
+impl LogsArguments {
+    pub(crate) fn into_command(self, now: Timestamp) -> Command {
+        let since = self.since.map(|since| match since {
+            Since::At(moment) => moment,
+            Since::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
+        });
+        Command::Logs(LogsAsked {
+            services: self.services.into_iter().collect(),
+            follow: self.follow,
+            since,
+            release: self.release,
+            tail: self.tail,
+        })
+    }
+}
 
 pub(super) async fn logs(desk: &Desk, asked: LogsAsked) -> Ended {
     let (app, mut channel) = reach(desk).await?;

@@ -27,6 +27,13 @@ use crate::hosts::{self, Channel, HostError, unexpected};
 use crate::render::Output;
 use crate::sources::Project;
 
+pub(crate) use attach::AttachArguments;
+pub(crate) use check::CheckArguments;
+pub(crate) use env::EnvWord;
+pub(crate) use exec::ExecArguments;
+pub(crate) use logs::LogsArguments;
+pub(crate) use records::HistoryArguments;
+pub(crate) use status::StatusArguments;
 pub(crate) use stop::Stop;
 
 /// What every verb needs: which app and environment it is about, and where its answer goes.

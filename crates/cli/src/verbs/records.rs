@@ -1,5 +1,7 @@
 //! What was, and who is at it: `history`, `releases`, `lock`. They look only.
 
+use crate::asked::Command;
+use clap::Args;
 use std::collections::BTreeSet;
 
 use cutover_core::exit::Exit;
@@ -8,6 +10,19 @@ use cutover_core::wire::{Ask, Reply};
 use super::{Desk, Ended, observe, reach};
 use crate::hosts::unexpected;
 use crate::render::{self, Line};
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArguments {
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    limit: u32,
+}
+
+impl HistoryArguments {
+    pub(crate) fn into_command(self) -> Command {
+        Command::History { limit: self.limit }
+    }
+}
 
 pub(super) async fn history(desk: &Desk, limit: u32) -> Ended {
     let (app, mut channel) = reach(desk).await?;

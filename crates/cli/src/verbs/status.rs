@@ -1,5 +1,8 @@
 //! `status`: what is live, and how it is; with `--check` the exit code tells, and with `--wait` it is given time.
 
+use crate::arguments::duration;
+use crate::asked::Command;
+use clap::Args;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -11,6 +14,22 @@ use tokio::time::{Instant, sleep};
 use super::{Desk, Ended, Stop, observe, reach};
 use crate::hosts::{Channel, unexpected};
 use crate::render::{self, Line, Status};
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// Exit with 4 when not everything is healthy
+    #[arg(long)]
+    check: bool,
+    /// Wait so long for it to become healthy
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "check")]
+    wait: Option<Duration>,
+}
+
+impl StatusArguments {
+    pub(crate) fn into_command(self) -> Command {
+        Command::Status { check: self.check.then(|| self.wait.unwrap_or_default()) }
+    }
+}
 
 /// Between two looks while waiting.
 const PAUSE: Duration = Duration::from_millis(250);

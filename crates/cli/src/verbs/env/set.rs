@@ -1,4 +1,4 @@
-//! `env list|set|unset`: the host's env file. A changed variable is a new release of the same images, through the gate.
+//! `env set|unset`: the host's env file. A changed variable is a new release of the same images, through the gate.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
@@ -12,28 +12,18 @@ use cutover_core::plan::{Plan, lifecycle};
 use cutover_core::request::Request;
 use cutover_core::secret::Secret;
 use cutover_core::state::HostState;
-use cutover_core::wire::{Ask, Reply};
+use cutover_core::wire::Ask;
 use rustix::termios::{self, LocalModes, OptionalActions};
 
-use super::run::{self, Keep, Sending};
-use super::{Desk, Ended, Stop, approval, observe, reach, stamp, world};
 use crate::asked::{Asked, Conduct, EnvironmentChange};
 use crate::effects;
-use crate::hosts::{self, Channel, unexpected};
-use crate::render::{self, Line};
+use crate::hosts::{self, Channel};
+use crate::render::Line;
 use crate::sources::{Overlay, Project, is_declared_without_value, placeholders};
+use crate::verbs::run::{self, Keep, Sending};
+use crate::verbs::{Desk, Ended, Stop, approval, observe, stamp, world};
 
-pub(super) async fn list(desk: &Desk) -> Ended {
-    let (app, mut channel) = reach(desk).await?;
-    let masked = match channel.answer(&Ask::EnvList { app }).await? {
-        Reply::Variables { masked } => masked,
-        other => return Err(unexpected("variables", &other).into()),
-    };
-    desk.output.answer(&Line::Variables { masked: &masked }, || render::variables(&masked))?;
-    Ok(Exit::Done.code())
-}
-
-pub(super) async fn change(desk: &Desk, asked: Asked) -> Ended {
+pub(in crate::verbs) async fn change(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, brings, conduct } = asked;
     let project = Project::open(&desk.place)?;
     let identity = project.identity(&desk.place)?;

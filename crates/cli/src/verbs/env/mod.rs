@@ -1,0 +1,9 @@
+//! `env`: the host's env file, looked at and changed.
+
+mod arguments;
+mod list;
+mod set;
+
+pub(crate) use arguments::EnvWord;
+pub(super) use list::list;
+pub(super) use set::change;
