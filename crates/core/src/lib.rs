@@ -24,6 +24,7 @@ pub mod release;
 pub mod request;
 pub mod rules;
 pub mod secret;
+pub mod setup;
 pub mod state;
 pub mod template;
 pub mod variables;

@@ -9,6 +9,8 @@ use super::shape::{
 const HOST_SHAPE: Shape = Shape::Form(&HOST);
 const HOSTS: Shape = Shape::List(&HOST_SHAPE);
 const FOLDERS: Shape = Shape::List(&Shape::Form(&FOLDER));
+const PORTS: Shape = Shape::List(&PORT_SHAPE);
+const PORT_SHAPE: Shape = Shape::Form(&PORT);
 const TIME: Shape = Shape::Form(&DURATION);
 const NAMES: Shape = Shape::List(&Shape::Text);
 const STATUSES: Shape = Shape::Either(&[Shape::Form(&STATUS), Shape::List(&Shape::Form(&STATUS))]);
@@ -299,6 +301,32 @@ const REGISTRY: Shape = Shape::Keys(&[&[
     Key::own("password", Shape::Secret, "", "A reference such as `${REGISTRY_TOKEN}`; never a value."),
 ]]);
 
+const SETUP: Shape = Shape::Keys(&[&[
+    Key::own(
+        "docker",
+        Shape::Flag,
+        "true",
+        "Install Docker Engine from the distribution's packages where there is none.",
+    ),
+    Key::own(
+        "logs",
+        Shape::Flag,
+        "true",
+        "Rotate cutover's logs, and limit those of containers where the engine does not.",
+    ),
+    Key::own("services", Shape::Flag, "true", "Start proxy and watch by systemd."),
+    Key::own("upgrades", Shape::Flag, "true", "Install security upgrades every day."),
+    Key::own("time", Shape::Flag, "true", "Keep the clock right, where nothing does."),
+    Key::own(
+        "firewall",
+        Shape::Flag,
+        "true",
+        "Let in SSH, and HTTP where a service has a route, and nothing else.",
+    ),
+    Key::own("ssh_hardening", Shape::Flag, "true", "Let sshd accept keys only."),
+    Key::own("open", PORTS, "", "TCP ports that the firewall leaves open, too."),
+]]);
+
 /// What an environment may say.
 pub(crate) static ENVIRONMENT: Shape = Shape::Keys(&[&[
     Key::own("hosts", Shape::List(&Shape::Form(&SERVER)), "this machine", "The servers, as ssh takes them."),
@@ -309,6 +337,7 @@ pub(crate) static ENVIRONMENT: Shape = Shape::Keys(&[&[
         "Public values for `${…}` anywhere in the file, and over `environment`.",
     ),
     Key::own("protected", Shape::Flag, "false", "Verbs that change it ask for its name."),
+    Key::own("setup", SETUP, "", "What `cutover setup` does on its hosts."),
     Key::own(
         "services",
         Shape::Map(Naming::Service, &SERVICE),

@@ -107,7 +107,7 @@ fn section(page: &mut String, title: &str, shape: &'static Shape, path: &str) {
     for key in own() {
         let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
         // What environments lay over the file is described there.
-        if path.starts_with("environments.ENVIRONMENT.") {
+        if path.starts_with("environments.ENVIRONMENT.") && path != "environments.ENVIRONMENT.setup" {
             continue;
         }
         if let Some((shape, path)) = own_keys(&key.shape, path) {

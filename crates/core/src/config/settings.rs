@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::Gate;
 use crate::names::{AppId, DatabaseName, HostName, ServiceName, VariableName, VolumeName};
+use crate::setup::SetupSettings;
 use crate::template::Template;
 
 /// One app in one environment.
@@ -21,6 +22,8 @@ pub struct Config {
     pub protected: bool,
     /// The servers; empty means this machine.
     pub hosts: Vec<HostName>,
+    /// What `cutover setup` leaves alone on them, and what it leaves open.
+    pub setup: SetupSettings,
     /// Where images come from, with its credentials' references.
     pub registry: Option<Registry>,
     /// The services by name.

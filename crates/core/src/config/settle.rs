@@ -13,11 +13,12 @@ use super::run::Context;
 use super::settings::{Backing, Config, Database, Registry, Service, Volume};
 use super::shape::Shape;
 use super::tree::{self, Node, Span, Value};
-use super::{backing, compose, cross, database, demand, service};
+use super::{backing, compose, cross, database, demand, service, value};
 use crate::defaults;
 use crate::names::{
     AppId, AppName, DatabaseName, EnvironmentName, HostName, ServiceName, VariableName, VolumeName,
 };
+use crate::setup::{Item, SetupSettings};
 use crate::template::Template;
 
 /// The texts a configuration is made from.
@@ -226,6 +227,7 @@ fn read(
         id: AppId { app: app.or_else(|| "unnamed".parse().ok())?, environment },
         protected: meant.as_ref().and_then(|at| at.flag("protected")).unwrap_or(false),
         hosts: hosts(meant.as_ref(), &mut context),
+        setup: meant.as_ref().and_then(|at| at.get("setup")).map(|at| setup(&at)).unwrap_or_default(),
         registry,
         services,
         backing,
@@ -244,6 +246,16 @@ fn read(
     cross::check(&config, &at, issues);
     demand::unused(&config, root, selection, issues);
     Some(config)
+}
+
+/// What is switched off, and what is left open.
+fn setup(at: &At<'_>) -> SetupSettings {
+    let off = Item::KEYS.into_iter().filter(|(_, key)| at.flag(key) == Some(false));
+    let open = at.get("open").map(|open| open.one_or_more()).unwrap_or_default();
+    SetupSettings {
+        off: off.map(|(item, _)| item).collect(),
+        open: open.iter().filter_map(|port| value::port(port.text()?).ok()).collect(),
+    }
 }
 
 fn services(at: &At<'_>, local: bool, context: &mut Context<'_>) -> BTreeMap<ServiceName, Service> {

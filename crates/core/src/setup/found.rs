@@ -1,0 +1,130 @@
+//! What was found on a host: facts, no judgement.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Record;
+use crate::names::VariableName;
+
+/// The facts that setup decides by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What the system says it is.
+    pub distribution: Distribution,
+    /// What starts processes.
+    pub init: Init,
+    /// The folder below [`super::place::PROGRAMS`] in which the program that looks belongs.
+    pub program: String,
+    /// The folder that [`super::place::LINK`] leads to.
+    pub linked: Option<String>,
+    /// Installed packages, of those that setup may install.
+    pub packages: BTreeSet<String>,
+    /// Files that setup may write, with what is in them.
+    pub files: BTreeMap<String, String>,
+    /// The engine.
+    pub engine: Engine,
+    /// Units by name, of those that setup may enable.
+    pub units: BTreeMap<String, Unit>,
+    /// The rules the kernel has of ours, as [`super::ruleset`] would have written them; `None`: none, or others.
+    pub firewall: Option<String>,
+    /// sshd, as it says itself.
+    pub ssh: SshFound,
+    /// Where the proxy listens, or will.
+    pub http: BTreeSet<u16>,
+    /// Another firewall is at work, by its name.
+    pub other_firewall: Option<String>,
+    /// Whether something keeps the clock.
+    pub clock: Clock,
+    /// Names that have a value in the host's env file of the app.
+    pub secrets: BTreeSet<VariableName>,
+    /// Memory and disk.
+    pub room: Room,
+    /// What earlier setups did.
+    pub record: Record,
+}
+
+/// From `os-release`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// `debian`, `ubuntu` …
+    pub id: String,
+    /// `12`, `24.04` …
+    pub version: String,
+    /// As people read it.
+    pub name: String,
+}
+
+/// What starts processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// systemd.
+    Systemd,
+    /// Something else: `cutover-host up` keeps proxy and watch.
+    Other,
+}
+
+/// The container engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Engine {
+    /// Not installed.
+    Absent,
+    /// Installed; it does not answer.
+    Silent,
+    /// It answers.
+    Answers {
+        /// Containers that run.
+        running: u32,
+        /// They go on when it is restarted.
+        live_restore: bool,
+    },
+}
+
+/// A unit of the init system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Started at boot.
+    pub enabled: bool,
+    /// At work.
+    pub active: bool,
+}
+
+/// sshd's settings as it tells them (`sshd -T`), and who came in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshFound {
+    /// Ports it listens on, and the one of the connection that asks.
+    pub ports: BTreeSet<u16>,
+    /// Passwords are accepted, in one way or another.
+    pub passwords: bool,
+    /// `permitrootlogin`.
+    pub root_login: String,
+    /// Who came in.
+    pub login: String,
+    /// That user has a key here.
+    pub has_key: bool,
+    /// There is an sshd.
+    pub installed: bool,
+}
+
+/// Whether the clock is kept right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// By a service that is enabled.
+    Kept,
+    /// By nothing that is known.
+    Unkept,
+}
+
+/// Memory and disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of swap.
+    pub swap: u64,
+    /// Bytes free where the state lies.
+    pub disk: u64,
+}

@@ -1,0 +1,283 @@
+//! Goldens of what people read, and the promise that what was changed is not changed again.
+
+use super::*;
+
+fn wanted(ingress: Ingress) -> Wanted {
+    Wanted {
+        app: "shop/production".parse().unwrap(),
+        settings: SetupSettings::default(),
+        ingress,
+        secrets: ["POSTGRES_PASSWORD".parse().unwrap()].into(),
+    }
+}
+
+/// A server as it comes.
+fn fresh() -> Found {
+    Found {
+        distribution: Distribution {
+            id: "debian".to_owned(),
+            version: "12".to_owned(),
+            name: "Debian GNU/Linux 12 (bookworm)".to_owned(),
+        },
+        init: Init::Systemd,
+        program: "0.1.0-aaaaaaaaaaaa".to_owned(),
+        linked: None,
+        packages: ["logrotate".to_owned()].into(),
+        files: std::collections::BTreeMap::new(),
+        engine: Engine::Absent,
+        units: std::collections::BTreeMap::new(),
+        firewall: None,
+        ssh: SshFound {
+            ports: [22].into(),
+            passwords: true,
+            root_login: "yes".to_owned(),
+            login: "root".to_owned(),
+            has_key: true,
+            installed: true,
+        },
+        http: [80].into(),
+        other_firewall: None,
+        clock: Clock::Unkept,
+        secrets: std::collections::BTreeSet::new(),
+        room: Room { memory: 1 << 30, swap: 0, disk: 40 << 30 },
+        record: Record::default(),
+    }
+}
+
+fn sentences(decision: &Decision) -> String {
+    let changes = decision.changes.iter().map(Change::sentence);
+    let warnings = decision.warnings.iter().map(|warning| format!("! {warning}"));
+    changes.chain(warnings).collect::<Vec<_>>().join("\n")
+}
+
+/// The host after the changes, as a look would find it.
+fn after(found: &Found, wanted: &Wanted, changes: &[Change]) -> Found {
+    let mut found = found.clone();
+    for change in changes {
+        match &change.act {
+            Act::Program { folder } => found.linked = Some(folder.clone()),
+            Act::Packages { names } => {
+                found.packages.extend(names.iter().cloned());
+                if names.contains("docker.io") {
+                    found.engine = Engine::Answers { running: 0, live_restore: true };
+                }
+                if names.contains("systemd-timesyncd") {
+                    found.clock = Clock::Kept;
+                }
+            }
+            Act::File { path, text, .. } => {
+                found.files.insert(path.clone(), text.clone());
+            }
+            Act::EngineFile { text, added, .. } => {
+                found.files.insert(place::ENGINE.to_owned(), text.clone());
+                found.record.engine_keys.extend(added.clone());
+            }
+            Act::Engine => found.engine = Engine::Answers { running: 0, live_restore: false },
+            Act::Units { names } => {
+                let unit = Unit { enabled: true, active: true };
+                found.units.extend(names.iter().map(|name| (name.clone(), unit)));
+            }
+            Act::Renew => {}
+            Act::Secrets { names } => found.secrets.extend(names.iter().cloned()),
+            Act::Firewall { rules, .. } => {
+                found.firewall = Some(rules.clone());
+                found.files.insert(place::FIREWALL.to_owned(), rules.clone());
+                found.units.insert(place::FIREWALL_UNIT.to_owned(), Unit { enabled: true, active: true });
+            }
+            Act::Sshd { text } => {
+                found.files.insert(place::SSHD.to_owned(), text.clone());
+                found.ssh.passwords = false;
+                if text.contains("PermitRootLogin") {
+                    found.ssh.root_login = "without-password".to_owned();
+                }
+            }
+        }
+    }
+    found.record = found.record.with(wanted);
+    found
+}
+
+#[test]
+fn given_a_fresh_server_then_everything_is_told_and_done_once() {
+    let (wanted, found) = (wanted(Ingress::Routes), fresh());
+    let first = decide(&wanted, &found);
+
+    insta::assert_snapshot!(sentences(&first), @r"
+        install cutover-host 0.1.0-aaaaaaaaaaaa at /usr/local/bin/cutover-host
+        write /etc/logrotate.d/cutover (rotates the logs of cutover's own processes)
+        add live-restore = true, log-opts.max-file = 5, log-opts.max-size = 20m to /etc/docker/daemon.json, before the engine's first start
+        install docker.io, nftables, systemd-timesyncd, unattended-upgrades
+        write /etc/apt/apt.conf.d/52cutover-upgrades (security upgrades every day)
+        write /etc/systemd/system/cutover-dead-man.service (takes back at boot what was on trial when the power went)
+        write /etc/systemd/system/cutover-proxy.service (the proxy's unit)
+        write /etc/systemd/system/cutover-watch.service (watch's unit)
+        start cutover-dead-man.service, cutover-proxy.service, cutover-watch.service, now and at boot
+        make values for POSTGRES_PASSWORD in the app's env file (0600)
+        write /etc/systemd/system/cutover-firewall.service (loads the firewall at boot)
+        let in nothing but TCP 22, 80, 443, published ports of containers included; taken back unless a second connection succeeds
+        let sshd accept keys only, no passwords; taken back unless a second connection succeeds
+        ! there is 1.0 GiB of memory and no swap: two releases side by side may not fit; `fallocate -l 1G /swapfile`, `mkswap`, `swapon` and a line in /etc/fstab help
+        ");
+    let second = decide(&wanted, &after(&found, &wanted, &first.changes));
+    assert_eq!(second.changes, []);
+}
+
+#[test]
+fn given_a_host_that_has_something_of_everything_then_what_stands_there_stays() {
+    let wanted = Wanted { secrets: std::collections::BTreeSet::new(), ..wanted(Ingress::None) };
+    let mut found = fresh();
+    found.engine = Engine::Answers { running: 3, live_restore: false };
+    found.files.insert(
+        place::ENGINE.to_owned(),
+        "{\"log-opts\": {\"max-size\": \"1g\"}, \"registry-mirrors\": [\"https://mirror.example\"]}"
+            .to_owned(),
+    );
+    found.ssh.ports = [2222].into();
+    found.ssh.has_key = false;
+    found.clock = Clock::Kept;
+    found.other_firewall = Some("ufw".to_owned());
+
+    let decision = decide(&wanted, &found);
+
+    insta::assert_snapshot!(sentences(&decision), @r"
+        install cutover-host 0.1.0-aaaaaaaaaaaa at /usr/local/bin/cutover-host
+        write /etc/logrotate.d/cutover (rotates the logs of cutover's own processes)
+        add live-restore = true, log-opts.max-file = 5 to /etc/docker/daemon.json, without a restart of the engine: its containers run; limits of logs hold from its next start on
+        install nftables, unattended-upgrades
+        write /etc/apt/apt.conf.d/52cutover-upgrades (security upgrades every day)
+        write /etc/systemd/system/cutover-dead-man.service (takes back at boot what was on trial when the power went)
+        write /etc/systemd/system/cutover-proxy.service (the proxy's unit)
+        write /etc/systemd/system/cutover-watch.service (watch's unit)
+        start cutover-dead-man.service, cutover-proxy.service, cutover-watch.service, now and at boot
+        write /etc/systemd/system/cutover-firewall.service (loads the firewall at boot)
+        let in nothing but TCP 2222, published ports of containers included; taken back unless a second connection succeeds
+        ! ufw is at work, too: what it does not let in stays out, whatever setup opens
+        ! sshd goes on accepting passwords: root has no key in authorized_keys, and would be locked out
+        ! there is 1.0 GiB of memory and no swap: two releases side by side may not fit; `fallocate -l 1G /swapfile`, `mkswap`, `swapon` and a line in /etc/fstab help
+        ");
+    let text = decision.changes.iter().find_map(|change| match &change.act {
+        Act::EngineFile { text, .. } => Some(text.clone()),
+        _ => None,
+    });
+    insta::assert_snapshot!(text.unwrap(), @r#"
+        {
+          "live-restore": true,
+          "log-opts": {
+            "max-file": "5",
+            "max-size": "1g"
+          },
+          "registry-mirrors": [
+            "https://mirror.example"
+          ]
+        }
+        "#);
+}
+
+#[test]
+fn what_another_app_needs_stays_open() {
+    let mut found = fresh();
+    found.record = found.record.with(&Wanted {
+        app: "site/production".parse().unwrap(),
+        settings: SetupSettings { open: [8443].into(), ..SetupSettings::default() },
+        ..wanted(Ingress::Routes)
+    });
+
+    let decision = decide(&wanted(Ingress::None), &found);
+
+    let open = decision.changes.iter().find_map(|change| match &change.act {
+        Act::Firewall { open, .. } => Some(open.clone()),
+        _ => None,
+    });
+    assert_eq!(open.unwrap(), [22, 80, 443, 8443].into());
+}
+
+#[test]
+fn each_item_can_be_switched_off() {
+    for (item, key) in Item::KEYS {
+        let mut wanted = wanted(Ingress::Routes);
+        wanted.settings.off.insert(item);
+        let decision = decide(&wanted, &fresh());
+        let left = decision.changes.iter().filter(|change| match item {
+            // The engine's file is the logs' affair; what guards a trial stays as long as there is one.
+            Item::Services => {
+                matches!(&change.act, Act::Units { names } if names.contains(place::PROXY_UNIT))
+            }
+            _ => change.item == item && !matches!(change.act, Act::Packages { .. }),
+        });
+        assert_eq!(left.count(), 0, "{key}");
+    }
+}
+
+#[test]
+fn given_no_systemd_then_nothing_is_written_for_it() {
+    let found = Found { init: Init::Other, ..fresh() };
+    let decision = decide(&wanted(Ingress::Routes), &found);
+    let units = decision.changes.iter().filter(|change| change.item == Item::Services);
+    assert_eq!(units.count(), 0);
+    assert!(sentences(&decision).contains("kept by `cutover-host up`"));
+}
+
+#[test]
+fn a_new_program_goes_on_with_the_sockets_of_the_old_one() {
+    let (wanted, found) = (wanted(Ingress::Routes), fresh());
+    let mut found = after(&found, &wanted, &decide(&wanted, &found).changes);
+    found.program = "0.2.0-bbbbbbbbbbbb".to_owned();
+
+    insta::assert_snapshot!(sentences(&decide(&wanted, &found)), @r"
+        install cutover-host 0.2.0-bbbbbbbbbbbb at /usr/local/bin/cutover-host
+        restart proxy and watch with the new cutover-host; their sockets stay open
+        ! there is 1.0 GiB of memory and no swap: two releases side by side may not fit; `fallocate -l 1G /swapfile`, `mkswap`, `swapon` and a line in /etc/fstab help
+        ");
+}
+
+#[test]
+fn what_was_added_to_the_engines_file_can_be_taken_out_again_and_nothing_else() {
+    let theirs = "{\"log-opts\":{\"max-size\":\"1g\"},\"debug\":true}";
+    let (text, added) = engine_file::merged(Some(theirs)).unwrap();
+    let left = engine_file_without(&text, &added).unwrap().unwrap();
+    let (left, theirs): (serde_json::Value, serde_json::Value) =
+        (serde_json::from_str(&left).unwrap(), serde_json::from_str(theirs).unwrap());
+    assert_eq!(left, theirs);
+    let (text, added) = engine_file::merged(None).unwrap();
+    assert_eq!(engine_file_without(&text, &added).unwrap(), None);
+    assert!(engine_file::merged(Some("[]")).is_err() && engine_file::merged(Some("{")).is_err());
+}
+
+#[test]
+fn the_rules_look_at_the_port_that_was_asked_for() {
+    insta::assert_snapshot!(ruleset(&Openings { tcp: [22, 80].into() }), @r#"
+        #!/usr/sbin/nft -f
+        # Written by cutover setup; `cutover teardown` removes it. Each setup writes it anew.
+        table inet cutover
+        delete table inet cutover
+        table inet cutover {
+        	chain input {
+        		type filter hook input priority filter - 5; policy accept;
+        		ct state established,related accept
+        		iifname { "lo", "docker*", "br-*", "veth*", "podman*" } accept
+        		meta l4proto { icmp, ipv6-icmp } accept
+        		udp dport { 68, 546 } accept
+        		tcp dport { 22, 80 } accept
+        		drop
+        	}
+        	chain forward {
+        		type filter hook forward priority filter - 5; policy accept;
+        		ct state established,related accept
+        		iifname { "lo", "docker*", "br-*", "veth*", "podman*" } accept
+        		meta l4proto tcp ct original proto-dst { 22, 80 } accept
+        		ct status dnat drop
+        		oifname { "lo", "docker*", "br-*", "veth*", "podman*" } drop
+        	}
+        }
+        "#);
+}
+
+#[test]
+fn an_unknown_system_is_refused_with_the_known_ones() {
+    assert!(refuse_unsupported(&fresh().distribution).is_ok());
+    let other =
+        Distribution { id: "fedora".to_owned(), version: "41".to_owned(), name: "Fedora 41".to_owned() };
+    let failure = refuse_unsupported(&other).unwrap_err();
+    assert_eq!(failure.exit, crate::exit::Exit::Refused);
+    insta::assert_snapshot!(failure.to_string(), @"setup does not know Fedora 41: it knows Debian 12, Debian 13, Ubuntu 22.04, Ubuntu 24.04");
+}
