@@ -16,6 +16,8 @@
 # the last line says why · 1 anything else.
 
 set -euo pipefail
+# shellcheck source=scripts/packages.sh
+source "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
 
 readonly WAIT_FOR_SOCKET=60 # seconds
 readonly WAIT_FOR_END=30    # seconds
@@ -89,14 +91,6 @@ install_engine() {
     if apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
     apt_install "${packages[@]}" || cannot "docker.io could not be installed"
     command -v dockerd >/dev/null || cannot "docker.io brought no dockerd"
-}
-
-apt_install() {
-    export DEBIAN_FRONTEND=noninteractive
-    local options=(-y -q --no-install-recommends -o DPkg::Lock::Timeout=300)
-    if ! apt-get install "${options[@]}" "$@" >&2; then
-        apt-get update -q >&2 && apt-get install "${options[@]}" "$@" >&2
-    fi
 }
 
 launch() {
@@ -406,12 +400,6 @@ databases() {
         --exclude='./usr/share/perl*' --exclude='libLLVM*' --exclude='libz3*' --exclude='./usr/lib/*/perl*' --exclude='*/bitcode' -c . |
         docker import -c 'CMD ["/bin/sh"]' - "$image" >/dev/null
     echo "$image"
-}
-
-# Where this machine has its packages from; nothing where it does not say, and then mmdebstrap knows.
-mirror_of_this_machine() {
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -v '^[[:space:]]*#' |
-        grep -oE 'https?://[^ ]+/(debian|ubuntu)/?( |$)' | head -n 1 || true
 }
 
 case ${1:-} in

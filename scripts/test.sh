@@ -2,7 +2,7 @@
 # Runs every suite that can run here, one after the other, and ends with a table and the line `N passed, N failed, N skipped`.
 #
 #   test.sh              all suites
-#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill demo demo-docker, and any
+#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill machines demo demo-docker, and any
 #                        other file of suites/tests by its name
 #
 # What is missing is installed where that may be done (root on Debian or Ubuntu); else the suite is listed as not run, with
@@ -120,6 +120,16 @@ suite_docker() {
     RUST_TEST_THREADS=1 run_tests "${words[@]}"
 }
 
+# Servers of the tests' own: containers with systemd and sshd on the tests' engine.
+suite_machines() {
+    local name words=()
+    for name in $(suites_on_servers); do words+=(--test "$name"); done
+    engine || return
+    if [[ $BUILD == unknown ]]; then suite_build || return; fi
+    # One after another: what they measure is theirs.
+    RUST_TEST_THREADS=1 run_tests "${words[@]}"
+}
+
 suite_docker_kill() {
     engine || return
     suite_of_file docker_kill
@@ -190,6 +200,14 @@ suites_on_engine() {
     local file
     for file in suites/tests/*.rs; do
         if grep -qs on_engine "$file"; then basename "$file" .rs; fi
+    done
+}
+
+# Files of suites/tests whose tests have servers of their own.
+suites_on_servers() {
+    local file
+    for file in suites/tests/*.rs; do
+        if grep -qs on_server "$file"; then basename "$file" .rs; fi
     done
 }
 
@@ -334,13 +352,14 @@ run_suite site suite_of_file site
 run_suite kill suite_of_file kill
 for file in suites/tests/*; do
     name=$(basename "$file" .rs)
-    case " * site kill $(suites_on_engine | tr '\n' ' ')" in
+    case " * site kill $(suites_on_engine | tr '\n' ' ') $(suites_on_servers | tr '\n' ' ')" in
         *" $name "*) ;;
         *) run_suite "$name" suite_of_file "$name" ;;
     esac
 done
 run_suite docker suite_docker
 run_suite docker-kill suite_docker_kill
+run_suite machines suite_machines
 run_suite demo suite_demo
 run_suite demo-docker suite_demo_docker
 # First, so that the table is the last word.

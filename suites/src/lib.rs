@@ -11,6 +11,7 @@ pub mod engine;
 pub mod input;
 pub mod registry;
 pub mod scenes;
+pub mod servers;
 pub mod stopped;
 pub mod terminal;
 mod troubleshooting;

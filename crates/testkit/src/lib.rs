@@ -4,6 +4,7 @@
 
 mod get;
 pub mod guestbook;
+pub mod machine;
 pub mod probe;
 mod redact;
 pub mod sim;
