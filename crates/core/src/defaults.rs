@@ -103,5 +103,9 @@ pub const SNAPSHOTS: u32 = 10;
 pub const CONFIGURATION_BYTES: u64 = 1024 * 1024;
 /// For a session to answer the first message.
 pub const GREETING: Duration = Duration::from_secs(10);
+/// For one on a server, where ssh has to get there first and has nobody to ask.
+pub const GREETING_OF_SERVER: Duration = Duration::from_secs(40);
+/// For one on a server, where a person may have to type a passphrase or touch a key.
+pub const GREETING_OF_SERVER_WITH_PERSON: Duration = Duration::from_secs(150);
 /// How long `--wait` waits for the lock.
 pub const LOCK_WAIT: Duration = Duration::from_mins(30);

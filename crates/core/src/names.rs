@@ -1,9 +1,13 @@
 //! Identities: the names people write and the ids we give. Private fields, so that a value that breaks its rule cannot exist.
 
+mod host;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use host::HostName;
 
 /// Which rule a name broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,47 +95,6 @@ name!(/** A database of the app. */ DatabaseName, "database name", 40);
 name!(/** A volume of the app. */ VolumeName, "volume name", 60);
 name!(/** One immutable version: the commit's first characters, or its content's; with `-2`, `-3` … when the same commit makes another release. */ ReleaseId, "release id", 60);
 name!(/** One instance: `{service}-{slot}-{replica}-{end of the run's id}`, unique within app and environment. */ InstanceName, "instance name", 90);
-
-/// A server, as the configuration names it; `local` is this machine.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct HostName(String);
-
-impl HostName {
-    /// This machine.
-    pub fn local() -> Self {
-        Self("local".to_owned())
-    }
-
-    /// The name as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for HostName {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let what = "host name";
-        if text.is_empty() {
-            return Err(NameError::Empty { what });
-        }
-        // It becomes an argument of ssh: nothing that could be read as an option or split.
-        let allowed =
-            |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | ':' | '[' | ']');
-        match text.chars().find(|c| !allowed(*c)) {
-            Some(_) => Err(NameError::Form { what, found: text.to_owned() }),
-            None if text.starts_with('-') => Err(NameError::Form { what, found: text.to_owned() }),
-            None => Ok(Self(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
 
 /// The name of a variable: letters, digits and `_`, not beginning with a digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -10,16 +10,19 @@ pub const HTTP: &str = "CUTOVER_HTTP";
 pub const HTTPS: &str = "CUTOVER_HTTPS";
 /// The `cutover-host` to start on this machine, where it does not lie beside `cutover`.
 pub const HOST_BINARY: &str = "CUTOVER_HOST_BINARY";
+/// The ssh program that reaches servers, instead of the `ssh` of `PATH`.
+pub const SSH: &str = "CUTOVER_SSH";
 /// The container engine's address, as its own tools read it.
 pub const DOCKER_HOST: &str = "DOCKER_HOST";
 
 /// What each variable that is read means, for the docs and `--help`.
-pub const READ: [(&str, &str); 6] = [
+pub const READ: [(&str, &str); 7] = [
     (ROOT, "moves all state of this machine under one folder"),
     (ENVIRONMENT, "the environment, where `-e` is not given"),
     (HTTP, "where the proxy listens for HTTP: address:port"),
     (HTTPS, "where the proxy listens for HTTPS: address:port"),
     (HOST_BINARY, "the cutover-host to start on this machine, where it does not lie beside cutover"),
+    (SSH, "the ssh program that reaches servers, instead of the one of PATH"),
     (DOCKER_HOST, "the container engine's address"),
 ];
 
