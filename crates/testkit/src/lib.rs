@@ -9,6 +9,7 @@ pub mod probe;
 mod redact;
 pub mod sim;
 pub mod site;
+pub mod ssh;
 mod wait;
 
 pub use get::{Answer, ask, get};

@@ -50,7 +50,7 @@ impl<'a> App<'a> {
         std::fs::create_dir(&repository)?;
         let app = Self { site, id, host: host.to_owned(), repository };
         app.git(&["init", "--quiet", "."])?;
-        std::fs::write(app.repository.join(".gitignore"), "web/guestbook\nbot/guestbook\n.env\n")?;
+        std::fs::write(app.repository.join(".gitignore"), "web/guestbook\nbot/guestbook\n.env*\n")?;
         if site.kind() == Kind::Processes {
             app.add_to_env(&format!("BOT_LEDGER={}", app.ledger().display()))?;
         }
@@ -59,14 +59,21 @@ impl<'a> App<'a> {
 
     /// Writes its `.env`, which nobody else may read.
     pub fn write_env(&self, text: &str) -> anyhow::Result<()> {
-        let env = self.repository.join(".env");
+        let env = self.env_file();
         std::fs::write(&env, text)?;
         Ok(std::fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o600))?)
     }
 
+    fn env_file(&self) -> PathBuf {
+        match self.id.environment.as_str() {
+            "local" => self.repository.join(".env"),
+            other => self.repository.join(format!(".env.{other}")),
+        }
+    }
+
     /// Adds a line to it.
     pub fn add_to_env(&self, line: &str) -> anyhow::Result<()> {
-        let before = std::fs::read_to_string(self.repository.join(".env")).unwrap_or_default();
+        let before = std::fs::read_to_string(self.env_file()).unwrap_or_default();
         self.write_env(&format!("{before}{line}\n"))
     }
 
@@ -114,6 +121,7 @@ impl<'a> App<'a> {
     /// A configuration with this application's name, host and base image in place of the example's.
     pub fn own(&self, text: &str) -> String {
         let own = text.replace(EXAMPLE.0, &format!("app: {}", self.id.app)).replace(EXAMPLE.1, &self.host);
+        let own = self.site.remote.as_ref().map_or(own.clone(), |remote| remote.own(&own));
         match self.site.docker() {
             None => own,
             Some(docker) => own.replace(EXAMPLE_BASE, &format!("${{BASE_IMAGE:-{}}}", docker.base())),
@@ -141,6 +149,9 @@ impl<'a> App<'a> {
     pub fn command(&self, words: &[&str]) -> tokio::process::Command {
         let mut command = self.site.command(&self.site.binaries().cutover);
         command.current_dir(&self.repository).args(words);
+        if let Some(remote) = &self.site.remote {
+            remote.near(&mut command);
+        }
         command
     }
 

@@ -10,6 +10,7 @@ mod binaries;
 mod docker;
 mod own_engine;
 mod processes;
+mod remote;
 mod told;
 
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ pub use binaries::Binaries;
 pub use docker::Docker;
 pub use own_engine::OwnEngine;
 pub use processes::{Found, Process};
+pub use remote::Remote;
 pub use told::Told;
 
 use crate::guestbook::Kind;
@@ -47,6 +49,8 @@ pub struct Site {
     folder: tempfile::TempDir,
     binaries: Binaries,
     docker: Option<Docker>,
+    /// How the command line reaches it, where that is through ssh.
+    remote: Option<Remote>,
     /// Those with containers.
     apps: Mutex<Vec<AppId>>,
     /// Whether its first network is there.
@@ -66,7 +70,15 @@ impl Site {
         let folder = tempfile::Builder::new().prefix("site-").tempdir()?;
         std::fs::create_dir(folder.path().join("root"))?;
         let (apps, has_networks) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { folder, binaries, docker: None, apps, has_networks, http: std::sync::OnceLock::new() })
+        Ok(Self {
+            folder,
+            binaries,
+            docker: None,
+            remote: None,
+            apps,
+            has_networks,
+            http: std::sync::OnceLock::new(),
+        })
     }
 
     /// An installation whose applications run in containers on this engine.
@@ -74,6 +86,24 @@ impl Site {
         let mut site = Self::with(binaries)?;
         site.docker = Some(Docker::on(engine, &site.binaries.guestbook).await?);
         Ok(site)
+    }
+
+    /// The same as a server: the command line reaches it through ssh, and knows nothing of where it lies. `Err` inside: why there can be none.
+    pub fn over_ssh(binaries: Binaries) -> anyhow::Result<Result<Self, String>> {
+        if let Some(why) = crate::ssh::missing() {
+            return Ok(Err(why));
+        }
+        let mut site = Self::with(binaries)?;
+        site.remote = Some(Remote::start(site.folder(), &site.binaries.host, &site.variables())?);
+        Ok(Ok(site))
+    }
+
+    /// How the command line reaches it.
+    ///
+    /// # Panics
+    /// Where that is not through ssh.
+    pub fn remote(&self) -> &Remote {
+        self.remote.as_ref().expect("a site over ssh")
     }
 
     /// The engine, where there is one.
@@ -94,6 +124,9 @@ impl Site {
 
     /// On an engine, where all share one space of names, an app's is made this site's alone.
     fn identify(&self, name: &str) -> anyhow::Result<AppId> {
+        if self.remote.is_some() {
+            return Ok(format!("{name}/{}", remote::ENVIRONMENT).parse()?);
+        }
         if self.docker.is_none() {
             return Ok(format!("{name}/local").parse()?);
         }
@@ -134,7 +167,11 @@ impl Site {
         }
         let listeners = cutover_host::up::listeners(&self.layout());
         let first = listeners.first().copied().context("no proxy was started in this site yet")?;
-        Ok(*self.http.get_or_init(|| first))
+        let http = *self.http.get_or_init(|| first);
+        if let Some(remote) = &self.remote {
+            remote.sessions_get(&self.variables())?;
+        }
+        Ok(http)
     }
 
     /// Traffic to `host` through this site's proxy.
@@ -142,13 +179,17 @@ impl Site {
         Ok(ProbeOptions::new(self.http()?, host))
     }
 
+    /// What tells a program of this site where it is.
+    fn variables(&self) -> [(&'static str, String); 2] {
+        let http = self.http.get().map_or_else(|| "127.0.0.1:0".to_owned(), SocketAddr::to_string);
+        [(variables::ROOT, self.root().display().to_string()), (variables::HTTP, http)]
+    }
+
     /// A command that belongs to this site.
     pub fn command(&self, program: &Path) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(program);
-        let http = self.http.get().map_or_else(|| "127.0.0.1:0".to_owned(), SocketAddr::to_string);
         command
-            .env(variables::ROOT, self.root())
-            .env(variables::HTTP, http)
+            .envs(self.variables())
             .env(variables::HOST_BINARY, &self.binaries.host)
             .env_remove(variables::ENVIRONMENT)
             .env_remove(variables::DOCKER_HOST)
