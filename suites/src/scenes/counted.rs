@@ -47,7 +47,7 @@ pub(super) async fn nothing_lost(app: &App<'_>, report: &Report) {
     assert!(found.is_complete(), "{:?} {:?}", found.missing, found.twice);
 }
 
-pub(super) fn one_bot_at_a_time(app: &App<'_>) {
+pub fn one_bot_at_a_time(app: &App<'_>) {
     let ledger = Ledger::read(&app.ledger()).unwrap();
     println!("bot: {} instances, longest gap {:?}", ledger.instances().len(), ledger.longest_gap());
     assert!(ledger.overlaps().is_empty(), "{:?}", ledger.overlaps());

@@ -15,3 +15,5 @@ pub mod deploys;
 pub mod engines;
 pub mod killed;
 pub mod secrets;
+
+pub use counted::one_bot_at_a_time;

@@ -37,8 +37,6 @@ async fn an_environment_that_cannot_be_meant_touches_nothing() {
     shop.configured(&several);
     shop.fails(&mut golden, "several environments and none named", &["deploy"], 2).await;
     shop.fails(&mut golden, "an environment that is not there", &["deploy", "stagin"], 2).await;
-    shop.fails(&mut golden, "an environment on servers", &["deploy", "-e", "production"], 1).await;
-    shop.fails(&mut golden, "status of an environment on servers", &["status", "-e", "production"], 1).await;
     let told = with(&shop.app, &["deploy"], (variables::ENVIRONMENT, "No Such/Name")).await;
     golden.failure(&site, "CUTOVER_ENV is no name", 2, &told);
     shop.still_serves("CUTOVER_ENV").await;

@@ -3,14 +3,15 @@
 //! A frame is one JSON object on a line; bulk data follows its line at once, as many bytes as the line says. Nothing here knows what
 //! is asked, or how the pipes came to be.
 
-use cutover_core::defaults::GREETING;
 use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
 use jiff::Timestamp;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
 
-use super::error::HostError;
+use super::error::{HostError, Trouble};
+use super::opening::Peer;
+use super::target::Target;
 
 /// A line longer than this is no message of ours.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
@@ -21,15 +22,15 @@ const BULK: usize = 256 * 1024;
 
 type Reader = Box<dyn AsyncBufRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
-/// What keeps the other end there: dropping it ends the conversation.
-type Peer = Option<Box<dyn Send>>;
 
 /// An open conversation.
 pub(crate) struct Channel {
     reader: Reader,
     writer: Writer,
     greeting: Greeting,
-    peer: Peer,
+    target: Target,
+    /// Who holds the other ends: asked how it ended, when it did.
+    peer: Option<Peer>,
 }
 
 /// What the host said of itself.
@@ -41,46 +42,62 @@ pub(crate) struct Greeting {
 
 impl Channel {
     /// Begins the conversation: each side says its version first.
-    pub(crate) async fn open(
+    pub(super) async fn open(
+        target: Target,
         reader: impl AsyncRead + Send + Unpin + 'static,
         writer: impl AsyncWrite + Send + Unpin + 'static,
+        peer: Option<Peer>,
     ) -> Result<Self, HostError> {
-        let mut channel = Self {
-            reader: Box::new(BufReader::new(reader)),
-            writer: Box::new(writer),
-            greeting: Greeting { now: Timestamp::UNIX_EPOCH },
-            peer: None,
-        };
+        let greeting = Greeting { now: Timestamp::UNIX_EPOCH };
+        let (reader, writer) = (Box::new(BufReader::new(reader)), Box::new(writer));
+        let mut channel = Self { reader, writer, greeting, target, peer };
+        match channel.begin().await {
+            Ok(greeting) => Ok(Self { greeting, ..channel }),
+            Err(Trouble::Lost { why }) => {
+                let trouble = match channel.peer.take() {
+                    Some(peer) => Trouble::before_greeting(&channel.target, &why, &peer.ended().await),
+                    None => Trouble::Lost { why },
+                };
+                Err(channel.error(trouble))
+            }
+            Err(trouble) => {
+                if let Some(peer) = &mut channel.peer {
+                    peer.end();
+                }
+                Err(channel.error(trouble))
+            }
+        }
+    }
+
+    async fn begin(&mut self) -> Result<Greeting, Trouble> {
         let package = env!("CARGO_PKG_VERSION").to_owned();
         let hello = Ask::Hello { version: WIRE_VERSION, package: package.clone() };
-        let greeted = tokio::time::timeout(GREETING, channel.greet(&hello)).await;
-        match greeted.map_err(|_| HostError::Silent { seconds: GREETING.as_secs() })?? {
-            Reply::Hello { version: WIRE_VERSION, now, .. } => channel.greeting = Greeting { now },
-            Reply::Hello { version, package: theirs, .. } => {
-                return Err(HostError::Version {
-                    ours: format!("{package} (protocol {WIRE_VERSION})"),
-                    theirs: format!("{theirs} (protocol {version})"),
-                });
-            }
-            other => return Err(unexpected("hello", &other)),
+        let deadline = self.target.greeting();
+        let greeted = tokio::time::timeout(deadline, self.greet(&hello)).await;
+        match greeted.map_err(|_| Trouble::Silent { seconds: deadline.as_secs() })?? {
+            Reply::Hello { version: WIRE_VERSION, now, .. } => Ok(Greeting { now }),
+            Reply::Hello { version, package: theirs, .. } => Err(Trouble::Version {
+                ours: format!("{package} (protocol {WIRE_VERSION})"),
+                theirs: format!("{theirs} (protocol {version})"),
+            }),
+            other => Err(Trouble::Protocol(not_due("hello", &other))),
         }
-        Ok(channel)
     }
 
     /// Who refuses every conversation says why and ends, maybe before it could be greeted.
-    async fn greet(&mut self, hello: &Ask) -> Result<Reply, HostError> {
-        match self.ask(hello).await {
-            Ok(()) => self.reply().await,
-            Err(gone) => match self.reply().await {
-                Err(HostError::Failed(failure)) => Err(HostError::Failed(failure)),
-                _ => Err(gone),
+    async fn greet(&mut self, hello: &Ask) -> Result<Reply, Trouble> {
+        match send(&mut self.writer, hello, &[]).await {
+            Ok(()) => self.hear().await,
+            Err(gone) => match self.hear().await {
+                Err(Trouble::Failed(failure)) => Err(Trouble::Failed(failure)),
+                _ => Err(lost(&gone)),
             },
         }
     }
 
-    /// Keeps the other end there for as long as the conversation lasts.
-    pub(crate) fn kept_by(self, peer: impl Send + 'static) -> Self {
-        Self { peer: Some(Box::new(peer)), ..self }
+    /// With whom it is.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// What the host said of itself.
@@ -90,9 +107,10 @@ impl Channel {
 
     /// Asks, and sends `bulk` behind it; the message must say how many bytes that is.
     pub(crate) async fn ask_with(&mut self, ask: &Ask, bulk: &[u8]) -> Result<(), HostError> {
-        self.send(ask).await?;
-        self.writer.write_all(bulk).await.map_err(|error| lost(&error))?;
-        self.writer.flush().await.map_err(|error| lost(&error))
+        match send(&mut self.writer, ask, bulk).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.broken(lost(&error)).await),
+        }
     }
 
     /// Asks, and sends what `bulk` holds behind it: exactly `bytes`.
@@ -102,14 +120,10 @@ impl Channel {
         bulk: impl AsyncRead + Unpin,
         bytes: u64,
     ) -> Result<(), HostError> {
-        self.send(ask).await?;
-        // A file is read by another thread: few large pieces, not many small ones.
-        let mut bulk = BufReader::with_capacity(BULK, bulk.take(bytes));
-        let sent = tokio::io::copy_buf(&mut bulk, &mut self.writer).await.map_err(|error| lost(&error))?;
-        if sent != bytes {
-            return Err(HostError::Protocol(format!("{sent} of {bytes} bytes could be sent")));
+        match send_from(&mut self.writer, ask, bulk, bytes).await {
+            Ok(()) => Ok(()),
+            Err(trouble) => Err(self.broken(trouble).await),
         }
-        self.writer.flush().await.map_err(|error| lost(&error))
     }
 
     /// Asks without bulk.
@@ -125,20 +139,9 @@ impl Channel {
 
     /// The next reply. A refusal comes as an error; so does the end of the conversation, since every question has an answer.
     pub(crate) async fn reply(&mut self) -> Result<Reply, HostError> {
-        let mut line = String::new();
-        let read =
-            (&mut self.reader).take(LONGEST_LINE).read_line(&mut line).await.map_err(|error| lost(&error))?;
-        if read == 0 {
-            return Err(HostError::Lost { why: "its output was closed".to_owned() });
-        }
-        if !line.ends_with('\n') {
-            return Err(HostError::Lost { why: "its output was cut in the middle of a message".to_owned() });
-        }
-        match serde_json::from_str(&line)
-            .map_err(|_| HostError::Protocol(format!("it said `{}`", beginning(&line))))?
-        {
-            Reply::Failed { failure } => Err(HostError::Failed(failure)),
-            reply => Ok(reply),
+        match self.hear().await {
+            Ok(reply) => Ok(reply),
+            Err(trouble) => Err(self.broken(trouble).await),
         }
     }
 
@@ -146,7 +149,7 @@ impl Channel {
     pub(crate) async fn done(&mut self) -> Result<(), HostError> {
         match self.reply().await? {
             Reply::Done => Ok(()),
-            other => Err(unexpected("done", &other)),
+            other => Err(self.error(Trouble::Protocol(not_due("done", &other)))),
         }
     }
 
@@ -160,21 +163,61 @@ impl Channel {
         while left > 0 {
             let length = usize::try_from(left.min(PIECE)).unwrap_or(1);
             let mut buffer = vec![0; length];
-            self.reader.read_exact(&mut buffer).await.map_err(|error| lost(&error))?;
+            if let Err(error) = self.reader.read_exact(&mut buffer).await {
+                return Err(self.broken(lost(&error)).await);
+            }
             left -= length as u64;
-            piece(&buffer).map_err(|error| HostError::Lost { why: error.to_string() })?;
+            piece(&buffer).map_err(|error| self.error(lost(&error)))?;
         }
         Ok(())
     }
 
     /// The two directions apart: for a conversation in which input and output go on at once.
     pub(crate) fn halves(self) -> (Hearing, Speaking) {
-        let Self { reader, writer, greeting, peer } = self;
-        (Hearing(Self { reader, writer: Box::new(tokio::io::sink()), greeting, peer }), Speaking { writer })
+        let target = self.target.clone();
+        let Self { reader, writer, greeting, target: with, peer } = self;
+        let hearing = Self { reader, writer: Box::new(tokio::io::sink()), greeting, target: with, peer };
+        (Hearing(hearing), Speaking { writer, target })
     }
 
-    async fn send(&mut self, ask: &Ask) -> Result<(), HostError> {
-        send(&mut self.writer, ask).await
+    async fn hear(&mut self) -> Result<Reply, Trouble> {
+        let mut line = Vec::new();
+        (&mut self.reader)
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)
+            .await
+            .map_err(|error| lost(&error))?;
+        let why = match line.last() {
+            None => "its output was closed",
+            Some(b'\n') => "",
+            Some(_) => "its output was cut in the middle of a message",
+        };
+        if !why.is_empty() {
+            return Err(Trouble::Lost { why: why.to_owned() });
+        }
+        let reply = serde_json::from_slice(&line);
+        match reply.map_err(|_| Trouble::Protocol(format!("it said `{}`", beginning(&line))))? {
+            Reply::Failed { failure } => Err(Trouble::Failed(failure)),
+            reply => Ok(reply),
+        }
+    }
+
+    fn error(&self, trouble: Trouble) -> HostError {
+        HostError::new(self.target.clone(), trouble)
+    }
+
+    /// The error of a conversation that broke off, with what the other end said of it.
+    async fn broken(&mut self, trouble: Trouble) -> HostError {
+        let trouble = match (trouble, self.peer.take()) {
+            (Trouble::Lost { why }, Some(peer)) => {
+                Trouble::in_the_middle(&self.target, why, &peer.ended().await)
+            }
+            (trouble, peer) => {
+                self.peer = peer;
+                trouble
+            }
+        };
+        self.error(trouble)
     }
 }
 
@@ -200,20 +243,21 @@ impl Hearing {
 /// The direction to the host.
 pub(crate) struct Speaking {
     writer: Writer,
+    target: Target,
 }
 
 impl Speaking {
     /// As [`Channel::ask_with`].
     pub(crate) async fn ask_with(&mut self, ask: &Ask, bulk: &[u8]) -> Result<(), HostError> {
-        send(&mut self.writer, ask).await?;
-        self.writer.write_all(bulk).await.map_err(|error| lost(&error))?;
-        self.writer.flush().await.map_err(|error| lost(&error))
+        let sent = send(&mut self.writer, ask, bulk).await;
+        sent.map_err(|error| HostError::new(self.target.clone(), lost(&error)))
     }
 }
 
 /// As much of a line as tells what it is.
-fn beginning(line: &str) -> String {
+fn beginning(line: &[u8]) -> String {
     const SHOWN: usize = 120;
+    let line = String::from_utf8_lossy(line);
     let line = line.trim_end();
     let shown: String = line.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if shown.len() < line.len() { format!("{shown}…") } else { shown }
@@ -221,20 +265,42 @@ fn beginning(line: &str) -> String {
 
 /// The reply that came is not the one that was due.
 pub(crate) fn unexpected(wanted: &str, got: &Reply) -> HostError {
-    let name =
-        serde_json::to_value(got).ok().and_then(|value| Some(value.get("reply")?.as_str()?.to_owned()));
-    HostError::Protocol(format!("`{wanted}` was due, `{}` came", name.unwrap_or_default()))
+    HostError::unexpected(not_due(wanted, got))
 }
 
-async fn send(writer: &mut Writer, ask: &Ask) -> Result<(), HostError> {
-    let mut line = serde_json::to_vec(ask).map_err(|error| HostError::Protocol(error.to_string()))?;
-    line.push(b'\n');
-    writer.write_all(&line).await.map_err(|error| lost(&error))?;
+fn not_due(wanted: &str, got: &Reply) -> String {
+    let name =
+        serde_json::to_value(got).ok().and_then(|value| Some(value.get("reply")?.as_str()?.to_owned()));
+    format!("`{wanted}` was due, `{}` came", name.unwrap_or_default())
+}
+
+/// A message with its bulk leaves in one piece: each flush may become a packet of its own.
+async fn send(writer: &mut Writer, ask: &Ask, bulk: &[u8]) -> std::io::Result<()> {
+    let mut frame = serde_json::to_vec(ask)?;
+    frame.push(b'\n');
+    frame.extend_from_slice(bulk);
+    writer.write_all(&frame).await?;
+    writer.flush().await
+}
+
+async fn send_from(
+    writer: &mut Writer,
+    ask: &Ask,
+    bulk: impl AsyncRead + Unpin,
+    bytes: u64,
+) -> Result<(), Trouble> {
+    send(writer, ask, &[]).await.map_err(|error| lost(&error))?;
+    // A file is read by another thread: few large pieces, not many small ones.
+    let mut bulk = BufReader::with_capacity(BULK, bulk.take(bytes));
+    let sent = tokio::io::copy_buf(&mut bulk, writer).await.map_err(|error| lost(&error))?;
+    if sent != bytes {
+        return Err(Trouble::Protocol(format!("{sent} of {bytes} bytes could be sent")));
+    }
     writer.flush().await.map_err(|error| lost(&error))
 }
 
-fn lost(error: &std::io::Error) -> HostError {
-    HostError::Lost { why: error.to_string() }
+fn lost(error: &std::io::Error) -> Trouble {
+    Trouble::Lost { why: error.to_string() }
 }
 
 #[cfg(test)]

@@ -3,18 +3,43 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 
+use super::opening::Ended;
+use super::ssh;
+use super::target::{Server, Target};
+
 /// Why a conversation with a host did not go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HostError {
+#[error("{why}")]
+pub(crate) struct HostError {
+    /// With whom; `None` where it is not known at the place that found out.
+    with: Option<Target>,
+    why: Box<Trouble>,
+}
+
+/// What is in the way.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
     /// No `cutover-host` on this machine.
     #[error("no cutover-host was found; looked for {}", looked.join(", "))]
     NoBinary { looked: Vec<String> },
+    /// No ssh on this machine.
+    #[error("there is no {program}")]
+    NoSsh { program: String },
     /// It is there and could not be started.
     #[error("{binary} could not be started: {error}")]
     Start { binary: String, error: std::io::Error },
     /// The other end is gone, or a pipe broke.
     #[error("the session ended: {why}")]
     Lost { why: String },
+    /// ssh did not get us there.
+    #[error("ssh: {}", said.join(" · "))]
+    Unreached { said: Vec<String> },
+    /// The server has no `cutover-host`.
+    #[error("there is no cutover-host")]
+    Absent,
+    /// We are not root on the server, and may not become it.
+    #[error("{0}")]
+    NoSudo(String),
     /// It is there and says nothing.
     #[error("it said nothing in {seconds} s")]
     Silent { seconds: u64 },
@@ -29,46 +54,135 @@ pub(crate) enum HostError {
     Failed(Box<Failure>),
 }
 
+impl Trouble {
+    /// Why a session ended that nobody could speak with yet.
+    pub(super) fn before_greeting(target: &Target, why: &str, ended: &Ended) -> Self {
+        let code = ended.status.and_then(|status| status.code());
+        match (target, code) {
+            (Target::Server(_), Some(ssh::OWN_FAILURE)) => Self::Unreached { said: ended.said.clone() },
+            (Target::Server(_), Some(ssh::ABSENT)) => Self::Absent,
+            (Target::Server(_), Some(ssh::NO_SUDO)) => Self::NoSudo("there is no sudo".to_owned()),
+            _ => {
+                let why = ended.status.map_or_else(|| why.to_owned(), |status| status.to_string());
+                Self::Lost { why: with_words(why, &ended.said) }
+            }
+        }
+    }
+
+    /// Why a conversation broke off.
+    pub(super) fn in_the_middle(target: &Target, why: String, ended: &Ended) -> Self {
+        match target {
+            Target::Here => Self::Lost { why },
+            Target::Server(_) => Self::Lost { why: with_words(why, &ended.said) },
+        }
+    }
+}
+
+fn with_words(why: String, said: &[String]) -> String {
+    if said.is_empty() { why } else { format!("{why}; it said: {}", said.join(" · ")) }
+}
+
 impl HostError {
+    pub(super) fn new(with: Target, why: Trouble) -> Self {
+        Self { with: Some(with), why: Box::new(why) }
+    }
+
+    /// The reply that came is not the one that was due.
+    pub(super) fn unexpected(problem: String) -> Self {
+        Self { with: None, why: Box::new(Trouble::Protocol(problem)) }
+    }
+
     /// The four answers, for a conversation in which nothing had been set going yet.
     pub(crate) fn failure(self) -> Failure {
-        let what = "this machine's cutover-host session did not answer";
-        match self {
-            Self::NoBinary { looked } => looked
-                .into_iter()
-                .fold(Failure::new(Exit::Failed, "`cutover-host` was not found"), |failure, place| {
-                    failure.because(format!("not at {place}"))
-                })
-                .next("install cutover-host beside cutover, or name it in CUTOVER_HOST_BINARY"),
-            Self::Start { binary, error } => Failure::new(Exit::Failed, what)
-                .because(format!("{binary} could not be started: {error}"))
-                .next("see that it is there, made for this machine, and may be run"),
-            Self::Lost { why } => Failure::new(Exit::Failed, what)
-                .because(format!("the session ended: {why}"))
-                .next("run `cutover-host session` by hand: it says what is in its way"),
-            Self::Silent { .. } => Failure::new(Exit::Failed, what)
-                .because(self.to_string())
-                .next("run `cutover-host session` by hand: it greets at once whoever says hello, or says what is in its way"),
-            Self::Protocol(problem) => Failure::new(Exit::Failed, what)
-                .because(format!("it does not speak this protocol: {problem}"))
-                .next("install cutover and cutover-host of the same version; nothing else (a wrapper, a login script) may write to its output"),
-            Self::Version { ours, theirs } => {
-                Failure::new(Exit::Failed, "cutover and cutover-host are of different versions")
-                    .because(format!("cutover is {ours}, cutover-host is {theirs}"))
-                    .next("install both of the same version")
-            }
-            Self::Failed(failure) => *failure,
+        match self.with {
+            Some(Target::Server(server)) => far(*self.why, &server),
+            Some(Target::Here) | None => near(*self.why),
         }
     }
 
     /// The four answers once a run was set going: the host may well carry it out.
     pub(crate) fn failure_of_run(self, run: &str) -> Failure {
-        match self {
-            Self::Failed(failure) => *failure,
+        let on = self.with.as_ref().map_or("the host", Target::shown).to_owned();
+        match *self.why {
+            Trouble::Failed(failure) => *failure,
             other => Failure::new(Exit::Unknown, "the connection was lost; how the run ended is not known")
                 .because(other.to_string())
-                .while_serving(format!("not known from here; run {run} goes on by itself on the host"))
+                .while_serving(format!("not known from here; run {run} goes on by itself on {on}"))
                 .next("`cutover attach` follows it again; `cutover status` shows what is serving"),
+        }
+    }
+}
+
+/// On this machine.
+fn near(why: Trouble) -> Failure {
+    let what = "this machine's cutover-host session did not answer";
+    match why {
+        Trouble::NoBinary { looked } => looked
+            .into_iter()
+            .fold(Failure::new(Exit::Failed, "`cutover-host` was not found"), |failure, place| {
+                failure.because(format!("not at {place}"))
+            })
+            .next("install cutover-host beside cutover, or name it in CUTOVER_HOST_BINARY"),
+        Trouble::Start { binary, error } => Failure::new(Exit::Failed, what)
+            .because(format!("{binary} could not be started: {error}"))
+            .next("see that it is there, made for this machine, and may be run"),
+        Trouble::Silent { .. } => Failure::new(Exit::Failed, what)
+            .because(why.to_string())
+            .next("run `cutover-host session` by hand: it greets at once whoever says hello, or says what is in its way"),
+        Trouble::Protocol(problem) => Failure::new(Exit::Failed, what)
+            .because(format!("it does not speak this protocol: {problem}"))
+            .next("install cutover and cutover-host of the same version; nothing else (a wrapper, a login script) may write to its output"),
+        Trouble::Version { ours, theirs } => {
+            Failure::new(Exit::Failed, "cutover and cutover-host are of different versions")
+                .because(format!("cutover is {ours}, cutover-host is {theirs}"))
+                .next("install both of the same version")
+        }
+        Trouble::Failed(failure) => *failure,
+        Trouble::Lost { .. }
+        | Trouble::Unreached { .. }
+        | Trouble::Absent
+        | Trouble::NoSudo(_)
+        | Trouble::NoSsh { .. } => Failure::new(Exit::Failed, what)
+            .because(why.to_string())
+            .next("run `cutover-host session` by hand: it says what is in its way"),
+    }
+}
+
+/// On a server.
+fn far(why: Trouble, server: &Server) -> Failure {
+    let (name, environment) = (&server.name, &server.environment);
+    let failed = |what: String| Failure::new(Exit::Failed, what);
+    let no_answer = format!("cutover-host on {name} did not answer");
+    let unreached = format!("{name} cannot be reached");
+    let by_hand = format!("`ssh {name} sudo cutover-host session` by hand shows what is in its way");
+    match why {
+        Trouble::NoSsh { program } => failed(unreached)
+            .because(format!("there is no program `{program}` on this machine"))
+            .next("install the OpenSSH client (`apt-get install openssh-client`), or name another in CUTOVER_SSH"),
+        Trouble::Start { binary, error } => failed(unreached)
+            .because(format!("{binary} could not be started: {error}"))
+            .next("see that it may be run"),
+        Trouble::Unreached { said } => said
+            .into_iter()
+            .fold(failed(unreached), Failure::because)
+            .next(format!("`ssh {name}` by hand shows what is in its way")),
+        Trouble::Absent => failed(format!("{name} has no cutover-host"))
+            .because("the program was not found in the PATH of a session there")
+            .next(format!("`cutover setup {environment}` makes the server a host")),
+        Trouble::NoSudo(why) => failed(format!("the session on {name} may not become root"))
+            .because(why)
+            .next(format!("log in as root, or as a user with sudo: `hosts: [root@{}]`", name.address()))
+            .next(format!("`cutover setup {environment}`, run once by such a user, makes a deploy user that may")),
+        Trouble::Silent { .. } => failed(no_answer).because(why.to_string()).next(by_hand),
+        Trouble::Protocol(problem) => failed(no_answer)
+            .because(format!("it does not speak this protocol: {problem}"))
+            .next("nothing else may write to the output of a session: see ~/.bashrc, /etc/profile and ForceCommand there"),
+        Trouble::Version { ours, theirs } => failed("cutover and cutover-host are of different versions".to_owned())
+            .because(format!("cutover is {ours}, cutover-host on {name} is {theirs}"))
+            .next(format!("`cutover upgrade {environment}` brings {name} to the version of this cutover")),
+        Trouble::Failed(failure) => *failure,
+        Trouble::Lost { .. } | Trouble::NoBinary { .. } => {
+            failed(no_answer).because(why.to_string()).next(by_hand)
         }
     }
 }

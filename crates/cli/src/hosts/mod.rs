@@ -1,9 +1,14 @@
-//! The hosts a verb speaks with. One path, near or far: a `cutover-host session` at the other end of two pipes.
+//! The hosts a verb speaks with. One path, near or far: a `cutover-host session` at the other end of two pipes; what starts it differs in its
+//! words only.
 
 mod channel;
 mod error;
 mod local;
+mod opening;
+mod ssh;
+mod target;
 
 pub(crate) use channel::{Channel, Hearing, Speaking, unexpected};
 pub(crate) use error::HostError;
-pub(crate) use local::{begin, open};
+pub(crate) use opening::{begin, open};
+pub(crate) use target::Target;

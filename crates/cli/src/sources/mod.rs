@@ -12,6 +12,6 @@ mod variables;
 pub(crate) use contents::{Contents, Making, Wanted, collect};
 pub(crate) use git::Git;
 pub(crate) use images::{BuildFrom, Images};
-pub(crate) use project::{Identity, Project, is_declared_without_value, refuse_servers};
+pub(crate) use project::{Identity, Project, is_declared_without_value};
 pub(crate) use shipped::look_at_shipped;
 pub(crate) use variables::{Overlay, ProcessEnvironment, overlay, placeholders};

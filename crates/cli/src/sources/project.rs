@@ -15,6 +15,7 @@ use cutover_core::template::Piece;
 use super::variables::local_file;
 use crate::asked::Place;
 use crate::effects::Protection;
+use crate::hosts::Target;
 use crate::verbs::Stop;
 
 const NAMES: [&str; 2] = ["cutover.yml", "cutover.yaml"];
@@ -36,7 +37,8 @@ pub(crate) struct Project {
 pub(crate) struct Identity {
     pub(crate) id: AppId,
     pub(crate) protection: Protection,
-    servers: Vec<HostName>,
+    /// Where it runs.
+    pub(crate) target: Target,
 }
 
 impl Project {
@@ -124,6 +126,11 @@ impl Project {
             .next(format!("`cutover env set {}` asks for its value", names.join(" "))))
     }
 
+    /// The host that the configuration is about.
+    pub(crate) fn target(&self, config: &Config) -> Target {
+        Target::of(&config.hosts, &config.id.environment, &self.folder)
+    }
+
     /// Which app and environment this is. A verb that only needs to know that works with a file that is being mended, too, as long as it
     /// is about this machine.
     pub(crate) fn identity(&self, place: &Place) -> Result<Identity, Stop> {
@@ -131,8 +138,8 @@ impl Project {
         match self.config(&selection) {
             Ok(config) => Ok(Identity {
                 protection: if config.protected { Protection::Protected } else { Protection::Open },
+                target: self.target(&config),
                 id: config.id,
-                servers: config.hosts,
             }),
             Err(problems) if problems.only_environment() => Err(problems.into()),
             Err(problems) => self.bare_identity(place).ok_or_else(|| problems.into()),
@@ -151,26 +158,8 @@ impl Project {
         let app = self.text.lines().find_map(|line| line.strip_prefix("app:"))?;
         let app: AppName = app.split('#').next()?.trim().trim_matches(['"', '\'']).parse().ok()?;
         let id = AppId { app, environment };
-        Some(Identity { id, protection: Protection::Open, servers: Vec::new() })
+        Some(Identity { id, protection: Protection::Open, target: Target::Here })
     }
-}
-
-impl Identity {
-    /// Servers over SSH are not there yet.
-    pub(crate) fn refuse_servers(&self) -> Result<(), Failure> {
-        refuse_servers(&self.id, &self.servers)
-    }
-}
-
-/// Servers over SSH are not there yet.
-pub(crate) fn refuse_servers(id: &AppId, servers: &[HostName]) -> Result<(), Failure> {
-    if servers.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<&str> = servers.iter().map(HostName::as_str).collect();
-    Err(Failure::new(Exit::Failed, format!("environment `{}` is on servers", id.environment))
-        .because(format!("its hosts are {}; servers over SSH come next", names.join(", ")))
-        .next("`-e local` is this machine; on the server itself, an environment without `hosts:` is, too"))
 }
 
 /// Whether some instance gets the variable as it comes, and nothing public says what it is.
@@ -270,12 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_refused_with_what_works_today() {
+    fn an_environment_is_on_its_server_and_local_is_here() {
         let text = format!("{APP}environments:\n  production: {{ hosts: [deploy@example.com] }}\n");
-        let (_folder, project) = project(&text);
-        let failure = project.identity(&place(None)).unwrap().refuse_servers().unwrap_err();
-        assert!(failure.cause[0].contains("deploy@example.com"), "{failure:?}");
-        assert!(project.identity(&place(Some("local"))).unwrap().refuse_servers().is_ok());
+        let (folder, project) = project(&text);
+        let Target::Server(server) = project.identity(&place(None)).unwrap().target else {
+            panic!("no server")
+        };
+        assert_eq!(server.name.as_str(), "deploy@example.com");
+        assert_eq!(server.known_hosts, folder.path().join("cutover.known_hosts"));
+        assert_eq!(project.identity(&place(Some("local"))).unwrap().target, Target::Here);
     }
 
     #[test]

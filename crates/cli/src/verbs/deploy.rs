@@ -13,26 +13,33 @@ use super::run::{self, Keep, Sending};
 use super::{Desk, Ended, Stop, approval, observe, stamp, world};
 use crate::asked::{Asked, Brings, Conduct};
 use crate::effects::{self, Protection};
-use crate::hosts::{self, Channel, unexpected};
+use crate::hosts::{self, Channel, Target, unexpected};
 use crate::render::{self, Progress};
 use crate::sources::{
     BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect,
-    look_at_shipped, overlay, refuse_servers,
+    look_at_shipped, overlay,
 };
 
 pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, brings, conduct } = asked;
     let project = Project::open(&desk.place)?;
     // The session starts while git thinks: both take moments.
-    let opening = hosts::begin();
+    let opening = target_at_a_glance(desk, &brings, &project).map(|target| hosts::begin(&target));
     // What is wrong with what is asked for is told first.
     let draft = Draft::look(desk, &brings, request, project)?;
     let id = draft.config.id.clone();
-    let mut host = opening?.open().await?;
+    let opening = opening.unwrap_or_else(|| hosts::begin(&draft.target))?;
+    let mut host = opening.open().await?;
     run::wait_for_lock(desk, &mut host, &id, conduct).await?;
     let state = observe(&mut host, &id, draft.wanted.images()).await?;
     let told = state.clone();
     carry_out(desk, &draft, host, state, conduct).await.map_err(|stop| stop.untouched(&told))
+}
+
+/// The host, where the configuration tells it without what git knows.
+fn target_at_a_glance(desk: &Desk, brings: &Brings, project: &Project) -> Option<Target> {
+    let config = project.config(&selection(desk, brings, None)).ok()?;
+    Some(project.target(&config))
 }
 
 /// Once the host was looked at: what serves is known.
@@ -81,6 +88,7 @@ struct Draft {
     project: Project,
     git: Option<Git>,
     config: Config,
+    target: Target,
     wanted: Wanted,
     overlay: Overlay,
     request: Request,
@@ -93,7 +101,6 @@ impl Draft {
         let selection = selection(desk, brings, git.as_ref());
         project.refuse_secrets_on_the_command_line(&selection)?;
         let config = project.config(&selection)?;
-        refuse_servers(&config.id, &config.hosts)?;
         let wanted = Wanted::new(&config, brings)?;
         let use_process = if config.protected && !brings.from_env {
             ProcessEnvironment::Leave
@@ -107,7 +114,8 @@ impl Draft {
             None => request.source.clone(),
         };
         let request = Request { source, ..request };
-        Ok(Self { project, git, config, wanted, overlay, request, dirty: brings.dirty })
+        let target = project.target(&config);
+        Ok(Self { project, git, config, target, wanted, overlay, request, dirty: brings.dirty })
     }
 
     /// Lets the host fetch the images it lacks: only one that is there can be told from another.
@@ -163,7 +171,7 @@ impl Draft {
             ancestry: self.git.as_ref().map_or(Ancestry::Unknown, |git| git.ancestry(live_commit)),
             ..self.request.clone()
         };
-        let mut plan = plan_deploy(&self.config, &world(state), &request, stamp(state))
+        let mut plan = plan_deploy(&self.config, &world(&self.target, state), &request, stamp(state))
             .map_err(|refusals| refusals.failure())?;
         for host in plan.hosts.values_mut() {
             host.notes.extend(self.notes().into_iter().chain(contents.notes.iter().cloned()));

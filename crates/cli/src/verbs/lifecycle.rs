@@ -11,14 +11,13 @@ use super::run::{self, Keep, Sending};
 use super::{Desk, Ended, Stop, approval, observe, stamp, world};
 use crate::asked::{Asked, Conduct};
 use crate::effects;
-use crate::hosts::{self, Channel};
+use crate::hosts::{self, Channel, Target};
 use crate::sources::{Identity, Overlay, Project};
 
 pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, conduct, .. } = asked;
     let identity = Project::open(&desk.place)?.identity(&desk.place)?;
-    identity.refuse_servers()?;
-    let mut host = hosts::open().await?;
+    let mut host = hosts::open(&identity.target).await?;
     run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
     let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
     carry_out(desk, &identity, host, &state, request, conduct).await.map_err(|stop| stop.untouched(&state))
@@ -33,7 +32,7 @@ async fn carry_out(
     request: Request,
     conduct: Conduct,
 ) -> Ended {
-    let plan = made(state, &request)?;
+    let plan = made(host.target(), state, &request)?;
     run::show(desk, &plan, conduct)?;
     if conduct.dry_run {
         return Ok(0);
@@ -44,7 +43,8 @@ async fn carry_out(
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
     let plan = if run::up(desk, &mut host).await? {
         // The proxy that was started is part of what the plan is made from.
-        made(&observe(&mut host, &identity.id, BTreeSet::new()).await?, &request)?
+        let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
+        made(host.target(), &state, &request)?
     } else {
         plan
     };
@@ -58,7 +58,7 @@ async fn carry_out(
     run::run(desk, &mut host, sending).await
 }
 
-fn made(state: &HostState, request: &Request) -> Result<Plan, Stop> {
-    Ok(plan_lifecycle(&state.app, &world(state), request, stamp(state))
+fn made(target: &Target, state: &HostState, request: &Request) -> Result<Plan, Stop> {
+    Ok(plan_lifecycle(&state.app, &world(target, state), request, stamp(state))
         .map_err(|refusals| refusals.failure())?)
 }

@@ -16,14 +16,14 @@ mod stop;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cutover_core::exit::Exit;
-use cutover_core::names::{AppId, HostName, RunId};
+use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::Verb;
 use cutover_core::request::Stamp;
 use cutover_core::state::{HostState, World};
 use cutover_core::wire::{Ask, Reply};
 
 use crate::asked::{Command, Place};
-use crate::hosts::{self, Channel, HostError, unexpected};
+use crate::hosts::{self, Channel, HostError, Target, unexpected};
 use crate::render::Output;
 use crate::sources::Project;
 
@@ -93,8 +93,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
 async fn reach(desk: &Desk) -> Result<(AppId, Channel), Stop> {
     let project = Project::open(&desk.place)?;
     let identity = project.identity(&desk.place)?;
-    identity.refuse_servers()?;
-    Ok((identity.id, hosts::open().await?))
+    Ok((identity.id, hosts::open(&identity.target).await?))
 }
 
 /// Looks at the host.
@@ -105,9 +104,9 @@ async fn observe(channel: &mut Channel, app: &AppId, images: BTreeSet<String>) -
     }
 }
 
-/// This machine is all the world there is, until servers come.
-fn world(state: &HostState) -> World {
-    World { hosts: BTreeMap::from([(HostName::local(), state.clone())]) }
+/// One host is all the world there is, until there are several.
+fn world(target: &Target, state: &HostState) -> World {
+    World { hosts: BTreeMap::from([(target.name(), state.clone())]) }
 }
 
 /// The plan's time, which is the host's, and its run's id, which is made here (S12).

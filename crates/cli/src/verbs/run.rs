@@ -84,7 +84,8 @@ pub(super) async fn up(desk: &Desk, channel: &mut Channel) -> Result<bool, Stop>
             if started {
                 let listeners: Vec<String> = listeners.iter().map(ToString::to_string).collect();
                 desk.output.talk(&format!(
-                    "started proxy and watch on this machine (listening on {}); `cutover-host down` stops them",
+                    "started proxy and watch on {} (listening on {}); `cutover-host down` stops them",
+                    channel.target().shown(),
                     listeners.join(", ")
                 ));
             }

@@ -17,7 +17,7 @@ use rustix::termios::{self, LocalModes, OptionalActions};
 
 use crate::asked::{Asked, Conduct, EnvironmentChange};
 use crate::effects;
-use crate::hosts::{self, Channel};
+use crate::hosts::{self, Channel, Target};
 use crate::render::Line;
 use crate::sources::{Overlay, Project, is_declared_without_value, placeholders};
 use crate::verbs::run::{self, Keep, Sending};
@@ -27,11 +27,10 @@ pub(in crate::verbs) async fn change(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, brings, conduct } = asked;
     let project = Project::open(&desk.place)?;
     let identity = project.identity(&desk.place)?;
-    identity.refuse_servers()?;
     refuse_secrets_in_words(desk, &project, &brings.change)?;
     let overlay = values(desk, brings.change)?;
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
-    let mut host = hosts::open().await?;
+    let mut host = hosts::open(&identity.target).await?;
     run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
     let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
     let done = if conduct.stage_only || state.live.is_none() {
@@ -51,13 +50,14 @@ async fn release(
     overlay: &Overlay,
     conduct: Conduct,
 ) -> Ended {
-    let plan = made(state, &request, overlay)?;
+    let plan = made(host.target(), state, &request, overlay)?;
     run::show(desk, &plan, conduct)?;
     if conduct.dry_run {
         return Ok(Exit::Done.code());
     }
     let plan = if run::up(desk, &mut host).await? {
-        made(&observe(&mut host, &state.app, BTreeSet::new()).await?, &request, overlay)?
+        let state = observe(&mut host, &state.app, BTreeSet::new()).await?;
+        made(host.target(), &state, &request, overlay)?
     } else {
         plan
     };
@@ -66,9 +66,10 @@ async fn release(
     run::run(desk, &mut host, sending).await
 }
 
-fn made(state: &HostState, request: &Request, overlay: &Overlay) -> Result<Plan, Stop> {
+fn made(target: &Target, state: &HostState, request: &Request, overlay: &Overlay) -> Result<Plan, Stop> {
     let request = Request { overlay: overlay.values.fingerprints(&state.salt), ..request.clone() };
-    Ok(lifecycle(&state.app, &world(state), &request, stamp(state)).map_err(|refusals| refusals.failure())?)
+    Ok(lifecycle(&state.app, &world(target, state), &request, stamp(state))
+        .map_err(|refusals| refusals.failure())?)
 }
 
 /// Changes the host's file only.

@@ -1,0 +1,145 @@
+//! A session as a child process, here or through ssh: started, spoken with, and listened to when it ends.
+
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::task::JoinHandle;
+
+use super::channel::Channel;
+use super::error::{HostError, Trouble};
+use super::target::Target;
+use super::{local, ssh};
+
+/// The end of what a session says on its error stream, kept for the case that it ends.
+const KEPT_LINES: usize = 20;
+/// For the end of a session, and what it said, to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Opens a conversation with a host.
+pub(crate) async fn open(target: &Target) -> Result<Channel, HostError> {
+    begin(target)?.open().await
+}
+
+/// Starts a session; other work may go on before it is spoken with.
+pub(crate) fn begin(target: &Target) -> Result<Opening, HostError> {
+    let command = match target {
+        Target::Here => local::command(),
+        Target::Server(server) => Ok(ssh::command(server)),
+    };
+    command.and_then(|command| start(command, target)).map_err(|why| HostError::new(target.clone(), why))
+}
+
+fn start(mut command: Command, target: &Target) -> Result<Opening, Trouble> {
+    use std::os::unix::process::CommandExt as _;
+    if !matches!(target, Target::Server(server) if server.asks) {
+        // Ctrl-C on the terminal is for us: the session ends when its input does, and it is given the time it needs for that. Who asks on the
+        // terminal stays in the group that the terminal listens to.
+        command.process_group(0);
+    }
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut command = tokio::process::Command::from(command);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let start_error = |error: std::io::Error| match target {
+        Target::Server(_) if error.kind() == std::io::ErrorKind::NotFound => {
+            Trouble::NoSsh { program: program.clone() }
+        }
+        _ => Trouble::Start { binary: program.clone(), error },
+    };
+    let mut child = command.spawn().map_err(start_error)?;
+    match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
+        (Some(input), Some(output), Some(errors)) => {
+            Ok(Opening { target: target.clone(), peer: Peer::new(child, errors), input, output })
+        }
+        _ => Err(start_error(std::io::Error::other("no pipes to it"))),
+    }
+}
+
+/// A session that was started and not spoken with yet. Dropped, it ends.
+pub(crate) struct Opening {
+    target: Target,
+    peer: Peer,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+impl Opening {
+    /// Begins the conversation.
+    pub(crate) async fn open(self) -> Result<Channel, HostError> {
+        let Self { target, peer, input, output } = self;
+        Channel::open(target, output, input, Some(peer)).await
+    }
+}
+
+/// The process at the other end of our pipes.
+pub(crate) struct Peer {
+    child: Child,
+    /// What it said on its error stream, line by line.
+    said: Arc<Mutex<Vec<String>>>,
+    listener: JoinHandle<()>,
+}
+
+/// How a session ended.
+pub(super) struct Ended {
+    /// `None`: it did not, and was made to.
+    pub(super) status: Option<ExitStatus>,
+    pub(super) said: Vec<String>,
+}
+
+impl Peer {
+    fn new(child: Child, errors: ChildStderr) -> Self {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let listener = tokio::spawn(listen(errors, Arc::clone(&said)));
+        Self { child, said, listener }
+    }
+
+    /// How it ended, once its output was closed: its end and its words take moments to arrive.
+    pub(super) async fn ended(mut self) -> Ended {
+        let status = tokio::time::timeout(LAST_WORDS, self.child.wait()).await;
+        let status = status.ok().and_then(Result::ok);
+        if status.is_none() {
+            self.end();
+        }
+        tokio::time::timeout(LAST_WORDS, &mut self.listener).await.ok();
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ended { status, said }
+    }
+
+    /// Nobody will speak with it. One that is over already is as good.
+    pub(super) fn end(&mut self) {
+        self.child.start_kill().ok();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+async fn listen(errors: ChildStderr, said: Arc<Mutex<Vec<String>>>) {
+    let mut lines = BufReader::new(errors).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() == KEPT_LINES {
+            said.remove(0);
+        }
+        said.push(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_session_said_before_it_ended_is_in_the_error() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no libraries >&2; exit 3"]);
+        let opening = start(command, &Target::Here).ok().unwrap();
+        let failure = opening.open().await.err().unwrap().failure();
+        assert!(failure.cause[0].contains("exit status: 3; it said: no libraries"), "{failure:?}");
+    }
+}
