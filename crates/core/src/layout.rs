@@ -129,6 +129,26 @@ impl Layout {
     pub fn artifact(&self, hash: &ContentHash) -> PathBuf {
         self.artifacts().join(hash.as_str())
     }
+    /// Layers of images on their way to the engine, by the hash of what is in them.
+    pub fn layers(&self) -> PathBuf {
+        self.state.join("layers")
+    }
+    /// One of them.
+    pub fn layer(&self, layer: &ContentHash) -> PathBuf {
+        self.layers().join(layer.as_str())
+    }
+    /// What runs that are to come need, a file each (S26).
+    pub fn leases(&self) -> PathBuf {
+        self.state.join("leases")
+    }
+    /// What one of them needs.
+    pub fn lease(&self, run: RunId) -> PathBuf {
+        self.leases().join(run.to_string())
+    }
+    /// Held by whoever takes a lease, and by whoever takes away what nobody has one of.
+    pub fn retention_lock(&self) -> PathBuf {
+        self.locks().join("retention.lock")
+    }
     /// An app's folder.
     pub fn app(&self, app: &AppId) -> PathBuf {
         self.state.join("apps").join(app.app.as_str()).join(app.environment.as_str())

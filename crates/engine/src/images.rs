@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bollard::models::CreateImageInfo;
-use bollard::query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
+use bollard::query_parameters::{
+    CreateImageOptions, ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions,
+};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
@@ -59,6 +61,48 @@ impl Engine {
             on_progress(progress(report.map_err(explain(Subject::Image, act))?));
         }
         self.inspect_image(reference).await
+    }
+
+    /// Sends an image to the registry that its name names.
+    pub async fn push(&self, name: &Reference) -> Result<(), EngineError> {
+        let act = || format!("push image {name}");
+        let options = PushImageOptions { tag: name.tag.clone(), ..PushImageOptions::default() };
+        let mut reports = self.docker_long().push_image(&name.repository, Some(options), None);
+        while let Some(report) = reports.next().await {
+            report.map_err(explain(Subject::Image, act))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of each of an image's layers, unpacked, lowest first, as far as its history tells: `layers` of them, or none.
+    pub async fn layer_sizes(&self, image: &str, layers: usize) -> Result<Vec<u64>, EngineError> {
+        let act = || format!("read the history of image {image}");
+        let history = self.docker().image_history(image).await.map_err(explain(Subject::Image, act))?;
+        let sizes: Vec<u64> = history
+            .iter()
+            .rev()
+            .filter_map(|step| u64::try_from(step.size).ok().filter(|size| *size > 0))
+            .collect();
+        Ok(if sizes.len() == layers { sizes } else { Vec::new() })
+    }
+
+    /// How many of the layers, from the lowest on, the engine has as the lowest ones of one of its images.
+    pub async fn layers_in_common(&self, layers: &[String]) -> Result<usize, EngineError> {
+        let mut most = 0;
+        for listed in self.list_images(&BTreeMap::new()).await? {
+            let image = match self.inspect_image(&listed.id).await {
+                Ok(image) => image,
+                // Removed since it was listed.
+                Err(error) if error.kind == Kind::NotFoundImage => continue,
+                Err(error) => return Err(error),
+            };
+            let common = image.layers.iter().zip(layers).take_while(|(one, other)| one == other).count();
+            most = most.max(common);
+            if most == layers.len() {
+                break;
+            }
+        }
+        Ok(most)
     }
 
     /// Gives an image one more name; a name that meant another image means this one from now on.

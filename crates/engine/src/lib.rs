@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod archive;
 mod build;
 mod connect;
 mod containers;
@@ -22,6 +23,7 @@ mod networks;
 mod registry;
 mod volumes;
 
+pub use archive::{Archive, ArchiveLayer};
 pub use build::{BaseImages, BuildCache, BuildError, BuildSpec, Built, OriginLabels};
 pub use connect::{Engine, EngineInfo, Product, newest_api};
 pub use containers::{

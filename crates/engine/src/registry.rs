@@ -43,6 +43,16 @@ impl Reference {
             _ => HUB,
         }
     }
+
+    /// The name in full, as containerd's store has it: with its registry, and a tag.
+    pub fn full(&self) -> String {
+        let tag = self.tag.as_deref().unwrap_or("latest");
+        if self.repository.starts_with(&format!("{}/", self.registry())) {
+            return format!("{}:{tag}", self.repository);
+        }
+        let library = if self.repository.contains('/') { "" } else { "library/" };
+        format!("{HUB}/{library}{}:{tag}", self.repository)
+    }
 }
 
 impl fmt::Display for Reference {
@@ -114,6 +124,19 @@ mod tests {
             assert_eq!(reference.tag.as_deref(), tag, "{text}");
             assert_eq!(reference.digest.as_deref(), digest, "{text}");
             assert_eq!(reference.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn names_in_full_have_a_registry_and_a_tag() {
+        let cases = [
+            ("nginx", "docker.io/library/nginx:latest"),
+            ("cutover/shop/live/web:7f3c9e1", "docker.io/cutover/shop/live/web:7f3c9e1"),
+            ("ghcr.io/a/b:v1", "ghcr.io/a/b:v1"),
+            ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
+        ];
+        for (text, full) in cases {
+            assert_eq!(Reference::split(text).full(), full);
         }
     }
 

@@ -13,6 +13,8 @@ pub mod host_file;
 mod images;
 pub mod installation;
 pub mod journal;
+mod layers;
+mod lease;
 mod listening;
 pub mod lock;
 pub mod observe;

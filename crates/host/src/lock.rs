@@ -180,6 +180,26 @@ impl HostLock {
     }
 }
 
+/// The right to take away what nobody needs, and to say what one needs: held for moments.
+#[derive(Debug)]
+pub(crate) struct RetentionLock {
+    _file: File,
+}
+
+impl RetentionLock {
+    /// Waits for it. It blocks.
+    ///
+    /// # Errors
+    /// When the lock file cannot be used.
+    pub(crate) fn take(layout: &Layout) -> Result<Self, FileError> {
+        loop {
+            if let Some(file) = claim(&layout.retention_lock(), Mode::Exclusive, TRIES)? {
+                return Ok(Self { _file: file });
+            }
+        }
+    }
+}
+
 /// The right to be the one `proxy`, `watch` or `up` of an installation.
 #[derive(Debug)]
 pub struct ProcessLock {

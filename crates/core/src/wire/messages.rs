@@ -14,6 +14,7 @@ use crate::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName, VariableN
 use crate::plan::HostPlan;
 use crate::state::{FoundImage, HostState};
 use crate::verdict::Verdict;
+use crate::wire::{ImageParts, Lacking};
 
 /// The protocol's version; the sides must speak the same.
 pub const WIRE_VERSION: u32 = 1;
@@ -160,6 +161,32 @@ pub enum Ask {
     },
     /// Start proxy and watch where nothing supervises them yet → [`Reply::Up`].
     Up,
+    /// What the host lacks of the images and artifacts that a run is to use → [`Reply::Lacking`]. From here on until the run's end, or this session's where
+    /// none begins, nobody takes them away (S26).
+    Lacking {
+        /// For which run.
+        run: RunId,
+        /// Which.
+        images: Vec<ImageParts>,
+        /// Artifacts that it is to use, which nobody takes away either.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        artifacts: BTreeSet<ContentHash>,
+    },
+    /// One layer of an image follows, compressed with zstd → [`Reply::Done`] once it is unpacked, found to be what it is called, and durable.
+    Layer {
+        /// The hash of what is in it, unpacked (its diff id).
+        layer: ContentHash,
+        /// Bytes that follow.
+        bytes: u64,
+    },
+    /// Make an image of the layers that are there and those that were sent; its configuration follows, compressed with zstd
+    /// → [`Reply::Lacking`] with the image, or with layers that lack after all.
+    Load {
+        /// Which.
+        image: ImageParts,
+        /// Bytes that follow.
+        bytes: u64,
+    },
 }
 
 /// From the host.
@@ -251,6 +278,11 @@ pub enum Reply {
         started: bool,
         /// Where the proxy listens.
         listeners: Vec<std::net::SocketAddr>,
+    },
+    /// To [`Ask::Lacking`] and [`Ask::Load`].
+    Lacking {
+        /// What is there, and what lacks.
+        lacking: Lacking,
     },
     /// It is done.
     Done,

@@ -2,6 +2,8 @@
 //!
 //! A frame is one JSON object on a line. A message that brings bulk data says how many bytes follow its line; they follow at once.
 
+mod images;
 mod messages;
 
+pub use images::*;
 pub use messages::*;

@@ -8,8 +8,10 @@ mod fetch;
 mod frames;
 mod health;
 mod logs;
+mod receive;
 mod run;
 mod serve;
+mod ship;
 
 pub use serve::{refuse, serve};
 

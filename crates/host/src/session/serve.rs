@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{Frame, Incoming, Outgoing, Stop};
+use super::ship::Brought;
 use crate::host::Host;
 use crate::lock::AppLock;
 use crate::observe::observe;
@@ -29,6 +30,7 @@ pub(super) struct Session<R, W> {
     pub(super) outgoing: Outgoing<W>,
     host: Option<Arc<Host>>,
     greeted: bool,
+    pub(super) brought: Brought,
 }
 
 /// Converses until the client leaves.
@@ -41,7 +43,8 @@ where
     W: AsyncWrite + Unpin + Send,
 {
     let (incoming, outgoing) = (Incoming::new(input), Outgoing::new(output));
-    let mut session = Session { layout, incoming, outgoing, host: None, greeted: false };
+    let mut session =
+        Session { layout, incoming, outgoing, host: None, greeted: false, brought: Brought::default() };
     loop {
         let ask = match session.incoming.next().await? {
             Frame::End => return Ok(()),
@@ -133,6 +136,9 @@ where
                 Ok(self.outgoing.send(&Reply::Lock { holder }).await?)
             }
             Ask::Up => self.up().await,
+            Ask::Lacking { run, images, artifacts } => self.lacking(run, images, artifacts).await,
+            Ask::Layer { layer, bytes } => self.layer(&layer, bytes).await,
+            Ask::Load { image, bytes } => self.load(&image, bytes).await,
         }
     }
 

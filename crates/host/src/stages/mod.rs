@@ -10,7 +10,7 @@ pub(crate) mod handover;
 pub(crate) mod migrate;
 pub(crate) mod preflight;
 pub(crate) mod record;
-mod room;
+pub(crate) mod room;
 pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod switch;

@@ -14,6 +14,8 @@ use super::drain::Drained;
 use super::environment::EnvChange;
 use super::start::retire;
 use crate::journal::{StageError, Trouble};
+use crate::lease::Lease;
+use crate::lock::RetentionLock;
 use crate::runtime::process::artifact::Artifacts;
 
 /// The records say what is so.
@@ -88,12 +90,19 @@ async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     for app in act.store.apps()? {
         stay.extend(act.store.releases(&app)?.into_iter().map(|record| record.release));
     }
-    let needed: BTreeSet<ContentHash> = stay.iter().flat_map(Release::artifacts).collect();
+    // Nobody says that he needs something while it is taken away.
+    let alone = RetentionLock::take(act.layout)?;
+    let unfinished = act.store.all_unfinished()?.into_iter().map(|(_, run)| run);
+    let unfinished = unfinished.filter(|run| *run != act.journal.run()).collect();
+    let leased = Lease::all(&alone, act.layout, &unfinished)?;
+    let mut needed: BTreeSet<ContentHash> = stay.iter().flat_map(Release::artifacts).collect();
+    needed.extend(leased.artifacts.iter().cloned());
     let store = Artifacts::new(act.layout.clone());
     for artifact in gone.artifacts().difference(&needed) {
         store.remove(artifact)?;
     }
-    for image in images_to_remove(&gone, stay.iter()) {
+    let images = images_to_remove(&gone, stay.iter());
+    for image in images.into_iter().filter(|image| !leased.has_image(image)) {
         act.ports.runtime(RuntimeKind::Container)?.remove_image(&image).await?;
     }
     Ok(())

@@ -33,6 +33,24 @@ pub(super) async fn refuse_low(act: &Act<'_>, plan: &PreflightPlan) -> Result<Op
     Ok(rules::refuse_low_room(&rooms))
 }
 
+/// The refusal, where a disk has less room than what comes from a client takes: layers where they wait, and twice that where the engine unpacks
+/// them.
+///
+/// # Errors
+/// When the free room of a disk cannot be told.
+pub(crate) fn refuse_low_for_layers(
+    waiting: &Path,
+    engine: Option<&Path>,
+    bytes: u64,
+) -> Result<Option<Failure>, FileError> {
+    let want =
+        |what: &str, place: &Path, bytes| Want { what: what.to_owned(), place: place.to_owned(), bytes };
+    let mut wants =
+        vec![want("layers on their way to the engine", waiting, bytes.saturating_add(defaults::DISK_FREE))];
+    wants.extend(engine.map(|folder| want("the container engine's data", folder, bytes.saturating_mul(2))));
+    Ok(rules::refuse_low_room(&by_disk(wants, disk)?))
+}
+
 async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
     let want =
         |what: &str, place: &Path, bytes| Want { what: what.to_owned(), place: place.to_owned(), bytes };
