@@ -129,8 +129,10 @@ pub(crate) fn transition(
             services.insert(name.clone(), stop(state, live, name));
         }
     }
-    // A release that goes live again from warmth goes on in its own colour.
-    let slot = warm_slot(&identities, stamp).unwrap_or(slot);
+    // A release that goes live again from warmth goes on in its own colour; where nothing starts, the colour of what runs stays: nobody
+    // would join the networks of another.
+    let stays = live.filter(|_| identities.is_empty()).map(|live| live.slot);
+    let slot = stays.or_else(|| warm_slot(&identities, stamp)).unwrap_or(slot);
     Ok(Transition { slot, services, allocation, urls })
 }
 
