@@ -89,6 +89,12 @@ async fn of_two_replicas_ones_process_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backing_service_is_made_anew_when_asked() {
+    let name = "a_backing_service_is_made_anew_when_asked";
+    on_engine(name, backing::a_backing_service_is_made_anew_when_asked).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backing_service_is_started_once_and_never_replaced() {
     let name = "a_backing_service_is_started_once_and_never_replaced";
     on_engine(name, backing::a_backing_service_is_started_once_and_never_replaced).await;

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 
 use crate::asked::{Command, Place};
 use crate::verbs::{
-    AttachArguments, CheckArguments, EnvWord, ExecArguments, HistoryArguments, LogsArguments, StatusArguments,
+    AttachArguments, BackingWord, CheckArguments, EnvWord, ExecArguments, HistoryArguments, LogsArguments,
+    StatusArguments,
 };
 
 pub(crate) use change::{
@@ -91,6 +92,9 @@ enum Word {
     Restart(ServicesArguments),
     /// Take the app off the host
     Remove(RemoveArguments),
+    /// Backing services: make one anew as the live release wants it, or restart it
+    #[command(subcommand)]
+    Backing(BackingWord),
     /// Print the JSON Schema of cutover.yml
     Schema,
 }
@@ -121,6 +125,7 @@ impl Arguments {
             Word::Start(words) => words.into_command(Verb::Start, by),
             Word::Restart(words) => words.into_command(Verb::Restart, by),
             Word::Remove(words) => words.into_command(by),
+            Word::Backing(words) => words.into_command(by),
             Word::Schema => Command::Schema,
         };
         Ok((place, command))

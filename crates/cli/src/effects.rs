@@ -1,6 +1,6 @@
 //! What each verb does to the world, in one table, and what is asked before it does.
 
-use cutover_core::names::AppId;
+use cutover_core::names::{AppId, ServiceName};
 use cutover_core::plan::Verb;
 use cutover_core::request::Request;
 
@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 20] = [
+pub(crate) const TABLE: [(&str, Effect); 22] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -36,6 +36,8 @@ pub(crate) const TABLE: [(&str, Effect); 20] = [
     ("start", Effect::Changes),
     ("restart", Effect::Changes),
     ("remove", Effect::Destroys),
+    ("backing apply", Effect::Changes),
+    ("backing restart", Effect::Changes),
     ("schema", Effect::Reads),
 ];
 
@@ -56,6 +58,8 @@ pub(crate) fn word(request: &Request) -> &'static str {
         Verb::Start => "start",
         Verb::Stop => "stop",
         Verb::Remove => "remove",
+        Verb::BackingApply => "backing apply",
+        Verb::BackingRestart => "backing restart",
     }
 }
 
@@ -96,6 +100,10 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
         return Question::Yes(format!(
             "this puts the databases of {id} back to the snapshot; what was written since is lost"
         ));
+    }
+    if request.verb.is_of_backing() {
+        let names: Vec<&str> = request.services.iter().map(ServiceName::as_str).collect();
+        return Question::Yes(format!("backing service {} of {id} is down meanwhile", names.join(", ")));
     }
     match of(word(request)) {
         Effect::Reads | Effect::Changes => Question::None,
@@ -149,6 +157,8 @@ mod tests {
             Verb::Start,
             Verb::Stop,
             Verb::Remove,
+            Verb::BackingApply,
+            Verb::BackingRestart,
         ] {
             assert_ne!(of(word(&request(verb, "me"))), Effect::Reads, "{}", verb.as_str());
         }
@@ -167,6 +177,8 @@ mod tests {
         assert_eq!(name(asks(&deploy, Protection::Protected)), "production");
         let restore = Request { restore_databases: true, ..request(Verb::Rollback, "me") };
         assert!(matches!(asks(&restore, Protection::Open), Question::Yes(_)));
+        let apply = request(Verb::BackingApply, "me");
+        assert!(matches!(asks(&apply, Protection::Open), Question::Yes(_)));
         let remove = request(Verb::Remove, "me");
         assert!(matches!(asks(&remove, Protection::Open), Question::Yes(_)));
         let with_data = Request { volumes: true, ..remove };

@@ -6,6 +6,7 @@ use cutover_testkit::site::{App, Site};
 use super::applications::running;
 use super::counted::{none_failed, traffic};
 use super::deploys::serves;
+use crate::engine::{containers, docker};
 
 /// The front asks the store; the store keeps its data in a volume.
 const CONFIG: &str = r#"app: guestbook
@@ -47,6 +48,47 @@ pub async fn a_backing_service_is_started_once_and_never_replaced(site: &Site) {
     assert_eq!(running(site, "store"), store, "a backing service was replaced");
     assert_eq!(asked(site, "stand.localhost").await, first);
     none_failed("deploys on a backing service", &probe.stop().await);
+}
+
+/// Made anew only when somebody asks for it: with its volume and its address; one that fails its gate changes nothing.
+pub async fn a_backing_service_is_made_anew_when_asked(site: &Site) {
+    let app = site.app("anew", "anew.localhost").unwrap();
+    release(&app, "v1", CONFIG);
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let (first, volumes, address) = (containers(&app, "store"), of(&app, VOLUMES), of(&app, ADDRESSES));
+
+    let nothing = app.cutover(&["backing", "apply", "store", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert!(nothing.talk.contains("nothing to do"), "{}", nothing.talk);
+
+    release(&app, "more", &CONFIG.replace("    volumes:", "    environment: { MORE: more }\n    volumes:"));
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let told = app.cutover(&["backing", "apply", "store", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert!(told.talk.contains("`store` was down for "), "{}", told.talk);
+    let second = containers(&app, "store");
+    assert_ne!(second, first, "it was not made anew");
+    assert!(of(&app, "{{json .Config.Env}}").contains("MORE=more"));
+    assert_eq!((of(&app, VOLUMES), of(&app, ADDRESSES)), (volumes, address));
+    asked(site, "anew.localhost").await;
+
+    let broken = CONFIG.replace("    volumes:", "    command: /no/such/program\n    volumes:");
+    release(&app, "broken", &broken);
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let told = app.cutover(&["backing", "apply", "store", "--yes"]).await.unwrap().expect(4).unwrap();
+    assert!(told.talk.contains("backing service `store` runs as it did before"), "{}", told.talk);
+    assert_eq!(containers(&app, "store"), second, "the old one runs again");
+    asked(site, "anew.localhost").await;
+
+    app.cutover(&["backing", "restart", "store", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert_eq!(containers(&app, "store"), second, "the very same was restarted");
+    asked(site, "anew.localhost").await;
+}
+
+const VOLUMES: &str = "{{range .Mounts}}{{.Name}} {{.Destination}};{{end}}";
+const ADDRESSES: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}};{{end}}";
+
+/// What the engine says of the store that runs.
+fn of(app: &App<'_>, template: &str) -> String {
+    docker(app.site(), &["inspect", "--format", template, &containers(app, "store")])
 }
 
 fn release(app: &App<'_>, subject: &str, config: &str) {

@@ -126,6 +126,7 @@ fn service_line(name: &ServiceName, service: &ServicePlan) -> String {
             };
             format!("replaced ({strategy}, {}): {}", counted(incoming.len()), why.join(", "))
         }
+        ServicePlan::Restarted { instances } => format!("stopped and started: {}", counted(instances.len())),
         ServicePlan::Stopped { outgoing } => format!("stopped: {}", counted(outgoing.len())),
     };
     line(name.as_str(), |name| paint::name(name), text)

@@ -148,6 +148,8 @@ fn done(verdict: &Verdict) -> String {
         Verb::Start => format!("start of {app}; {release} is live"),
         Verb::Stop => format!("stop of {app}; what was stopped stays so until `cutover start`"),
         Verb::Remove => format!("{app} was taken off the host"),
+        Verb::BackingApply => format!("the backing service of {app} runs as {release} wants it"),
+        Verb::BackingRestart => format!("the backing service of {app} was restarted"),
     };
     let took = span(verdict.took());
     match verdict.switched_ms {

@@ -2,6 +2,7 @@
 
 mod approval;
 mod attach;
+mod backing;
 mod check;
 mod deploy;
 mod env;
@@ -28,6 +29,7 @@ use crate::render::Output;
 use crate::sources::Project;
 
 pub(crate) use attach::AttachArguments;
+pub(crate) use backing::BackingWord;
 pub(crate) use check::CheckArguments;
 pub(crate) use env::EnvWord;
 pub(crate) use exec::ExecArguments;
@@ -68,9 +70,13 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
         Command::Change(asked) => match asked.request.verb {
             Verb::Deploy => deploy::deploy(desk, *asked).await,
             Verb::Environment => env::change(desk, *asked).await,
-            Verb::Rollback | Verb::Restart | Verb::Start | Verb::Stop | Verb::Remove => {
-                lifecycle::lifecycle(desk, *asked).await
-            }
+            Verb::Rollback
+            | Verb::Restart
+            | Verb::Start
+            | Verb::Stop
+            | Verb::Remove
+            | Verb::BackingApply
+            | Verb::BackingRestart => lifecycle::lifecycle(desk, *asked).await,
         },
         Command::Status { check } => status::status(desk, check).await,
         Command::History { limit } => records::history(desk, limit).await,

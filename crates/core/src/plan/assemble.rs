@@ -12,7 +12,7 @@ use crate::hash::ContentHash;
 use crate::layout;
 use crate::names::{InstanceName, ReleaseId, ServiceName, VariableName};
 use crate::plan::specify::{Ground, Identity, reference};
-use crate::plan::transition::{Moved, NoTransition, Transition};
+use crate::plan::transition::{Allocation, Moved, NoTransition, Transition};
 use crate::plan::{
     BackingPlan, BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan,
     HeldDatabase, HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse,
@@ -419,14 +419,7 @@ fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> Pr
         disk: crate::defaults::DISK_FREE + databases,
         artifacts: made().flat_map(|(content, shipped, _)| content.artifacts(shipped)).cloned().collect(),
         images: made()
-            .filter_map(|(content, _, platform)| match content {
-                Content::Image { reference, identity, name, origin } => {
-                    let (identity, name, origin) = (identity.clone(), name.clone(), origin.clone());
-                    let wanted = WantedImage { identity, name, origin, platform: platform.clone() };
-                    Some((reference.clone(), wanted))
-                }
-                Content::Artifact { .. } => None,
-            })
+            .filter_map(|(content, _, platform)| wanted_image(content, platform.as_ref()))
             .collect(),
         engine: made().any(|(content, _, _)| content.runtime() == RuntimeKind::Container),
         proxy: routed,
@@ -437,6 +430,18 @@ fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> Pr
             .flat_map(|i| &i.spec.settings.ports)
             .map(|port| (port.address, port.host).into())
             .collect(),
+    }
+}
+
+/// What the host must have of an image, by what the engine is asked for.
+pub(crate) fn wanted_image(content: &Content, platform: Option<&String>) -> Option<(String, WantedImage)> {
+    match content {
+        Content::Image { reference, identity, name, origin } => {
+            let (identity, name, origin) = (identity.clone(), name.clone(), origin.clone());
+            let wanted = WantedImage { identity, name, origin, platform: platform.cloned() };
+            Some((reference.clone(), wanted))
+        }
+        Content::Artifact { .. } => None,
     }
 }
 
@@ -453,26 +458,13 @@ fn backing(parts: &Parts<'_>, incoming: &[&GatedInstance]) -> Result<Planned<Bac
     // Addresses the transition gave are not given again.
     let mut allocation = parts.transition.allocation.clone();
     let mut instances = Vec::new();
-    for (name, backing) in
-        in_order(&release.backing, |backing| backing.settings.run.depends_on.keys().collect())
-    {
+    for (name, _) in in_order(&release.backing, |backing| backing.settings.run.depends_on.keys().collect()) {
         if has_backing(state, name) {
             continue;
         }
         let existing =
             state.instances.iter().find(|found| found.role == Role::Backing && found.service == *name);
-        let address = match (
-            existing.and_then(|found| found.address),
-            backing.settings.port,
-            backing.content.runtime(),
-        ) {
-            (Some(address), _, _) => Some(address),
-            (None, Some(port), RuntimeKind::Container) => {
-                Some(allocation.container(state, &layout::backing_network(&release.app), 24, port, name)?)
-            }
-            (None, Some(_), RuntimeKind::Process) => Some(allocation.loopback(state, name)?),
-            (None, None, _) => None,
-        };
+        let address = backing_address(state, release, name, existing, &mut allocation)?;
         let identity = existing.map_or_else(
             || {
                 Ok(Identity {
@@ -502,9 +494,41 @@ fn backing(parts: &Parts<'_>, incoming: &[&GatedInstance]) -> Result<Planned<Bac
             .chain(instances.iter().map(|i| &i.spec))
             .chain(parts.migrations.iter().map(|m| &m.spec))
     };
+    let networks = networks(state, specs(), &mut allocation)?;
+    let volumes: Vec<VolumeSpec> = volumes(&ground, specs());
+    let needed = !(networks.is_empty() && volumes.is_empty() && instances.is_empty());
+    let why = if release.backing.is_empty() { WhyNot::None } else { WhyNot::Present };
+    Ok(todo(needed, why, || BackingPlan { networks, volumes, instances }))
+}
+
+/// Where a backing service is reached, where it is reached at all: where it was, if it was there.
+pub(crate) fn backing_address(
+    state: &HostState,
+    release: &Release,
+    name: &ServiceName,
+    existing: Option<&FoundInstance>,
+    allocation: &mut Allocation,
+) -> Result<Option<std::net::SocketAddr>, NoTransition> {
+    let Some(backing) = release.backing.get(name) else { return Ok(None) };
+    match (existing.and_then(|found| found.address), backing.settings.port, backing.content.runtime()) {
+        (Some(address), _, _) => Ok(Some(address)),
+        (None, Some(port), RuntimeKind::Container) => {
+            allocation.container(state, &layout::backing_network(&release.app), 24, port, name).map(Some)
+        }
+        (None, Some(_), RuntimeKind::Process) => allocation.loopback(state, name).map(Some),
+        (None, None, _) => Ok(None),
+    }
+}
+
+/// The networks of instances that are not there yet.
+pub(crate) fn networks<'a>(
+    state: &HostState,
+    specs: impl Iterator<Item = &'a crate::plan::InstanceSpec>,
+    allocation: &mut Allocation,
+) -> Result<Vec<NetworkSpec>, NoTransition> {
     let present: BTreeSet<&String> = state.engine.iter().flat_map(|engine| engine.networks.keys()).collect();
     let wanted: BTreeSet<&String> =
-        specs().flat_map(|spec| &spec.networks).map(|network| &network.network).collect();
+        specs.flat_map(|spec| &spec.networks).map(|network| &network.network).collect();
     let mut networks = Vec::new();
     for name in wanted.into_iter().filter(|name| !present.contains(*name)) {
         let subnet: Subnet = allocation.network(name, 24)?;
@@ -514,13 +538,11 @@ fn backing(parts: &Parts<'_>, incoming: &[&GatedInstance]) -> Result<Planned<Bac
             range: subnet.engine_half().to_string(),
         });
     }
-    let volumes: Vec<VolumeSpec> = volumes(&ground, specs());
-    let needed = !(networks.is_empty() && volumes.is_empty() && instances.is_empty());
-    let why = if release.backing.is_empty() { WhyNot::None } else { WhyNot::Present };
-    Ok(todo(needed, why, || BackingPlan { networks, volumes, instances }))
+    Ok(networks)
 }
 
-fn volumes<'a>(
+/// The volumes of instances that are not there yet.
+pub(crate) fn volumes<'a>(
     ground: &Ground<'_>,
     specs: impl Iterator<Item = &'a crate::plan::InstanceSpec>,
 ) -> Vec<VolumeSpec> {

@@ -1,6 +1,7 @@
 //! What a deploy leaves alone though it differs: backing services run on as the release that started them made them.
 
 use crate::layout;
+use crate::plan::Change;
 use crate::release::{BackingRelease, Release, RuntimeKind};
 use crate::state::{FoundInstance, HostState, Role};
 
@@ -11,47 +12,68 @@ pub(crate) fn drift(state: &HostState, release: &Release) -> Vec<String> {
 }
 
 fn differs(state: &HostState, release: &Release, found: &FoundInstance) -> Option<String> {
-    let record = state.releases.iter().find(|record| record.release.id == found.release)?;
-    let was = record.release.backing.get(&found.service)?;
     let Some(wanted) = release.backing.get(&found.service) else {
         return Some(format!(
             "backing service `{}` is no longer named, and runs on; {}",
             found.service,
-            removal(state, found, "when nothing uses it")
+            removal(state, found)
         ));
     };
-    let what = differences(was, wanted);
+    let what = differences(state, release, wanted, found);
     if what.is_empty() {
         return None;
     }
+    let what: Vec<&str> = what.into_iter().map(words).collect();
     Some(format!(
-        "backing service `{}` runs as release {} made it, and a deploy never replaces it; what differs now: {}; {}",
+        "backing service `{0}` runs as release {1} made it, and a deploy never replaces it; what differs now: {2}; \
+         once this release is live, `cutover backing apply {0}` makes it anew (its volumes stay)",
         found.service,
         found.release,
         what.join(", "),
-        removal(state, found, "and deploy again to take the change: its volumes stay")
     ))
 }
 
-fn differences(was: &BackingRelease, wanted: &BackingRelease) -> Vec<&'static str> {
-    let mut what = Vec::new();
-    if was.content.identity() != wanted.content.identity() {
-        what.push("its image");
-    }
-    if was.shipped != wanted.shipped {
-        what.push("a file that is mounted into it");
-    }
-    if was.settings.run != wanted.settings.run || was.settings.port != wanted.settings.port {
-        what.push("its settings");
-    }
-    what
+/// What differs between a backing service as it runs and as a release wants it; nothing where nobody knows how it was made.
+pub(crate) fn differences(
+    state: &HostState,
+    release: &Release,
+    wanted: &BackingRelease,
+    found: &FoundInstance,
+) -> Vec<Change> {
+    let record = state.releases.iter().find(|record| record.release.id == found.release);
+    let Some(record) = record else { return Vec::new() };
+    let Some(was) = record.release.backing.get(&found.service) else { return Vec::new() };
+    let used = wanted.settings.run.environment.values().flat_map(crate::template::Template::variables);
+    let another_value =
+        |variable: &_| record.release.variables.get(variable) != release.variables.get(variable);
+    let differ = [
+        (Change::Content, was.content.identity() != wanted.content.identity()),
+        (Change::Files, was.shipped != wanted.shipped),
+        (
+            Change::Settings,
+            was.settings.run != wanted.settings.run || was.settings.port != wanted.settings.port,
+        ),
+        (Change::Variables, used.into_iter().any(another_value)),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(change, _)| change).collect()
 }
 
-fn removal(state: &HostState, found: &FoundInstance, why: &str) -> String {
+fn words(change: Change) -> &'static str {
+    match change {
+        Change::Content => "its image",
+        Change::Files => "a file that is mounted into it",
+        Change::Settings => "its settings",
+        Change::Variables => "the value of a variable",
+        Change::Url | Change::Asked | Change::Missing => "what it is made of",
+    }
+}
+
+fn removal(state: &HostState, found: &FoundInstance) -> String {
     match found.runtime {
-        RuntimeKind::Container => {
-            format!("`docker rm -f {}` takes it off, {why}", layout::container(&state.app, &found.name))
-        }
-        RuntimeKind::Process => format!("`cutover remove` takes it off with the app, {why}"),
+        RuntimeKind::Container => format!(
+            "`docker rm -f {}` takes it off, when nothing uses it",
+            layout::container(&state.app, &found.name)
+        ),
+        RuntimeKind::Process => "`cutover remove` takes it off with the app".to_owned(),
     }
 }

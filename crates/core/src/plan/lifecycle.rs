@@ -14,7 +14,7 @@ use crate::plan::specify::{Ground, reference};
 use crate::plan::transition::{Anew, transition};
 use crate::plan::{
     Direction, DrainPlan, EnvSource, HeldDatabase, HostPlan, PLAN_VERSION, Plan, Planned, RecordPlan,
-    Refusals, ServicePlan, SwitchPlan, Verb, WhyNot, databases,
+    Refusals, ServicePlan, SwitchPlan, Verb, WhyNot, backing, databases,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
@@ -30,6 +30,7 @@ pub fn lifecycle(id: &AppId, world: &World, request: &Request, stamp: Stamp) -> 
     for (name, state) in &world.hosts {
         let plan = match request.verb {
             Verb::Remove => remove(id, state, request, stamp)?,
+            Verb::BackingApply | Verb::BackingRestart => backing::backing(id, state, request, stamp)?,
             _ => of_release(id, state, request, stamp)?,
         };
         rules::check(&plan, state, request).map_err(Refusals)?;
@@ -38,7 +39,7 @@ pub fn lifecycle(id: &AppId, world: &World, request: &Request, stamp: Stamp) -> 
     Ok(Plan { hosts })
 }
 
-fn nothing_live(id: &AppId) -> Failure {
+pub(crate) fn nothing_live(id: &AppId) -> Failure {
     Failure::new(Exit::Refused, format!("nothing of {id} is live here"))
         .because("it was never deployed to this host, or was removed")
         .while_serving("nothing is serving")
@@ -79,7 +80,7 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
             let stopped = live.stopped.difference(&started).cloned().collect();
             (current.release.clone(), stopped, Anew::OnlyChanged, EnvSource::Recorded)
         }
-        Verb::Deploy | Verb::Remove => {
+        Verb::Deploy | Verb::Remove | Verb::BackingApply | Verb::BackingRestart => {
             return Err(Failure::new(Exit::Failed, "this verb needs another plan").into());
         }
     };
@@ -119,11 +120,11 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
     Ok(plan)
 }
 
-fn record<'a>(state: &'a HostState, id: &ReleaseId) -> Option<&'a ReleaseRecord> {
+pub(crate) fn record<'a>(state: &'a HostState, id: &ReleaseId) -> Option<&'a ReleaseRecord> {
     state.releases.iter().find(|record| record.release.id == *id)
 }
 
-fn unknown_release(state: &HostState, id: &ReleaseId) -> Failure {
+pub(crate) fn unknown_release(state: &HostState, id: &ReleaseId) -> Failure {
     let known: Vec<_> = state
         .releases
         .iter()

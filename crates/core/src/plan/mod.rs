@@ -1,6 +1,7 @@
 //! The only place that decides: configuration × world × request → plan.
 
 mod assemble;
+mod backing;
 mod databases;
 pub mod deadline;
 mod deploy;

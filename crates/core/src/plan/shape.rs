@@ -173,6 +173,10 @@ pub enum Verb {
     Stop,
     /// Take the app off the host.
     Remove,
+    /// A backing service made anew, as the live release wants it.
+    BackingApply,
+    /// A backing service stopped and started.
+    BackingRestart,
 }
 
 impl Verb {
@@ -186,7 +190,14 @@ impl Verb {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Remove => "remove",
+            Self::BackingApply => "backing apply",
+            Self::BackingRestart => "backing restart",
         }
+    }
+
+    /// Whether it is about a backing service, and no release changes.
+    pub fn is_of_backing(self) -> bool {
+        matches!(self, Self::BackingApply | Self::BackingRestart)
     }
 }
 
@@ -361,6 +372,11 @@ pub enum ServicePlan {
     Stopped {
         /// What goes.
         outgoing: Vec<InstanceName>,
+    },
+    /// Is stopped and started again: a backing service.
+    Restarted {
+        /// What.
+        instances: Vec<InstanceName>,
     },
 }
 

@@ -60,7 +60,10 @@ impl Ground<'_> {
             run: &of.settings.run,
             port: of.settings.port,
         };
-        let spec = self.spec(service, Role::Backing, &makings, identity);
+        let mut spec = self.spec(service, Role::Backing, &makings, identity);
+        // It outlives the services beside it: only what it is told itself belongs to how it was made.
+        let told: std::collections::BTreeSet<&ServiceName> = referred(&of.settings.run).collect();
+        spec.urls.retain(|name, _| told.contains(name));
         Some(GatedInstance { spec, gate: of.settings.gate.clone() })
     }
 
@@ -294,19 +297,19 @@ pub fn one_off(
     ground.one_off(service, words.iter().map(crate::template::Template::text).collect(), &identity)
 }
 
+/// The services that settings refer to.
+fn referred(run: &RunSettings) -> impl Iterator<Item = &ServiceName> {
+    let texts = run.environment.values().chain(run.command.iter().flatten());
+    texts.flat_map(crate::template::Template::services)
+}
+
 /// `${services.X.url}` of every service with a port: a name for containers, an address for plain processes.
 pub(crate) fn urls(
     release: &Release,
     address: impl Fn(&ServiceName) -> Option<SocketAddr>,
 ) -> BTreeMap<ServiceName, String> {
-    let referred: std::collections::BTreeSet<&ServiceName> = release
-        .services
-        .values()
-        .flat_map(|service| {
-            service.settings.run.environment.values().chain(service.settings.run.command.iter().flatten())
-        })
-        .flat_map(crate::template::Template::services)
-        .collect();
+    let referred: std::collections::BTreeSet<&ServiceName> =
+        release.services.values().flat_map(|service| referred(&service.settings.run)).collect();
     let services = release.services.iter().map(|(name, s)| (name, s.content.runtime(), s.settings.port));
     let backing = release.backing.iter().map(|(name, b)| (name, b.content.runtime(), b.settings.port));
     services

@@ -20,7 +20,7 @@ use crate::state::{FoundInstance, HostState, Role};
 
 use super::databases::restores;
 use super::journalled::intended;
-use super::standing::{coming, standing};
+use super::standing::{coming, handed_out, standing};
 
 /// The way back: the new goes, databases are put back while nothing has them open, what was live is started where it was stopped, gated,
 /// and gets its routes back; the switch ends the hold.
@@ -126,7 +126,11 @@ struct Returning {
 fn returning(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Returning {
     let mut returning = Returning { running: Vec::new(), first: Vec::new(), after: Vec::new() };
     let members = goal.live.iter().flat_map(|live| live.members.values().flatten());
-    for name in members {
+    // What others stand on comes first.
+    let out = handed_out(goal);
+    let is_backing = |found: &&FoundInstance| found.role == Role::Backing && out.contains(&found.name);
+    let backing = found.instances.iter().filter(is_backing).map(|found| &found.name);
+    for name in backing.chain(members) {
         let Some(here) = found.instances.iter().find(|instance| instance.name == *name) else { continue };
         let Some(gated) = respecify(found, here) else { continue };
         let follows = goal

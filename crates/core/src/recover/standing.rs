@@ -75,7 +75,20 @@ pub(super) fn coming(goal: &HostPlan) -> BTreeSet<InstanceName> {
         .todo()
         .into_iter()
         .flat_map(|verify| verify.follow.iter().flat_map(|follow| &follow.incoming));
-    beside.chain(handed).chain(following).map(|instance| instance.spec.name.clone()).collect()
+    // What is stopped and started again was there before: it does not go on the way back.
+    let was = handed_out(goal);
+    beside
+        .chain(handed)
+        .chain(following)
+        .map(|instance| instance.spec.name.clone())
+        .filter(|name| !was.contains(name))
+        .collect()
+}
+
+/// Instances that a goal stops inside its handover.
+pub(super) fn handed_out(goal: &HostPlan) -> BTreeSet<InstanceName> {
+    let handover = goal.handover.todo().into_iter();
+    handover.flat_map(|handover| &handover.outgoing).map(|instance| instance.name.clone()).collect()
 }
 
 /// Whether this look, or that of an earlier way back, found the goal live: requests have been served by it since the hold.

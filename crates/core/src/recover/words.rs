@@ -58,8 +58,20 @@ pub(super) fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &Hos
     if kept {
         parts.push("the failed candidate is stopped and kept".to_owned());
     }
+    if goal.verb.is_of_backing() {
+        parts.extend(backing_text(goal, found));
+        return parts.join("; ");
+    }
     parts.extend(schema_text(journal, goal));
     parts.join("; ")
+}
+
+/// Which of a backing service runs.
+fn backing_text(goal: &HostPlan, found: &HostState) -> Option<String> {
+    let old = goal.handover.todo()?.outgoing.first()?;
+    let runs = found.instances.iter().any(|here| here.name == old.name && here.is_running());
+    let how = if runs { "runs as it did before" } else { "is down" };
+    Some(format!("backing service `{}` {how}", old.service))
 }
 
 /// What became of the databases, as far as it is known (S17).

@@ -8,7 +8,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::gate::{Finding, GateCheck, Probe, Tally, pause};
 use cutover_core::journal::{Step, StepResult};
-use cutover_core::plan::{CheckPlan, GatedInstance, Planned, Stage};
+use cutover_core::plan::{CheckPlan, GatedInstance, InstanceSpec, Planned, Stage, Verb};
 use cutover_core::state::RestartPolicy;
 use futures_util::future::{join_all, select_all};
 use tokio::time::Instant;
@@ -148,11 +148,7 @@ async fn rise(act: &Act<'_>, target: &ProbeTarget, check: &GateCheck, tally: &Mu
 /// The four answers about a candidate that did not become healthy; what is serving is filled in by the verdict.
 async fn failure(act: &Act<'_>, stage: Stage, fault: Fault<'_>) -> Failure {
     let spec = &fault.instance.spec;
-    let what = format!(
-        "release {} was not put live: service `{}` did not become healthy",
-        spec.release, spec.service
-    );
-    let mut failure = Failure::new(Exit::NotHealthy, what);
+    let mut failure = Failure::new(Exit::NotHealthy, format!("{} did not become healthy", failed(act, spec)));
     if let Some(trouble) = fault.trouble {
         failure.cause.push(format!("stage {stage}: {trouble}"));
     }
@@ -165,6 +161,16 @@ async fn failure(act: &Act<'_>, stage: Stage, fault: Fault<'_>) -> Failure {
         failure.log = diagnosis.log;
     }
     failure
+}
+
+/// What did not come about, and which service it is because of.
+pub(super) fn failed(act: &Act<'_>, spec: &InstanceSpec) -> String {
+    let service = &spec.service;
+    match act.plan.verb {
+        Verb::BackingApply => format!("backing service `{service}` was not made anew: it"),
+        Verb::BackingRestart => format!("backing service `{service}` was not restarted: it"),
+        _ => format!("release {} was not put live: service `{service}`", spec.release),
+    }
 }
 
 /// Looks again, once, at what passed: `Healthy` goes stale (S5).

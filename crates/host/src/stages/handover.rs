@@ -8,8 +8,10 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::ServiceName;
 use cutover_core::plan::{HandoverPlan, HeldDatabase, Planned, Stage};
+use cutover_core::state::Role;
 use cutover_routes::{Entry, Hold, RouteState};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::Act;
 use super::check::{Healthy, admit_to_restarts, gate};
@@ -34,6 +36,7 @@ pub(crate) async fn handover(
     hold(act, plan).await?;
     switch::still_as_found(act).await?;
     quiet(act, plan).await?;
+    let down = Instant::now();
     for instance in &plan.outgoing {
         stop(act, Stage::Handover, instance).await?;
     }
@@ -44,12 +47,24 @@ pub(crate) async fn handover(
         run(act, Stage::Handover, &instance.spec).await?;
     }
     gate(act, Stage::Handover, &plan.incoming).await?;
+    if act.plan.verb.is_of_backing() {
+        was_down(act, plan, down.elapsed())?;
+    }
     admit_to_restarts(act, Stage::Handover, &plan.incoming).await?;
     gate(act, Stage::Handover, &plan.afterwards).await?;
     admit_to_restarts(act, Stage::Handover, &plan.afterwards).await?;
     let mut instances = healthy.instances;
     instances.extend(plan.incoming.iter().chain(&plan.afterwards).cloned());
     Ok(HandedOver { healthy: Healthy { instances } })
+}
+
+/// What uses a backing service waits for nothing: how long it met nobody is told.
+fn was_down(act: &Act<'_>, plan: &HandoverPlan, down: Duration) -> Result<(), StageError> {
+    for instance in plan.incoming.iter().filter(|instance| instance.spec.role == Role::Backing) {
+        let service = &instance.spec.service;
+        act.journal.note(Stage::Handover, format!("`{service}` was down for {:.1} s", down.as_secs_f32()))?;
+    }
+    Ok(())
 }
 
 /// Written in the table with deadline and bounds, so that a proxy that restarts still holds.

@@ -7,7 +7,7 @@ use cutover_core::plan::{InstanceRef, InstanceSpec, Planned, Stage, StartPlan};
 use cutover_core::state::RestartPolicy;
 
 use super::Act;
-use super::check::gate;
+use super::check::{failed, gate};
 use crate::journal::StageError;
 use crate::ports::RuntimeErrorKind;
 
@@ -55,21 +55,18 @@ pub(super) async fn run(act: &Act<'_>, stage: Stage, spec: &InstanceSpec) -> Res
     let runtime = || act.ports.runtime(spec.runtime());
     let create = async { runtime()?.create(spec, &values).await.map(|()| ((), StepResult::Done)) };
     let made = act.journal.act(stage, Step::Create { instance: instance() }, create).await;
-    made.map_err(|error| not_started(spec, error))?;
+    made.map_err(|error| not_started(act, spec, error))?;
     let start = async { runtime()?.start(act.app(), &spec.name).await.map(|()| ((), StepResult::Done)) };
     let started = act.journal.act(stage, Step::Start { instance: instance() }, start).await;
-    started.map_err(|error| not_started(spec, error))
+    started.map_err(|error| not_started(act, spec, error))
 }
 
 /// Which service of which release it is, and what helps, where an instance's own fault kept it from being started.
-fn not_started(spec: &InstanceSpec, error: StageError) -> StageError {
+fn not_started(act: &Act<'_>, spec: &InstanceSpec, error: StageError) -> StageError {
     match error {
         StageError::Failed(mut failure) if failure.exit == Exit::NotHealthy => {
             let causes = std::mem::take(&mut failure.cause);
-            failure.what = format!(
-                "release {} was not put live: service `{}` could not be started",
-                spec.release, spec.service
-            );
+            failure.what = format!("{} could not be started", failed(act, spec));
             failure.next.extend(
                 causes.iter().filter_map(|cause| diagnosis::remedy_of_start(cause)).map(str::to_owned),
             );

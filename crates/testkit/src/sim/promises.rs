@@ -40,6 +40,9 @@ impl Site {
         self.rests(&state, before, verdict, &mut broken);
         self.routes(state.live.as_ref(), &mut broken);
         instances(&state, &mut broken);
+        if verdict.verb.is_of_backing() {
+            backing(&state, before, verdict, &mut broken);
+        }
         self.networks(state.live.as_ref(), &mut broken);
         self.databases(verdict, &mut broken);
         Ok(broken)
@@ -246,6 +249,35 @@ fn instances(state: &HostState, broken: &mut Vec<Broken>) {
     }
     for (service, count) in stopped.into_iter().filter(|(_, count)| *count > 1) {
         broken.push(format!("P4: {count} instances of {service} are left, stopped"));
+    }
+}
+
+/// One of each backing service runs and will go on: the new one when that is what the verdict says, else the one from before.
+fn backing(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<Broken>) {
+    let was = before.world.instances.values().filter(|one| one.spec.role == Role::Backing && one.runs());
+    for was in was {
+        let service = &was.spec.service;
+        let of_it = state.instances.iter().filter(|found| found.service == *service);
+        let (running, down): (Vec<_>, Vec<_>) = of_it.partition(|found| found.is_running());
+        let [one] = running[..] else {
+            broken.push(format!("P2: {} instances of backing service {service} run", running.len()));
+            continue;
+        };
+        if !down.is_empty() {
+            broken.push(format!("P4: {} instances of backing service {service} are left", down.len()));
+        }
+        if one.restart == RestartPolicy::No {
+            broken.push(format!("S4: {} runs, and an exit would be its end", one.name));
+        }
+        let is_anew = one.name != was.spec.name;
+        let fits = match verdict.exit() {
+            Exit::Done => is_anew == (verdict.verb == Verb::BackingApply),
+            Exit::Person => true,
+            _ => !is_anew,
+        };
+        if !fits {
+            broken.push(format!("P4: exit {:?}, and {} runs", verdict.exit(), one.name));
+        }
     }
 }
 

@@ -207,6 +207,14 @@ impl World {
                 self.breaks(what);
             }
         }
+        if spec.role == Role::Backing {
+            let mut running = self.instances.values().filter(|other| other.runs());
+            if let Some(other) = running.find(|other| other.spec.service == spec.service) {
+                let what =
+                    format!("P8: {name} was started on the volumes of {}, which runs", other.spec.name);
+                self.breaks(what);
+            }
+        }
         let behaviour = self.behaviour(&spec.content);
         let code = match spec.role {
             Role::OneOff => Some(i32::from(!self.migrate(spec, behaviour.migration))),

@@ -142,6 +142,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(databases());
     cases.extend(rollbacks());
     cases.extend(containers());
+    cases.extend(backing());
     cases.extend(lifecycle());
     cases
 }
@@ -287,6 +288,19 @@ fn containers() -> Vec<Case> {
             Behaviour { migration: Migration::FailsForReal(2), ..migrating(2, 2) },
         )
         .ends(Exit::Migration),
+    ]
+}
+
+fn backing() -> Vec<Case> {
+    let redis = |verb| Ask::Service(verb, "redis");
+    let only_redis = |behaviour| Ask::Deploy("v2", behaviour, &["web", "api", "worker"]);
+    let on = |name, ask| Case::new(name, CONTAINERS, ask).after(deploy("v1", good()));
+    vec![
+        on("restart of a backing service", redis(Verb::BackingRestart)),
+        on("a backing service made anew", redis(Verb::BackingApply)).after(only_redis(good())),
+        on("a backing service made anew that is unhealthy", redis(Verb::BackingApply))
+            .after(only_redis(unhealthy()))
+            .ends(Exit::NotHealthy),
     ]
 }
 
