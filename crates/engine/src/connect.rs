@@ -75,6 +75,10 @@ pub struct EngineInfo {
     pub limits_memory: bool,
     /// Limits of the number of processes are honoured.
     pub limits_processes: bool,
+    /// Containers that run.
+    pub running: u32,
+    /// Containers go on when the engine is restarted.
+    pub live_restore: bool,
     /// What the engine itself warns of.
     pub warnings: Vec<String>,
 }
@@ -171,6 +175,8 @@ impl Engine {
             operating_system: info.os_type.unwrap_or_default(),
             limits_memory: info.memory_limit.unwrap_or(false),
             limits_processes: info.pids_limit.unwrap_or(false),
+            running: info.containers_running.and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+            live_restore: info.live_restore_enabled.unwrap_or(false),
             warnings: info.warnings.unwrap_or_default(),
         })
     }

@@ -48,6 +48,16 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         words: Vec<std::ffi::OsString>,
     },
+    /// Take back a change of the server that nobody confirmed (started by a setup)
+    #[command(hide = true)]
+    DeadMan {
+        /// The trial; waited for
+        #[arg(required_unless_present = "now")]
+        token: Option<String>,
+        /// At once, whatever is on trial
+        #[arg(long)]
+        now: bool,
+    },
     /// Take requests and pass them on, by the last good route table
     Proxy,
     /// Bring instances and routes back, settle runs that died, probe health

@@ -13,7 +13,7 @@ use cutover_host::host::Host;
 use cutover_host::installation::{Installation, layout_from_environment};
 use cutover_host::runtime::process;
 use cutover_host::up::{self, ProxySeat, UpError};
-use cutover_host::{program, run, session, watch};
+use cutover_host::{program, run, session, setup, watch};
 use cutover_proxy::{Limits, Options, ProxyError};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,6 +46,7 @@ pub(crate) fn carry_out(command: Command, also: Option<run::Also>) -> Outcome {
         Command::Run { run, settle } => run_or_settle(layout, run, settle, also),
         Command::Proxy => proxy(&layout),
         Command::Watch => watch(layout),
+        Command::DeadMan { token, .. } => dead_man(&layout, token.as_deref()),
         Command::Keep { folder } => keep(&folder),
         Command::Terminal { program, words } => Ok(terminal(&program, &words)),
     }
@@ -122,6 +123,10 @@ fn watch(layout: Layout) -> Outcome {
             .because(error.to_string())
             .while_serving("what was serving goes on; what crashes is not brought back")
     })
+}
+
+fn dead_man(layout: &Layout, token: Option<&str>) -> Outcome {
+    within(setup::expire(layout, token))?.map(|()| ExitCode::SUCCESS)
 }
 
 fn up(layout: &Layout) -> Outcome {

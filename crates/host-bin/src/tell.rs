@@ -11,7 +11,9 @@ use crate::arguments::Command;
 /// Lines for developers: where the process has a log file, its life; of a session, whose stream its client reads, only what goes wrong.
 pub(crate) fn to_developers(command: &Command) {
     let level = match command {
-        Command::Session | Command::Terminal { .. } | Command::Down => LevelFilter::WARN,
+        Command::Session | Command::Terminal { .. } | Command::Down | Command::DeadMan { .. } => {
+            LevelFilter::WARN
+        }
         Command::Up | Command::Run { .. } | Command::Keep { .. } | Command::Proxy | Command::Watch => {
             LevelFilter::INFO
         }

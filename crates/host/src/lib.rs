@@ -28,6 +28,7 @@ pub mod run;
 pub mod runtime;
 pub mod session;
 pub mod settle;
+pub mod setup;
 pub mod stages;
 pub mod store;
 pub mod up;

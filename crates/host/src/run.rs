@@ -21,10 +21,11 @@ use crate::assignment::Assignment;
 use crate::events::EventFile;
 use crate::host::Host;
 use crate::journal::{Journal, Listener, unwritten};
-use crate::lock::{AppLock, LockError, RunLock};
+use crate::lock::{AppLock, HostLock, LockError, RunLock};
 use crate::observe::{Eyes, observe_again};
 use crate::program;
 use crate::settle::{Settling, carry_out, settle};
+use crate::setup;
 use crate::stages::{Act, EnvChange};
 use crate::store::Store;
 use crate::within::Allowance;
@@ -32,12 +33,15 @@ use crate::within::Allowance;
 /// What hears a run's entries besides its event file (tests stop a run at a certain one).
 pub type Also = Arc<dyn Fn(&cutover_core::journal::Entry) + Send + Sync>;
 
+/// For an upgrade to come to its end: it restarts the proxy, which lets requests finish first.
+const UPGRADE: std::time::Duration = std::time::Duration::from_mins(2);
+
 /// Starts a run of its own, detached from this process (S11); it is given by its id, its plan lies in its folder.
 ///
 /// # Errors
 /// When the process cannot be started.
 pub fn spawn(layout: &Layout, run: RunId) -> std::io::Result<()> {
-    detached(layout, &["run", &run.to_string()])
+    detached(layout, &format!("cutover-run-{run}"), &["run", &run.to_string()])
 }
 
 /// Starts a process that settles an app's unfinished run.
@@ -45,13 +49,14 @@ pub fn spawn(layout: &Layout, run: RunId) -> std::io::Result<()> {
 /// # Errors
 /// When the process cannot be started.
 pub fn spawn_settle(layout: &Layout, app: &AppId) -> std::io::Result<()> {
-    detached(layout, &["run", "--settle", &app.to_string()])
+    let name = format!("cutover-settle-{}", uuid::Uuid::now_v7());
+    detached(layout, &name, &["run", "--settle", &app.to_string()])
 }
 
-fn detached(layout: &Layout, arguments: &[&str]) -> std::io::Result<()> {
+fn detached(layout: &Layout, unit: &str, arguments: &[&str]) -> std::io::Result<()> {
     std::fs::create_dir_all(layout.logs())?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(layout.process_log("run"))?;
-    let mut command = program::command(&program::own());
+    let mut command = setup::scope(layout, unit, &program::own());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // A session id of its own is taken by the run itself; the process group keeps a terminal's Ctrl-C away until then.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -76,6 +81,7 @@ pub async fn main(layout: Layout, run: RunId, also: Option<Also>) -> ExitCode {
 pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> ExitCode {
     leave_session();
     let outcome = async {
+        let _host_lock = beside_upgrades(&layout).await?;
         let host = open(&layout, &app).await?;
         let unfinished = host.store.all_unfinished().map_err(|error| unreadable(&error))?;
         let Some((_, run)) = unfinished.into_iter().find(|(of, _)| *of == app) else { return Ok(()) };
@@ -90,6 +96,23 @@ pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> Exit
             let failure: Failure = failure;
             tracing::error!(%failure, "nothing could be settled");
             ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Held by every run, so that nothing of cutover is replaced under its hands (S23). An upgrade takes moments, and is waited for.
+async fn beside_upgrades(layout: &Layout) -> Result<HostLock, Failure> {
+    let end = tokio::time::Instant::now() + UPGRADE;
+    loop {
+        match HostLock::shared(layout) {
+            Err(LockError::Host { .. }) if tokio::time::Instant::now() < end => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            taken => {
+                return taken.map_err(|error| {
+                    Failure::new(Exit::Locked, "the run was not begun").because(error.to_string())
+                });
+            }
         }
     }
 }
@@ -150,6 +173,7 @@ async fn carry_assigned(
 ) -> Result<Verdict, Failure> {
     let plan = &assignment.plan;
     let (app, run) = (&plan.app, plan.run);
+    let _host_lock = beside_upgrades(layout).await?;
     let host = open(layout, app).await?;
     if let Some(docker) = &host.docker
         && plan.preflight.todo().is_some_and(|preflight| preflight.engine)

@@ -30,7 +30,7 @@ pub struct Decision {
 /// Decides.
 pub fn decide(wanted: &Wanted, found: &Found) -> Decision {
     let mut decision = Decision::default();
-    program(found, &mut decision);
+    program(wanted, found, &mut decision);
     logs(wanted, found, &mut decision);
     packages(wanted, found, &mut decision);
     if wanted.has(Item::Upgrades) {
@@ -56,9 +56,9 @@ fn file(item: Item, path: &str, text: String, found: &Found, decision: &mut Deci
     }
 }
 
-fn program(found: &Found, decision: &mut Decision) {
-    if found.linked.as_ref() != Some(&found.program) {
-        add(decision, Item::Program, Act::Program { folder: found.program.clone() });
+fn program(wanted: &Wanted, found: &Found, decision: &mut Decision) {
+    if found.linked.as_ref() != Some(&wanted.program) {
+        add(decision, Item::Program, Act::Program { folder: wanted.program.clone() });
     }
 }
 
@@ -145,7 +145,7 @@ fn services(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     }
     let rewritten = decision.changes.len() > before;
     let runs = found.units.get(place::PROXY_UNIT).is_some_and(|unit| unit.active);
-    let renewed = rewritten || found.linked.as_ref() != Some(&found.program);
+    let renewed = rewritten || found.linked.as_ref() != Some(&wanted.program);
     if !units.is_empty() {
         add(decision, Item::Services, Act::Units { names: units });
     } else if wanted.has(Item::Services) && runs && renewed {

@@ -14,8 +14,6 @@ pub struct Found {
     pub distribution: Distribution,
     /// What starts processes.
     pub init: Init,
-    /// The folder below [`super::place::PROGRAMS`] in which the program that looks belongs.
-    pub program: String,
     /// The folder that [`super::place::LINK`] leads to.
     pub linked: Option<String>,
     /// Installed packages, of those that setup may install.

@@ -5,6 +5,7 @@ use super::*;
 fn wanted(ingress: Ingress) -> Wanted {
     Wanted {
         app: "shop/production".parse().unwrap(),
+        program: "0.1.0-aaaaaaaaaaaa".to_owned(),
         settings: SetupSettings::default(),
         ingress,
         secrets: ["POSTGRES_PASSWORD".parse().unwrap()].into(),
@@ -20,7 +21,6 @@ fn fresh() -> Found {
             name: "Debian GNU/Linux 12 (bookworm)".to_owned(),
         },
         init: Init::Systemd,
-        program: "0.1.0-aaaaaaaaaaaa".to_owned(),
         linked: None,
         packages: ["logrotate".to_owned()].into(),
         files: std::collections::BTreeMap::new(),
@@ -220,8 +220,8 @@ fn given_no_systemd_then_nothing_is_written_for_it() {
 #[test]
 fn a_new_program_goes_on_with_the_sockets_of_the_old_one() {
     let (wanted, found) = (wanted(Ingress::Routes), fresh());
-    let mut found = after(&found, &wanted, &decide(&wanted, &found).changes);
-    found.program = "0.2.0-bbbbbbbbbbbb".to_owned();
+    let found = after(&found, &wanted, &decide(&wanted, &found).changes);
+    let wanted = Wanted { program: "0.2.0-bbbbbbbbbbbb".to_owned(), ..wanted };
 
     insta::assert_snapshot!(sentences(&decide(&wanted, &found)), @r"
         install cutover-host 0.2.0-bbbbbbbbbbbb at /usr/local/bin/cutover-host

@@ -51,7 +51,8 @@ WantedBy=multi-user.target
     )
 }
 
-/// Watch: it starts instances of any user and speaks with the engine, so it keeps more.
+/// Watch. The instances it starts inherit what is taken from it, and must be able to do what they could when a deploy started them: so it
+/// keeps more than the proxy.
 pub(super) fn watch_unit() -> String {
     format!(
         "{HEAD}[Unit]
@@ -74,9 +75,8 @@ RuntimeDirectoryMode=0700
 RuntimeDirectoryPreserve=yes
 StateDirectory=cutover
 StateDirectoryMode=0711
-NoNewPrivileges=yes
-ProtectSystem=full
 ProtectKernelModules=yes
+ProtectKernelLogs=yes
 RestrictRealtime=yes
 LockPersonality=yes
 
@@ -115,7 +115,8 @@ pub(super) fn dead_man_unit() -> String {
         "{HEAD}[Unit]
 Description=cutover: take back what was on trial when this machine stopped
 DefaultDependencies=no
-ConditionPathExists=/var/lib/cutover/setup/trial.json
+ConditionPathExists=|/var/lib/cutover/setup/trial.json
+ConditionPathExists=|/var/lib/cutover/setup/trial.taken-back.json
 After=local-fs.target
 Before=ssh.service sshd.service cutover-firewall.service
 

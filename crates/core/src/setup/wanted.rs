@@ -67,6 +67,8 @@ pub enum Ingress {
 pub struct Wanted {
     /// For which.
     pub app: AppId,
+    /// The folder below [`super::place::PROGRAMS`] for the program that carries it out: version and hash.
+    pub program: String,
     /// What is switched off, and what is left open.
     pub settings: SetupSettings,
     /// Whether the firewall lets requests in.

@@ -187,6 +187,8 @@ pub enum Ask {
         /// Bytes that follow.
         bytes: u64,
     },
+    /// About what makes this server a host.
+    Setup(super::setup::SetupAsk),
 }
 
 /// From the host.
@@ -284,6 +286,8 @@ pub enum Reply {
         /// What is there, and what lacks.
         lacking: Lacking,
     },
+    /// About what makes this server a host.
+    Setup(super::setup::SetupReply),
     /// It is done.
     Done,
     /// It was not done.

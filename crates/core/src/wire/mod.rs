@@ -4,6 +4,8 @@
 
 mod images;
 mod messages;
+mod setup;
 
 pub use images::*;
 pub use messages::*;
+pub use setup::{DeployKey, SetupAsk, SetupReply};

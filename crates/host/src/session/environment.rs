@@ -44,21 +44,22 @@ where
     ) -> Result<(), Stop> {
         let sent = self.sent_env(bytes).await?;
         self.host().await?;
-        change(&self.layout, app, &sent?, unset)?;
+        change(&self.layout, app, &sent?, unset, "env set")?;
         Ok(self.outgoing.send(&Reply::Done).await?)
     }
 }
 
-fn change(
+pub(crate) fn change(
     layout: &Layout,
     app: &AppId,
     sent: &Secrets,
     unset: &BTreeSet<VariableName>,
+    by: &str,
 ) -> Result<(), Failure> {
     let holder = LockHolder {
         app: app.clone(),
         run: RunId::new(uuid::Uuid::now_v7()),
-        by: "env set".to_owned(),
+        by: by.to_owned(),
         verb: Verb::Environment,
         since: Timestamp::now(),
         pid: std::process::id(),

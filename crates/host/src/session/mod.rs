@@ -11,8 +11,10 @@ mod logs;
 mod receive;
 mod run;
 mod serve;
+mod setup;
 mod ship;
 
+pub(crate) use environment::change as change_environment;
 pub use serve::{refuse, serve};
 
 #[cfg(test)]

@@ -139,6 +139,7 @@ where
             Ask::Lacking { run, images, artifacts } => self.lacking(run, images, artifacts).await,
             Ask::Layer { layer, bytes } => self.layer(&layer, bytes).await,
             Ask::Load { image, bytes } => self.load(&image, bytes).await,
+            Ask::Setup(ask) => self.setup(ask).await,
         }
     }
 

@@ -111,7 +111,7 @@ pub(crate) fn read(path: &Path) -> Result<Secrets, Trouble> {
 }
 
 /// 32 characters from the kernel's random numbers.
-fn generated() -> Result<Secret, Trouble> {
+pub(crate) fn generated() -> Result<Secret, Trouble> {
     let mut bytes = [0_u8; 16];
     let read = std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));

@@ -47,7 +47,20 @@ pub async fn down(layout: &Layout, processes: &dyn Runtime) -> Result<Down, UpEr
         }
     }
     // Watch before the proxy, and both before instances: it would start them again.
-    let mut stopped = Down::default();
+    let mut stopped = Down { processes: end_supervisor(layout).await?, instances: Vec::new() };
+    for app in apps {
+        let _lock = AppLock::take(layout, &app, &holder(&app))?;
+        stop_all(layout, processes, &app, &mut stopped).await?;
+    }
+    Ok(stopped)
+}
+
+/// Ends the supervisor, watch and proxy, each in order; instances go on. Tells which of them were there.
+///
+/// # Errors
+/// When one of them does not end.
+pub async fn end_supervisor(layout: &Layout) -> Result<Vec<&'static str>, UpError> {
+    let mut ended = Vec::new();
     for process in ["up", "watch", "proxy"] {
         if let Some(other) = Other::find(layout, process)? {
             if !other.end(GRACE).await {
@@ -55,14 +68,10 @@ pub async fn down(layout: &Layout, processes: &dyn Runtime) -> Result<Down, UpEr
                 let gone = tokio::time::timeout(Duration::from_secs(5), other.ended()).await;
                 gone.map_err(|_| UpError::Stuck { process, pid: other.pid })?;
             }
-            stopped.processes.push(process);
+            ended.push(process);
         }
     }
-    for app in apps {
-        let _lock = AppLock::take(layout, &app, &holder(&app))?;
-        stop_all(layout, processes, &app, &mut stopped).await?;
-    }
-    Ok(stopped)
+    Ok(ended)
 }
 
 /// Every app that has a folder here.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cutover_core::layout::Layout;
 use cutover_core::{defaults, variables};
@@ -9,7 +10,11 @@ use cutover_core::{defaults, variables};
 use super::{UpError, port, sockets};
 use crate::files;
 use crate::host_file;
-use crate::lock::ProcessLock;
+use crate::lock::{LockError, ProcessLock};
+use crate::setup;
+
+/// Between two tries to be the one that serves.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// What a proxy is started with. To be kept as long as it serves.
 #[derive(Debug)]
@@ -26,15 +31,52 @@ impl ProxySeat {
     /// # Errors
     /// When another proxy of this root is at work, or the addresses cannot be had.
     pub fn take(layout: &Layout, http: &[SocketAddr]) -> Result<Self, UpError> {
-        let lock = ProcessLock::take(layout, "proxy")?;
+        let lock = lock(layout)?;
         let listeners = match sockets::take_over(std::io::stdin())? {
             Some(listeners) => listeners,
-            None => bind_all(http)?,
+            None => matching(predecessors(layout), http)?,
         };
         files::ensure_folder(layout.run(), 0o700)?;
         note(layout, &listeners)?;
+        setup::ready(&listeners)?;
         Ok(Self { listeners, _lock: lock })
     }
+}
+
+/// The only proxy of its root. A unit of the init system waits for its turn: what serves now is about to end.
+fn lock(layout: &Layout) -> Result<ProcessLock, UpError> {
+    loop {
+        match ProcessLock::take(layout, "proxy") {
+            Err(LockError::Running { .. }) if std::env::var_os("NOTIFY_SOCKET").is_some() => {
+                std::thread::sleep(AGAIN);
+            }
+            taken => return Ok(taken?),
+        }
+    }
+}
+
+/// The sockets of the proxy before: kept by the init system, or offered by a setup.
+fn predecessors(layout: &Layout) -> Vec<TcpListener> {
+    let kept = setup::inherited();
+    if kept.is_empty() { setup::offered(layout).unwrap_or_default() } else { kept }
+}
+
+/// A socket for each address: one that is there, else a new one. Those that nobody wants any more are closed.
+fn matching(mut kept: Vec<TcpListener>, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, UpError> {
+    let of = |address: &SocketAddr, kept: &[TcpListener]| {
+        kept.iter().position(|listener| listener.local_addr().is_ok_and(|found| is_same(found, *address)))
+    };
+    let all = addresses.iter().map(|address| match of(address, &kept) {
+        Some(place) => Ok(kept.swap_remove(place)),
+        None => bind(*address),
+    });
+    all.collect()
+}
+
+/// Without IPv6 on this machine its "every address" is IPv4's.
+fn is_same(found: SocketAddr, wanted: SocketAddr) -> bool {
+    found == wanted
+        || (found.port() == wanted.port() && found.ip().is_unspecified() && wanted.ip().is_unspecified())
 }
 
 /// Where the proxy takes plain HTTP, by `CUTOVER_HTTP` (several with commas between), else by `host.yml`, else by the user's rights.

@@ -28,18 +28,24 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// What becomes the standard input of a proxy: the sockets lie in it already.
 pub(super) fn hand_over(listeners: &[TcpListener]) -> io::Result<OwnedFd> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    hand_over_by(&ours, listeners)?;
+    Ok(theirs)
+}
+
+/// Sends them through a socket.
+pub(crate) fn hand_over_by(socket: impl AsFd, listeners: &[TcpListener]) -> io::Result<()> {
     let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
     if !rights.push(SendAncillaryMessage::ScmRights(&sockets)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many listening sockets"));
     }
-    sendmsg(&ours, &[IoSlice::new(GREETING)], &mut rights, SendFlags::empty())?;
-    Ok(theirs)
+    sendmsg(socket, &[IoSlice::new(GREETING)], &mut rights, SendFlags::empty())?;
+    Ok(())
 }
 
 /// The sockets that lie in `from`; `None`: it is nothing of the kind (a terminal, a file, an empty socket).
-pub(super) fn take_over(from: impl AsFd) -> io::Result<Option<Vec<TcpListener>>> {
+pub(crate) fn take_over(from: impl AsFd) -> io::Result<Option<Vec<TcpListener>>> {
     let mut greeting = [0; GREETING.len()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut rights = RecvAncillaryBuffer::new(&mut space);

@@ -13,6 +13,7 @@ use crate::files;
 use crate::host_file;
 use crate::lock::ProcessLock;
 use crate::program;
+use crate::setup;
 
 /// Whether somebody keeps proxy and watch. Both may be at work all the same: left by a supervisor that was killed.
 pub fn is_up(layout: &Layout) -> bool {
@@ -28,6 +29,9 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
     host_file::read(layout)?;
     if is_up(layout) {
         return answers(layout).await.map(|()| false);
+    }
+    if setup::units_are_installed(layout) {
+        return start_units(layout).await;
     }
     files::ensure_folder(layout.state(), 0o700)?;
     let (ours, theirs) = report::pair()?;
@@ -63,6 +67,19 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
         }
         Err(_) => Err(unanswered(layout)),
     }
+}
+
+/// Where they are units, the init system starts them.
+async fn start_units(layout: &Layout) -> Result<bool, UpError> {
+    if ["proxy", "watch"].iter().all(|process| ProcessLock::peek(layout, process).is_some()) {
+        return answers(layout).await.map(|()| false);
+    }
+    setup::start_units().await.map_err(|failure| UpError::NotReady {
+        reason: failure.to_string(),
+        log: layout.process_log("proxy"),
+        next: failure.next,
+    })?;
+    answers(layout).await.map(|()| true)
 }
 
 /// One that said it failed is about to end.

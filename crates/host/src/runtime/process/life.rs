@@ -21,7 +21,7 @@ use super::protocol::{self, Answer, Ask, Message, Report};
 use super::runtime::ProcessRuntime;
 use super::signals;
 use crate::ports::{Certainty, RuntimeError, RuntimeErrorKind};
-use crate::program;
+use crate::setup;
 
 /// For a new keeper to report.
 const REPORT: Duration = Duration::from_secs(10);
@@ -194,7 +194,9 @@ async fn keep(runtime: &ProcessRuntime, folder: &Folder) -> Result<Report, Runti
         },
         Stdio::from,
     );
-    let mut command = Command::from(program::command(&runtime.host_binary));
+    // A name of its own each time: the unit of a keeper that was killed is not gone yet when the next one begins.
+    let unit = format!("cutover-keep-{}", uuid::Uuid::now_v7());
+    let mut command = Command::from(setup::scope(&runtime.layout, &unit, &runtime.host_binary));
     command.arg("keep").arg(folder.path()).current_dir("/").env_clear();
     command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);

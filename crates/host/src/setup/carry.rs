@@ -1,0 +1,168 @@
+//! Carries the changes out, one after the other, and looks again.
+
+use std::collections::BTreeSet;
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::setup::{self, Act, Change, Decision, EngineEffect, Record, Wanted, place};
+
+use super::system::{ask, failed, run};
+use super::{files, handover, look, packages, program, record, trial, units};
+use crate::lock::{LockError, ProcessLock};
+use crate::session::change_environment;
+use crate::stages::environment::generated;
+
+/// What is told while it is carried out.
+pub enum SetupEvent {
+    /// This was done.
+    Changed(Change),
+    /// This is on trial: it is taken back after so many seconds unless it is confirmed.
+    Trial {
+        /// To confirm it by.
+        token: String,
+        /// Until it is taken back.
+        seconds: u64,
+    },
+}
+
+/// One setup of this server: alone.
+pub struct Setup<'a> {
+    layout: &'a Layout,
+    wanted: &'a Wanted,
+}
+
+impl<'a> Setup<'a> {
+    /// For an app.
+    ///
+    /// # Errors
+    /// Where we are not root, or on a system that is not known.
+    pub fn new(layout: &'a Layout, wanted: &'a Wanted) -> Result<Self, Failure> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Failure::new(Exit::Refused, "setup needs root on the server")
+                .because("the session runs as another user")
+                .next("let that user use sudo without a password, or name root in `hosts`"));
+        }
+        setup::refuse_unsupported(&look::distribution())?;
+        Ok(Self { layout, wanted })
+    }
+
+    /// What is to be done.
+    ///
+    /// # Errors
+    /// When what is there cannot be told.
+    pub async fn decide(&self) -> Result<Decision, Failure> {
+        Ok(setup::decide(self.wanted, &look::look(self.layout, &self.wanted.app).await?))
+    }
+
+    /// Does it. What changes while it goes on (a package that brings a service) is decided anew, once.
+    ///
+    /// # Errors
+    /// At the first change that fails; what was changed before stays.
+    pub async fn carry_out(
+        &self,
+        mut tell: impl AsyncFnMut(SetupEvent) -> std::io::Result<()>,
+    ) -> Result<(), Failure> {
+        let _alone = ProcessLock::take(self.layout, "setup").map_err(|error| busy(&error))?;
+        trial::clear(self.layout).await?;
+        let untold = |error: std::io::Error| failed("go on").because(format!("nobody listens: {error}"));
+        let mut tried = Vec::new();
+        for round in 0..2 {
+            let decision = self.decide().await?;
+            for change in decision.changes {
+                if change.is_on_trial() {
+                    if round == 1 {
+                        tried.push(change);
+                    }
+                    continue;
+                }
+                self.act(&change).await?;
+                tell(SetupEvent::Changed(change)).await.map_err(untold)?;
+            }
+        }
+        let record = record::read(self.layout)?;
+        if record.with(self.wanted) != record {
+            record::write(self.layout, &record.with(self.wanted))?;
+        }
+        if tried.is_empty() {
+            return Ok(());
+        }
+        self.note(|record| record.files.extend(tried.iter().flat_map(files_of)))?;
+        let begun = trial::begin(self.layout, tried).await?;
+        tell(SetupEvent::Trial { token: begun.token, seconds: trial::PATIENCE.as_secs() })
+            .await
+            .map_err(untold)
+    }
+
+    /// Intent first: what teardown must undo stands in the record before it is there.
+    fn note(&self, change: impl FnOnce(&mut Record)) -> Result<(), Failure> {
+        let mut record = record::read(self.layout)?;
+        change(&mut record);
+        record::write(self.layout, &record)
+    }
+
+    async fn act(&self, change: &Change) -> Result<(), Failure> {
+        match &change.act {
+            Act::Program { folder } => program::install(self.layout, folder),
+            Act::Packages { names } => {
+                self.note(|record| record.packages.extend(names.iter().cloned()))?;
+                packages::install(names).await
+            }
+            Act::File { path, text, mode } => {
+                self.note(|record| record.files.extend(files_of(change)))?;
+                files::write(path, text, *mode)
+            }
+            Act::EngineFile { text, added, effect } => {
+                self.note(|record| record.engine_keys.extend(added.clone()))?;
+                files::write(place::ENGINE, text, 0o644)?;
+                renew_engine(*effect).await
+            }
+            Act::Engine => run("start Docker Engine", &["systemctl", "enable", "--now", "docker.service"])
+                .await
+                .map(drop),
+            Act::Units { names } => {
+                self.note(|record| record.units.extend(names.iter().cloned()))?;
+                handover::start(self.layout, names).await
+            }
+            Act::Renew => handover::renew(self.layout).await,
+            Act::Secrets { names } => {
+                let mut values = cutover_core::secret::Secrets::new();
+                for name in names {
+                    let value =
+                        generated().map_err(|trouble| failed("make values").because(trouble.message))?;
+                    values.insert(name.clone(), value);
+                }
+                change_environment(self.layout, &self.wanted.app, &values, &BTreeSet::new(), "setup")
+            }
+            Act::Firewall { .. } | Act::Sshd { .. } => Ok(()),
+        }
+    }
+}
+
+fn files_of(change: &Change) -> Vec<String> {
+    match &change.act {
+        Act::File { path, .. } => vec![path.clone()],
+        Act::Firewall { .. } => vec![place::FIREWALL.to_owned()],
+        Act::Sshd { .. } => vec![place::SSHD.to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+/// A restart only where nothing stops with it. With live-restore read first, what runs goes on through the restart.
+async fn renew_engine(effect: EngineEffect) -> Result<(), Failure> {
+    if !units::is_systemd() || !ask(&["systemctl", "is-active", "docker.service"]).await.ok {
+        return Ok(());
+    }
+    let what = "let the engine read its settings";
+    match effect {
+        EngineEffect::AtItsStart => Ok(()),
+        EngineEffect::ReadAgain => run(what, &["systemctl", "reload", "docker.service"]).await.map(drop),
+        EngineEffect::Restarted => run(what, &["systemctl", "restart", "docker.service"]).await.map(drop),
+    }
+}
+
+fn busy(error: &LockError) -> Failure {
+    let mut failure = failed("begin").because(error.to_string());
+    failure.exit = Exit::Locked;
+    failure.next("wait for its end, then try again")
+}

@@ -1,0 +1,45 @@
+//! Our table in the kernel's packet filter.
+
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+
+use super::record;
+use super::system::{ask, failed, run};
+use crate::files;
+
+const TABLE: [&str; 5] = ["nft", "list", "table", "inet", "cutover"];
+
+/// The rules as they were loaded, if the kernel still has them so.
+pub(super) async fn loaded(layout: &Layout) -> Option<String> {
+    let listed = ask(&TABLE).await;
+    let folder = record::folder(layout);
+    let as_loaded = std::fs::read_to_string(folder.join("firewall.listed")).ok()?;
+    let rules = std::fs::read_to_string(folder.join("firewall.nft")).ok()?;
+    (listed.ok && listed.out == as_loaded).then_some(rules)
+}
+
+/// Loads rules in the place of those there are, and keeps how the kernel lists them.
+pub(super) async fn load(layout: &Layout, rules: &str) -> Result<(), Failure> {
+    let folder = record::folder(layout);
+    let file = folder.join("firewall.nft");
+    let unkept = |error: crate::files::FileError| failed("load the firewall").because(error.to_string());
+    files::ensure_folder(&folder, 0o700).map_err(unkept)?;
+    files::replace(&file, rules.as_bytes(), 0o600).map_err(unkept)?;
+    run("load the firewall", &["nft", "-f", &file.to_string_lossy()]).await?;
+    note(layout).await
+}
+
+/// Keeps how the kernel lists what was loaded.
+async fn note(layout: &Layout) -> Result<(), Failure> {
+    let listed = run("list the firewall", &TABLE).await?;
+    files::replace(&record::folder(layout).join("firewall.listed"), listed.as_bytes(), 0o600)
+        .map_err(|error| failed("load the firewall").because(error.to_string()))
+}
+
+/// Takes our rules out.
+pub(super) async fn unload() -> Result<(), Failure> {
+    if ask(&TABLE).await.ok {
+        run("take the firewall away", &["nft", "delete", "table", "inet", "cutover"]).await?;
+    }
+    Ok(())
+}

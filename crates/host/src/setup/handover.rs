@@ -1,0 +1,182 @@
+//! Listening sockets on their way from one proxy to the next: out of `cutover-host up` into the unit of systemd, and from there by systemd's
+//! own store over every restart. No connection is lost: until somebody accepts it, it waits in the kernel's queue.
+
+use std::collections::BTreeSet;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::setup::place;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::system::{failed, run_within};
+use super::units;
+use crate::lock::ProcessLock;
+use crate::up;
+
+/// The socket by which a proxy is offered what another listens on.
+pub const HANDOVER: &str = "handover.sock";
+/// The first descriptor that systemd hands over.
+const FIRST: i32 = 3;
+/// For a proxy to end in order, and the next to be there.
+const LONG: Duration = Duration::from_secs(90);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Sockets that systemd kept for this process; empty: it has none.
+pub fn inherited() -> Vec<TcpListener> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
+    if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").unwrap_or_default();
+    let Ok(own) = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else { return Vec::new() };
+    (FIRST..FIRST + count).filter_map(|number| listener(&own, number)).collect()
+}
+
+/// A descriptor of another process, if it is a listening socket of the network.
+fn listener(process: &OwnedFd, number: i32) -> Option<TcpListener> {
+    let socket = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()?;
+    let listens = sockopt::socket_acceptconn(&socket).ok()?;
+    let listener = TcpListener::from(socket);
+    (listens && listener.local_addr().is_ok()).then_some(listener)
+}
+
+/// Sockets that a setup offers to the next proxy; `None`: nobody does.
+pub fn offered(layout: &Layout) -> Option<Vec<TcpListener>> {
+    let stream = UnixStream::connect(layout.run().join(HANDOVER)).ok()?;
+    up::receive(&stream).ok()?
+}
+
+/// Tells systemd that this process serves, and lets it keep the sockets for the next one. Nobody to tell: nothing.
+pub fn ready(listeners: &[TcpListener]) -> io::Result<()> {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    let text = name.to_string_lossy();
+    match text.strip_prefix('@') {
+        Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name.as_bytes())?)?,
+        None => socket.connect(PathBuf::from(&name))?,
+    }
+    let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    if !sockets.is_empty() && rights.push(SendAncillaryMessage::ScmRights(&sockets)) {
+        sendmsg(&socket, &[IoSlice::new(b"FDSTORE=1\nFDNAME=http\n")], &mut rights, SendFlags::empty())?;
+    }
+    socket.send(b"READY=1\n").map(drop)
+}
+
+/// Starts units. What `cutover-host up` keeps is handed over: its sockets are offered to the proxy of the unit, which waits for its turn.
+pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(), Failure> {
+    let proxies = names.contains(place::PROXY_UNIT);
+    let unit_runs = units::look(&[place::PROXY_UNIT]).await.values().any(|unit| unit.active);
+    let offer = if proxies && !unit_runs { Offer::begin(layout) } else { None };
+    units::enable(names).await?;
+    if !proxies {
+        return Ok(());
+    }
+    // From here on the units are there whatever becomes of us: they begin when the lock is free.
+    let waits = async {
+        if !unit_runs {
+            up::end_supervisor(layout)
+                .await
+                .map_err(|error| failed("end `cutover-host up`").because(error.to_string()))?;
+        }
+        serves(layout).await
+    };
+    let served = match offer {
+        Some(offer) => tokio::select! {
+            served = waits => served,
+            () = offer.serve() => Err(failed("hand the sockets over")),
+        },
+        None => waits.await,
+    };
+    drop(std::fs::remove_file(layout.run().join(HANDOVER)));
+    served
+}
+
+/// Proxy and watch go on with the program that the link leads to now.
+pub(super) async fn renew(layout: &Layout) -> Result<(), Failure> {
+    let what = "restart proxy and watch";
+    run_within(what, &["systemctl", "daemon-reload"], LONG).await?;
+    run_within(what, &["systemctl", "restart", place::PROXY_UNIT, place::WATCH_UNIT], LONG).await?;
+    serves(layout).await
+}
+
+/// Returns when the proxy of the unit answers.
+async fn serves(layout: &Layout) -> Result<(), Failure> {
+    let answers = async {
+        loop {
+            let main = main_process().await;
+            let holds = ProcessLock::peek(layout, "proxy");
+            if main.is_some()
+                && main == holds
+                && tokio::net::UnixStream::connect(layout.proxy_socket()).await.is_ok()
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(LONG, answers).await.map_err(|_| {
+        failed("start the proxy")
+            .because(format!("{} does not answer after {} s", place::PROXY_UNIT, LONG.as_secs()))
+            .next(format!(
+                "`systemctl status {}` and /var/log/cutover/proxy.log on the server say why",
+                place::PROXY_UNIT
+            ))
+    })
+}
+
+async fn main_process() -> Option<u32> {
+    let said =
+        super::system::ask(&["systemctl", "show", "--property=MainPID", "--value", place::PROXY_UNIT]).await;
+    said.out.trim().parse().ok().filter(|pid| *pid != 0)
+}
+
+/// The sockets of the proxy that serves now, for whoever comes next.
+struct Offer {
+    socket: tokio::net::UnixListener,
+    listeners: Vec<TcpListener>,
+}
+
+impl Offer {
+    /// `None`: no proxy serves, or its sockets cannot be had.
+    fn begin(layout: &Layout) -> Option<Self> {
+        let pid = ProcessLock::peek(layout, "proxy")?;
+        let listeners = listeners_of(pid);
+        let path = layout.run().join(HANDOVER);
+        drop(std::fs::remove_file(&path));
+        let socket = UnixListener::bind(&path).ok()?;
+        socket.set_nonblocking(true).ok()?;
+        let socket = tokio::net::UnixListener::from_std(socket).ok()?;
+        (!listeners.is_empty()).then_some(Self { socket, listeners })
+    }
+
+    /// Gives them to everybody who asks.
+    async fn serve(&self) {
+        while let Ok((stream, _)) = self.socket.accept().await {
+            let sent = stream.into_std().and_then(|stream| up::send(&stream, &self.listeners));
+            if let Err(error) = sent {
+                tracing::warn!(%error, "sockets were not handed over");
+            }
+        }
+    }
+}
+
+/// What a process listens on.
+fn listeners_of(pid: u32) -> Vec<TcpListener> {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Vec::new() };
+    let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter_map(|number| listener(&process, number)).collect()
+}

@@ -1,0 +1,25 @@
+//! Turns this server into a host, as `cutover_core::setup` decides: look, act, look again. Each act may be done again, so that whoever was
+//! killed in the middle begins anew. What could lock somebody out is on trial first: taken back unless another connection confirms it.
+
+mod carry;
+mod files;
+mod firewall;
+mod handover;
+mod keys;
+mod look;
+mod packages;
+mod program;
+mod record;
+mod sshd;
+mod system;
+mod trial;
+mod undo;
+mod units;
+
+pub use handover::{HANDOVER, inherited, offered, ready};
+pub use keys::{add as add_key, list as list_keys, revoke as revoke_key};
+pub use trial::{confirm, expire, take_back};
+pub use undo::{look as look_undo, undo};
+pub use units::{are_installed as units_are_installed, scope, start as start_units};
+
+pub use carry::{Setup, SetupEvent};

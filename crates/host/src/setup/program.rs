@@ -1,0 +1,92 @@
+//! `cutover-host` in its place: a folder for each version, and a link to the newest. The one before stays, so that what runs goes on with
+//! what it began with (S23).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::setup::{self, place};
+
+use super::system::failed;
+use crate::files;
+use crate::lock::HostLock;
+use crate::program;
+
+/// Older ones that stay: the one before, and the one before that.
+const KEPT: usize = 2;
+
+/// The folder the link leads to.
+pub(super) fn linked() -> Option<String> {
+    let target = fs::read_link(place::LINK).ok()?;
+    let folder = target.parent()?;
+    let is_there = target.is_file() && folder.parent() == Some(Path::new(place::PROGRAMS));
+    is_there.then(|| folder.file_name()?.to_str().map(str::to_owned))?
+}
+
+/// Puts this very program there. Alone on the host: a run that has not begun yet begins with the new one, and no run is in between.
+pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
+    let _alone = HostLock::exclusive(layout).map_err(|error| {
+        let mut failure = failed("put the new cutover-host into its place").because(error.to_string());
+        failure.exit = cutover_core::exit::Exit::Locked;
+        failure.next("wait for their end (`cutover attach`), then try again")
+    })?;
+    let what = || failed("put cutover-host into its place");
+    place_program(folder).and_then(|()| link(folder)).map_err(|error| {
+        let failure = what().because(error.to_string());
+        if error.kind() == io::ErrorKind::StorageFull {
+            failure.next("make room on the disk of /usr/local")
+        } else {
+            failure
+        }
+    })?;
+    tidy(folder);
+    Ok(())
+}
+
+fn place_program(folder: &str) -> io::Result<()> {
+    let target = PathBuf::from(setup::program(folder));
+    let above = files::folder_of(&target);
+    fs::create_dir_all(above)?;
+    let next = files::beside(&target);
+    let placed = fs::copy(program::own(), &next)
+        .and_then(|_| fs::set_permissions(&next, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::File::open(&next)?.sync_all())
+        .and_then(|()| fs::rename(&next, &target));
+    if placed.is_err() {
+        files::discard(&next);
+    }
+    placed?;
+    fs::File::open(above)?.sync_all()
+}
+
+fn link(folder: &str) -> io::Result<()> {
+    let link = Path::new(place::LINK);
+    let next = files::beside(link);
+    fs::create_dir_all(files::folder_of(link))?;
+    files::discard(&next);
+    symlink(setup::program(folder), &next)?;
+    fs::rename(&next, link)?;
+    fs::File::open(files::folder_of(link))?.sync_all()
+}
+
+/// The oldest go; those that a process still executes stay by that alone.
+fn tidy(newest: &str) {
+    let Ok(entries) = fs::read_dir(place::PROGRAMS) else { return };
+    let mut others: Vec<(std::time::SystemTime, PathBuf)> = entries
+        .flatten()
+        .filter(|entry| {
+            entry.file_name().to_str().is_some_and(|name| name != newest && !name.starts_with('.'))
+        })
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    others.sort();
+    let surplus = others.len().saturating_sub(KEPT);
+    for (_, path) in others.into_iter().take(surplus) {
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "an old cutover-host stays");
+        }
+    }
+}

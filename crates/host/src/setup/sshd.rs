@@ -1,0 +1,108 @@
+//! sshd, as it says itself: the one place that knows its words.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use cutover_core::failure::Failure;
+use cutover_core::setup::SshFound;
+
+use super::system::{ask, failed, run};
+
+const SSHD: &str = "/usr/sbin/sshd";
+
+/// Who came in, and by which port, as the first words of the session say; sudo keeps who called it.
+pub(super) fn login() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    named.unwrap_or_else(|| "root".to_owned())
+}
+
+pub(super) async fn look() -> SshFound {
+    let login = login();
+    let mut found =
+        SshFound { login: login.clone(), installed: Path::new(SSHD).exists(), ..SshFound::default() };
+    found.ports.extend(connected());
+    if !found.installed {
+        return found;
+    }
+    // Where it has never been started, this folder is not there, and it says nothing.
+    std::fs::create_dir_all("/run/sshd").ok();
+    let said = ask(&[SSHD, "-T"]).await;
+    let value = |key: &str| said.out.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    found.ports.extend(ports(&said.out));
+    let open = ["passwordauthentication", "kbdinteractiveauthentication", "challengeresponseauthentication"];
+    found.passwords = open.into_iter().any(|key| value(key) == Some("yes"));
+    value("permitrootlogin").unwrap_or_default().clone_into(&mut found.root_login);
+    let patterns =
+        value("authorizedkeysfile").unwrap_or(".ssh/authorized_keys .ssh/authorized_keys2").to_owned();
+    found.has_key = home(&login).is_some_and(|home| has_key(&home, &login, &patterns));
+    found
+}
+
+fn ports(settings: &str) -> BTreeSet<u16> {
+    let all = settings.lines().filter_map(|line| line.strip_prefix("port ")?.trim().parse().ok());
+    all.collect()
+}
+
+/// The port of the connection by which we were called.
+fn connected() -> Option<u16> {
+    std::env::var("SSH_CONNECTION").ok()?.split(' ').nth(3)?.parse().ok()
+}
+
+fn home(user: &str) -> Option<PathBuf> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.first() == Some(&user)).then(|| PathBuf::from(fields.get(5).copied().unwrap_or("/")))
+    })
+}
+
+fn has_key(home: &Path, user: &str, patterns: &str) -> bool {
+    patterns.split_whitespace().any(|pattern| {
+        let named = pattern.replace("%u", user).replace("%h", &home.to_string_lossy()).replace("%%", "%");
+        let text = std::fs::read_to_string(home.join(named)).unwrap_or_default();
+        text.lines().map(str::trim).any(|line| !line.is_empty() && !line.starts_with('#'))
+    })
+}
+
+/// Whether it could start with what its files say now.
+pub(super) async fn check() -> Result<(), Failure> {
+    std::fs::create_dir_all("/run/sshd").ok();
+    run("let sshd read its settings", &[SSHD, "-t"]).await.map(drop)
+}
+
+/// Lets it read its settings again; connections go on.
+pub(super) async fn reload() -> Result<(), Failure> {
+    if Path::new("/run/systemd/system").is_dir() {
+        // By socket, each connection reads them anew, and there may be nothing to tell.
+        let active = ask(&["systemctl", "is-active", "ssh.service"]).await.ok;
+        if active {
+            run("let sshd read its settings", &["systemctl", "reload", "ssh.service"]).await?;
+        }
+        return Ok(());
+    }
+    let pid = std::fs::read_to_string("/run/sshd.pid").ok().and_then(|text| text.trim().parse().ok());
+    let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP)
+        .map_err(|error| failed("let sshd read its settings").because(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_is_heard() {
+        assert_eq!(ports("port 22\nport 2222\naddressfamily any\n"), [22, 2222].into());
+    }
+
+    #[test]
+    fn a_key_counts_wherever_sshd_looks_for_it_and_a_comment_does_not() {
+        let home = tempfile::tempdir().unwrap();
+        let patterns = "%h/.ssh/authorized_keys .ssh/authorized_keys2";
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        std::fs::write(home.path().join(".ssh/authorized_keys"), "# none yet\n\n").unwrap();
+        assert!(!has_key(home.path(), "ann", patterns));
+        std::fs::write(home.path().join(".ssh/authorized_keys2"), "ssh-ed25519 AAAA ann\n").unwrap();
+        assert!(has_key(home.path(), "ann", patterns));
+    }
+}
