@@ -10,6 +10,7 @@ mod asked;
 mod effects;
 mod hosts;
 mod render;
+mod ship;
 mod sources;
 mod verbs;
 

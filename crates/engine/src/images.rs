@@ -1,6 +1,6 @@
 //! Looking at images, and getting, naming and removing them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::{
@@ -84,6 +84,15 @@ impl Engine {
             .filter_map(|step| u64::try_from(step.size).ok().filter(|size| *size > 0))
             .collect();
         Ok(if sizes.len() == layers { sizes } else { Vec::new() })
+    }
+
+    /// Names of images that a pattern (`registry/*`) is for.
+    pub async fn image_names(&self, pattern: &str) -> Result<Vec<String>, EngineError> {
+        let filters = HashMap::from([("reference".to_owned(), vec![pattern.to_owned()])]);
+        let options = ListImagesOptions { filters: Some(filters), ..ListImagesOptions::default() };
+        let act = || format!("list images {pattern}");
+        let found = self.docker().list_images(Some(options)).await.map_err(explain(Subject::Image, act))?;
+        Ok(found.into_iter().flat_map(|image| named(image.repo_tags)).collect())
     }
 
     /// How many of the layers, from the lowest on, the engine has as the lowest ones of one of its images.

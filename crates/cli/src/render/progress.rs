@@ -1,14 +1,17 @@
 //! A run as it goes on: moving lines on a terminal, plain lines without one, JSON lines when asked for. The same sentences in all.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use cutover_core::failure::Failure;
 use cutover_core::journal::Entry;
 use cutover_core::plan::{Stage, Verb};
 use cutover_core::verdict::{Outcome, Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::io::{AsyncRead, ReadBuf};
 
-use super::event::{Listener, Told, Tone};
+use super::event::{Listener, Told, Tone, size};
 use super::json::Line;
 use super::paint::{self, Text};
 use super::time::span;
@@ -16,18 +19,49 @@ use super::{Form, Output};
 
 const TICK: Duration = Duration::from_millis(80);
 const STAGE_WIDTH: usize = 10;
+const WORKING: &str = "{spinner} {prefix:10} {wide_msg} {elapsed}";
+const SENDING: &str = "{spinner} {prefix:10} {msg} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}";
 
 /// Draws a run.
 pub(crate) struct Progress {
     output: Output,
     listener: Listener,
     bar: Option<ProgressBar>,
+    sending: Option<Sending>,
+}
+
+/// What is being sent.
+struct Sending {
+    what: String,
+    bytes: u64,
+    since: Instant,
+}
+
+/// Moves the bar by what is read of it.
+pub(crate) struct Counted<R> {
+    reader: R,
+    bar: Option<ProgressBar>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.reader).poll_read(context, buffer);
+        if let Some(bar) = &self.bar {
+            bar.inc((buffer.filled().len() - before) as u64);
+        }
+        read
+    }
 }
 
 impl Progress {
     /// Nothing drawn yet.
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, listener: Listener::default(), bar: output.is_live().then(spinner) }
+        Self { output, listener: Listener::default(), bar: output.is_live().then(spinner), sending: None }
     }
 
     /// The next line of the run's journal.
@@ -51,6 +85,48 @@ impl Progress {
                 self.output.talk(&format!("{} {what}", stage(word)));
             }
             None => {}
+        }
+    }
+
+    /// Bytes are going to be sent: a bar on a terminal, a line elsewhere.
+    pub(crate) fn begin_sending(&mut self, what: &str) {
+        self.doing("ship", what);
+        self.sending = Some(Sending { what: what.to_owned(), bytes: 0, since: Instant::now() });
+        if let Some(bar) = &self.bar {
+            bar.set_length(0);
+            bar.set_position(0);
+            bar.set_style(style(SENDING));
+        }
+    }
+
+    /// So many more of them.
+    pub(crate) fn will_send(&mut self, bytes: u64) {
+        if let Some(sending) = &mut self.sending {
+            sending.bytes += bytes;
+        }
+        if let Some(bar) = &self.bar {
+            bar.inc_length(bytes);
+        }
+    }
+
+    /// A reader whose bytes count as sent.
+    pub(crate) fn counted<R: AsyncRead + Unpin>(&self, reader: R) -> Counted<R> {
+        Counted { reader, bar: self.bar.clone() }
+    }
+
+    /// All were sent.
+    pub(crate) fn end_sending(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.set_style(style(WORKING));
+        }
+        if let Some(sending) = self.sending.take().filter(|sending| sending.bytes > 0)
+            && self.output.form() == Form::Text
+        {
+            self.above(&format!(
+                "{} {}",
+                stage("ship"),
+                sent(&sending.what, sending.bytes, sending.since.elapsed())
+            ));
         }
     }
 
@@ -89,11 +165,21 @@ impl Drop for Progress {
 
 fn spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    // The template is a constant that is known to be good; the default one would do as well.
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:10} {wide_msg} {elapsed}") {
-        bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
-    }
+    bar.set_style(style(WORKING));
     bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants that are known to be good; the default one would do as well.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
+}
+
+/// How much was sent, and how fast.
+fn sent(what: &str, bytes: u64, took: Duration) -> String {
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = bytes.saturating_mul(1_000) / millis;
+    format!("{what}: {} sent in {} ({}/s)", size(bytes), span(took), size(rate))
 }
 
 fn begin(bar: &ProgressBar, word: &str, what: &str) {
@@ -197,6 +283,12 @@ mod tests {
         let failure = Failure::new(Exit::NotHealthy, "release 7f3c9e1 was not put live");
         let outcome = Outcome::Failed { failure: failure.clone() };
         assert_eq!(verdict(&sample(Verb::Deploy, outcome)).unwrap_err(), failure);
+    }
+
+    #[test]
+    fn what_was_sent_is_told_with_its_rate() {
+        let told = sent("image shop:1: 1 of 20 layers", 3 * 1024 * 1024, Duration::from_millis(1_500));
+        assert_eq!(told, "image shop:1: 1 of 20 layers: 3 MiB sent in 1.5 s (2 MiB/s)");
     }
 
     #[test]

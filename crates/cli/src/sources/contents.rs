@@ -10,13 +10,14 @@ use cutover_core::hash::ContentHash;
 use cutover_core::names::ServiceName;
 use cutover_core::release::{Content, Shipped};
 use cutover_core::state::HostState;
-use cutover_engine::Reference;
+use cutover_engine::{Engine, Reference};
 
 use super::artifact::Artifact;
 use super::images::{Images, not_yet};
 use super::project::Project;
 use crate::asked::Brings;
 use crate::render::Progress;
+use crate::ship::Image;
 
 /// What each service is to be made of, before anything is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub(crate) struct Contents {
     pub(crate) by_service: BTreeMap<ServiceName, Content>,
     /// Artifacts by hash, to be shipped where the host lacks them.
     pub(crate) artifacts: BTreeMap<ContentHash, Artifact>,
+    /// Images of the engine here that the host may lack.
+    pub(crate) images: Vec<Image>,
+    /// That engine.
+    pub(crate) engine: Option<Engine>,
     /// Files of the repository that are mounted, by their path beside cutover.yml.
     pub(crate) shipped: BTreeMap<String, Shipped>,
     /// Worth saying.
@@ -75,10 +80,7 @@ impl Wanted {
         config: &Config,
         state: &HostState,
     ) -> BTreeMap<String, Option<String>> {
-        let platform = |name: &ServiceName| {
-            let service = config.services.get(name).map(|service| &service.run);
-            service.or_else(|| Some(&config.backing.get(name)?.run))?.platform.clone()
-        };
+        let platform = |name: &ServiceName| config.platform(name).map(str::to_owned);
         let images = self.0.iter().filter_map(|(name, source)| Some((image_of(source)?, platform(name))));
         let absent = images.filter(|(reference, _)| !state.images.contains_key(*reference));
         absent.map(|(reference, platform)| (reference.to_owned(), platform)).collect()
@@ -137,12 +139,18 @@ pub(crate) async fn collect(
             Source::Artifact { path } => {
                 artifact(name, &project.folder, path, &never, &mut contents.artifacts)?
             }
-            Source::Image { reference } => image(reference, state).unwrap_or_else(|| {
-                contents.notes.push(format!("{name}: image {reference} would be fetched"));
-                not_yet(reference)
-            }),
+            Source::Image { reference } => {
+                let content = match image(reference, state) {
+                    Some(content) => Some(content),
+                    None => images.own(reference).await?,
+                };
+                content.unwrap_or_else(|| {
+                    contents.notes.push(format!("{name}: image {reference} would be fetched"));
+                    not_yet(reference)
+                })
+            }
             Source::Build(settings) => match making {
-                Making::Make => images.build(name, settings, progress).await?,
+                Making::Make => images.build(name, settings, state, progress).await?,
                 Making::OnlyLook => {
                     let built = images.built_before(name, settings).await;
                     if built.is_none() {
@@ -156,6 +164,7 @@ pub(crate) async fn collect(
         };
         contents.by_service.insert(name.clone(), content);
     }
+    (contents.images, contents.engine) = images.shippable();
     Ok(contents)
 }
 

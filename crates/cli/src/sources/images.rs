@@ -3,21 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cutover_core::config::settings::BuildSettings;
+use cutover_core::config::settings::{BuildSettings, Config};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::layout;
 use cutover_core::names::{AppId, ServiceName};
 use cutover_core::release::{Content, Provenance};
+use cutover_core::state::HostState;
 use cutover_engine::{
     BaseImages, BuildCache, BuildError, BuildSpec, Commit, Context, ContextError, ContextSource, Engine,
-    EngineError, Image, Kind, OriginLabels,
+    EngineError, Image, Kind, OriginLabels, Reference,
 };
 
 use super::artifact::below;
+use super::platform;
 use super::project::Project;
 use crate::render::Progress;
+use crate::ship;
 
 /// Lines of a builder's output that go with a failure.
 const LAST_LINES: usize = 20;
@@ -25,7 +28,10 @@ const LAST_LINES: usize = 20;
 /// Where images are made and found.
 pub(crate) struct Images<'a> {
     engine: Option<Engine>,
-    built: BTreeMap<BuildSettings, Content>,
+    /// Those that the host may lack.
+    own: Vec<ship::Image>,
+    built: BTreeMap<(BuildSettings, Option<String>), Content>,
+    config: &'a Config,
     app: &'a AppId,
     folder: &'a Path,
     never: BTreeSet<String>,
@@ -45,37 +51,89 @@ pub(crate) enum BuildFrom<'a> {
 impl<'a> Images<'a> {
     /// Nothing is asked of the engine before an image is.
     pub(crate) fn new(
-        app: &'a AppId,
+        config: &'a Config,
         project: &'a Project,
         origin: &'a Provenance,
         from: BuildFrom<'a>,
     ) -> Self {
-        let (folder, never) = (project.folder.as_path(), project.never_sent());
-        Self { engine: None, built: BTreeMap::new(), app, folder, never, origin, from }
+        let (folder, never, app) = (project.folder.as_path(), project.never_sent(), &config.id);
+        let (engine, own, built) = (None, Vec::new(), BTreeMap::new());
+        Self { engine, own, built, config, app, folder, never, origin, from }
     }
 
-    /// Builds an image, unless the same build was done for another service.
+    /// Builds an image for the platform of its service, else of the host; unless the same build was done for another service.
     pub(crate) async fn build(
         &mut self,
         service: &ServiceName,
         settings: &BuildSettings,
+        state: &HostState,
         progress: &mut Progress,
     ) -> Result<Content, Failure> {
-        if let Some(content) = self.built.get(settings) {
+        let wanted = self.config.platform(service).map(str::to_owned);
+        let key = (settings.clone(), wanted.clone());
+        if let Some(content) = self.built.get(&key) {
             return Ok(content.clone());
         }
         progress.doing("build", &format!("{service} {}", self.origin_text()));
-        let spec =
-            self.spec(service, settings).await.map_err(|error| build_failure(service, &error.into()))?;
+        let spec = self.spec(service, settings).await;
+        let mut spec = spec.map_err(|error| build_failure(service, &error.into()))?;
+        let platform = wanted.or_else(|| Some(state.engine.as_ref()?.platform.clone()));
+        // What its engine builds anyway need not be said.
+        spec.platform = platform.clone().filter(|platform| !platform::is_of_this_machine(platform));
         let engine = self.engine().await?;
         let built = engine
             .build(&spec, &mut |line| progress.doing("build", line))
             .await
             .map_err(|error| build_failure(service, &error))?;
         let image = engine.inspect_image(&built.id).await.map_err(|error| engine_failure(&error))?;
+        if let Some(platform) = &platform {
+            platform::refuse_other(service, &image, platform)?;
+        }
         let content = content(&image, spec.tag.as_deref().unwrap_or(&built.id))?;
-        self.built.insert(settings.clone(), content.clone());
+        let name =
+            spec.tag.unwrap_or_else(|| layout::built_image(self.app, service, content.identity().as_str()));
+        self.keep_for_host(&engine, &image, name, &content).await?;
+        self.built.insert(key, content.clone());
         Ok(content)
+    }
+
+    /// An image that the engine here has and that came from no registry: one that was built or loaded here, and which no host can fetch.
+    pub(crate) async fn own(&mut self, reference: &str) -> Result<Option<Content>, Failure> {
+        let name = Reference::split(reference);
+        let registry = self.config.registry.as_ref().map(|registry| registry.server.as_str());
+        if name.digest.is_some() || registry == Some(name.registry()) {
+            return Ok(None);
+        }
+        // Without an engine here there is no such image, and the host has to fetch it.
+        let Ok(engine) = self.engine().await else { return Ok(None) };
+        let image = match engine.inspect_image(reference).await {
+            Ok(image) if image.origin(&name).is_none() => image,
+            _ => return Ok(None),
+        };
+        let content = content(&image, reference)?;
+        let name = Reference { tag: name.tag.or_else(|| Some("latest".to_owned())), ..name };
+        self.keep_for_host(&engine, &image, name.to_string(), &content).await?;
+        Ok(Some(content))
+    }
+
+    /// What the host may lack, and the engine that has it.
+    pub(crate) fn shippable(&mut self) -> (Vec<ship::Image>, Option<Engine>) {
+        (std::mem::take(&mut self.own), self.engine.clone())
+    }
+
+    async fn keep_for_host(
+        &mut self,
+        engine: &Engine,
+        image: &Image,
+        name: String,
+        content: &Content,
+    ) -> Result<(), Failure> {
+        if self.own.iter().any(|own| own.parts.identity == *content.identity()) {
+            return Ok(());
+        }
+        let kept = ship::Image::of(engine, image, name, content.identity().clone()).await;
+        self.own.extend(kept.map_err(|error| engine_failure(&error))?);
+        Ok(())
     }
 
     /// What the image of a `build:` is, if it was built from this very source before: for plans that build nothing.
@@ -84,13 +142,14 @@ impl<'a> Images<'a> {
         service: &ServiceName,
         settings: &BuildSettings,
     ) -> Option<Content> {
-        if let Some(content) = self.built.get(settings) {
+        let key = (settings.clone(), self.config.platform(service).map(str::to_owned));
+        if let Some(content) = self.built.get(&key) {
             return Some(content.clone());
         }
         let tag = self.tag(service)?;
         let image = self.engine().await.ok()?.inspect_image(&tag).await.ok()?;
         let content = content(&image, &tag).ok()?;
-        self.built.insert(settings.clone(), content.clone());
+        self.built.insert(key, content.clone());
         Some(content)
     }
 

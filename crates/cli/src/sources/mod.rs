@@ -5,6 +5,7 @@ mod artifact;
 mod contents;
 mod git;
 mod images;
+mod platform;
 mod project;
 mod shipped;
 mod variables;

@@ -2,19 +2,20 @@
 
 use cutover_core::config::Selection;
 use cutover_core::config::settings::{Config, Origin};
-use cutover_core::names::VariableName;
+use cutover_core::names::{RunId, VariableName};
 use cutover_core::plan::{Plan, plan as plan_deploy};
-use cutover_core::request::{Ancestry, Request};
+use cutover_core::request::{Ancestry, Request, Stamp};
 use cutover_core::state::HostState;
 use cutover_core::variables::given;
 use cutover_core::wire::{Ask, Reply};
 
 use super::run::{self, Keep, Sending};
-use super::{Desk, Ended, Stop, approval, observe, stamp, world};
+use super::{Desk, Ended, Stop, approval, new_run, observe, world};
 use crate::asked::{Asked, Brings, Conduct};
 use crate::effects::{self, Protection};
 use crate::hosts::{self, Channel, Target, unexpected};
 use crate::render::{self, Progress};
+use crate::ship::ship_release;
 use crate::sources::{
     BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect,
     look_at_shipped, overlay,
@@ -51,11 +52,12 @@ async fn carry_out(
     conduct: Conduct,
 ) -> Ended {
     let making = if conduct.dry_run { Making::OnlyLook } else { Making::Make };
+    let mut images = draft.images();
     if making == Making::Make {
-        draft.fetch(desk, &mut host, &mut state).await?;
+        draft.fetch(desk, &mut host, &mut state, &mut images).await?;
     }
     let id = &draft.config.id;
-    let contents = draft.contents(desk, &state, making).await?;
+    let mut contents = draft.contents(desk, &state, &mut images, making).await?;
     let plan = draft.plan(&state, &contents)?;
     run::show(desk, &plan, conduct)?;
     if conduct.dry_run {
@@ -66,13 +68,16 @@ async fn carry_out(
     }
     let protection = if draft.config.protected { Protection::Protected } else { Protection::Open };
     approval::approve(desk, &effects::question(&draft.request, id, protection), conduct)?;
-    let plan = if run::up(desk, &mut host).await? {
-        // The proxy that was started is part of what the plan is made from.
-        draft.plan(&observe(&mut host, id, draft.wanted.images()).await?, &contents)?
-    } else {
-        plan
+    let started = run::up(desk, &mut host).await?;
+    let mut progress = Progress::new(desk.output);
+    let shipped = ship_release(&mut host, draft.run, &mut contents, &mut progress).await;
+    progress.end();
+    // A proxy that was started is part of what the plan is made from; so is what the host calls an image.
+    let plan = match (started, shipped?) {
+        (true, _) => draft.plan(&observe(&mut host, id, draft.wanted.images()).await?, &contents)?,
+        (false, true) => draft.plan(&state, &contents)?,
+        (false, false) => plan,
     };
-    ship(desk, &mut host, &state, &contents).await?;
     let sending = Sending {
         plan: run::only(plan)?,
         overlay: &draft.overlay,
@@ -93,6 +98,8 @@ struct Draft {
     overlay: Overlay,
     request: Request,
     dirty: bool,
+    /// The run it becomes: what is shipped is kept for it.
+    run: RunId,
 }
 
 impl Draft {
@@ -115,12 +122,47 @@ impl Draft {
         };
         let request = Request { source, ..request };
         let target = project.target(&config);
-        Ok(Self { project, git, config, target, wanted, overlay, request, dirty: brings.dirty })
+        Ok(Self {
+            project,
+            git,
+            config,
+            target,
+            wanted,
+            overlay,
+            request,
+            dirty: brings.dirty,
+            run: new_run(),
+        })
     }
 
-    /// Lets the host fetch the images it lacks: only one that is there can be told from another.
-    async fn fetch(&self, desk: &Desk, host: &mut Channel, state: &mut HostState) -> Result<(), Stop> {
-        let images = self.wanted.absent_images(&self.config, state);
+    /// Where images are made and found.
+    fn images(&self) -> Images<'_> {
+        Images::new(&self.config, &self.project, &self.request.source, self.build_from())
+    }
+
+    fn build_from(&self) -> BuildFrom<'_> {
+        match &self.git {
+            Some(git) if !self.dirty => BuildFrom::Commit(&git.commit),
+            _ => BuildFrom::WorkTree,
+        }
+    }
+
+    /// Lets the host fetch the images it lacks and that are not shipped from here: only one that is there can be told from another.
+    async fn fetch(
+        &self,
+        desk: &Desk,
+        host: &mut Channel,
+        state: &mut HostState,
+        own: &mut Images<'_>,
+    ) -> Result<(), Stop> {
+        let mut images = self.wanted.absent_images(&self.config, state);
+        let mut ours = Vec::new();
+        for reference in images.keys() {
+            if own.own(reference).await?.is_some() {
+                ours.push(reference.clone());
+            }
+        }
+        images.retain(|reference, _| !ours.contains(reference));
         if images.is_empty() {
             return Ok(());
         }
@@ -146,17 +188,18 @@ impl Draft {
     }
 
     /// Gets hold of what the services are made of.
-    async fn contents(&self, desk: &Desk, state: &HostState, making: Making) -> Result<Contents, Stop> {
-        let from = match &self.git {
-            Some(git) if !self.dirty => BuildFrom::Commit(&git.commit),
-            _ => BuildFrom::WorkTree,
-        };
-        let mut images = Images::new(&state.app, &self.project, &self.request.source, from);
+    async fn contents(
+        &self,
+        desk: &Desk,
+        state: &HostState,
+        images: &mut Images<'_>,
+        making: Making,
+    ) -> Result<Contents, Stop> {
         let mut progress = Progress::new(desk.output);
-        let contents = collect(&self.wanted, &self.project, state, &mut images, making, &mut progress).await;
+        let contents = collect(&self.wanted, &self.project, state, images, making, &mut progress).await;
         progress.end();
         let mut contents = contents?;
-        look_at_shipped(&self.config, &self.project, from, &mut contents)?;
+        look_at_shipped(&self.config, &self.project, self.build_from(), &mut contents)?;
         Ok(contents)
     }
 
@@ -171,8 +214,13 @@ impl Draft {
             ancestry: self.git.as_ref().map_or(Ancestry::Unknown, |git| git.ancestry(live_commit)),
             ..self.request.clone()
         };
-        let mut plan = plan_deploy(&self.config, &world(&self.target, state), &request, stamp(state))
-            .map_err(|refusals| refusals.failure())?;
+        let mut plan = plan_deploy(
+            &self.config,
+            &world(&self.target, state),
+            &request,
+            Stamp { now: state.now, run: self.run },
+        )
+        .map_err(|refusals| refusals.failure())?;
         for host in plan.hosts.values_mut() {
             host.notes.extend(self.notes().into_iter().chain(contents.notes.iter().cloned()));
             for (name, origin) in &mut host.variables {
@@ -223,18 +271,4 @@ fn selection(desk: &Desk, brings: &Brings, git: Option<&Git>) -> Selection {
             .collect(),
         ..Selection::default()
     }
-}
-
-/// Sends the artifacts that the host lacks.
-async fn ship(desk: &Desk, host: &mut Channel, state: &HostState, contents: &Contents) -> Result<(), Stop> {
-    let mut progress = Progress::new(desk.output);
-    for (hash, artifact) in contents.artifacts.iter().filter(|(hash, _)| !state.artifacts.contains(*hash)) {
-        let (file, bytes) = artifact.pack()?;
-        progress.doing("ship", &format!("artifact {} ({})", hash.short(), render::size(bytes)));
-        let ask = Ask::Artifact { hash: hash.clone(), bytes };
-        host.ask_from(&ask, tokio::fs::File::from_std(file), bytes).await?;
-        host.done().await?;
-    }
-    progress.end();
-    Ok(())
 }

@@ -117,7 +117,11 @@ fn world(target: &Target, state: &HostState) -> World {
 
 /// The plan's time, which is the host's, and its run's id, which is made here (S12).
 fn stamp(state: &HostState) -> Stamp {
-    Stamp { now: state.now, run: RunId::new(uuid::Uuid::now_v7()) }
+    Stamp { now: state.now, run: new_run() }
+}
+
+fn new_run() -> RunId {
+    RunId::new(uuid::Uuid::now_v7())
 }
 
 impl From<HostError> for Stop {

@@ -51,6 +51,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The platform that is asked for of a service or a backing service: `linux/amd64` …
+    pub fn platform(&self, name: &ServiceName) -> Option<&str> {
+        let run = self.services.get(name).map(|service| &service.run);
+        run.or_else(|| Some(&self.backing.get(name)?.run))?.platform.as_deref()
+    }
+
     /// Paths beside cutover.yml of all that is mounted and ships with the release.
     pub fn shipped(&self) -> impl Iterator<Item = &str> {
         let services = self.services.values().map(|service| &service.run);
