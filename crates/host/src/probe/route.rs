@@ -40,11 +40,8 @@ pub(crate) async fn shows(
 }
 
 async fn ask(proxy: &[SocketAddr], check: &RouteCheck, path: &str) -> Result<http::Answer, Finding> {
-    let address = *proxy.first().ok_or_else(|| other("the proxy listens nowhere"))?;
-    let address = reachable(address);
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| other(format!("the proxy does not answer on {address}: {error}")))?;
+    let listener = *proxy.first().ok_or_else(|| other("the proxy listens nowhere"))?;
+    let (stream, address) = connect(listener).await?;
     let host = check.host.as_deref();
     let answer = http::get(stream, &http::Get { address, host, scheme: "http", path }).await?;
     match answer.headers.get(MADE_BY_PROXY) {
@@ -57,12 +54,40 @@ async fn ask(proxy: &[SocketAddr], check: &RouteCheck, path: &str) -> Result<htt
     }
 }
 
-/// Where to connect to for a listener on every address.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+async fn connect(listener: SocketAddr) -> Result<(TcpStream, SocketAddr), Finding> {
+    let mut last = other("the proxy listens nowhere");
+    for address in reachable(listener) {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => last = other(format!("the proxy does not answer on {address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+/// Where to connect to for a listener on every address, in this order. IPv6's takes IPv4 too, and where IPv6 is switched off there is no other.
+fn reachable(listener: SocketAddr) -> Vec<SocketAddr> {
+    let four = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let ips = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![four],
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![IpAddr::V6(Ipv6Addr::LOCALHOST), four],
+        ip => vec![ip],
     };
-    SocketAddr::new(ip, address.port())
+    ips.into_iter().map(|ip| SocketAddr::new(ip, listener.port())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_every_address_is_asked_on_this_machine() {
+        let shown = |listener: &str| {
+            let addresses = reachable(listener.parse().unwrap());
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown("[::]:80"), "[::1]:80 127.0.0.1:80");
+        assert_eq!(shown("0.0.0.0:80"), "127.0.0.1:80");
+        assert_eq!(shown("192.0.2.7:80"), "192.0.2.7:80");
+    }
 }
