@@ -36,3 +36,23 @@ async fn what_happens_to_servers_happens_to_those_of_the_tests() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trial() {
+    on_server("trial", Image::Engine20, async |machine| {
+        let binaries = cutover_testkit::site::Binaries::beside_this_program().unwrap();
+        machine.install(&binaries).await.unwrap();
+        let app = cutover_testkit::machine::ServerApp::of_processes(machine, &binaries, "shop").unwrap();
+        app.commit("v1", "first", str::to_owned).unwrap();
+        let told = app.cutover(&["deploy", "--json"]).await.unwrap();
+        println!("{told:?}");
+        told.expect(0).unwrap();
+        println!("{:?}", app.ask("/version").await);
+        println!("{:?}", app.status().await);
+        println!("{:?}", app.history().await);
+        for process in machine.processes().await.unwrap() {
+            println!("{process}");
+        }
+    })
+    .await;
+}

@@ -5,12 +5,17 @@
 //! Each goes with all that it has when it is dropped, and when its test is killed.
 
 mod access;
+mod app;
 mod faults;
 mod guard;
 mod image;
+mod install;
+mod processes;
 mod server;
 
 pub use access::User;
+pub use app::ServerApp;
 pub use faults::Cut;
 pub use image::Image;
+pub use processes::{Part, Running};
 pub use server::{Machine, Small};

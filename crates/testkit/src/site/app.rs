@@ -135,14 +135,7 @@ impl<'a> App<'a> {
     }
 
     fn git(&self, words: &[&str]) -> anyhow::Result<()> {
-        let mut command = std::process::Command::new("git");
-        command.current_dir(&self.repository).args(["-c", "user.name=A developer"]);
-        command.args(["-c", "user.email=developer@example.com", "-c", "commit.gpgsign=false"]).args(words);
-        let output = command.output().context("git is needed")?;
-        if !output.status.success() {
-            bail!("git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
+        git(&self.repository, words)
     }
 
     /// The command line, not yet started.
@@ -189,4 +182,16 @@ impl<'a> App<'a> {
     pub fn traffic(&self) -> anyhow::Result<ProbeOptions> {
         self.site.traffic(&self.host)
     }
+}
+
+/// Git in a repository, as a developer whose own configuration has no say.
+pub(crate) fn git(repository: &Path, words: &[&str]) -> anyhow::Result<()> {
+    let mut command = std::process::Command::new("git");
+    command.current_dir(repository).args(["-c", "user.name=A developer"]);
+    command.args(["-c", "user.email=developer@example.com", "-c", "commit.gpgsign=false"]).args(words);
+    let output = command.output().context("git is needed")?;
+    if !output.status.success() {
+        bail!("git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ const PROGRAM: &str = "app/guestbook";
 const DOCKERFILE: &str = "FROM scratch\nCOPY files /\n";
 
 /// Builds it, under a name that nobody else has; what is the same as before costs the engine nothing.
-pub(super) async fn build(engine: &Engine, program: &Path) -> anyhow::Result<String> {
+pub(crate) async fn build(engine: &Engine, program: &Path) -> anyhow::Result<String> {
     let folder = tempfile::tempdir()?;
     let files = folder.path().join("files");
     copy(program, &files.join(PROGRAM))?;

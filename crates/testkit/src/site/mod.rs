@@ -28,7 +28,9 @@ use cutover_core::variables;
 use cutover_engine::Engine;
 use cutover_host::installation::Installation;
 
+pub(crate) use app::git;
 pub use app::{App, LiveRelease, Status};
+pub(crate) use base::build as base_image;
 pub use binaries::Binaries;
 pub use docker::Docker;
 pub use own_engine::OwnEngine;

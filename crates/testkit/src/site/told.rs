@@ -18,7 +18,7 @@ pub struct Told {
 }
 
 impl Told {
-    pub(super) fn new(output: &Output, took: Duration) -> Self {
+    pub(crate) fn new(output: &Output, took: Duration) -> Self {
         Self {
             exit: output.status.code(),
             signal: output.status.signal(),

@@ -1,0 +1,206 @@
+//! An application of a developer whose production is one server.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use cutover_core::names::AppId;
+use cutover_core::variables;
+use cutover_core::verdict::Verdict;
+use cutover_engine::Engine;
+use serde::Deserialize;
+
+use super::access::User;
+use super::server::Machine;
+use crate::guestbook::{self, Kind};
+use crate::probe::ProbeOptions;
+use crate::site::{Binaries, Status, Told};
+use crate::{Answer, ask};
+
+/// Where it is deployed to.
+const ENVIRONMENT: &str = "production";
+/// No command takes longer.
+const DEADLINE: Duration = Duration::from_mins(3);
+
+/// A repository with the guestbook, and the command line in it.
+pub struct ServerApp<'a> {
+    machine: &'a Machine,
+    binaries: Binaries,
+    kind: Kind,
+    user: User,
+    id: AppId,
+    host: String,
+    repository: tempfile::TempDir,
+    /// The image that its images are made from, where it has some.
+    base: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    status: Option<Status>,
+    #[serde(default)]
+    verdict: Option<Verdict>,
+}
+
+impl<'a> ServerApp<'a> {
+    /// As plain processes.
+    pub fn of_processes(machine: &'a Machine, binaries: &Binaries, name: &str) -> anyhow::Result<Self> {
+        let app = Self::new(machine, binaries, Kind::Processes, name, None)?;
+        app.write_env(&format!("BOT_LEDGER={}\n", app.ledger()))?;
+        Ok(app)
+    }
+
+    /// As containers, whose images `engine` builds: the developer's own.
+    pub async fn of_containers(
+        machine: &'a Machine,
+        binaries: &Binaries,
+        engine: &Engine,
+        name: &str,
+    ) -> anyhow::Result<Self> {
+        let base = crate::site::base_image(engine, &binaries.guestbook).await?;
+        Self::new(machine, binaries, Kind::Containers, name, Some(base))
+    }
+
+    fn new(
+        machine: &'a Machine,
+        binaries: &Binaries,
+        kind: Kind,
+        name: &str,
+        base: Option<String>,
+    ) -> anyhow::Result<Self> {
+        let id: AppId = format!("{name}/{ENVIRONMENT}").parse()?;
+        let repository = tempfile::Builder::new().prefix("app-").tempdir()?;
+        let (user, host) = (User::Root, format!("{name}.example"));
+        let app = Self { machine, binaries: binaries.clone(), kind, user, id, host, repository, base };
+        app.git(&["init", "--quiet", "."])?;
+        std::fs::write(app.path(".gitignore"), "web/guestbook\nbot/guestbook\n.env*\n")?;
+        Ok(app)
+    }
+
+    /// The same, deployed as another user.
+    #[must_use]
+    pub fn by(self, user: User) -> Self {
+        Self { user, ..self }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.repository.path().join(name)
+    }
+
+    /// Writes the variables of its production, which nobody else may read.
+    pub fn write_env(&self, text: &str) -> anyhow::Result<()> {
+        let file = self.path(&format!(".env.{ENVIRONMENT}"));
+        std::fs::write(&file, text)?;
+        Ok(std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?)
+    }
+
+    pub fn id(&self) -> &AppId {
+        &self.id
+    }
+
+    pub fn repository(&self) -> &Path {
+        self.repository.path()
+    }
+
+    pub fn machine(&self) -> &'a Machine {
+        self.machine
+    }
+
+    /// Where its bot leaves a line for each poll, on the server.
+    pub fn ledger(&self) -> String {
+        match self.kind {
+            Kind::Processes => format!("/srv/{}.ledger", self.id.app),
+            Kind::Containers => {
+                let volume =
+                    cutover_core::layout::engine_volume(&self.id, &"ledger".parse().expect("a name"));
+                format!("/var/lib/docker/volumes/{volume}/_data/bot.jsonl")
+            }
+        }
+    }
+
+    /// Commits the guestbook's release `version` under this subject, with `edit` applied to its configuration, and pages of its own, so that
+    /// no two releases are alike.
+    pub fn commit(
+        &self,
+        version: &str,
+        subject: &str,
+        edit: impl FnOnce(&str) -> String,
+    ) -> anyhow::Result<()> {
+        guestbook::lay_out(version, self.kind, &self.binaries.guestbook, self.repository())?;
+        let file = self.path("cutover.yml");
+        let text = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, edit(&self.own(&text)))?;
+        std::fs::write(self.path("web/pages/about.html"), format!("<p>{subject}</p>"))?;
+        std::fs::write(self.path("bot/greeting.txt"), format!("hello {subject}"))?;
+        self.git(&["add", "--all"])?;
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", subject])
+    }
+
+    /// The example's configuration with this application's name, host, base image and server.
+    fn own(&self, text: &str) -> String {
+        let own = text.replace("app: guestbook", &format!("app: {}", self.id.app));
+        let own = own.replace("guestbook.localhost", &self.host);
+        let base = self.base.as_deref().unwrap_or("scratch");
+        let own = own.replace("${BASE_IMAGE:-scratch}", &format!("${{BASE_IMAGE:-{base}}}"));
+        let target = self.machine.target(self.user);
+        format!("{}\nenvironments:\n  {ENVIRONMENT}: {{}}\n# {target}\n", own.trim_end())
+    }
+
+    fn git(&self, words: &[&str]) -> anyhow::Result<()> {
+        crate::site::git(self.repository(), words)
+    }
+
+    /// The command line, not yet started. Nothing of this machine is told to it but how to reach the server.
+    pub fn command(&self, words: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.binaries.cutover);
+        command.current_dir(self.repository()).args(words).stdin(Stdio::null()).kill_on_drop(true);
+        for name in [variables::ROOT, variables::HTTP, variables::HTTPS, variables::HOST_BINARY] {
+            command.env_remove(name);
+        }
+        // INTERIM
+        let wrapper = self.machine.folder().join("host");
+        std::fs::write(&wrapper, format!("#!/bin/sh\nexec {} -T -o ServerAliveInterval=5 -o ServerAliveCountMax=2 {} cutover-host \"$@\"\n", self.machine.ssh_program().display(), self.machine.target(self.user))).unwrap();
+        std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        command.env(variables::HOST_BINARY, &wrapper);
+        command.env(variables::ENVIRONMENT, ENVIRONMENT).env("CUTOVER_SSH", self.machine.ssh_program());
+        command
+    }
+
+    /// The command line, to its end.
+    pub async fn cutover(&self, words: &[&str]) -> anyhow::Result<Told> {
+        let began = Instant::now();
+        let mut command = self.command(words);
+        let output = tokio::time::timeout(DEADLINE, command.output())
+            .await
+            .with_context(|| format!("no end within {DEADLINE:?}: {:?}", command.as_std()))??;
+        Ok(Told::new(&output, began.elapsed()))
+    }
+
+    /// What `status --json` says.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        let told = self.cutover(&["status", "--json"]).await?;
+        let last = told.output.lines().last().unwrap_or_default();
+        let line: Option<Line> = serde_json::from_str(last).ok();
+        line.and_then(|line| line.status).with_context(|| format!("{}\n{}", told.output, told.talk))
+    }
+
+    /// What `history --json` says, the newest first.
+    pub async fn history(&self) -> anyhow::Result<Vec<Verdict>> {
+        let told = self.cutover(&["history", "--json"]).await?.expect(0)?;
+        let lines = told.output.lines().map(|line| Ok(serde_json::from_str::<Line>(line)?.verdict));
+        let all: anyhow::Result<Vec<_>> = lines.collect();
+        Ok(all?.into_iter().flatten().collect())
+    }
+
+    /// What the public route answers.
+    pub async fn ask(&self, path: &str) -> std::io::Result<Answer> {
+        ask(self.traffic().address, &self.host, path).await
+    }
+
+    /// Traffic to it.
+    pub fn traffic(&self) -> ProbeOptions {
+        self.machine.traffic(&self.host)
+    }
+}
