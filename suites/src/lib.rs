@@ -9,6 +9,7 @@ pub mod demo;
 pub mod disk;
 pub mod engine;
 pub mod input;
+pub mod matrix;
 pub mod registry;
 pub mod scenes;
 pub mod servers;
@@ -20,6 +21,9 @@ mod troubleshooting;
 pub const KILL_AT: &str = "CUTOVER_SUITE_KILL_AT";
 /// The number of the journal's entry at which a run of `suite-host` stops itself, as a process that hangs. Read there only.
 pub const STOP_AT: &str = "CUTOVER_SUITE_STOP_AT";
+
+/// The file that names a stage in which a run of `suite-host` stops itself, as its first entry is written. On servers of the tests' own only.
+pub const STOP_IN: &str = "/run/cutover-suite-stop-in";
 
 /// The programs of a site whose runs can be killed, or hang, at a chosen step.
 pub fn killing_binaries() -> anyhow::Result<Binaries> {

@@ -65,7 +65,7 @@ pub async fn steps_killed(site: &Site, killed: Killed, first: u64, every: usize)
 }
 
 /// Numbers of 1 to `length`, in order.
-fn draw(seed: u64, count: usize, length: u64) -> Vec<u64> {
+pub fn draw(seed: u64, count: usize, length: u64) -> Vec<u64> {
     let mut state = seed;
     let mut drawn = std::collections::BTreeSet::new();
     while drawn.len() < count.min(usize::try_from(length).unwrap_or(usize::MAX)) {

@@ -145,7 +145,7 @@ impl<'a> ServerApp<'a> {
         let base = self.base.as_deref().unwrap_or("scratch");
         let own = own.replace("${BASE_IMAGE:-scratch}", &format!("${{BASE_IMAGE:-{base}}}"));
         let target = self.machine.target(self.user);
-        format!("{}\nenvironments:\n  {ENVIRONMENT}: {{}}\n# {target}\n", own.trim_end())
+        format!("{}\nenvironments:\n  {ENVIRONMENT}: {{ hosts: [\"{target}\"] }}\n", own.trim_end())
     }
 
     fn git(&self, words: &[&str]) -> anyhow::Result<()> {
@@ -159,12 +159,7 @@ impl<'a> ServerApp<'a> {
         for name in [variables::ROOT, variables::HTTP, variables::HTTPS, variables::HOST_BINARY] {
             command.env_remove(name);
         }
-        // INTERIM
-        let wrapper = self.machine.folder().join("host");
-        std::fs::write(&wrapper, format!("#!/bin/sh\nexec {} -T -o ServerAliveInterval=5 -o ServerAliveCountMax=2 {} cutover-host \"$@\"\n", self.machine.ssh_program().display(), self.machine.target(self.user))).unwrap();
-        std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        command.env(variables::HOST_BINARY, &wrapper);
-        command.env(variables::ENVIRONMENT, ENVIRONMENT).env("CUTOVER_SSH", self.machine.ssh_program());
+        command.env(variables::ENVIRONMENT, ENVIRONMENT).env(variables::SSH, self.machine.ssh_program());
         command
     }
 
