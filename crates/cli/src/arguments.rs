@@ -13,10 +13,10 @@ use cutover_core::names::EnvironmentName;
 use cutover_core::plan::Verb;
 use jiff::Timestamp;
 
-use crate::asked::{Command, Place};
+use crate::asked::{Command, Place, ServerVerb};
 use crate::verbs::{
-    AttachArguments, BackingWord, CheckArguments, EnvWord, ExecArguments, HistoryArguments, LogsArguments,
-    StatusArguments,
+    AttachArguments, BackingWord, CheckArguments, EnvWord, ExecArguments, HistoryArguments, KeyWord,
+    LogsArguments, ServerArguments, SetupArguments, StatusArguments,
 };
 
 pub(crate) use change::{
@@ -95,6 +95,15 @@ enum Word {
     /// Backing services: make one anew as the live release wants it, or restart it
     #[command(subcommand)]
     Backing(BackingWord),
+    /// Turn a fresh server into a host; a second time it changes nothing
+    Setup(SetupArguments),
+    /// Put this release's cutover-host on the server, without dropping traffic
+    Upgrade(ServerArguments),
+    /// Undo what setup did on the server; data stays
+    Teardown(ServerArguments),
+    /// Who may deploy from CI
+    #[command(subcommand)]
+    Key(KeyWord),
     /// Print the JSON Schema of cutover.yml
     Schema,
 }
@@ -126,6 +135,10 @@ impl Arguments {
             Word::Restart(words) => words.into_command(Verb::Restart, by),
             Word::Remove(words) => words.into_command(by),
             Word::Backing(words) => words.into_command(by),
+            Word::Setup(words) => words.into_command(&mut place)?,
+            Word::Upgrade(words) => words.into_command(ServerVerb::Upgrade, &mut place)?,
+            Word::Teardown(words) => words.into_command(ServerVerb::Teardown, &mut place)?,
+            Word::Key(words) => words.into_command(),
             Word::Schema => Command::Schema,
         };
         Ok((place, command))

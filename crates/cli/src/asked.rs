@@ -45,7 +45,35 @@ pub(crate) enum Command {
         by: String,
     },
     Lock,
+    /// Verbs that are about a server as a whole.
+    Server(ServerAsked),
+    Key(KeyAsked),
     Schema,
+}
+
+/// What is done with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServerVerb {
+    Setup,
+    Upgrade,
+    Teardown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerAsked {
+    pub(crate) verb: ServerVerb,
+    /// Show what would be changed and stop.
+    pub(crate) dry_run: bool,
+    /// Every question is answered with yes.
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeyAsked {
+    /// The public key in this file; `-`: on standard input.
+    Add(PathBuf),
+    List,
+    Revoke(String),
 }
 
 /// A request, what the client has to bring for it, and how the run is to be treated.

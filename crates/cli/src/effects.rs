@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 22] = [
+pub(crate) const TABLE: [(&str, Effect); 28] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -38,6 +38,12 @@ pub(crate) const TABLE: [(&str, Effect); 22] = [
     ("remove", Effect::Destroys),
     ("backing apply", Effect::Changes),
     ("backing restart", Effect::Changes),
+    ("setup", Effect::Changes),
+    ("upgrade", Effect::Changes),
+    ("teardown", Effect::Destroys),
+    ("key add", Effect::Changes),
+    ("key list", Effect::Reads),
+    ("key revoke", Effect::Destroys),
     ("schema", Effect::Reads),
 ];
 

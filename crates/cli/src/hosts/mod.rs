@@ -1,14 +1,17 @@
 //! The hosts a verb speaks with. One path, near or far: a `cutover-host session` at the other end of two pipes; what starts it differs in its
 //! words only.
 
+mod bootstrap;
 mod channel;
 mod error;
 mod local;
 mod opening;
+mod program;
 mod ssh;
 mod target;
 
+pub(crate) use bootstrap::bootstrap;
 pub(crate) use channel::{Channel, Hearing, Speaking, unexpected};
 pub(crate) use error::HostError;
-pub(crate) use opening::{begin, open};
-pub(crate) use target::Target;
+pub(crate) use opening::{begin, open, open_anew};
+pub(crate) use target::{Server, Target};

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::channel::Channel;
 use super::error::{HostError, Trouble};
-use super::target::Target;
+use super::target::{Server, Target};
 use super::{local, ssh};
 
 /// The end of what a session says on its error stream, kept for the case that it ends.
@@ -32,7 +32,14 @@ pub(crate) fn begin(target: &Target) -> Result<Opening, HostError> {
     command.and_then(|command| start(command, target)).map_err(|why| HostError::new(target.clone(), why))
 }
 
-fn start(mut command: Command, target: &Target) -> Result<Opening, Trouble> {
+/// The same on a server, by a connection that no other shares.
+pub(crate) async fn open_anew(server: &Server) -> Result<Channel, HostError> {
+    let target = Target::Server(Box::new(server.clone()));
+    let begun = start(ssh::command_anew(server), &target);
+    begun.map_err(|why| HostError::new(target, why))?.open().await
+}
+
+pub(super) fn start(mut command: Command, target: &Target) -> Result<Opening, Trouble> {
     use std::os::unix::process::CommandExt as _;
     if !matches!(target, Target::Server(server) if server.asks) {
         // Ctrl-C on the terminal is for us: the session ends when its input does, and it is given the time it needs for that. Who asks on the
@@ -59,10 +66,10 @@ fn start(mut command: Command, target: &Target) -> Result<Opening, Trouble> {
 
 /// A session that was started and not spoken with yet. Dropped, it ends.
 pub(crate) struct Opening {
-    target: Target,
-    peer: Peer,
-    input: ChildStdin,
-    output: ChildStdout,
+    pub(super) target: Target,
+    pub(super) peer: Peer,
+    pub(super) input: ChildStdin,
+    pub(super) output: ChildStdout,
 }
 
 impl Opening {

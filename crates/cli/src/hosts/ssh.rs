@@ -45,8 +45,20 @@ const OPTIONS: [&str; 10] = [
 
 /// What starts a session on a server.
 pub(super) fn command(server: &Server) -> Command {
+    command_of(server, COMMAND)
+}
+
+/// The same by a connection of its own, where others are shared.
+pub(super) fn command_anew(server: &Server) -> Command {
     let mut command = with_options(server);
-    command.args(destination(server)).arg(COMMAND);
+    command.args(["-o", "ControlPath=none"]).args(destination(server)).arg(COMMAND);
+    command
+}
+
+/// What executes a line of a shell on a server.
+pub(super) fn command_of(server: &Server, line: &str) -> Command {
+    let mut command = with_options(server);
+    command.args(destination(server)).arg(line);
     command
 }
 

@@ -8,7 +8,9 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, LockHolder};
 use cutover_core::names::{InstanceName, RunId, VariableName};
 use cutover_core::plan::Plan;
+use cutover_core::setup::Change;
 use cutover_core::verdict::Verdict;
+use cutover_core::wire::DeployKey;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -59,6 +61,12 @@ pub(crate) enum Line<'a> {
         nearest: Option<&'a str>,
         remedy: Option<&'a str>,
     },
+    /// A change of a server.
+    Setup { change: &'a Change, done: bool },
+    /// A line for people.
+    Told { text: &'a str },
+    /// A key that may deploy.
+    Key { key: &'a DeployKey },
     /// What was asked for was done.
     Done,
 }

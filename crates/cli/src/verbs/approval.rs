@@ -11,7 +11,12 @@ use crate::effects::Question;
 
 /// Asks what must be asked; an error when the answer is no, or nobody is there to give one.
 pub(super) fn approve(desk: &Desk, question: &Question, conduct: Conduct) -> Result<(), Failure> {
-    if *question == Question::None || conduct.yes {
+    if conduct.yes { Ok(()) } else { answer(desk, question) }
+}
+
+/// The same where nothing was answered beforehand.
+pub(super) fn answer(desk: &Desk, question: &Question) -> Result<(), Failure> {
+    if *question == Question::None {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {

@@ -7,10 +7,12 @@ mod check;
 mod deploy;
 mod env;
 mod exec;
+mod key;
 mod lifecycle;
 mod logs;
 mod records;
 mod run;
+mod setup;
 mod status;
 mod stop;
 
@@ -33,8 +35,10 @@ pub(crate) use backing::BackingWord;
 pub(crate) use check::CheckArguments;
 pub(crate) use env::EnvWord;
 pub(crate) use exec::ExecArguments;
+pub(crate) use key::KeyWord;
 pub(crate) use logs::LogsArguments;
 pub(crate) use records::HistoryArguments;
+pub(crate) use setup::{ServerArguments, SetupArguments};
 pub(crate) use status::StatusArguments;
 pub(crate) use stop::Stop;
 
@@ -87,6 +91,8 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
         Command::EnvList => env::list(desk).await,
         Command::Attach { run } => attach::attach(desk, run).await,
         Command::Cancel { by } => attach::cancel(desk, by).await,
+        Command::Server(asked) => setup::server(desk, asked).await,
+        Command::Key(asked) => key::key(desk, asked).await,
     }
 }
 

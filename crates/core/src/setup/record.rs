@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::wanted::{Ingress, Wanted};
-use crate::names::AppId;
 
 /// The format's version.
 pub const RECORD_VERSION: u32 = 1;
@@ -15,9 +14,9 @@ pub const RECORD_VERSION: u32 = 1;
 pub struct Record {
     /// [`RECORD_VERSION`].
     pub version: u32,
-    /// For whom.
+    /// For whom: by app and environment, as they are written.
     #[serde(default)]
-    pub apps: BTreeMap<AppId, AppSetup>,
+    pub apps: BTreeMap<String, AppSetup>,
     /// Files that were written, and are nobody else's.
     #[serde(default)]
     pub files: BTreeSet<String>,
@@ -60,7 +59,7 @@ impl Record {
     pub fn with(&self, wanted: &Wanted) -> Self {
         let mut record = self.clone();
         let open = wanted.settings.open.clone();
-        record.apps.insert(wanted.app.clone(), AppSetup { ingress: wanted.ingress, open });
+        record.apps.insert(wanted.app.to_string(), AppSetup { ingress: wanted.ingress, open });
         record
     }
 }

@@ -19,6 +19,11 @@ pub enum SetupAsk {
         /// What is wanted.
         wanted: Box<Wanted>,
     },
+    /// Let this program go on in the place of the one before → [`SetupReply::Told`].
+    Upgrade {
+        /// The folder it belongs in.
+        program: String,
+    },
     /// By another connection: what is on trial stays → `done`.
     Confirm {
         /// Of the trial.
@@ -75,6 +80,8 @@ pub enum SetupReply {
         token: String,
         /// Until it is taken back.
         seconds: u64,
+        /// What is on trial.
+        changes: Vec<Change>,
     },
     /// Sentences.
     Told {

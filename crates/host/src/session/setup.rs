@@ -23,6 +23,10 @@ where
                 SetupReply::Decision { changes: decision.changes, warnings: decision.warnings }
             }
             SetupAsk::Change { wanted } => return self.change(&wanted).await,
+            SetupAsk::Upgrade { program } => {
+                self.host().await?;
+                SetupReply::Told { lines: setup::upgrade(&self.layout, &program).await? }
+            }
             SetupAsk::Confirm { token } => {
                 return self.done(setup::confirm(&self.layout, &token).await).await;
             }
@@ -48,9 +52,9 @@ where
             .carry_out(async |event| {
                 let reply = match event {
                     SetupEvent::Changed(change) => SetupReply::Changed { change: Box::new(change) },
-                    SetupEvent::Trial { token, seconds } => {
+                    SetupEvent::Trial { token, seconds, changes } => {
                         on_trial = true;
-                        SetupReply::Trial { token, seconds }
+                        SetupReply::Trial { token, seconds, changes }
                     }
                 };
                 outgoing.send(&Reply::Setup(reply)).await

@@ -23,6 +23,8 @@ pub enum SetupEvent {
         token: String,
         /// Until it is taken back.
         seconds: u64,
+        /// What is on trial.
+        changes: Vec<Change>,
     },
 }
 
@@ -88,10 +90,9 @@ impl<'a> Setup<'a> {
             return Ok(());
         }
         self.note(|record| record.files.extend(tried.iter().flat_map(files_of)))?;
-        let begun = trial::begin(self.layout, tried).await?;
-        tell(SetupEvent::Trial { token: begun.token, seconds: trial::PATIENCE.as_secs() })
-            .await
-            .map_err(untold)
+        let token = trial::begin(self.layout, tried.clone()).await?;
+        let trial = SetupEvent::Trial { token, seconds: trial::PATIENCE.as_secs(), changes: tried };
+        tell(trial).await.map_err(untold)
     }
 
     /// Intent first: what teardown must undo stands in the record before it is there.
@@ -165,4 +166,20 @@ fn busy(error: &LockError) -> Failure {
     let mut failure = failed("begin").because(error.to_string());
     failure.exit = Exit::Locked;
     failure.next("wait for its end, then try again")
+}
+
+/// Lets this program go on in the place of the one before; what serves drops nothing.
+///
+/// # Errors
+/// When a run goes on, or the new one does not serve.
+pub async fn upgrade(layout: &Layout, program: &str) -> Result<Vec<String>, Failure> {
+    let _alone = ProcessLock::take(layout, "setup").map_err(|error| busy(&error))?;
+    let old = program::linked();
+    if old.as_deref() == Some(program) {
+        return Ok(vec![format!("cutover-host {program} is there already")]);
+    }
+    program::install(layout, program)?;
+    handover::renew(layout).await?;
+    let old = old.map(|old| format!("; {old} stays beside it")).unwrap_or_default();
+    Ok(vec![format!("cutover-host {program} is there{old}"), "proxy and watch go on with it".to_owned()])
 }

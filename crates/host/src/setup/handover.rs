@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cutover_core::failure::Failure;
@@ -105,10 +105,36 @@ pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(
 
 /// Proxy and watch go on with the program that the link leads to now.
 pub(super) async fn renew(layout: &Layout) -> Result<(), Failure> {
+    if !units::are_installed(layout) {
+        return renew_supervisor(layout).await;
+    }
     let what = "restart proxy and watch";
     run_within(what, &["systemctl", "daemon-reload"], LONG).await?;
     run_within(what, &["systemctl", "restart", place::PROXY_UNIT, place::WATCH_UNIT], LONG).await?;
     serves(layout).await
+}
+
+/// The same where `cutover-host up` keeps them: another takes its place, with its sockets.
+async fn renew_supervisor(layout: &Layout) -> Result<(), Failure> {
+    if !up::is_up(layout) {
+        return Ok(());
+    }
+    let what = "start `cutover-host up` anew";
+    let offer = Offer::begin(layout);
+    let waits = async {
+        up::end_supervisor(layout).await.map_err(|error| failed(what).because(error.to_string()))?;
+        let started = up::ensure_up(layout, Path::new(place::LINK)).await;
+        started.map(drop).map_err(|error| failed(what).because(error.to_string()))
+    };
+    let renewed = match offer {
+        Some(offer) => tokio::select! {
+            renewed = waits => renewed,
+            () = offer.serve() => Err(failed("hand the sockets over")),
+        },
+        None => waits.await,
+    };
+    drop(std::fs::remove_file(layout.run().join(HANDOVER)));
+    renewed
 }
 
 /// Returns when the proxy of the unit answers.

@@ -22,4 +22,4 @@ pub use trial::{confirm, expire, take_back};
 pub use undo::{look as look_undo, undo};
 pub use units::{are_installed as units_are_installed, scope, start as start_units};
 
-pub use carry::{Setup, SetupEvent};
+pub use carry::{Setup, SetupEvent, upgrade};

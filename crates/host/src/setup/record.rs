@@ -38,7 +38,8 @@ pub(super) fn read(layout: &Layout) -> Result<Record, Failure> {
 }
 
 pub(super) fn write(layout: &Layout, record: &Record) -> Result<(), Failure> {
-    let text = serde_json::to_vec_pretty(record).unwrap_or_default();
+    let text = serde_json::to_vec_pretty(record)
+        .map_err(|error| failed("record what was done").because(error.to_string()))?;
     files::ensure_folder(&folder(layout), 0o700)
         .and_then(|()| files::replace(&path(layout), &text, 0o600))
         .map_err(|error| failed("record what was done").because(error.to_string()))
@@ -46,4 +47,31 @@ pub(super) fn write(layout: &Layout, record: &Record) -> Result<(), Failure> {
 
 pub(super) fn forget(layout: &Layout) -> Result<(), Failure> {
     files::remove(&path(layout)).map_err(|error| failed("remove the record").because(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cutover_core::setup::{Ingress, SetupSettings, Wanted};
+
+    #[test]
+    fn what_was_recorded_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        assert_eq!(read(&layout).unwrap(), Record::default());
+        let wanted = Wanted {
+            app: "shop/production".parse().unwrap(),
+            program: "0.1.0-aaaaaaaaaaaa".to_owned(),
+            settings: SetupSettings::default(),
+            ingress: Ingress::Routes,
+            secrets: std::collections::BTreeSet::new(),
+        };
+        let record = Record::default().with(&wanted);
+
+        write(&layout, &record).unwrap();
+
+        assert_eq!(read(&layout).unwrap(), record);
+        std::fs::write(path(&layout), "{\"version\": 2}").unwrap();
+        assert!(read(&layout).unwrap_err().cause[0].contains("newer than this cutover-host"));
+    }
 }

@@ -20,8 +20,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(25);
 
 /// What is on trial, and what was there before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Trial {
-    pub(super) token: String,
+struct Trial {
+    token: String,
     /// The changes.
     changes: Vec<Change>,
     /// The rules before; `None`: there were none of ours.
@@ -39,14 +39,15 @@ fn taken(layout: &Layout) -> PathBuf {
 }
 
 /// Makes the changes, on trial.
-pub(super) async fn begin(layout: &Layout, changes: Vec<Change>) -> Result<Trial, Failure> {
+pub(super) async fn begin(layout: &Layout, changes: Vec<Change>) -> Result<String, Failure> {
     let trial = Trial {
         token: uuid::Uuid::now_v7().to_string(),
         rules: firewall::loaded(layout).await,
         sshd: files::read(place::SSHD),
         changes,
     };
-    let text = serde_json::to_string(&trial).unwrap_or_default();
+    let text = serde_json::to_string(&trial)
+        .map_err(|error| failed("guard a change that could lock you out").because(error.to_string()))?;
     files::write(&path(layout).to_string_lossy(), &text, 0o600)?;
     guard(layout, &trial.token)?;
     let made = make(layout, &trial.changes).await;
@@ -54,7 +55,7 @@ pub(super) async fn begin(layout: &Layout, changes: Vec<Change>) -> Result<Trial
         take_back(layout, &trial.token).await?;
         return Err(failure.while_serving("what was on trial was taken back; what was serving goes on"));
     }
-    Ok(trial)
+    Ok(trial.token)
 }
 
 async fn make(layout: &Layout, changes: &[Change]) -> Result<(), Failure> {

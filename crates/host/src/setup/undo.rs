@@ -20,8 +20,8 @@ pub fn look(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> {
 }
 
 fn refuse_others(record: &Record, app: &AppId) -> Result<(), Failure> {
-    let others: Vec<String> =
-        record.apps.keys().filter(|other| *other != app).map(ToString::to_string).collect();
+    let app = app.to_string();
+    let others: Vec<&str> = record.apps.keys().filter(|other| **other != app).map(String::as_str).collect();
     if others.is_empty() {
         return Ok(());
     }

@@ -34,7 +34,7 @@ impl ProxySeat {
         let lock = lock(layout)?;
         let listeners = match sockets::take_over(std::io::stdin())? {
             Some(listeners) => listeners,
-            None => matching(predecessors(layout), http)?,
+            None => listen(layout, http)?,
         };
         files::ensure_folder(layout.run(), 0o700)?;
         note(layout, &listeners)?;
@@ -59,6 +59,11 @@ fn lock(layout: &Layout) -> Result<ProcessLock, UpError> {
 fn predecessors(layout: &Layout) -> Vec<TcpListener> {
     let kept = setup::inherited();
     if kept.is_empty() { setup::offered(layout).unwrap_or_default() } else { kept }
+}
+
+/// Listens where the proxy takes requests; what its predecessor listened on goes on without a break.
+pub(super) fn listen(layout: &Layout, http: &[SocketAddr]) -> Result<Vec<TcpListener>, UpError> {
+    matching(predecessors(layout), http)
 }
 
 /// A socket for each address: one that is there, else a new one. Those that nobody wants any more are closed.

@@ -84,7 +84,7 @@ async fn supervise(layout: &Layout, host_binary: &Path, ready: impl FnOnce()) ->
     let listeners = match Other::find(layout, Kind::Proxy.as_str())? {
         // Its predecessor's proxy has the sockets; they are bound anew when it ends.
         Some(_) => None,
-        None => Some(seat::bind_all(&seat::http_addresses(layout)?)?),
+        None => Some(seat::listen(layout, &seat::http_addresses(layout)?)?),
     };
     let work = async { tokio::join!(proxy.keep(listeners), watch.keep(None)) };
     let mut work = std::pin::pin!(work);

@@ -1,0 +1,247 @@
+//! `setup` makes a fresh server a host; `upgrade` puts this release's `cutover-host` there; `teardown` undoes what setup did.
+
+use clap::Args;
+use cutover_core::config::Selection;
+use cutover_core::config::settings::Config;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::names::{AppId, EnvironmentName};
+use cutover_core::setup::{Change, Ingress, Wanted};
+use cutover_core::wire::{Ask, Reply, SetupAsk, SetupReply};
+
+use super::{Desk, Ended, Stop, approval};
+use crate::asked::{Command, Place, ServerAsked, ServerVerb};
+use crate::effects::{Protection, Question};
+use crate::hosts::{self, Channel, HostError, Server, Target, unexpected};
+use crate::render::Line;
+use crate::sources::Project;
+
+#[derive(Debug, Args)]
+pub(crate) struct SetupArguments {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    word: Option<EnvironmentName>,
+    /// Show what would be changed and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Answer every question with yes
+    #[arg(short, long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArguments {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    word: Option<EnvironmentName>,
+    /// Answer every question with yes
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl SetupArguments {
+    pub(crate) fn into_command(self, place: &mut Place) -> Result<Command, clap::Error> {
+        place.also(self.word)?;
+        Ok(Command::Server(ServerAsked { verb: ServerVerb::Setup, dry_run: self.dry_run, yes: self.yes }))
+    }
+}
+
+impl ServerArguments {
+    pub(crate) fn into_command(self, verb: ServerVerb, place: &mut Place) -> Result<Command, clap::Error> {
+        place.also(self.word)?;
+        Ok(Command::Server(ServerAsked { verb, dry_run: false, yes: self.yes }))
+    }
+}
+
+pub(super) async fn server(desk: &Desk, asked: ServerAsked) -> Ended {
+    match asked.verb {
+        ServerVerb::Setup => setup(desk, asked).await,
+        ServerVerb::Upgrade => upgrade(desk, asked).await,
+        ServerVerb::Teardown => teardown(desk, asked).await,
+    }
+}
+
+/// The configuration of the environment, and its server.
+fn read(desk: &Desk) -> Result<(Config, Server), Stop> {
+    let project = Project::open(&desk.place)?;
+    let selection = Selection { environment: desk.place.environment.clone(), ..Selection::default() };
+    let config = project.config(&selection)?;
+    match project.target(&config) {
+        Target::Server(server) => Ok((config, *server)),
+        Target::Here => Err(Failure::new(
+            Exit::Usage,
+            format!("environment `{}` is on this machine, which needs no setup", config.id.environment),
+        )
+        .because("it names no `hosts:`")
+        .next("name the server: `hosts: [user@server]`; on this machine the first deploy starts all that is needed")
+        .into()),
+    }
+}
+
+fn question(config: &Config, about: &str) -> Question {
+    let protection = if config.protected { Protection::Protected } else { Protection::Open };
+    match protection {
+        Protection::Protected => Question::Type {
+            name: config.id.environment.to_string(),
+            about: format!("{about} of {}, a protected environment", config.id),
+        },
+        Protection::Open => Question::None,
+    }
+}
+
+async fn setup(desk: &Desk, asked: ServerAsked) -> Ended {
+    let (config, server) = read(desk)?;
+    let (mut channel, program) = hosts::bootstrap(&server).await?;
+    let wanted = wanted(&config, program);
+    let (changes, warnings) = look(&mut channel, &wanted).await?;
+    for warning in &warnings {
+        desk.output.talk(&format!("warning: {warning}"));
+    }
+    if changes.is_empty() {
+        desk.output.talk(&format!("{} is a host already: nothing to change", server.name));
+        desk.output.answer_json(&Line::Done)?;
+        return Ok(Exit::Done.code());
+    }
+    if asked.dry_run {
+        for change in &changes {
+            desk.output.answer(&Line::Setup { change, done: false }, || change.sentence())?;
+        }
+        return Ok(Exit::Done.code());
+    }
+    if !asked.yes {
+        approval::answer(desk, &question(&config, "setup"))?;
+    }
+    desk.output.talk(&format!("setting {} up:", server.name));
+    carry_out(desk, &server, &mut channel, &wanted).await?;
+    let (left, _) = look(&mut channel, &wanted).await?;
+    if let Some(change) = left.first() {
+        return Err(Failure::new(Exit::Failed, format!("{} is not as it should be", server.name))
+            .because(format!("this was done, and is to be done again: {}", change.sentence()))
+            .while_serving("what was serving goes on")
+            .next("see what changes it back on the server; `cutover setup` tries again")
+            .into());
+    }
+    desk.output
+        .talk(&format!("{} is a host: `cutover deploy {}` comes next", server.name, config.id.environment));
+    desk.output.answer_json(&Line::Done)?;
+    Ok(Exit::Done.code())
+}
+
+fn wanted(config: &Config, program: String) -> Wanted {
+    let routed = config.services.values().any(|service| service.route.is_some());
+    Wanted {
+        app: config.id.clone(),
+        program,
+        settings: config.setup.clone(),
+        ingress: if routed { Ingress::Routes } else { Ingress::None },
+        secrets: config.generate.clone(),
+    }
+}
+
+async fn look(channel: &mut Channel, wanted: &Wanted) -> Result<(Vec<Change>, Vec<String>), Stop> {
+    match ask(channel, SetupAsk::Look { wanted: Box::new(wanted.clone()) }).await? {
+        SetupReply::Decision { changes, warnings } => Ok((changes, warnings)),
+        other => Err(unexpected("decision", &Reply::Setup(other)).into()),
+    }
+}
+
+async fn ask(channel: &mut Channel, ask: SetupAsk) -> Result<SetupReply, HostError> {
+    match channel.answer(&Ask::Setup(ask)).await? {
+        Reply::Setup(reply) => Ok(reply),
+        other => Err(unexpected("setup", &other)),
+    }
+}
+
+/// Tells each change that was made; what is on trial is confirmed by a connection of its own.
+async fn carry_out(desk: &Desk, server: &Server, channel: &mut Channel, wanted: &Wanted) -> Result<(), Stop> {
+    channel.ask(&Ask::Setup(SetupAsk::Change { wanted: Box::new(wanted.clone()) })).await?;
+    loop {
+        match channel.reply().await? {
+            Reply::Setup(SetupReply::Changed { change }) => told(desk, &change)?,
+            Reply::Setup(SetupReply::Trial { token, seconds, changes }) => {
+                confirm(server, channel, token, seconds).await?;
+                return changes.iter().try_for_each(|change| told(desk, change));
+            }
+            Reply::Done => return Ok(()),
+            other => return Err(unexpected("setup", &other).into()),
+        }
+    }
+}
+
+fn told(desk: &Desk, change: &Change) -> Result<(), Stop> {
+    Ok(desk.output.answer(&Line::Setup { change, done: true }, || format!("  {}", change.sentence()))?)
+}
+
+/// Comes in anew, past every connection that is open or shared: who can, is not locked out.
+async fn confirm(server: &Server, first: &mut Channel, token: String, seconds: u64) -> Result<(), Stop> {
+    let second = async {
+        let mut channel = hosts::open_anew(server).await?;
+        channel.ask(&Ask::Setup(SetupAsk::Confirm { token: token.clone() })).await?;
+        channel.done().await
+    };
+    let Err(error) = second.await else { return Ok(()) };
+    let taken_back = async {
+        first.ask(&Ask::Setup(SetupAsk::TakeBack { token: token.clone() })).await?;
+        first.done().await
+    };
+    let state = match taken_back.await {
+        Ok(()) => {
+            "firewall and sshd are as they were before; the rest of setup stays; what was serving goes on"
+                .to_owned()
+        }
+        Err(_) => format!(
+            "firewall and sshd go back to what they were within {seconds} s, by themselves; what was serving goes on"
+        ),
+    };
+    let failure = error.failure();
+    let mut told = Failure::new(Exit::Failed, "a second connection did not come in: firewall and sshd were not changed")
+        .because(failure.what)
+        .while_serving(state)
+        .next("see by which port and which way you reach this server; `setup: { open: [PORT] }` of the environment leaves a port open")
+        .next("or switch it off: `setup: { firewall: false }`, `setup: { ssh_hardening: false }`");
+    told.cause.extend(failure.cause);
+    Err(told.into())
+}
+
+async fn upgrade(desk: &Desk, asked: ServerAsked) -> Ended {
+    let (config, server) = read(desk)?;
+    if !asked.yes {
+        approval::answer(desk, &question(&config, "upgrade"))?;
+    }
+    let (mut channel, program) = hosts::bootstrap(&server).await?;
+    lines(desk, &mut channel, SetupAsk::Upgrade { program }).await
+}
+
+async fn teardown(desk: &Desk, asked: ServerAsked) -> Ended {
+    let (config, server) = read(desk)?;
+    let app: AppId = config.id.clone();
+    let mut channel = hosts::open(&Target::Server(Box::new(server.clone()))).await?;
+    let SetupReply::Told { lines: what } = ask(&mut channel, SetupAsk::LookUndo { app: app.clone() }).await?
+    else {
+        return Err(Failure::new(Exit::Failed, "the server did not say what would be undone").into());
+    };
+    if !asked.yes {
+        let about = format!(
+            "this undoes the setup of {}:\n  {}\nits routes are served no longer",
+            server.name,
+            what.join("\n  ")
+        );
+        let open = Question::Yes(about.clone());
+        let asked = if config.protected { question(&config, &format!("{about}\nteardown")) } else { open };
+        approval::answer(desk, &asked)?;
+    }
+    lines(desk, &mut channel, SetupAsk::Undo { app }).await
+}
+
+/// Asks, and shows the lines that come.
+pub(super) async fn lines(desk: &Desk, channel: &mut Channel, question: SetupAsk) -> Ended {
+    match ask(channel, question).await? {
+        SetupReply::Told { lines } => {
+            for line in &lines {
+                desk.output.answer(&Line::Told { text: line }, || line.clone())?;
+            }
+            Ok(Exit::Done.code())
+        }
+        other => Err(unexpected("told", &Reply::Setup(other)).into()),
+    }
+}
