@@ -107,5 +107,9 @@ pub const GREETING: Duration = Duration::from_secs(10);
 pub const GREETING_OF_SERVER: Duration = Duration::from_secs(40);
 /// For one on a server, where a person may have to type a passphrase or touch a key.
 pub const GREETING_OF_SERVER_WITH_PERSON: Duration = Duration::from_secs(150);
+/// How often a client at the other end of a network gives a sign of life.
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
+/// A client that was silent for so long has left.
+pub const SILENCE: Duration = Duration::from_secs(15);
 /// How long `--wait` waits for the lock.
 pub const LOCK_WAIT: Duration = Duration::from_mins(30);

@@ -25,7 +25,7 @@ const PATTERNS: [(&str, &str); 19] = [
     (r"\((?P<value>\d+ (?:try|tries) in \d+(?:\.\d+)?s)\)", "TRIES"),
     (r"\b(?P<value>\d+(?:\.\d+)?s) after its start", "TIME"),
     (r"\b(?:process|pid) (?P<value>\d+)\b", "PID"),
-    (r"(?::|port |port: |expected: |\()(?P<value>[1-6]\d{4})\b", "PORT"),
+    (r"(?::|-p |port |port: |expected: |\()(?P<value>[1-6]\d{4})\b", "PORT"),
     (r"\b(?P<value>\d+(?:\.\d+)? (?:B|KiB|MiB|GiB))\b", "SIZE"),
     (r"this cutover-host knows (?P<value>\d+)", "VERSION"),
     (r"\btaken by (?P<value>.+) \(process", "PROGRAM"),

@@ -3,11 +3,16 @@
 //! A frame is one JSON object on a line; bulk data follows its line at once, as many bytes as the line says. Nothing here knows what
 //! is asked, or how the pipes came to be.
 
+use cutover_core::defaults::{SIGN_OF_LIFE, SILENCE};
 use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::error::{HostError, Trouble};
 use super::opening::Peer;
@@ -21,7 +26,8 @@ const PIECE: u64 = 64 * 1024;
 const BULK: usize = 256 * 1024;
 
 type Reader = Box<dyn AsyncBufRead + Send + Unpin>;
-type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+/// Signs of life go out between messages, and never in the middle of one.
+type Writer = Arc<Mutex<Box<dyn AsyncWrite + Send + Unpin>>>;
 
 /// An open conversation.
 pub(crate) struct Channel {
@@ -31,6 +37,8 @@ pub(crate) struct Channel {
     target: Target,
     /// Who holds the other ends: asked how it ended, when it did.
     peer: Option<Peer>,
+    /// On a network that is gone nobody is told that we are.
+    signs: Option<Signs>,
 }
 
 /// What the host said of itself.
@@ -49,10 +57,15 @@ impl Channel {
         peer: Option<Peer>,
     ) -> Result<Self, HostError> {
         let greeting = Greeting { now: Timestamp::UNIX_EPOCH };
-        let (reader, writer) = (Box::new(BufReader::new(reader)), Box::new(writer));
-        let mut channel = Self { reader, writer, greeting, target, peer };
+        let writer: Writer = Arc::new(Mutex::new(Box::new(writer)));
+        let mut channel =
+            Self { reader: Box::new(BufReader::new(reader)), writer, greeting, target, peer, signs: None };
         match channel.begin().await {
-            Ok(greeting) => Ok(Self { greeting, ..channel }),
+            Ok(greeting) => {
+                channel.signs =
+                    matches!(channel.target, Target::Server(_)).then(|| Signs::of(&channel.writer));
+                Ok(Self { greeting, ..channel })
+            }
             Err(Trouble::Lost { why }) => {
                 let trouble = match channel.peer.take() {
                     Some(peer) => Trouble::before_greeting(&channel.target, &why, &peer.ended().await),
@@ -86,7 +99,12 @@ impl Channel {
 
     /// Who refuses every conversation says why and ends, maybe before it could be greeted.
     async fn greet(&mut self, hello: &Ask) -> Result<Reply, Trouble> {
-        match send(&mut self.writer, hello, &[]).await {
+        let mut frames = Frames::default();
+        frames.push(hello);
+        if let Target::Server(_) = self.target {
+            frames.push(&Ask::Alive { silence_ms: milliseconds(SILENCE) });
+        }
+        match frames.send(&self.writer).await {
             Ok(()) => self.hear().await,
             Err(gone) => match self.hear().await {
                 Err(Trouble::Failed(failure)) => Err(Trouble::Failed(failure)),
@@ -107,7 +125,7 @@ impl Channel {
 
     /// Asks, and sends `bulk` behind it; the message must say how many bytes that is.
     pub(crate) async fn ask_with(&mut self, ask: &Ask, bulk: &[u8]) -> Result<(), HostError> {
-        match send(&mut self.writer, ask, bulk).await {
+        match send(&self.writer, ask, bulk).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.broken(lost(&error)).await),
         }
@@ -120,7 +138,7 @@ impl Channel {
         bulk: impl AsyncRead + Unpin,
         bytes: u64,
     ) -> Result<(), HostError> {
-        match send_from(&mut self.writer, ask, bulk, bytes).await {
+        match send_from(&self.writer, ask, bulk, bytes).await {
             Ok(()) => Ok(()),
             Err(trouble) => Err(self.broken(trouble).await),
         }
@@ -175,9 +193,8 @@ impl Channel {
     /// The two directions apart: for a conversation in which input and output go on at once.
     pub(crate) fn halves(self) -> (Hearing, Speaking) {
         let target = self.target.clone();
-        let Self { reader, writer, greeting, target: with, peer } = self;
-        let hearing = Self { reader, writer: Box::new(tokio::io::sink()), greeting, target: with, peer };
-        (Hearing(hearing), Speaking { writer, target })
+        let writer = Arc::clone(&self.writer);
+        (Hearing(self), Speaking { writer, target })
     }
 
     async fn hear(&mut self) -> Result<Reply, Trouble> {
@@ -249,7 +266,7 @@ pub(crate) struct Speaking {
 impl Speaking {
     /// As [`Channel::ask_with`].
     pub(crate) async fn ask_with(&mut self, ask: &Ask, bulk: &[u8]) -> Result<(), HostError> {
-        let sent = send(&mut self.writer, ask, bulk).await;
+        let sent = send(&self.writer, ask, bulk).await;
         sent.map_err(|error| HostError::new(self.target.clone(), lost(&error)))
     }
 }
@@ -274,29 +291,77 @@ fn not_due(wanted: &str, got: &Reply) -> String {
     format!("`{wanted}` was due, `{}` came", name.unwrap_or_default())
 }
 
-/// A message with its bulk leaves in one piece: each flush may become a packet of its own.
-async fn send(writer: &mut Writer, ask: &Ask, bulk: &[u8]) -> std::io::Result<()> {
-    let mut frame = serde_json::to_vec(ask)?;
-    frame.push(b'\n');
-    frame.extend_from_slice(bulk);
-    writer.write_all(&frame).await?;
-    writer.flush().await
+/// Messages that leave in one piece: each flush may become a packet of its own.
+#[derive(Default)]
+struct Frames(Vec<u8>);
+
+impl Frames {
+    fn push(&mut self, ask: &Ask) {
+        // What is made of names, numbers and texts always has a form.
+        self.0.extend(serde_json::to_vec(ask).unwrap_or_default());
+        self.0.push(b'\n');
+    }
+
+    async fn send(&self, writer: &Writer) -> std::io::Result<()> {
+        let mut writer = writer.lock().await;
+        writer.write_all(&self.0).await?;
+        writer.flush().await
+    }
+}
+
+async fn send(writer: &Writer, ask: &Ask, bulk: &[u8]) -> std::io::Result<()> {
+    let mut frames = Frames::default();
+    frames.push(ask);
+    frames.0.extend_from_slice(bulk);
+    frames.send(writer).await
 }
 
 async fn send_from(
-    writer: &mut Writer,
+    writer: &Writer,
     ask: &Ask,
     bulk: impl AsyncRead + Unpin,
     bytes: u64,
 ) -> Result<(), Trouble> {
-    send(writer, ask, &[]).await.map_err(|error| lost(&error))?;
+    let mut frames = Frames::default();
+    frames.push(ask);
+    let mut writer = writer.lock().await;
+    writer.write_all(&frames.0).await.map_err(|error| lost(&error))?;
     // A file is read by another thread: few large pieces, not many small ones.
     let mut bulk = BufReader::with_capacity(BULK, bulk.take(bytes));
-    let sent = tokio::io::copy_buf(&mut bulk, writer).await.map_err(|error| lost(&error))?;
+    let sent = tokio::io::copy_buf(&mut bulk, &mut *writer).await.map_err(|error| lost(&error))?;
     if sent != bytes {
         return Err(Trouble::Protocol(format!("{sent} of {bytes} bytes could be sent")));
     }
     writer.flush().await.map_err(|error| lost(&error))
+}
+
+/// Signs of life, for as long as the conversation lasts.
+struct Signs(JoinHandle<()>);
+
+impl Signs {
+    fn of(writer: &Writer) -> Self {
+        let writer = Arc::clone(writer);
+        Self(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SIGN_OF_LIFE).await;
+                let mut writer = writer.lock().await;
+                // Who waits for a reply hears of the end.
+                if writer.write_all(b"\n").await.is_err() || writer.flush().await.is_err() {
+                    return;
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Signs {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn milliseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn lost(error: &std::io::Error) -> Trouble {

@@ -96,9 +96,9 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
     }
 }
 
-/// One thread is plenty: all it does is wait for one session.
+/// Two threads are plenty: one waits for a session, or for a person; the other gives signs of life meanwhile.
 fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
 
 /// The app a verb is about, and a conversation with the host it runs on.

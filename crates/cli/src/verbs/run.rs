@@ -21,6 +21,8 @@ use crate::sources::Overlay;
 
 /// Between two looks at a lock that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// For a signal that reached another process to reach this one.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// With `--wait`: waits until nobody holds the app's lock. A plan made before that would be refused, since the host moves on.
 pub(super) async fn wait_for_lock(
@@ -148,9 +150,14 @@ pub(super) async fn follow(desk: &Desk, channel: &mut Channel, run: Option<RunId
     tokio::pin!(interrupt);
     loop {
         let heard = tokio::select! {
-            heard = channel.reply() => heard,
+            biased;
             _ = &mut interrupt => return Err(let_go(run, "Ctrl-C").into()),
+            heard = channel.reply() => heard,
         };
+        // An ssh that asks on the terminal hears Ctrl-C as we do, and may be quicker.
+        if heard.is_err() && tokio::time::timeout(MOMENT, &mut interrupt).await.is_ok() {
+            return Err(let_go(run, "Ctrl-C").into());
+        }
         let name = || run.map_or_else(|| "of this app".to_owned(), |run| run.to_string());
         match heard.map_err(|error| error.failure_of_run(&name()))? {
             Reply::Event { entry } => {

@@ -1,4 +1,4 @@
-//! The messages. A client asks, the host answers each with one or more replies; the last one is never [`Reply::Doing`],
+//! The messages. A client asks, the host answers each (but [`Ask::Alive`], [`Ask::Input`] and [`Ask::Resize`]) with one or more replies; the last one is never [`Reply::Doing`],
 //! [`Reply::Event`], [`Reply::Line`] or [`Reply::Data`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -189,6 +189,12 @@ pub enum Ask {
     },
     /// About what makes this server a host.
     Setup(super::setup::SetupAsk),
+    /// From now on a client that was silent for so long has left: a network that is gone tells nobody. An empty line between messages is a
+    /// sign of life and nothing else. There is no answer.
+    Alive {
+        /// In milliseconds.
+        silence_ms: u64,
+    },
 }
 
 /// From the host.

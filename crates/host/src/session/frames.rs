@@ -52,11 +52,16 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         Self { reader: BufReader::with_capacity(64 * 1024, reader), line: Vec::new() }
     }
 
-    /// The next message. May be given up and asked again.
+    /// The next message. May be given up and asked again. An empty line is a sign of life only.
     pub(super) async fn next(&mut self) -> io::Result<Frame> {
-        let left = LONGEST_LINE.saturating_sub(self.line.len() as u64);
-        (&mut self.reader).take(left).read_until(b'\n', &mut self.line).await?;
-        let line = std::mem::take(&mut self.line);
+        let line = loop {
+            let left = LONGEST_LINE.saturating_sub(self.line.len() as u64);
+            (&mut self.reader).take(left).read_until(b'\n', &mut self.line).await?;
+            let line = std::mem::take(&mut self.line);
+            if line != b"\n" {
+                break line;
+            }
+        };
         match line.split_last() {
             None => Ok(Frame::End),
             Some((b'\n', text)) => Ok(match serde_json::from_slice(text) {
@@ -94,10 +99,16 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
 
     /// Returns when the client is gone. One that asks on is still there, and heard later.
     pub(super) async fn left(&mut self) -> io::Error {
-        match self.reader.fill_buf().await {
-            Ok([]) => io::ErrorKind::UnexpectedEof.into(),
-            Ok(_) => std::future::pending().await,
-            Err(error) => error,
+        loop {
+            let signs = match self.reader.fill_buf().await {
+                Ok([]) => return io::ErrorKind::UnexpectedEof.into(),
+                Ok(bytes) => bytes.iter().take_while(|byte| **byte == b'\n').count(),
+                Err(error) => return error,
+            };
+            if signs == 0 {
+                return std::future::pending().await;
+            }
+            self.reader.consume(signs);
         }
     }
 }

@@ -7,6 +7,7 @@ mod exec;
 mod fetch;
 mod frames;
 mod health;
+mod hear;
 mod logs;
 mod receive;
 mod run;

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{Frame, Incoming, Outgoing, Stop};
+use super::hear::{Silence, hear};
 use super::ship::Brought;
 use crate::host::Host;
 use crate::lock::AppLock;
@@ -22,6 +23,8 @@ use crate::up::{self, UpError};
 
 /// Verdicts that one answer brings at most.
 const MOST_VERDICTS: u32 = 1_000;
+/// Bytes that were heard and are not yet read.
+const HEARD: usize = 256 * 1024;
 
 /// One conversation.
 pub(super) struct Session<R, W> {
@@ -31,6 +34,7 @@ pub(super) struct Session<R, W> {
     host: Option<Arc<Host>>,
     greeted: bool,
     pub(super) brought: Brought,
+    silence: Silence,
 }
 
 /// Converses until the client leaves.
@@ -42,9 +46,28 @@ where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let (incoming, outgoing) = (Incoming::new(input), Outgoing::new(output));
-    let mut session =
-        Session { layout, incoming, outgoing, host: None, greeted: false, brought: Brought::default() };
+    let (heard, incoming) = tokio::io::duplex(HEARD);
+    let silence = Silence::default();
+    let session = Session {
+        layout,
+        incoming: Incoming::new(incoming),
+        outgoing: Outgoing::new(output),
+        host: None,
+        greeted: false,
+        brought: Brought::default(),
+        silence: silence.clone(),
+    };
+    tokio::select! {
+        ended = converse(session) => ended,
+        error = hear(input, heard, &silence) => if is_goodbye(&error) { Ok(()) } else { Err(error) },
+    }
+}
+
+async fn converse<R, W>(mut session: Session<R, W>) -> io::Result<()>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
     loop {
         let ask = match session.incoming.next().await? {
             Frame::End => return Ok(()),
@@ -75,7 +98,10 @@ pub async fn refuse<W: AsyncWrite + Unpin + Send>(failure: Failure, output: W) -
 fn is_goodbye(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::TimedOut
     )
 }
 
@@ -106,6 +132,10 @@ where
         match ask {
             // A command that has ended may still be told of its terminal.
             Ask::Hello { .. } | Ask::Resize { .. } => Ok(()),
+            Ask::Alive { silence_ms } => {
+                self.silence.allow(silence_ms);
+                Ok(())
+            }
             Ask::Observe { app, images } => self.observe(&app, &images).await,
             Ask::Artifact { hash, bytes } => self.artifact(&hash, bytes).await,
             Ask::Fetch { app, images, registry, env } => {
