@@ -49,7 +49,7 @@ impl<'a> Shop<'a> {
     /// The app, committed and not yet deployed.
     pub fn laid_out(site: &'a Site) -> Self {
         let app = site.app("shop", "shop.localhost").unwrap();
-        let good = site.docker().map_or_else(|| GOOD.to_owned(), |_| app.own(CONTAINED));
+        let good = app.own(if site.docker().is_some() { CONTAINED } else { GOOD });
         app.commit("v1", |_| good.clone()).unwrap();
         let shop = Self { app, site, good, release: String::new() };
         shop.behaves("");

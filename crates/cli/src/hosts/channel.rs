@@ -7,19 +7,21 @@ use cutover_core::defaults::{SIGN_OF_LIFE, SILENCE};
 use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::error::{HostError, Trouble};
+use super::error::{Behind, HostError, Trouble};
 use super::opening::Peer;
 use super::target::Target;
 
 /// A line longer than this is no message of ours.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
+/// Clocks that differ by fewer seconds are as good as equal.
+const SAME_TIME: u64 = 60;
 /// Bulk data is read in pieces of at most this size.
 const PIECE: u64 = 64 * 1024;
 /// And sent in pieces of this size.
@@ -46,6 +48,8 @@ pub(crate) struct Channel {
 pub(crate) struct Greeting {
     /// Its clock.
     pub(crate) now: Timestamp,
+    /// By how much it is ahead of ours, or behind where negative. Half a round trip may be in it.
+    ahead: SignedDuration,
 }
 
 impl Channel {
@@ -56,7 +60,7 @@ impl Channel {
         writer: impl AsyncWrite + Send + Unpin + 'static,
         peer: Option<Peer>,
     ) -> Result<Self, HostError> {
-        let greeting = Greeting { now: Timestamp::UNIX_EPOCH };
+        let greeting = Greeting { now: Timestamp::UNIX_EPOCH, ahead: SignedDuration::ZERO };
         let writer: Writer = Arc::new(Mutex::new(Box::new(writer)));
         let mut channel =
             Self { reader: Box::new(BufReader::new(reader)), writer, greeting, target, peer, signs: None };
@@ -88,10 +92,13 @@ impl Channel {
         let deadline = self.target.greeting();
         let greeted = tokio::time::timeout(deadline, self.greet(&hello)).await;
         match greeted.map_err(|_| Trouble::Silent { seconds: deadline.as_secs() })?? {
-            Reply::Hello { version: WIRE_VERSION, now, .. } => Ok(Greeting { now }),
+            Reply::Hello { version: WIRE_VERSION, now, .. } => {
+                Ok(Greeting { now, ahead: now.duration_since(Timestamp::now()) })
+            }
             Reply::Hello { version, package: theirs, .. } => Err(Trouble::Version {
                 ours: format!("{package} (protocol {WIRE_VERSION})"),
                 theirs: format!("{theirs} (protocol {version})"),
+                behind: if version < WIRE_VERSION { Behind::There } else { Behind::Here },
             }),
             other => Err(Trouble::Protocol(not_due("hello", &other))),
         }
@@ -111,6 +118,19 @@ impl Channel {
                 _ => Err(lost(&gone)),
             },
         }
+    }
+
+    /// A word for the plan where the clocks differ: nothing depends on them, but people compare times.
+    pub(crate) fn note_of_clocks(&self) -> Option<String> {
+        let seconds = self.greeting.ahead.as_secs();
+        let which = if seconds > 0 { "ahead of" } else { "behind" };
+        (seconds.unsigned_abs() >= SAME_TIME).then(|| {
+            format!(
+                "the clock of {} is {} {which} this machine's: nothing depends on it, but times in logs and of certificates will look odd",
+                self.target.shown(),
+                for_people(seconds.unsigned_abs()),
+            )
+        })
     }
 
     /// With whom it is.
@@ -268,6 +288,16 @@ impl Speaking {
     pub(crate) async fn ask_with(&mut self, ask: &Ask, bulk: &[u8]) -> Result<(), HostError> {
         let sent = send(&self.writer, ask, bulk).await;
         sent.map_err(|error| HostError::new(self.target.clone(), lost(&error)))
+    }
+}
+
+/// The largest two units that a time has.
+fn for_people(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes} min"),
+        (0, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
     }
 }
 

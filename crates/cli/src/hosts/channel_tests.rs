@@ -76,6 +76,55 @@ async fn another_version_is_refused_with_both_named() {
     assert!(failure.cause[0].contains("9.9.9 (protocol 2)"), "{failure:?}");
 }
 
+fn server() -> Target {
+    let here = std::path::Path::new("/app");
+    let environment = "production".parse().unwrap();
+    let Target::Server(server) = Target::of(&["deploy@web1".parse().unwrap()], &environment, here) else {
+        panic!("no server")
+    };
+    Target::Server(Box::new(crate::hosts::target::Server { asks: false, ..*server }))
+}
+
+#[tokio::test]
+async fn an_older_server_is_upgraded_and_an_older_client_is_replaced() {
+    for (version, next) in
+        [(WIRE_VERSION - 1, "cutover upgrade production"), (WIRE_VERSION + 1, "install cutover 9.9.9")]
+    {
+        let (client, mut session) = ends();
+        let (reader, writer) = tokio::io::split(client);
+        let opening = tokio::spawn(Channel::open(server(), reader, writer, None));
+        session.heard().await;
+        session.says(&hello(version)).await;
+        let failure = opening.await.unwrap().err().unwrap().failure();
+        assert!(failure.next[0].contains(next), "{failure:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_given_up() {
+    let (client, _session) = ends();
+    let (reader, writer) = tokio::io::split(client);
+    let began = tokio::time::Instant::now();
+    let failure = Channel::open(server(), reader, writer, None).await.err().unwrap().failure();
+    assert!(began.elapsed() < std::time::Duration::from_mins(1));
+    assert_eq!(failure.what, "cutover-host on deploy@web1 did not answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_a_network_signs_of_life_go_out_while_nothing_is_asked() {
+    let (client, mut session) = ends();
+    let (reader, writer) = tokio::io::split(client);
+    let opening = tokio::spawn(Channel::open(server(), reader, writer, None));
+    assert!(matches!(session.heard().await, Ask::Hello { .. }));
+    assert_eq!(session.heard().await, Ask::Alive { silence_ms: 15_000 });
+    session.says(&hello(WIRE_VERSION)).await;
+    let channel = opening.await.unwrap().unwrap();
+    let mut signs = [0; 3];
+    session.reader.read_exact(&mut signs).await.unwrap();
+    assert_eq!(&signs, b"\n\n\n");
+    assert!(channel.note_of_clocks().unwrap().contains("the clock of deploy@web1 is "));
+}
+
 #[tokio::test]
 async fn bulk_goes_behind_its_question_and_comes_behind_its_reply() {
     let (mut channel, mut session) = opened().await;

@@ -3,9 +3,11 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 
+use super::far::far;
 use super::opening::Ended;
+use super::prose::{self, Sudo};
 use super::ssh;
-use super::target::{Server, Target};
+use super::target::Target;
 
 /// Why a conversation with a host did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,9 @@ pub(crate) enum Trouble {
     /// The other end is gone, or a pipe broke.
     #[error("the session ended: {why}")]
     Lost { why: String },
+    /// The other end was there, and is gone.
+    #[error("{why}")]
+    Broken { why: String },
     /// ssh did not get us there.
     #[error("ssh: {}", said.join(" · "))]
     Unreached { said: Vec<String> },
@@ -47,11 +52,18 @@ pub(crate) enum Trouble {
     #[error("the session does not speak this protocol: {0}")]
     Protocol(String),
     /// It speaks another version.
-    #[error("cutover is {ours}, cutover-host on the server is {theirs}")]
-    Version { ours: String, theirs: String },
+    #[error("cutover is {ours}, cutover-host is {theirs}")]
+    Version { ours: String, theirs: String, behind: Behind },
     /// It said why not.
     #[error("{0}")]
     Failed(Box<Failure>),
+}
+
+/// Which side is of the older version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    Here,
+    There,
 }
 
 impl Trouble {
@@ -62,6 +74,10 @@ impl Trouble {
             (Target::Server(_), Some(ssh::OWN_FAILURE)) => Self::Unreached { said: ended.said.clone() },
             (Target::Server(_), Some(ssh::ABSENT)) => Self::Absent,
             (Target::Server(_), Some(ssh::NO_SUDO)) => Self::NoSudo("there is no sudo".to_owned()),
+            (Target::Server(_), Some(1)) if prose::sudo(&ended.said) == Some(Sudo::NotFound) => Self::Absent,
+            (Target::Server(_), Some(1)) if prose::sudo(&ended.said).is_some() => {
+                Self::NoSudo(prose::telling(&ended.said).join(" · "))
+            }
             _ => {
                 let why = ended.status.map_or_else(|| why.to_owned(), |status| status.to_string());
                 Self::Lost { why: with_words(why, &ended.said) }
@@ -73,7 +89,10 @@ impl Trouble {
     pub(super) fn in_the_middle(target: &Target, why: String, ended: &Ended) -> Self {
         match target {
             Target::Here => Self::Lost { why },
-            Target::Server(_) => Self::Lost { why: with_words(why, &ended.said) },
+            Target::Server(_) => match prose::telling(&ended.said).last() {
+                Some(said) => Self::Broken { why: said.clone() },
+                None => Self::Broken { why },
+            },
         }
     }
 }
@@ -132,57 +151,19 @@ fn near(why: Trouble) -> Failure {
         Trouble::Protocol(problem) => Failure::new(Exit::Failed, what)
             .because(format!("it does not speak this protocol: {problem}"))
             .next("install cutover and cutover-host of the same version; nothing else (a wrapper, a login script) may write to its output"),
-        Trouble::Version { ours, theirs } => {
+        Trouble::Version { ours, theirs, .. } => {
             Failure::new(Exit::Failed, "cutover and cutover-host are of different versions")
                 .because(format!("cutover is {ours}, cutover-host is {theirs}"))
                 .next("install both of the same version")
         }
         Trouble::Failed(failure) => *failure,
         Trouble::Lost { .. }
+        | Trouble::Broken { .. }
         | Trouble::Unreached { .. }
         | Trouble::Absent
         | Trouble::NoSudo(_)
         | Trouble::NoSsh { .. } => Failure::new(Exit::Failed, what)
             .because(why.to_string())
             .next("run `cutover-host session` by hand: it says what is in its way"),
-    }
-}
-
-/// On a server.
-fn far(why: Trouble, server: &Server) -> Failure {
-    let (name, environment) = (&server.name, &server.environment);
-    let failed = |what: String| Failure::new(Exit::Failed, what);
-    let no_answer = format!("cutover-host on {name} did not answer");
-    let unreached = format!("{name} cannot be reached");
-    let by_hand = format!("`ssh {name} sudo cutover-host session` by hand shows what is in its way");
-    match why {
-        Trouble::NoSsh { program } => failed(unreached)
-            .because(format!("there is no program `{program}` on this machine"))
-            .next("install the OpenSSH client (`apt-get install openssh-client`), or name another in CUTOVER_SSH"),
-        Trouble::Start { binary, error } => failed(unreached)
-            .because(format!("{binary} could not be started: {error}"))
-            .next("see that it may be run"),
-        Trouble::Unreached { said } => said
-            .into_iter()
-            .fold(failed(unreached), Failure::because)
-            .next(format!("`ssh {name}` by hand shows what is in its way")),
-        Trouble::Absent => failed(format!("{name} has no cutover-host"))
-            .because("the program was not found in the PATH of a session there")
-            .next(format!("`cutover setup {environment}` makes the server a host")),
-        Trouble::NoSudo(why) => failed(format!("the session on {name} may not become root"))
-            .because(why)
-            .next(format!("log in as root, or as a user with sudo: `hosts: [root@{}]`", name.address()))
-            .next(format!("`cutover setup {environment}`, run once by such a user, makes a deploy user that may")),
-        Trouble::Silent { .. } => failed(no_answer).because(why.to_string()).next(by_hand),
-        Trouble::Protocol(problem) => failed(no_answer)
-            .because(format!("it does not speak this protocol: {problem}"))
-            .next("nothing else may write to the output of a session: see ~/.bashrc, /etc/profile and ForceCommand there"),
-        Trouble::Version { ours, theirs } => failed("cutover and cutover-host are of different versions".to_owned())
-            .because(format!("cutover is {ours}, cutover-host on {name} is {theirs}"))
-            .next(format!("`cutover upgrade {environment}` brings {name} to the version of this cutover")),
-        Trouble::Failed(failure) => *failure,
-        Trouble::Lost { .. } | Trouble::NoBinary { .. } => {
-            failed(no_answer).because(why.to_string()).next(by_hand)
-        }
     }
 }

@@ -4,9 +4,11 @@
 mod bootstrap;
 mod channel;
 mod error;
+mod far;
 mod local;
 mod opening;
 mod program;
+mod prose;
 mod ssh;
 mod target;
 

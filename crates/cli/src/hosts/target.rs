@@ -30,6 +30,15 @@ pub(crate) struct Server {
     pub(crate) asks: bool,
 }
 
+impl Server {
+    /// How a person goes there.
+    pub(super) fn by_hand(&self) -> String {
+        let port = self.name.port().map_or_else(String::new, |port| format!("-p {port} "));
+        let user = self.name.user().map_or_else(String::new, |user| format!("{user}@"));
+        format!("ssh {port}{user}{}", self.name.address())
+    }
+}
+
 impl Target {
     /// The host of an environment whose configuration lies in `folder`. A configuration with several is refused where it is read.
     pub(crate) fn of(hosts: &[HostName], environment: &EnvironmentName, folder: &Path) -> Self {

@@ -58,6 +58,7 @@ async fn carry_out(
     }
     let id = &draft.config.id;
     let mut contents = draft.contents(desk, &state, &mut images, making).await?;
+    contents.notes.extend(host.note_of_clocks());
     let plan = draft.plan(&state, &contents)?;
     run::show(desk, &plan, conduct)?;
     if conduct.dry_run {

@@ -121,8 +121,8 @@ where
     W: AsyncWrite + Unpin + Send,
 {
     async fn answer(&mut self, ask: Ask) -> Result<(), Stop> {
-        if let Ask::Hello { version, package } = ask {
-            return self.greet(version, &package).await;
+        if let Ask::Hello { version, .. } = ask {
+            return self.greet(version).await;
         }
         if !self.greeted {
             // Bulk may follow: there is no way on from here.
@@ -173,24 +173,15 @@ where
         }
     }
 
-    /// The sides must speak the same; the one that is behind is named.
-    async fn greet(&mut self, version: u32, package: &str) -> Result<(), Stop> {
+    /// Each side says what it speaks; they must speak the same to go on. The client, who knows which command mends it, tells people.
+    async fn greet(&mut self, version: u32) -> Result<(), Stop> {
         let ours = env!("CARGO_PKG_VERSION");
-        if version != WIRE_VERSION {
-            let failure = Failure::new(Exit::Usage, "cutover and cutover-host are of different versions")
-                .because(format!("cutover is {package} (protocol {version}), cutover-host is {ours} (protocol {WIRE_VERSION})"));
-            let next = if version < WIRE_VERSION {
-                format!("upgrade cutover on the machine you call it from, to {ours}")
-            } else {
-                format!("upgrade cutover-host on this host, to {package}")
-            };
-            return Err(failure.next(next).into());
-        }
-        self.greeted = true;
+        self.greeted = version == WIRE_VERSION;
         let platform = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
         let hello =
             Reply::Hello { version: WIRE_VERSION, package: ours.to_owned(), platform, now: Timestamp::now() };
-        Ok(self.outgoing.send(&hello).await?)
+        self.outgoing.send(&hello).await?;
+        if self.greeted { Ok(()) } else { Err(Stop::Over(io::ErrorKind::UnexpectedEof.into())) }
     }
 
     /// The installation, opened when it is first needed: a greeting needs none.

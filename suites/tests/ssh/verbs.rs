@@ -1,35 +1,11 @@
-//! A server over SSH: a real sshd, the system's own ssh, a relay between them, and constant traffic. What the command line does on this machine
-//! it does there, with one execution of ssh for each command.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test stops where it fails, and says its numbers"
-)]
+//! What the command line does on this machine it does on a server, with one execution of ssh for each command.
 
 use cutover_suites::scenes::one_bot_at_a_time;
 use cutover_suites::terminal::Terminal;
 use cutover_testkit::probe::Probe;
-use cutover_testkit::site::{App, Binaries, Site, Told};
+use cutover_testkit::site::App;
 
-/// A server, or the word that there can be none here.
-fn server(test: &str) -> Option<Site> {
-    match Site::over_ssh(Binaries::beside_this_program().unwrap()).unwrap() {
-        Ok(site) => Some(site),
-        Err(why) => {
-            println!("not run: {test}: {why}");
-            None
-        }
-    }
-}
-
-/// Runs a command, which executes ssh once.
-async fn once(app: &App<'_>, words: &[&str], exit: i32) -> Told {
-    let client = &app.site().remote().client;
-    let before = client.executions();
-    let told = app.cutover(words).await.unwrap().expect(exit).unwrap();
-    assert_eq!(client.executions() - before, 1, "{words:?}");
-    told
-}
+use super::{once, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_lives_on_a_server_through_every_verb() {
