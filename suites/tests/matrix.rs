@@ -5,7 +5,7 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
-use cutover_suites::killing_binaries;
+use cutover_suites::{engine, killing_binaries};
 use cutover_suites::matrix::{Fault, Matrix, Moment, table};
 use cutover_suites::scenes::killed::{draw, seed};
 use cutover_suites::servers::on_server;
@@ -17,22 +17,62 @@ async fn of_processes(machine: &Machine) -> Matrix<'_> {
     Matrix::begin(ServerApp::of_processes(machine, &binaries, "shop").unwrap()).await
 }
 
-/// All that can happen where there are no containers.
-fn without_engine() -> impl Iterator<Item = Fault> {
-    Fault::ALL.into_iter().filter(|fault| *fault != Fault::EngineRestarted)
+async fn of_containers(machine: &Machine) -> Matrix<'_> {
+    let binaries = killing_binaries().unwrap();
+    machine.install(&binaries).await.unwrap();
+    let engine = engine::usable().await.unwrap();
+    Matrix::begin(ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap()).await
 }
+
+/// Each of these happens once, at a moment that the seed draws.
+async fn some(mut matrix: Matrix<'_>, faults: &[Fault]) {
+    let moments: Vec<Moment> = Moment::all().collect();
+    let seed = seed();
+    for (number, fault) in (0..).zip(faults) {
+        let drawn = draw(seed.wrapping_add(number), 1, moments.len() as u64)[0];
+        matrix.case(*fault, moments[usize::try_from(drawn).unwrap() - 1]).await;
+    }
+    println!("{}", table(&matrix.end().await));
+}
+
+/// Each of these happens at every moment.
+async fn all(mut matrix: Matrix<'_>, faults: &[Fault]) {
+    for fault in faults {
+        for moment in Moment::all() {
+            matrix.case(*fault, moment).await;
+        }
+    }
+    println!("{}", table(&matrix.end().await));
+}
+
+/// What takes seconds until the client has noticed is tried at processes; what has to do with an engine, where there is one.
+const SOME_OF_PROCESSES: [Fault; 4] = [Fault::ClientKilled, Fault::NetworkCut, Fault::ProxyKilled, Fault::Hung];
+const SOME_OF_CONTAINERS: [Fault; 4] =
+    [Fault::SshdKilled, Fault::RunKilled, Fault::EngineRestarted, Fault::PowerLost];
+
+/// All that can happen where there are no containers.
+const WITHOUT_ENGINE: [Fault; 7] = [
+    Fault::ClientKilled,
+    Fault::NetworkCut,
+    Fault::SshdKilled,
+    Fault::RunKilled,
+    Fault::ProxyKilled,
+    Fault::PowerLost,
+    Fault::Hung,
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deploys_of_processes_come_to_an_end_whatever_happens_at_some_stage() {
-    on_server("deploys_of_processes_come_to_an_end", Image::Debian13, async |machine| {
-        let mut matrix = of_processes(machine).await;
-        let moments: Vec<Moment> = Moment::all().collect();
-        let seed = seed();
-        for (number, fault) in (0..).zip(without_engine()) {
-            let drawn = draw(seed.wrapping_add(number), 1, moments.len() as u64)[0];
-            matrix.case(fault, moments[usize::try_from(drawn).unwrap() - 1]).await;
-        }
-        println!("{}", table(&matrix.end().await));
+    on_server("deploys_of_processes_come_to_an_end_whatever_happens_at_some_stage", Image::Debian13, async |machine| {
+        some(of_processes(machine).await, &SOME_OF_PROCESSES).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deploys_of_containers_come_to_an_end_whatever_happens_at_some_stage() {
+    on_server("deploys_of_containers_come_to_an_end_whatever_happens_at_some_stage", Image::Engine20, async |machine| {
+        some(of_containers(machine).await, &SOME_OF_CONTAINERS).await;
     })
     .await;
 }
@@ -40,14 +80,17 @@ async fn deploys_of_processes_come_to_an_end_whatever_happens_at_some_stage() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: make soak"]
 async fn deploys_of_processes_come_to_an_end_whatever_happens_at_any_stage() {
-    on_server("deploys_of_processes_come_to_an_end_at_any_stage", Image::Debian13, async |machine| {
-        let mut matrix = of_processes(machine).await;
-        for fault in without_engine() {
-            for moment in Moment::all() {
-                matrix.case(fault, moment).await;
-            }
-        }
-        println!("{}", table(&matrix.end().await));
+    on_server("deploys_of_processes_come_to_an_end_whatever_happens_at_any_stage", Image::Debian13, async |machine| {
+        all(of_processes(machine).await, &WITHOUT_ENGINE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn deploys_of_containers_come_to_an_end_whatever_happens_at_any_stage() {
+    on_server("deploys_of_containers_come_to_an_end_whatever_happens_at_any_stage", Image::Engine26, async |machine| {
+        all(of_containers(machine).await, &Fault::ALL).await;
     })
     .await;
 }

@@ -36,6 +36,20 @@ pub struct ServerApp<'a> {
     base: Option<String>,
 }
 
+impl Drop for ServerApp<'_> {
+    /// What it made on the developer's engine goes.
+    fn drop(&mut self) {
+        const REMOVE: &str = r#"docker rmi "$1" $(docker images --format '{{.Repository}}:{{.Tag}}' "$2/*" "$2/*/*")"#;
+        let Some(base) = &self.base else { return };
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", REMOVE, "sh", base, &format!("cutover/{}", self.id.app)]);
+        let output = command.output();
+        if !std::thread::panicking() {
+            assert!(output.is_ok(), "images were left behind");
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Line {
     #[serde(default)]
@@ -52,7 +66,7 @@ impl<'a> ServerApp<'a> {
         Ok(app)
     }
 
-    /// As containers, whose images `engine` builds: the developer's own.
+    /// As containers, whose images `engine` builds: the developer's own, on which its name is made one that no other app has.
     pub async fn of_containers(
         machine: &'a Machine,
         binaries: &Binaries,
@@ -60,7 +74,9 @@ impl<'a> ServerApp<'a> {
         name: &str,
     ) -> anyhow::Result<Self> {
         let base = crate::site::base_image(engine, &binaries.guestbook).await?;
-        Self::new(machine, binaries, Kind::Containers, name, Some(base))
+        let number = uuid::Uuid::new_v4().simple().to_string();
+        let name = format!("{name}-{}", number.get(..8).unwrap_or_default());
+        Self::new(machine, binaries, Kind::Containers, &name, Some(base))
     }
 
     fn new(
