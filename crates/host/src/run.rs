@@ -58,8 +58,7 @@ fn detached(layout: &Layout, unit: &str, arguments: &[&str]) -> std::io::Result<
     let log = std::fs::OpenOptions::new().create(true).append(true).open(layout.process_log("run"))?;
     let mut command = setup::scope(layout, unit, &program::own());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    // A session id of its own is taken by the run itself; the process group keeps a terminal's Ctrl-C away until then.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    // It takes a session of its own itself (S11), which the leader of a process group could not.
     command.spawn().map(drop)
 }
 
@@ -118,7 +117,8 @@ async fn beside_upgrades(layout: &Layout) -> Result<HostLock, Failure> {
 }
 
 fn leave_session() {
-    // Fails where it leads a session already, which is as good.
+    // Fails where it leads a session already, which is as good. Without one the kernel ends a run that was stopped (SIGSTOP) as soon as whoever
+    // began it is gone.
     if let Err(error) = rustix::process::setsid() {
         tracing::debug!(%error, "no session of its own");
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::lock::{AppLock, RunLock};
 use crate::program;
+use crate::setup;
 use crate::store::Store;
 use crate::within::Allowance;
 
@@ -120,13 +121,14 @@ fn end(layout: &Layout, app: &AppId, run: RunId, pid: u32) {
     }
 }
 
-/// Starts `cutover-host run --settle` as a process group of its own. It outlives watch, and is reaped by it as long as both live.
+/// Starts `cutover-host run --settle`, which takes a session of its own. It outlives watch, and is reaped by it as long as both live.
 pub(super) fn spawn(layout: &Layout, app: &AppId) -> io::Result<()> {
     std::fs::create_dir_all(layout.logs())?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(layout.process_log("run"))?;
-    let mut command = tokio::process::Command::from(program::command(&program::own()));
+    let unit = format!("cutover-settle-{}", uuid::Uuid::now_v7());
+    let mut command = tokio::process::Command::from(setup::scope(layout, &unit, &program::own()));
     command.args(["run", "--settle", &app.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().map(drop)
 }
 
