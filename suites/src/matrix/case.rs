@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use cutover_core::names::{ReleaseId, RunId};
-use cutover_core::verdict::Verdict;
+use cutover_core::verdict::{Outcome, Verdict};
 use cutover_testkit::machine::{Machine, Part, ServerApp};
 use cutover_testkit::probe::{Ledger, Probe, Report, fetch_entries};
 use cutover_testkit::site::Status;
@@ -72,6 +72,7 @@ impl<'a> Matrix<'a> {
         let converged = began.elapsed();
         let code = verdict.as_ref().map(|verdict| verdict.exit().code());
         let new = self.is_true(&what, &old, &status, verdict.as_ref()).await;
+        let why = verdict.as_ref().and_then(why);
         let lap = self.probe.lap();
         let inside = if fault == Fault::ProxyKilled { inside(&lap, at) } else { 0 };
         let failed = lap.failed() - inside;
@@ -87,7 +88,7 @@ impl<'a> Matrix<'a> {
             failed,
             down: down + inside,
         });
-        println!("{}", self.rows[self.rows.len() - 1]);
+        println!("{}{}", self.rows[self.rows.len() - 1], why.unwrap_or_default());
         assert_eq!(failed, 0, "{what}: {lap}");
         assert!(
             told_well(fault, ended.exit, code),
@@ -95,6 +96,8 @@ impl<'a> Matrix<'a> {
             ended.exit,
             ended.said
         );
+        let expendable = fault.is_of_the_client() && moment != Moment::Planned;
+        assert!(new || !expendable, "{what}: a run needs nobody to go on");
         self.following(&what).await;
     }
 
@@ -211,6 +214,14 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// What kept a new release from going live.
+fn why(verdict: &Verdict) -> Option<String> {
+    match &verdict.outcome {
+        Outcome::Done => None,
+        Outcome::Failed { failure } => Some(format!("  {}: {}", failure.what, failure.cause.join("; "))),
+    }
+}
+
 /// Requests that were inside a proxy as it was killed: no more than one of each worker, in that moment.
 fn inside(lap: &Report, killed: SystemTime) -> u64 {
     let then = |at: SystemTime| at.duration_since(killed).is_ok_and(|after| after < IN_FLIGHT);
@@ -224,6 +235,8 @@ fn told_well(fault: Fault, exit: Option<i32>, verdict: Option<u8>) -> bool {
     match exit {
         None => fault == Fault::ClientKilled,
         Some(UNKNOWN) => true,
+        // Nothing had begun, so that nothing is unknown.
+        Some(1) if verdict.is_none() => true,
         Some(exit) => Some(exit) == verdict.map(i32::from),
     }
 }

@@ -46,6 +46,11 @@ impl Fault {
         matches!(self, Self::PowerLost | Self::Hung)
     }
 
+    /// Whether only the way between client and server is concerned, of which a run needs nothing once it began (P7).
+    pub fn is_of_the_client(self) -> bool {
+        matches!(self, Self::ClientKilled | Self::NetworkCut | Self::SshdKilled)
+    }
+
     /// Lets it happen; gives the client's exit code, and how long it took the client to notice where it had to.
     pub(super) async fn strike(self, machine: &Machine, mut deploy: Followed) -> anyhow::Result<Ended> {
         let began = Instant::now();

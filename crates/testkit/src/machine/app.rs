@@ -32,17 +32,24 @@ pub struct ServerApp<'a> {
     id: AppId,
     host: String,
     repository: tempfile::TempDir,
-    /// The image that its images are made from, where it has some.
-    base: Option<String>,
+    /// Where it has images.
+    images: Option<Images>,
 }
 
-impl Drop for ServerApp<'_> {
-    /// What it made on the developer's engine goes.
+/// What an app has made on the developer's engine. Dropped, it goes.
+struct Images {
+    /// What they are made from.
+    base: String,
+    /// The app's name.
+    app: String,
+}
+
+impl Drop for Images {
     fn drop(&mut self) {
-        const REMOVE: &str = r#"docker rmi "$1" $(docker images --format '{{.Repository}}:{{.Tag}}' "$2/*" "$2/*/*")"#;
-        let Some(base) = &self.base else { return };
+        const REMOVE: &str =
+            r#"docker rmi "$1" $(docker images --format '{{.Repository}}:{{.Tag}}' "$2/*" "$2/*/*")"#;
         let mut command = std::process::Command::new("sh");
-        command.args(["-c", REMOVE, "sh", base, &format!("cutover/{}", self.id.app)]);
+        command.args(["-c", REMOVE, "sh", &self.base, &format!("cutover/{}", self.app)]);
         let output = command.output();
         if !std::thread::panicking() {
             assert!(output.is_ok(), "images were left behind");
@@ -76,7 +83,8 @@ impl<'a> ServerApp<'a> {
         let base = crate::site::base_image(engine, &binaries.guestbook).await?;
         let number = uuid::Uuid::new_v4().simple().to_string();
         let name = format!("{name}-{}", number.get(..8).unwrap_or_default());
-        Self::new(machine, binaries, Kind::Containers, &name, Some(base))
+        let images = Images { base, app: name.clone() };
+        Self::new(machine, binaries, Kind::Containers, &name, Some(images))
     }
 
     fn new(
@@ -84,12 +92,12 @@ impl<'a> ServerApp<'a> {
         binaries: &Binaries,
         kind: Kind,
         name: &str,
-        base: Option<String>,
+        images: Option<Images>,
     ) -> anyhow::Result<Self> {
         let id: AppId = format!("{name}/{ENVIRONMENT}").parse()?;
         let repository = tempfile::Builder::new().prefix("app-").tempdir()?;
         let (user, host) = (User::Root, format!("{name}.example"));
-        let app = Self { machine, binaries: binaries.clone(), kind, user, id, host, repository, base };
+        let app = Self { machine, binaries: binaries.clone(), kind, user, id, host, repository, images };
         app.git(&["init", "--quiet", "."])?;
         std::fs::write(app.path(".gitignore"), "web/guestbook\nbot/guestbook\n.env*\n")?;
         Ok(app)
@@ -97,8 +105,9 @@ impl<'a> ServerApp<'a> {
 
     /// The same, deployed as another user.
     #[must_use]
-    pub fn by(self, user: User) -> Self {
-        Self { user, ..self }
+    pub fn by(mut self, user: User) -> Self {
+        self.user = user;
+        self
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -158,7 +167,7 @@ impl<'a> ServerApp<'a> {
     fn own(&self, text: &str) -> String {
         let own = text.replace("app: guestbook", &format!("app: {}", self.id.app));
         let own = own.replace("guestbook.localhost", &self.host);
-        let base = self.base.as_deref().unwrap_or("scratch");
+        let base = self.images.as_ref().map_or("scratch", |images| &images.base);
         let own = own.replace("${BASE_IMAGE:-scratch}", &format!("${{BASE_IMAGE:-{base}}}"));
         let target = self.machine.target(self.user);
         format!("{}\nenvironments:\n  {ENVIRONMENT}: {{ hosts: [\"{target}\"] }}\n", own.trim_end())
