@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cutover_core::names::{EnvironmentName, ReleaseId, RunId, ServiceName, VariableName};
+use cutover_core::names::{EnvironmentName, HostName, ReleaseId, RunId, ServiceName, VariableName};
 use cutover_core::request::Request;
 use jiff::Timestamp;
 
@@ -74,6 +74,11 @@ pub(crate) enum KeyAsked {
     Add(PathBuf),
     List,
     Revoke(String),
+    /// What a server shows as its key, once a person or this fingerprint says that it is.
+    Trust {
+        host: HostName,
+        fingerprint: Option<String>,
+    },
 }
 
 /// A request, what the client has to bring for it, and how the run is to be treated.

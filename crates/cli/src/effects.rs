@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 28] = [
+pub(crate) const TABLE: [(&str, Effect); 29] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -44,6 +44,7 @@ pub(crate) const TABLE: [(&str, Effect); 28] = [
     ("key add", Effect::Changes),
     ("key list", Effect::Reads),
     ("key revoke", Effect::Destroys),
+    ("key trust", Effect::Changes),
     ("schema", Effect::Reads),
 ];
 

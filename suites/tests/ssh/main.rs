@@ -7,6 +7,7 @@
 
 mod lost;
 mod refused;
+mod trust;
 mod verbs;
 
 use cutover_testkit::site::{App, Binaries, Site, Told};

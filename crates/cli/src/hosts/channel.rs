@@ -60,11 +60,22 @@ impl Channel {
         writer: impl AsyncWrite + Send + Unpin + 'static,
         peer: Option<Peer>,
     ) -> Result<Self, HostError> {
+        Self::open_asking(target, reader, writer, peer, None).await
+    }
+
+    /// Begins the conversation, and asks at once: the answer comes with the next reply, and no round trip is spent on the greeting.
+    pub(super) async fn open_asking(
+        target: Target,
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+        peer: Option<Peer>,
+        ask: Option<&Ask>,
+    ) -> Result<Self, HostError> {
         let greeting = Greeting { now: Timestamp::UNIX_EPOCH, ahead: SignedDuration::ZERO };
         let writer: Writer = Arc::new(Mutex::new(Box::new(writer)));
         let mut channel =
             Self { reader: Box::new(BufReader::new(reader)), writer, greeting, target, peer, signs: None };
-        match channel.begin().await {
+        match channel.begin(ask).await {
             Ok(greeting) => {
                 channel.signs =
                     matches!(channel.target, Target::Server(_)).then(|| Signs::of(&channel.writer));
@@ -86,11 +97,19 @@ impl Channel {
         }
     }
 
-    async fn begin(&mut self) -> Result<Greeting, Trouble> {
+    async fn begin(&mut self, ask: Option<&Ask>) -> Result<Greeting, Trouble> {
         let package = env!("CARGO_PKG_VERSION").to_owned();
         let hello = Ask::Hello { version: WIRE_VERSION, package: package.clone() };
+        let mut frames = Frames::default();
+        frames.push(&hello);
+        if let Target::Server(_) = self.target {
+            frames.push(&Ask::Alive { silence_ms: milliseconds(SILENCE) });
+        }
+        if let Some(ask) = ask {
+            frames.push(ask);
+        }
         let deadline = self.target.greeting();
-        let greeted = tokio::time::timeout(deadline, self.greet(&hello)).await;
+        let greeted = tokio::time::timeout(deadline, self.greet(&frames)).await;
         match greeted.map_err(|_| Trouble::Silent { seconds: deadline.as_secs() })?? {
             Reply::Hello { version: WIRE_VERSION, now, .. } => {
                 Ok(Greeting { now, ahead: now.duration_since(Timestamp::now()) })
@@ -105,12 +124,7 @@ impl Channel {
     }
 
     /// Who refuses every conversation says why and ends, maybe before it could be greeted.
-    async fn greet(&mut self, hello: &Ask) -> Result<Reply, Trouble> {
-        let mut frames = Frames::default();
-        frames.push(hello);
-        if let Target::Server(_) = self.target {
-            frames.push(&Ask::Alive { silence_ms: milliseconds(SILENCE) });
-        }
+    async fn greet(&mut self, frames: &Frames) -> Result<Reply, Trouble> {
         match frames.send(&self.writer).await {
             Ok(()) => self.hear().await,
             Err(gone) => match self.hear().await {

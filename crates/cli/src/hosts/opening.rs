@@ -4,6 +4,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cutover_core::wire::Ask;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
@@ -77,6 +78,12 @@ impl Opening {
     pub(crate) async fn open(self) -> Result<Channel, HostError> {
         let Self { target, peer, input, output } = self;
         Channel::open(target, output, input, Some(peer)).await
+    }
+
+    /// The same, and asks in the same breath.
+    pub(crate) async fn open_asking(self, ask: &Ask) -> Result<Channel, HostError> {
+        let Self { target, peer, input, output } = self;
+        Channel::open_asking(target, output, input, Some(peer), Some(ask)).await
     }
 }
 

@@ -93,16 +93,25 @@ fn destination(server: &Server) -> Vec<String> {
 /// The files of keys that ssh would read beside the user's own: naming ours replaces them.
 fn ssh_knows_globally(server: &Server) -> Vec<String> {
     const ITS_OWN: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
-    let mut command = Command::new(program());
-    command.arg("-G").args(destination(server)).stdin(Stdio::null());
-    let told = command.output().ok().filter(|output| output.status.success());
-    let text = told.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let text = configuration(server).unwrap_or_default();
     let files = text.lines().find_map(|line| line.strip_prefix("globalknownhostsfile "));
     // An ssh that cannot say it says why when it is to connect.
     files.map_or_else(
         || ITS_OWN.map(str::to_owned).to_vec(),
         |files| files.split_whitespace().filter(|file| *file != "none").map(str::to_owned).collect(),
     )
+}
+
+/// What ssh's own configuration says of a server; it connects to nobody.
+pub(super) fn configuration(server: &Server) -> Result<String, String> {
+    let mut command = Command::new(program());
+    command.arg("-G").args(destination(server)).stdin(Stdio::null());
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
 }
 
 /// The option that names them and ours. A path is quoted as ssh reads it.

@@ -3,10 +3,10 @@
 use crate::asked::Command;
 use clap::Args;
 use cutover_core::exit::Exit;
-use cutover_core::names::RunId;
+use cutover_core::names::{AppId, RunId};
 use cutover_core::wire::Ask;
 
-use super::{Desk, Ended, reach, run};
+use super::{Desk, Ended, reach_asking, run};
 use crate::render::Line;
 
 #[derive(Debug, Args)]
@@ -26,14 +26,13 @@ impl AttachArguments {
 const FROM_THE_START: u64 = 1;
 
 pub(super) async fn attach(desk: &Desk, of: Option<RunId>) -> Ended {
-    let (app, mut channel) = reach(desk).await?;
-    channel.ask(&Ask::Attach { run: of, app, from: FROM_THE_START }).await?;
+    let ask = |app: &AppId| Ask::Attach { run: of, app: app.clone(), from: FROM_THE_START };
+    let (_, mut channel) = reach_asking(desk, ask).await?;
     run::follow(desk, &mut channel, of).await
 }
 
 pub(super) async fn cancel(desk: &Desk, by: String) -> Ended {
-    let (app, mut channel) = reach(desk).await?;
-    channel.ask(&Ask::Cancel { app, by }).await?;
+    let (_, mut channel) = reach_asking(desk, |app| Ask::Cancel { app: app.clone(), by }).await?;
     channel.done().await?;
     desk.output.talk("the run was asked to cancel; `cutover attach` tells how it ends");
     desk.output.answer_json(&Line::Done)?;

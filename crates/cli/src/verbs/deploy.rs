@@ -10,7 +10,7 @@ use cutover_core::variables::given;
 use cutover_core::wire::{Ask, Reply};
 
 use super::run::{self, Keep, Sending};
-use super::{Desk, Ended, Stop, approval, new_run, observe, world};
+use super::{Desk, Ended, Stop, approval, look, new_run, observe, world};
 use crate::asked::{Asked, Brings, Conduct};
 use crate::effects::{self, Protection};
 use crate::hosts::{self, Channel, Target, unexpected};
@@ -30,9 +30,7 @@ pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     let draft = Draft::look(desk, &brings, request, project)?;
     let id = draft.config.id.clone();
     let opening = opening.unwrap_or_else(|| hosts::begin(&draft.target))?;
-    let mut host = opening.open().await?;
-    run::wait_for_lock(desk, &mut host, &id, conduct).await?;
-    let state = observe(&mut host, &id, draft.wanted.images()).await?;
+    let (host, state) = look(desk, opening, &id, draft.wanted.images(), conduct).await?;
     let told = state.clone();
     carry_out(desk, &draft, host, state, conduct).await.map_err(|stop| stop.untouched(&told))
 }
@@ -69,7 +67,7 @@ async fn carry_out(
     }
     let protection = if draft.config.protected { Protection::Protected } else { Protection::Open };
     approval::approve(desk, &effects::question(&draft.request, id, protection), conduct)?;
-    let started = run::up(desk, &mut host).await?;
+    let started = run::up(desk, &mut host, &state).await?;
     let mut progress = Progress::new(desk.output);
     let shipped = ship_release(&mut host, draft.run, &mut contents, &mut progress).await;
     progress.end();

@@ -1,4 +1,4 @@
-//! `key add|list|revoke`: who may deploy from CI. Such a key opens sessions and nothing else.
+//! `key add|list|revoke|trust`: who may deploy from CI. Such a key opens sessions and nothing else.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::wire::{Ask, Reply, SetupAsk, SetupReply};
 
+use super::trust::{KeyTrustArguments, trust};
 use super::{Desk, Ended, reach};
 use crate::asked::{Command, KeyAsked};
 use crate::hosts::unexpected;
@@ -21,6 +22,8 @@ pub(crate) enum KeyWord {
     List,
     /// Let a key deploy no longer
     Revoke(KeyRevokeArguments),
+    /// Take a server's key into the file beside cutover.yml, once its fingerprint was compared
+    Trust(KeyTrustArguments),
 }
 
 #[derive(Debug, Args)]
@@ -39,11 +42,12 @@ pub(crate) struct KeyRevokeArguments {
 
 impl KeyWord {
     pub(crate) fn into_command(self) -> Command {
-        Command::Key(match self {
-            Self::Add(KeyAddArguments { file }) => KeyAsked::Add(file),
-            Self::List => KeyAsked::List,
-            Self::Revoke(KeyRevokeArguments { key }) => KeyAsked::Revoke(key),
-        })
+        match self {
+            Self::Add(KeyAddArguments { file }) => Command::Key(KeyAsked::Add(file)),
+            Self::List => Command::Key(KeyAsked::List),
+            Self::Revoke(KeyRevokeArguments { key }) => Command::Key(KeyAsked::Revoke(key)),
+            Self::Trust(arguments) => arguments.into_command(),
+        }
     }
 }
 
@@ -52,6 +56,7 @@ pub(super) async fn key(desk: &Desk, asked: KeyAsked) -> Ended {
         KeyAsked::Add(file) => SetupAsk::AddKey { key: public_key(&file)? },
         KeyAsked::List => SetupAsk::Keys,
         KeyAsked::Revoke(key) => SetupAsk::RevokeKey { key },
+        KeyAsked::Trust { host, fingerprint } => return trust(desk, &host, fingerprint.as_deref()),
     };
     let (_, mut channel) = reach(desk).await?;
     match channel.answer(&Ask::Setup(question)).await? {

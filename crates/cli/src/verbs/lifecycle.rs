@@ -8,7 +8,7 @@ use cutover_core::request::Request;
 use cutover_core::state::HostState;
 
 use super::run::{self, Keep, Sending};
-use super::{Desk, Ended, Stop, approval, observe, stamp, world};
+use super::{Desk, Ended, Stop, approval, look, observe, stamp, world};
 use crate::asked::{Asked, Conduct};
 use crate::effects;
 use crate::hosts::{self, Channel, Target};
@@ -17,9 +17,8 @@ use crate::sources::{Identity, Overlay, Project};
 pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, conduct, .. } = asked;
     let identity = Project::open(&desk.place)?.identity(&desk.place)?;
-    let mut host = hosts::open(&identity.target).await?;
-    run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
-    let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
+    let opening = hosts::begin(&identity.target)?;
+    let (host, state) = look(desk, opening, &identity.id, BTreeSet::new(), conduct).await?;
     carry_out(desk, &identity, host, &state, request, conduct).await.map_err(|stop| stop.untouched(&state))
 }
 
@@ -41,7 +40,7 @@ async fn carry_out(
         return run::nothing_to_do(desk, &plan);
     }
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
-    let plan = if run::up(desk, &mut host).await? {
+    let plan = if run::up(desk, &mut host, state).await? {
         // The proxy that was started is part of what the plan is made from.
         let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
         made(host.target(), &state, &request)?

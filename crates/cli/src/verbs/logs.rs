@@ -4,11 +4,11 @@ use crate::arguments::{Since, since};
 use crate::asked::Command;
 use clap::Args;
 use cutover_core::exit::Exit;
-use cutover_core::names::{ReleaseId, ServiceName};
+use cutover_core::names::{AppId, ReleaseId, ServiceName};
 use cutover_core::wire::{Ask, Reply};
 use jiff::Timestamp;
 
-use super::{Desk, Ended, reach};
+use super::{Desk, Ended, reach_asking};
 use crate::asked::LogsAsked;
 use crate::hosts::unexpected;
 use crate::render::{self, Line};
@@ -49,9 +49,9 @@ impl LogsArguments {
 }
 
 pub(super) async fn logs(desk: &Desk, asked: LogsAsked) -> Ended {
-    let (app, mut channel) = reach(desk).await?;
     let LogsAsked { services, follow, since, release, tail } = asked;
-    channel.ask(&Ask::Logs { app, services, release, since, tail, follow }).await?;
+    let ask = |app: &AppId| Ask::Logs { app: app.clone(), services, release, since, tail, follow };
+    let (_, mut channel) = reach_asking(desk, ask).await?;
     loop {
         match channel.reply().await? {
             Reply::Line { instance, at, error, text } => {

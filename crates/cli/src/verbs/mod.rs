@@ -15,6 +15,7 @@ mod run;
 mod setup;
 mod status;
 mod stop;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +26,10 @@ use cutover_core::request::Stamp;
 use cutover_core::state::{HostState, World};
 use cutover_core::wire::{Ask, Reply};
 
-use crate::asked::{Command, Place};
-use crate::hosts::{self, Channel, HostError, Target, unexpected};
+use crate::asked::{Command, Conduct, Place};
+use crate::hosts::{self, Channel, HostError, Opening, Target, unexpected};
 use crate::render::Output;
-use crate::sources::Project;
+use crate::sources::{Identity, Project};
 
 pub(crate) use attach::AttachArguments;
 pub(crate) use backing::BackingWord;
@@ -108,9 +109,44 @@ async fn reach(desk: &Desk) -> Result<(AppId, Channel), Stop> {
     Ok((identity.id, hosts::open(&identity.target).await?))
 }
 
-/// Looks at the host.
+/// The same, and asks in the same breath.
+async fn reach_asking(desk: &Desk, ask: impl FnOnce(&AppId) -> Ask) -> Result<(AppId, Channel), Stop> {
+    let project = Project::open(&desk.place)?;
+    let Identity { id, target, .. } = project.identity(&desk.place)?;
+    let channel = hosts::begin(&target)?.open_asking(&ask(&id)).await?;
+    Ok((id, channel))
+}
+
+/// Begins the conversation and looks at the host: in one breath, unless the lock is to be waited for in between.
+async fn look(
+    desk: &Desk,
+    opening: Opening,
+    app: &AppId,
+    images: BTreeSet<String>,
+    conduct: Conduct,
+) -> Result<(Channel, HostState), Stop> {
+    let ask = Ask::Observe { app: app.clone(), images };
+    let mut host = if conduct.wait {
+        let mut host = opening.open().await?;
+        run::wait_for_lock(desk, &mut host, app).await?;
+        host.ask(&ask).await?;
+        host
+    } else {
+        opening.open_asking(&ask).await?
+    };
+    let state = seen(&mut host).await?;
+    Ok((host, state))
+}
+
+/// Looks at the host again.
 async fn observe(channel: &mut Channel, app: &AppId, images: BTreeSet<String>) -> Result<HostState, Stop> {
-    match channel.answer(&Ask::Observe { app: app.clone(), images }).await? {
+    channel.ask(&Ask::Observe { app: app.clone(), images }).await?;
+    seen(channel).await
+}
+
+/// What a look that was asked for has found.
+async fn seen(channel: &mut Channel) -> Result<HostState, Stop> {
+    match channel.reply().await? {
         Reply::State { state } => Ok(*state),
         other => Err(unexpected("state", &other).into()),
     }

@@ -5,9 +5,10 @@ use clap::Args;
 use std::collections::BTreeSet;
 
 use cutover_core::exit::Exit;
+use cutover_core::names::AppId;
 use cutover_core::wire::{Ask, Reply};
 
-use super::{Desk, Ended, observe, reach};
+use super::{Desk, Ended, reach_asking, seen};
 use crate::hosts::unexpected;
 use crate::render::{self, Line};
 
@@ -25,8 +26,8 @@ impl HistoryArguments {
 }
 
 pub(super) async fn history(desk: &Desk, limit: u32) -> Ended {
-    let (app, mut channel) = reach(desk).await?;
-    let verdicts = match channel.answer(&Ask::History { app: app.clone(), limit }).await? {
+    let (app, mut channel) = reach_asking(desk, |app| Ask::History { app: app.clone(), limit }).await?;
+    let verdicts = match channel.reply().await? {
         Reply::History { verdicts } => verdicts,
         other => return Err(unexpected("history", &other).into()),
     };
@@ -40,8 +41,9 @@ pub(super) async fn history(desk: &Desk, limit: u32) -> Ended {
 }
 
 pub(super) async fn releases(desk: &Desk) -> Ended {
-    let (app, mut channel) = reach(desk).await?;
-    let state = observe(&mut channel, &app, BTreeSet::new()).await?;
+    let observe = |app: &AppId| Ask::Observe { app: app.clone(), images: BTreeSet::new() };
+    let (app, mut channel) = reach_asking(desk, observe).await?;
+    let state = seen(&mut channel).await?;
     let releases = render::releases(&state);
     if releases.is_empty() {
         desk.output.talk(&format!("no release of {app} was live yet; `cutover deploy` puts one live"));
@@ -53,9 +55,9 @@ pub(super) async fn releases(desk: &Desk) -> Ended {
 }
 
 pub(super) async fn lock(desk: &Desk) -> Ended {
-    let (app, mut channel) = reach(desk).await?;
+    let (app, mut channel) = reach_asking(desk, |app| Ask::Lock { app: app.clone() }).await?;
     let now = channel.greeting().now;
-    let holder = match channel.answer(&Ask::Lock { app: app.clone() }).await? {
+    let holder = match channel.reply().await? {
         Reply::Lock { holder } => holder,
         other => return Err(unexpected("lock", &other).into()),
     };

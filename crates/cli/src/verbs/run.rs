@@ -24,16 +24,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// For a signal that reached another process to reach this one.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// With `--wait`: waits until nobody holds the app's lock. A plan made before that would be refused, since the host moves on.
-pub(super) async fn wait_for_lock(
-    desk: &Desk,
-    channel: &mut Channel,
-    app: &AppId,
-    conduct: Conduct,
-) -> Result<(), Stop> {
-    if !conduct.wait {
-        return Ok(());
-    }
+/// Waits until nobody holds the app's lock. A plan made before that would be refused, since the host moves on.
+pub(super) async fn wait_for_lock(desk: &Desk, channel: &mut Channel, app: &AppId) -> Result<(), Stop> {
     let mut told = false;
     loop {
         let holder = match channel.answer(&Ask::Lock { app: app.clone() }).await? {
@@ -79,8 +71,11 @@ pub(super) fn nothing_to_do(desk: &Desk, plan: &Plan) -> Ended {
     Ok(Exit::Done.code())
 }
 
-/// Sees to it that proxy and watch run; whether they were started just now.
-pub(super) async fn up(desk: &Desk, channel: &mut Channel) -> Result<bool, Stop> {
+/// Sees to it that proxy and watch run; whether they were started just now. Where the proxy was seen serving they do.
+pub(super) async fn up(desk: &Desk, channel: &mut Channel, seen: &HostState) -> Result<bool, Stop> {
+    if seen.table.is_some() {
+        return Ok(false);
+    }
     match channel.answer(&Ask::Up).await? {
         Reply::Up { started, listeners } => {
             if started {

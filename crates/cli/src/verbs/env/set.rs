@@ -21,7 +21,7 @@ use crate::hosts::{self, Channel, Target};
 use crate::render::Line;
 use crate::sources::{Overlay, Project, is_declared_without_value, placeholders};
 use crate::verbs::run::{self, Keep, Sending};
-use crate::verbs::{Desk, Ended, Stop, approval, observe, stamp, world};
+use crate::verbs::{Desk, Ended, Stop, approval, look, observe, stamp, world};
 
 pub(in crate::verbs) async fn change(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, brings, conduct } = asked;
@@ -30,9 +30,8 @@ pub(in crate::verbs) async fn change(desk: &Desk, asked: Asked) -> Ended {
     refuse_secrets_in_words(desk, &project, &brings.change)?;
     let overlay = values(desk, brings.change)?;
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
-    let mut host = hosts::open(&identity.target).await?;
-    run::wait_for_lock(desk, &mut host, &identity.id, conduct).await?;
-    let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
+    let opening = hosts::begin(&identity.target)?;
+    let (mut host, state) = look(desk, opening, &identity.id, BTreeSet::new(), conduct).await?;
     let done = if conduct.stage_only || state.live.is_none() {
         stage(desk, &mut host, &state, &request, &overlay).await
     } else {
@@ -55,7 +54,7 @@ async fn release(
     if conduct.dry_run {
         return Ok(Exit::Done.code());
     }
-    let plan = if run::up(desk, &mut host).await? {
+    let plan = if run::up(desk, &mut host, state).await? {
         let state = observe(&mut host, &state.app, BTreeSet::new()).await?;
         made(host.target(), &state, &request, overlay)?
     } else {
