@@ -7,6 +7,8 @@
 #   bare-12 bare-13 bare-24.04        Debian 12 and 13, Ubuntu 24.04 as a provider hands them over: systemd, sshd, sudo
 #   engine-20.10 engine-26.1          the same with the distribution's engine: of Debian 12, of Debian 13,
 #   engine-29.1                       of Ubuntu 24.04
+#   stocked-12                        bare-12 with the packages that setup installs in apt's own store: not installed, and had
+#                                     without a network
 #
 # In each there are `admin`, who may do all by sudo, and `guest`, who may not. Who gets in by ssh is told when a machine is
 # made (crates/testkit/src/machine).
@@ -52,6 +54,7 @@ image() {
         engine-20.10) engine bare-12 "$tag" ;;
         engine-26.1) engine bare-13 "$tag" ;;
         engine-29.1) engine bare-24.04 "$tag" ;;
+        stocked-12) stocked bare-12 "$tag" ;;
         *) fail "there is no machine $name" ;;
     esac
     say "made $tag in $((SECONDS - began))s"
@@ -126,6 +129,19 @@ engine() {
     printf '%s\n' \
         "FROM $bare" \
         "RUN export DEBIAN_FRONTEND=noninteractive && apt-get install -y -q --no-install-recommends docker.io iptables \$(apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli) && apt-get clean" \
+        >"$folder/Dockerfile"
+    build "$tag" "$folder"
+}
+
+stocked() {
+    local bare tag=$2 folder
+    bare=$("$PWD/machines.sh" image "$1") || exit
+    folder=$(mktemp -d)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$folder'" EXIT
+    printf '%s\n' \
+        "FROM $bare" \
+        "RUN rm -f /etc/apt/apt.conf.d/docker-clean && apt-get update -q && apt-get install -y -q --no-install-recommends --download-only docker.io nftables logrotate unattended-upgrades systemd-timesyncd" \
         >"$folder/Dockerfile"
     build "$tag" "$folder"
 }

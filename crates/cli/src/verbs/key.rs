@@ -30,7 +30,7 @@ pub(crate) enum KeyWord {
 pub(crate) struct KeyAddArguments {
     /// A .pub file; `-` reads standard input
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    public: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(crate) struct KeyRevokeArguments {
 impl KeyWord {
     pub(crate) fn into_command(self) -> Command {
         match self {
-            Self::Add(KeyAddArguments { file }) => Command::Key(KeyAsked::Add(file)),
+            Self::Add(KeyAddArguments { public }) => Command::Key(KeyAsked::Add(public)),
             Self::List => Command::Key(KeyAsked::List),
             Self::Revoke(KeyRevokeArguments { key }) => Command::Key(KeyAsked::Revoke(key)),
             Self::Trust(arguments) => arguments.into_command(),

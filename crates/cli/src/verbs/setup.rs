@@ -1,5 +1,7 @@
 //! `setup` makes a fresh server a host; `upgrade` puts this release's `cutover-host` there; `teardown` undoes what setup did.
 
+use std::time::Duration;
+
 use clap::Args;
 use cutover_core::config::Selection;
 use cutover_core::config::settings::Config;
@@ -15,6 +17,11 @@ use crate::effects::{Protection, Question};
 use crate::hosts::{self, Channel, HostError, Server, Target, unexpected};
 use crate::render::Line;
 use crate::sources::Project;
+
+/// For the second connection to come in, tried again and again.
+const TRIES: Duration = Duration::from_secs(5);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub(crate) struct SetupArguments {
@@ -174,12 +181,20 @@ fn told(desk: &Desk, change: &Change) -> Result<(), Stop> {
 
 /// Comes in anew, past every connection that is open or shared: who can, is not locked out.
 async fn confirm(server: &Server, first: &mut Channel, token: String, seconds: u64) -> Result<(), Stop> {
-    let second = async {
+    let second = async || {
         let mut channel = hosts::open_anew(server).await?;
         channel.ask(&Ask::Setup(SetupAsk::Confirm { token: token.clone() })).await?;
         channel.done().await
     };
-    let Err(error) = second.await else { return Ok(()) };
+    let end = tokio::time::Instant::now() + TRIES;
+    let error = loop {
+        match second().await {
+            Ok(()) => return Ok(()),
+            // An sshd that reads its settings again lets nobody in for a moment.
+            Err(_) if tokio::time::Instant::now() < end => tokio::time::sleep(AGAIN).await,
+            Err(error) => break error,
+        }
+    };
     let taken_back = async {
         first.ask(&Ask::Setup(SetupAsk::TakeBack { token: token.clone() })).await?;
         first.done().await

@@ -18,7 +18,7 @@ pub struct Openings {
 /// Networks inside this machine: loopback, and those of container engines.
 const INSIDE: &str = r#"{ "lo", "docker*", "br-*", "veth*", "podman*" }"#;
 
-/// The file that `nft -f` loads, in the place of what was loaded before.
+/// The file that `nft -f` loads; protocols by number (ICMP, ICMPv6, TCP), since a bare server has no list of their names. In the place of what was loaded before.
 pub fn ruleset(openings: &Openings) -> String {
     let mut ports = String::new();
     for port in &openings.tcp {
@@ -30,7 +30,7 @@ pub fn ruleset(openings: &Openings) -> String {
     let published = if ports.is_empty() {
         String::new()
     } else {
-        format!("meta l4proto tcp ct original proto-dst {{ {ports} }} accept\n\t\t")
+        format!("meta l4proto 6 ct original proto-dst {{ {ports} }} accept\n\t\t")
     };
     format!(
         "#!/usr/sbin/nft -f
@@ -42,7 +42,7 @@ table inet cutover {{
 \t\ttype filter hook input priority filter - 5; policy accept;
 \t\tct state established,related accept
 \t\tiifname {INSIDE} accept
-\t\tmeta l4proto {{ icmp, ipv6-icmp }} accept
+\t\tmeta l4proto {{ 1, 58 }} accept
 \t\tudp dport {{ 68, 546 }} accept
 \t\t{tcp}drop
 \t}}

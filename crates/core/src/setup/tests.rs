@@ -255,7 +255,7 @@ fn the_rules_look_at_the_port_that_was_asked_for() {
         		type filter hook input priority filter - 5; policy accept;
         		ct state established,related accept
         		iifname { "lo", "docker*", "br-*", "veth*", "podman*" } accept
-        		meta l4proto { icmp, ipv6-icmp } accept
+        		meta l4proto { 1, 58 } accept
         		udp dport { 68, 546 } accept
         		tcp dport { 22, 80 } accept
         		drop
@@ -264,7 +264,7 @@ fn the_rules_look_at_the_port_that_was_asked_for() {
         		type filter hook forward priority filter - 5; policy accept;
         		ct state established,related accept
         		iifname { "lo", "docker*", "br-*", "veth*", "podman*" } accept
-        		meta l4proto tcp ct original proto-dst { 22, 80 } accept
+        		meta l4proto 6 ct original proto-dst { 22, 80 } accept
         		ct status dnat drop
         		oifname { "lo", "docker*", "br-*", "veth*", "podman*" } drop
         	}

@@ -86,6 +86,7 @@ pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(
     // From here on the units are there whatever becomes of us: they begin when the lock is free.
     let waits = async {
         if !unit_runs {
+            retire_unit(layout).await;
             up::end_supervisor(layout)
                 .await
                 .map_err(|error| failed("end `cutover-host up`").because(error.to_string()))?;
@@ -101,6 +102,19 @@ pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(
     };
     drop(std::fs::remove_file(layout.run().join(HANDOVER)));
     served
+}
+
+/// A unit of somebody's own that keeps `cutover-host up` would start it again: ours take its place.
+async fn retire_unit(layout: &Layout) {
+    let Some(pid) = ProcessLock::peek(layout, "up") else { return };
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let named = groups.lines().filter_map(|line| line.rsplit('/').next());
+    for unit in named.filter(|name| name.ends_with(".service")) {
+        // One that a login started lies in sshd's unit, which is not to be touched.
+        if main_process(unit).await == Some(pid) {
+            super::system::ask(&["systemctl", "disable", "--now", unit]).await;
+        }
+    }
 }
 
 /// Proxy and watch go on with the program that the link leads to now.
@@ -141,7 +155,7 @@ async fn renew_supervisor(layout: &Layout) -> Result<(), Failure> {
 async fn serves(layout: &Layout) -> Result<(), Failure> {
     let answers = async {
         loop {
-            let main = main_process().await;
+            let main = main_process(place::PROXY_UNIT).await;
             let holds = ProcessLock::peek(layout, "proxy");
             if main.is_some()
                 && main == holds
@@ -162,9 +176,9 @@ async fn serves(layout: &Layout) -> Result<(), Failure> {
     })
 }
 
-async fn main_process() -> Option<u32> {
-    let said =
-        super::system::ask(&["systemctl", "show", "--property=MainPID", "--value", place::PROXY_UNIT]).await;
+/// What a unit was started for.
+async fn main_process(unit: &str) -> Option<u32> {
+    let said = super::system::ask(&["systemctl", "show", "--property=MainPID", "--value", unit]).await;
     said.out.trim().parse().ok().filter(|pid| *pid != 0)
 }
 

@@ -1,5 +1,7 @@
 //! `teardown`: what setup did is undone, by its record; data, packages and what runs stay.
 
+use std::collections::BTreeSet;
+
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
@@ -8,6 +10,9 @@ use cutover_core::setup::{Record, engine_file_without, place};
 
 use super::system::{ask, run};
 use super::{files, firewall, record, sshd, trial, units};
+
+const UNITS: [&str; 4] = [place::WATCH_UNIT, place::PROXY_UNIT, place::FIREWALL_UNIT, place::DEAD_MAN_UNIT];
+const FILES: [&str; 4] = [place::FIREWALL, place::SSHD, place::LOGROTATE, place::UPGRADES];
 
 /// What it would do.
 ///
@@ -33,8 +38,10 @@ fn refuse_others(record: &Record, app: &AppId) -> Result<(), Failure> {
 
 fn lines(record: &Record) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    lines.extend(record.units.iter().map(|unit| format!("stop {unit}, now and at boot")));
-    lines.extend(record.files.iter().map(|file| format!("remove {file}")));
+    let files = ours(record);
+    let units = UNITS.iter().filter(|unit| files.contains(&format!("{}/{unit}", place::UNITS)));
+    lines.extend(units.map(|unit| format!("stop {unit}, now and at boot")));
+    lines.extend(files.iter().map(|file| format!("remove {file}")));
     if !record.engine_keys.is_empty() {
         let keys: Vec<&str> = record.engine_keys.keys().map(String::as_str).collect();
         lines.push(format!("take {} out of {}", keys.join(", "), place::ENGINE));
@@ -59,18 +66,19 @@ pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> 
     let record = record::read(layout)?;
     refuse_others(&record, app)?;
     trial::clear(layout).await?;
+    let done = lines(&record);
     if units::is_systemd() {
-        for unit in &record.units {
+        for unit in UNITS {
             // One that is gone already is as good.
             ask(&["systemctl", "disable", "--now", unit]).await;
         }
-        ask(&["systemctl", "disable", "--now", place::FIREWALL_UNIT]).await;
     }
     firewall::unload().await?;
-    for file in &record.files {
+    let files = ours(&record);
+    for file in &files {
         files::remove(file)?;
     }
-    if record.files.contains(place::SSHD) {
+    if files.contains(place::SSHD) {
         sshd::reload().await?;
     }
     engine_file(&record)?;
@@ -80,7 +88,16 @@ pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> 
     }
     files::remove(place::LINK)?;
     record::forget(layout)?;
-    Ok(lines(&record))
+    Ok(done)
+}
+
+/// Files that are ours: by the record, and where that was lost by what they say of themselves.
+fn ours(record: &Record) -> BTreeSet<String> {
+    let units = UNITS.iter().map(|unit| format!("{}/{unit}", place::UNITS));
+    let known = FILES.iter().map(|file| (*file).to_owned()).chain(units);
+    let says_so =
+        |path: &String| files::read(path).is_some_and(|text| text.contains("Written by cutover setup"));
+    record.files.iter().cloned().chain(known.filter(says_so)).collect()
 }
 
 /// It takes effect when the engine is started next: nothing that runs is restarted for it.

@@ -17,6 +17,8 @@ pub enum Image {
     Debian13,
     /// Ubuntu 24.04, nothing else.
     Ubuntu2404,
+    /// Debian 12, with the packages that setup installs to be had without a network.
+    Stocked12,
     /// Debian 12 with its engine.
     Engine20,
     /// Debian 13 with its engine.
@@ -32,6 +34,7 @@ impl Image {
             Self::Debian12 => "bare-12",
             Self::Debian13 => "bare-13",
             Self::Ubuntu2404 => "bare-24.04",
+            Self::Stocked12 => "stocked-12",
             Self::Engine20 => "engine-20.10",
             Self::Engine26 => "engine-26.1",
             Self::Engine29 => "engine-29.1",

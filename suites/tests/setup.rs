@@ -1,0 +1,289 @@
+//! `cutover setup` on servers of the tests' own: a bare one becomes a host, a second time changes nothing, nobody is locked out, and what
+//! serves goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says its numbers"
+)]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cutover_suites::engine;
+use cutover_suites::servers::on_server;
+use cutover_testkit::machine::{Image, Machine, ServerApp, User};
+use cutover_testkit::probe::Probe;
+use cutover_testkit::site::Binaries;
+use cutover_testkit::wait_until;
+
+/// On every wait.
+const SOON: Duration = Duration::from_mins(1);
+
+/// An application of plain processes whose production is this server.
+fn app<'a>(machine: &'a Machine, binaries: &Binaries) -> ServerApp<'a> {
+    let app = ServerApp::of_processes(machine, binaries, "shop").unwrap();
+    app.commit("v1", "first", str::to_owned).unwrap();
+    app
+}
+
+/// The same program under another sum, as another release would be.
+fn other_program(binaries: &Binaries, folder: &Path) -> PathBuf {
+    let path = folder.join("cutover-host");
+    std::fs::copy(&binaries.host, &path).unwrap();
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"another build").unwrap();
+    path
+}
+
+/// Whether a connection from outside comes in.
+async fn comes_in(machine: &Machine, port: u16) -> bool {
+    let connects = tokio::net::TcpStream::connect((machine.address(), port));
+    matches!(tokio::time::timeout(Duration::from_secs(2), connects).await, Ok(Ok(_)))
+}
+
+async fn says(machine: &Machine, line: &str) -> String {
+    machine.exec(&["sh", "-c", line]).await.unwrap()
+}
+
+/// All that setup touches, by sum and rights.
+async fn traces(machine: &Machine) -> String {
+    says(
+        machine,
+        "find /etc /usr/local -newer /var/log/boots -type f -not -path '/etc/.pwd.lock' | sort | xargs -r sha256sum; find /usr/local | sort",
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_server_becomes_a_host_and_is_given_back() {
+    on_server("a_bare_server_becomes_a_host_and_is_given_back", Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = app(machine, &binaries).by(User::Admin);
+        app.commit("v1", "by admin", str::to_owned).unwrap();
+
+        // What is shown is not done.
+        let before = traces(machine).await;
+        let shown = app.cutover(&["setup", "--dry-run"]).await.unwrap().expect(0).unwrap();
+        assert!(shown.output.contains("docker.io"), "{}", shown.output);
+        let gone = async || (traces(machine).await == before).then_some(());
+        wait_until("nothing is left of it", SOON, gone).await.unwrap();
+
+        let began = Instant::now();
+        let first = app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        println!("a bare Debian 12 is a host after {:?}", began.elapsed());
+        let done: Vec<&str> = first.output.lines().map(str::trim).collect();
+        assert_eq!(done, shown.output.lines().map(str::trim).collect::<Vec<_>>());
+
+        let after = traces(machine).await;
+        let second = app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        assert_eq!(second.output, "");
+        assert!(second.talk.contains("nothing to change"), "{}", second.talk);
+        assert_eq!(traces(machine).await, after);
+        let sshd = says(machine, "sshd -T | grep -E '^(passwordauthentication|kbdinteractiveauthentication|permitrootlogin) '").await;
+        assert!(!sshd.contains(" yes"), "{sshd}");
+
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        upgrade_under_traffic(machine, &binaries, &app).await;
+        a_published_port_stays_inside(machine).await;
+        keys_open_sessions_only(machine, &app).await;
+
+        let began = Instant::now();
+        machine.reboot().await.unwrap();
+        let answers = async || app.ask("/version").await.ok().filter(|answer| answer.status == 200);
+        wait_until("it serves again", SOON, answers).await.unwrap();
+        println!("serving {:?} after the reboot began", began.elapsed());
+        assert!(says(machine, "nft list table inet cutover").await.contains("drop"));
+
+        let undone = app.cutover(&["teardown", "--yes"]).await.unwrap().expect(0).unwrap();
+        assert!(undone.output.contains("data stays"), "{}", undone.output);
+        let left = says(
+            machine,
+            "ls /etc/systemd/system /etc/cutover /etc/ssh/sshd_config.d /usr/local/bin /etc/logrotate.d; nft list tables; getent passwd cutover || true",
+        )
+        .await;
+        assert!(!left.contains("cutover-proxy") && !left.contains("10-cutover") && !left.contains("inet cutover"), "{left}");
+        says(machine, "test -s /var/lib/cutover/cutover.db && test ! -e /etc/docker/daemon.json").await;
+    })
+    .await;
+}
+
+/// The proxy goes on with another program; nobody notices.
+async fn upgrade_under_traffic(machine: &Machine, binaries: &Binaries, app: &ServerApp<'_>) {
+    let program = other_program(binaries, machine.folder());
+    let probe = Probe::start(app.traffic());
+    let mut command = app.command(&["upgrade"]);
+    let output = command.env("CUTOVER_HOST_BINARY", &program).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = probe.stop().await;
+    assert_eq!(report.failed(), 0, "{report}");
+    println!("upgraded under {} requests, {} failed", report.sent(), report.failed());
+    let programs = says(
+        machine,
+        "readlink /proc/$(systemctl show -P MainPID cutover-proxy)/exe; ls /usr/local/lib/cutover | wc -l",
+    )
+    .await;
+    let (runs, kept) = programs.split_once('\n').unwrap();
+    let linked = says(machine, "readlink /usr/local/bin/cutover-host").await;
+    assert_eq!(runs, linked);
+    assert_eq!(kept.trim(), "2", "the old one stays");
+}
+
+/// Docker publishes past the input chain: from outside nobody gets to it, from within everybody does.
+async fn a_published_port_stays_inside(machine: &Machine) {
+    let image = machine.folder().join("image.tar");
+    engine::shell_image(&engine::usable().await.unwrap()).unwrap();
+    let (base, saved) = (engine::SHELL_IMAGE, image.display().to_string());
+    let mut command = tokio::process::Command::new("docker");
+    assert!(command.args(["save", "--output", &saved, base]).status().await.unwrap().success());
+    machine.put(&image, "/root/image.tar").await.unwrap();
+    let listen = format!(
+        "docker run -d -p 5432:5432 -p 443:5432 {base} sh -c 'while true; do echo hello | nc -l -p 5432; done'"
+    );
+    says(machine, &format!("docker load --quiet --input /root/image.tar && {listen}")).await;
+
+    let open = async || comes_in(machine, 443).await.then_some(());
+    wait_until("what may be reached is", SOON, open).await.unwrap();
+    assert!(!comes_in(machine, 5432).await, "a published port is open to the outside");
+    let within = "timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/5432'";
+    says(machine, within).await;
+
+    // The engine writes its rules anew when it starts.
+    says(machine, "systemctl restart docker").await;
+    wait_until("what may be reached is, again", SOON, open).await.unwrap();
+    assert!(!comes_in(machine, 5432).await, "a restart of the engine opened it");
+}
+
+async fn keys_open_sessions_only(machine: &Machine, app: &ServerApp<'_>) {
+    let key = machine.folder().join("ci");
+    let mut command = tokio::process::Command::new("ssh-keygen");
+    let made = command
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "ci@example", "-f"])
+        .arg(&key)
+        .status()
+        .await
+        .unwrap();
+    assert!(made.success());
+    let public = key.with_extension("pub");
+    app.cutover(&["key", "add", &public.display().to_string()]).await.unwrap().expect(0).unwrap();
+    let listed = app.cutover(&["key", "list"]).await.unwrap().expect(0).unwrap();
+    assert!(listed.output.contains("ci@example"), "{}", listed.output);
+
+    // Whatever it asks for, it gets a session; and a session of its does not change the server.
+    let words =
+        "{\"ask\":\"hello\",\"version\":1,\"package\":\"x\"}\n{\"ask\":\"setup\",\"setup\":\"keys\"}\n";
+    let said = by_key(machine, &key, words).await;
+    assert!(
+        said.contains("\"reply\":\"hello\"") && said.contains("a deploy key does not change the server"),
+        "{said}"
+    );
+
+    app.cutover(&["key", "revoke", "ci@example"]).await.unwrap().expect(0).unwrap();
+    assert_eq!(by_key(machine, &key, words).await, "");
+}
+
+/// What a login of the deploy user is told, whatever it wants to execute.
+async fn by_key(machine: &Machine, key: &Path, words: &str) -> String {
+    let mut command = tokio::process::Command::new(machine.ssh_program());
+    command.args(["-T", "-o", "BatchMode=yes", "-o"]).arg(format!("IdentityFile={}", key.display()));
+    command.arg(format!("cutover@{}", machine.address())).arg("cat /etc/shadow");
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut input, words.as_bytes()).await.ok();
+    drop(input);
+    let output = tokio::time::timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_would_be_locked_out_is_not() {
+    on_server("whoever_would_be_locked_out_is_not", Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = app(machine, &binaries);
+        let packages = "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nftables";
+        says(machine, packages).await;
+        // The server is reached by another port than sshd knows of: the rules would cut it.
+        let door = "systemd-run --quiet --unit=door --socket-property=ListenStream=2222 --socket-property=Accept=no \
+                    /lib/systemd/systemd-socket-proxyd 127.0.0.1:22";
+        says(machine, &format!("{door} 2>/dev/null || true; systemctl start door.socket 2>/dev/null || true")).await;
+        assert!(comes_in(machine, 2222).await, "the other door is open");
+        let settings = "setup: { docker: false, logs: false, services: false, upgrades: false, time: false }";
+        app.commit("v1", "by another door", |text| {
+            let target = machine.target(User::Root);
+            text.replace(&format!("hosts: [\"{target}\"]"), &format!("hosts: [\"{target}:2222\"], {settings}"))
+        })
+        .unwrap();
+        let known = machine.folder().join("known_hosts");
+        let line = std::fs::read_to_string(&known).unwrap();
+        let other = line.replace(&machine.address().to_string(), &format!("[{}]:2222", machine.address()));
+        std::fs::write(&known, format!("{line}{other}")).unwrap();
+
+        let told = app.cutover(&["setup"]).await.unwrap().expect(1).unwrap();
+
+        assert!(told.talk.contains("a second connection did not come in"), "{}", told.talk);
+        assert!(comes_in(machine, 2222).await, "it was taken back");
+        let left = says(machine, "nft list tables; ls /etc/ssh/sshd_config.d /var/lib/cutover/setup").await;
+        assert!(!left.contains("inet cutover") && !left.contains("10-cutover") && !left.contains("trial"), "{left}");
+
+        // The client dies in the very moment: nobody confirms, and it is taken back all the same.
+        let dies = machine.folder().join("dies");
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in *ControlPath=none*) kill -9 $PPID; exit 1;; esac\nexec {} \"$@\"\n",
+            machine.ssh_program().display()
+        );
+        std::fs::write(&dies, text).unwrap();
+        std::fs::set_permissions(&dies, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut command = app.command(&["setup"]);
+        let output = command.env("CUTOVER_SSH", &dies).output().await.unwrap();
+        assert!(!output.status.success());
+        assert!(!comes_in(machine, 2222).await, "the rules are loaded");
+        let open = async || comes_in(machine, 2222).await.then_some(());
+        wait_until("the rules are taken back", SOON, open).await.unwrap();
+        machine.ssh(User::Root, "true").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_serves_already_goes_on_serving() {
+    on_server("what_serves_already_goes_on_serving", Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = app(machine, &binaries);
+        machine.put(&binaries.host, "/usr/local/bin/cutover-host").await.unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        assert!(says(machine, "pgrep -fa 'cutover-host up'").await.contains("up"));
+        app.commit("v1", "set up", |text| {
+            text.replace("] }", "], setup: { docker: false, upgrades: false, time: false } }")
+        })
+        .unwrap();
+
+        let probe = Probe::start(app.traffic());
+        app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        let report = probe.stop().await;
+
+        assert_eq!(report.failed(), 0, "{report}");
+        println!("set up under {} requests, {} failed", report.sent(), report.failed());
+        let unit = says(
+            machine,
+            "systemctl is-active cutover-proxy cutover-watch; pgrep -fa 'cutover-host up' || true",
+        )
+        .await;
+        assert_eq!(unit.trim(), "active\nactive");
+        // A run is in a unit of its own: it does not end with the session that began it.
+        app.commit("v2", "second", |text| {
+            text.replace("] }", "], setup: { docker: false, upgrades: false, time: false } }")
+        })
+        .unwrap();
+        let probe = Probe::start(app.traffic());
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        says(machine, "systemctl restart cutover-proxy && systemctl kill --signal=KILL cutover-proxy").await;
+        let back = async || app.ask("/version").await.ok().filter(|answer| answer.status == 200);
+        wait_until("the proxy is back", SOON, back).await.unwrap();
+        let report = probe.stop().await;
+        println!("restarted and killed under {} requests, {} failed", report.sent(), report.failed());
+        let keepers = says(machine, "systemctl list-units --no-legend 'cutover-keep-*.scope' | wc -l").await;
+        assert_ne!(keepers, "0", "keepers are units of their own");
+    })
+    .await;
+}
