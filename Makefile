@@ -1,6 +1,6 @@
 # The words a contributor needs. Each is a script; what it needs and leaves behind is said there.
 
-.PHONY: help test demo demo-docker bench soak lint fmt
+.PHONY: help test demo demo-docker bench soak dist lint fmt
 
 help:
 	@echo 'make demo         deploys a real application under traffic, as plain processes (no root, no container engine)'
@@ -8,6 +8,7 @@ help:
 	@echo 'make test         every suite that can run here, with a table at the end (SUITES="fmt unit" runs only those)'
 	@echo 'make bench        measures, prints a table'
 	@echo 'make soak         the long runs: hundreds of deploys, every kill'
+	@echo 'make dist         the programs of a release: cutover, and static ones for servers'
 	@echo 'make lint         clippy and formatting, as the tests want them'
 	@echo 'make fmt          formats'
 
@@ -25,6 +26,9 @@ bench:
 
 soak:
 	@scripts/measure.sh soak
+
+dist:
+	@scripts/dist.sh
 
 lint:
 	cargo fmt --all -- --check
