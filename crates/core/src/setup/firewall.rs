@@ -18,7 +18,8 @@ pub struct Openings {
 /// Networks inside this machine: loopback, and those of container engines.
 const INSIDE: &str = r#"{ "lo", "docker*", "br-*", "veth*", "podman*" }"#;
 
-/// The file that `nft -f` loads; protocols by number (ICMP, ICMPv6, TCP), since a bare server has no list of their names. In the place of what was loaded before.
+/// The file that `nft -f` loads, in the place of what was loaded before. Protocols stand in it by number (1, 6 and 58 are ICMP, TCP and ICMP of
+/// IPv6), since a bare server has no list of their names.
 pub fn ruleset(openings: &Openings) -> String {
     let mut ports = String::new();
     for port in &openings.tcp {
