@@ -67,6 +67,8 @@ pub(crate) enum Line<'a> {
     Told { text: &'a str },
     /// A key that may deploy.
     Key { key: &'a DeployKey },
+    /// A host has an image that it lacked: so many of its layers crossed, in so many bytes as they were sent.
+    Shipped { image: &'a str, layers: usize, bytes: u64, millis: u64 },
     /// What was asked for was done.
     Done,
 }

@@ -32,7 +32,8 @@ pub(crate) struct Progress {
 
 /// What is being sent.
 struct Sending {
-    what: String,
+    image: String,
+    layers: usize,
     bytes: u64,
     since: Instant,
 }
@@ -88,10 +89,10 @@ impl Progress {
         }
     }
 
-    /// Bytes are going to be sent: a bar on a terminal, a line elsewhere.
-    pub(crate) fn begin_sending(&mut self, what: &str) {
-        self.doing("ship", what);
-        self.sending = Some(Sending { what: what.to_owned(), bytes: 0, since: Instant::now() });
+    /// Layers of an image are going to be sent: a bar on a terminal, a line elsewhere.
+    pub(crate) fn begin_sending(&mut self, image: &str, what: &str) {
+        self.doing("ship", &format!("image {image}: {what}"));
+        self.sending = Some(Sending { image: image.to_owned(), layers: 0, bytes: 0, since: Instant::now() });
         if let Some(bar) = &self.bar {
             bar.set_length(0);
             bar.set_position(0);
@@ -99,9 +100,10 @@ impl Progress {
         }
     }
 
-    /// So many more of them.
+    /// One more layer, of so many bytes.
     pub(crate) fn will_send(&mut self, bytes: u64) {
         if let Some(sending) = &mut self.sending {
+            sending.layers += 1;
             sending.bytes += bytes;
         }
         if let Some(bar) = &self.bar {
@@ -114,20 +116,19 @@ impl Progress {
         Counted { reader, bar: self.bar.clone() }
     }
 
-    /// All were sent.
-    pub(crate) fn end_sending(&mut self) {
+    /// The host has the image.
+    pub(crate) fn end_sending(&mut self) -> std::io::Result<()> {
         if let Some(bar) = &self.bar {
             bar.set_style(style(WORKING));
         }
-        if let Some(sending) = self.sending.take().filter(|sending| sending.bytes > 0)
-            && self.output.form() == Form::Text
-        {
-            self.above(&format!(
-                "{} {}",
-                stage("ship"),
-                sent(&sending.what, sending.bytes, sending.since.elapsed())
-            ));
+        let Some(sending) = self.sending.take() else { return Ok(()) };
+        if self.output.form() == Form::Json {
+            let Sending { image, layers, bytes, since } = &sending;
+            let millis = millis(since.elapsed());
+            return self.output.json(&Line::Shipped { image, layers: *layers, bytes: *bytes, millis });
         }
+        self.above(&format!("{} {}", stage("ship"), shipped(&sending, sending.since.elapsed())));
+        Ok(())
     }
 
     /// Nothing moves any more; what was drawn of movement is taken away.
@@ -176,10 +177,15 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// How much was sent, and how fast.
-fn sent(what: &str, bytes: u64, took: Duration) -> String {
-    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = bytes.saturating_mul(1_000) / millis;
-    format!("{what}: {} sent in {} ({}/s)", size(bytes), span(took), size(rate))
+fn shipped(sending: &Sending, took: Duration) -> String {
+    let Sending { image, layers, bytes, .. } = sending;
+    let rate = bytes.saturating_mul(1_000) / millis(took).max(1);
+    let layers = if *layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") };
+    format!("image {image} is there: {layers}, {} in {} ({}/s)", size(*bytes), span(took), size(rate))
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn begin(bar: &ProgressBar, word: &str, what: &str) {
@@ -287,8 +293,10 @@ mod tests {
 
     #[test]
     fn what_was_sent_is_told_with_its_rate() {
-        let told = sent("image shop:1: 1 of 20 layers", 3 * 1024 * 1024, Duration::from_millis(1_500));
-        assert_eq!(told, "image shop:1: 1 of 20 layers: 3 MiB sent in 1.5 s (2 MiB/s)");
+        let mib = 1024 * 1024;
+        let sending = Sending { image: "shop:1".to_owned(), layers: 1, bytes: 3 * mib, since: Instant::now() };
+        let told = shipped(&sending, Duration::from_millis(1_500));
+        assert_eq!(told, "image shop:1 is there: 1 layer, 3 MiB in 1.5 s (2 MiB/s)");
     }
 
     #[test]

@@ -88,14 +88,9 @@ async fn ship(
     progress: &mut Progress,
 ) -> Result<FoundImage, Failure> {
     let name = &image.parts.name;
+    progress.begin_sending(name, &format!("{} of {} layers", layers.len(), image.parts.layers.len()));
     for _ in 0..ROUNDS {
-        progress.begin_sending(&format!(
-            "image {name}: {} of {} layers",
-            layers.len(),
-            image.parts.layers.len()
-        ));
         let configuration = send_layers(host, engine, image, layers, progress).await?;
-        progress.end_sending();
         let packed = pack(configuration.as_slice()).map_err(|error| not_read(name, &error.into()))?;
         let ask = Ask::Load { image: image.parts.clone(), bytes: packed.bytes };
         let lacking = async {
@@ -104,6 +99,7 @@ async fn ship(
         };
         let mut lacking = lacking.await.map_err(HostError::failure)?;
         if let Some(found) = lacking.found.remove(name) {
+            progress.end_sending().map_err(|error| not_told(&error))?;
             return Ok(found);
         }
         layers = lacking.layers.remove(name).unwrap_or_default();
@@ -111,6 +107,10 @@ async fn ship(
     Err(Failure::new(Exit::Failed, format!("the host did not make image {name} of its layers"))
         .because("it went on asking for layers that had been sent")
         .next("deploy again; the log of the host's container engine says more"))
+}
+
+fn not_told(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failed, "nobody hears what is told any more").because(error.to_string())
 }
 
 /// Hears [`Reply::Lacking`].
