@@ -86,6 +86,17 @@ impl Wanted {
         absent.map(|(reference, platform)| (reference.to_owned(), platform)).collect()
     }
 
+    /// Refuses images on a host that has nothing to run them.
+    pub(crate) fn refuse_without_engine(&self, state: &HostState) -> Result<(), Failure> {
+        if state.engine.is_some() || self.0.values().all(|source| matches!(source, Source::Artifact { .. })) {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Refused, "no container engine answers on the host")
+            .because("the app has images, and neither Docker nor Podman answers there")
+            .next("start it (`systemctl start docker`), or install it; then deploy again")
+            .next("or run plain processes: `artifact:` with `command:` needs no engine"))
+    }
+
     /// Whether an image is built.
     pub(crate) fn has_build(&self) -> bool {
         self.0.values().any(|source| matches!(source, Source::Build(_)))

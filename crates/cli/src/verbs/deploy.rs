@@ -49,6 +49,7 @@ async fn carry_out(
     mut state: HostState,
     conduct: Conduct,
 ) -> Ended {
+    draft.wanted.refuse_without_engine(&state)?;
     let making = if conduct.dry_run { Making::OnlyLook } else { Making::Make };
     let mut images = draft.images();
     if making == Making::Make {
