@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 /// Room for some releases of the example.
-const SIZE: &str = "size=768m,mode=0755";
+const SIZE: &str = "768m";
 /// What a file takes room in.
 const BLOCK: usize = 4096;
 
@@ -23,11 +23,20 @@ impl Disk {
     /// # Errors
     /// Why there can be none here.
     pub fn mount(folder: &Path) -> std::result::Result<Self, String> {
+        Self::mount_of(folder, SIZE)
+    }
+
+    /// The same with so much room, as `mount` reads it.
+    ///
+    /// # Errors
+    /// Why there can be none here.
+    pub fn mount_of(folder: &Path, size: &str) -> std::result::Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("a disk is mounted by root only".to_owned());
         }
         let folder = folder.to_owned();
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(&folder))
+        let options = format!("size={size},mode=0755");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&folder))
             .map_err(|error| error.to_string())?;
         Ok(Self { folder })
     }

@@ -8,23 +8,29 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use cutover_engine::Engine;
+use cutover_suites::disk::Disk;
 use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
-use cutover_testkit::get;
 use cutover_testkit::site::{App, Binaries, OwnEngine, Site, Told};
+use cutover_testkit::{get, wait_until};
 
 const HOST: &str = "shop.localhost";
 /// Of each of the layers that stay as they are.
 const LAYER: usize = 300_000;
 const LAYERS: usize = 8;
+const SOON: Duration = Duration::from_secs(20);
 
 /// A machine whose engine builds, and a host with an engine of its own.
 struct Two {
     site: Site,
     host: OwnEngine,
     client: Engine,
+    /// What clients sent.
     wire: PathBuf,
+    /// A line of a shell that what clients send goes through, where there is such a file.
+    way: PathBuf,
     apps: Mutex<Vec<String>>,
 }
 
@@ -37,7 +43,7 @@ impl Two {
         let host = tokio::task::block_in_place(OwnEngine::start).unwrap().map_err(not_run).ok()?;
         let folder = host.folder().join("programs");
         std::fs::create_dir(&folder).unwrap();
-        let (wire, engine) = (folder.join("wire"), host.connect().await.unwrap());
+        let (wire, way, engine) = (folder.join("wire"), folder.join("way"), host.connect().await.unwrap());
         let binaries = Binaries::beside_this_program().unwrap();
         let (cutover, program) = (binaries.cutover.display(), binaries.host.display());
         write_program(
@@ -45,18 +51,16 @@ impl Two {
             &format!("export DOCKER_HOST={}\nexec {cutover} \"$@\"", client.address()),
         );
         // What a client sends is kept, so that it can be counted.
-        write_program(
-            &folder.join("cutover-host"),
-            &format!(
-                "export DOCKER_HOST={}\n[ \"$1\" != session ] || tee -a {} | exec {program} session\n\
-                 [ \"$1\" = session ] || exec {program} \"$@\"",
-                engine.address(),
-                wire.display(),
-            ),
+        let (kept, worse) = (wire.display(), way.display());
+        let script = format!(
+            "export DOCKER_HOST={}\n[ \"$1\" = session ] || exec {program} \"$@\"\n\
+             if [ -e {worse} ]; then . {worse}; else cat; fi | tee -a {kept} | exec {program} session",
+            engine.address(),
         );
+        write_program(&folder.join("cutover-host"), &script);
         let binaries = Binaries { cutover: folder.join("cutover"), ..binaries };
         let site = Site::on_engine(binaries.with_host(folder.join("cutover-host")), engine).await.unwrap();
-        Some(Self { site, host, client, wire, apps: Mutex::default() })
+        Some(Self { site, host, client, wire, way, apps: Mutex::default() })
     }
 
     /// An application; what is built for it goes with this.
@@ -80,6 +84,19 @@ impl Two {
         let output = command.args(words).env("DOCKER_HOST", address).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// What clients send goes this way from now on; `None`: as it comes.
+    fn goes(&self, way: Option<&str>) {
+        match way {
+            Some(way) => std::fs::write(&self.way, way).unwrap(),
+            None => std::fs::remove_file(&self.way).unwrap(),
+        }
+    }
+
+    /// What waits on the host for an image.
+    fn waiting(&self) -> usize {
+        std::fs::read_dir(self.site.layout().layers()).map_or(0, Iterator::count)
     }
 
     async fn answer(&self) -> String {
@@ -106,6 +123,23 @@ impl Drop for Two {
 fn write_program(path: &Path, script: &str) {
     std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What clients send passes as it comes; after so many bytes this is done once.
+fn way(bytes: usize, then: &str) -> String {
+    let script = [
+        "import os",
+        "def send(piece):",
+        "    while piece: piece = piece[os.write(1, piece):]",
+        &format!("left = {bytes}"),
+        "while True:",
+        "    piece = os.read(0, min(65536, left) if left > 0 else 65536)",
+        "    if not piece: break",
+        "    send(piece)",
+        "    left -= len(piece)",
+        &format!("    if left == 0: {then}"),
+    ];
+    format!("python3 -c '{}'", script.join("\n"))
 }
 
 /// Bytes that no compression makes fewer of.
@@ -171,4 +205,113 @@ async fn a_change_of_one_line_sends_one_layer_and_the_same_again_none() {
     assert!(second < 40_000, "{second}");
     assert!(third < second, "{third}");
     assert_eq!(two.docker(&["images", "--quiet", "--filter", "dangling=true"]), "");
+}
+
+/// All four answers are given.
+async fn refused(app: &App<'_>, exit: i32) -> String {
+    let told = app.cutover(&["deploy"]).await.unwrap().expect(exit).unwrap();
+    println!("{}", told.failure());
+    for part in ["error: ", "cause: ", "state: ", "next: "] {
+        assert!(told.failure().contains(part), "no {part} in {}", told.talk);
+    }
+    told.failure().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_lost_connection_only_the_layers_that_did_not_come_whole_are_sent() {
+    let name = "after_a_lost_connection_only_the_layers_that_did_not_come_whole_are_sent";
+    let Some(two) = Two::start(name).await else { return };
+    let app = two.app();
+    lay_out(&app, "one");
+
+    // When the connection is lost in the middle, then nothing of the image is there, and no torn layer.
+    two.goes(Some(&way(1_500_000, "break")));
+    let told = app.cutover(&["deploy"]).await.unwrap();
+    assert_ne!(told.exit, Some(0));
+    two.sent();
+    wait_until("the session is over", SOON, async || (two.waiting() > 0).then_some(())).await.unwrap();
+    let came = two.waiting();
+    assert!((1..=LAYERS).contains(&came), "{came}");
+    assert_eq!(two.docker(&["images", "--quiet", "cutover/*/*/*"]), "");
+
+    // When it is tried again, then the others are sent.
+    two.goes(None);
+    deployed(&app).await;
+    let again = two.sent();
+    println!("{came} layers came whole before; {again} bytes were sent after that");
+    assert!(again < ((LAYERS + 7 - came) * LAYER) as u64, "{again}");
+    assert_eq!((two.answer().await.as_str(), two.waiting()), ("one", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_that_changed_on_the_way_is_refused() {
+    let name = "a_byte_that_changed_on_the_way_is_refused";
+    let Some(two) = Two::start(name).await else { return };
+    let app = two.app();
+    lay_out(&app, "one");
+
+    two.goes(Some(&way(2_000_000, "os.write(1, bytes([255 - os.read(0, 1)[0]]))")));
+    let failure = refused(&app, 1).await;
+    assert!(failure.contains("was not taken in") && failure.contains("nothing was touched"), "{failure}");
+    assert_eq!(two.docker(&["images", "--quiet", "cutover/*/*/*"]), "");
+
+    two.goes(None);
+    deployed(&app).await;
+    assert_eq!((two.answer().await.as_str(), two.waiting()), ("one", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_room_for_layers_is_told_before_anything_is_sent() {
+    let name = "a_disk_without_room_for_layers_is_told_before_anything_is_sent";
+    let Some(two) = Two::start(name).await else { return };
+    let app = two.app();
+    lay_out(&app, "one");
+    let folder = two.site.layout().layers();
+    std::fs::create_dir_all(&folder).unwrap();
+    let disk = Disk::mount_of(&folder, "1m").unwrap();
+
+    let failure = refused(&app, 7).await;
+    assert!(failure.contains(&format!("make room under {}", folder.display())), "{failure}");
+    assert!(two.sent() < 40_000);
+
+    drop(disk);
+    deployed(&app).await;
+    assert_eq!(two.answer().await, "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_apps_of_the_same_layers_ship_at_once() {
+    let name = "two_apps_of_the_same_layers_ship_at_once";
+    let Some(two) = Two::start(name).await else { return };
+    let (one, other) = (two.app(), two.site.app("other", "other.localhost").unwrap());
+    two.apps.lock().unwrap().push(format!("cutover/{}/*", other.id()));
+    lay_out(&one, "one");
+    lay_out(&other, "other");
+    let text = std::fs::read_to_string(other.repository().join("cutover.yml")).unwrap();
+    std::fs::write(other.repository().join("cutover.yml"), text.replace(HOST, "other.localhost")).unwrap();
+    other.record("its own route").unwrap();
+
+    tokio::join!(deployed(&one), deployed(&other));
+
+    assert_eq!(two.answer().await, "one");
+    let answer = get(two.site.http().unwrap(), "other.localhost", "/").await.unwrap();
+    assert_eq!((answer.trim(), two.waiting()), ("other", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_engine_is_gone_says_so_and_takes_the_image_once_it_is_back() {
+    let name = "a_host_whose_engine_is_gone_says_so_and_takes_the_image_once_it_is_back";
+    let Some(two) = Two::start(name).await else { return };
+    let app = two.app();
+    lay_out(&app, "one");
+    tokio::task::block_in_place(|| two.host.lose()).unwrap();
+
+    let told = app.cutover(&["deploy"]).await.unwrap();
+    println!("{}", told.failure());
+    assert_ne!(told.exit, Some(0));
+    assert!(told.failure().contains("engine"), "{}", told.talk);
+
+    tokio::task::block_in_place(|| two.host.again()).unwrap();
+    deployed(&app).await;
+    assert_eq!(two.answer().await, "one");
 }

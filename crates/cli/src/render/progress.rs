@@ -179,6 +179,9 @@ fn style(template: &str) -> ProgressStyle {
 /// How much was sent, and how fast.
 fn shipped(sending: &Sending, took: Duration) -> String {
     let Sending { image, layers, bytes, .. } = sending;
+    if *layers == 0 {
+        return format!("image {image} is there: all its layers were ({})", span(took));
+    }
     let rate = bytes.saturating_mul(1_000) / millis(took).max(1);
     let layers = if *layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") };
     format!("image {image} is there: {layers}, {} in {} ({}/s)", size(*bytes), span(took), size(rate))
@@ -294,7 +297,8 @@ mod tests {
     #[test]
     fn what_was_sent_is_told_with_its_rate() {
         let mib = 1024 * 1024;
-        let sending = Sending { image: "shop:1".to_owned(), layers: 1, bytes: 3 * mib, since: Instant::now() };
+        let sending =
+            Sending { image: "shop:1".to_owned(), layers: 1, bytes: 3 * mib, since: Instant::now() };
         let told = shipped(&sending, Duration::from_millis(1_500));
         assert_eq!(told, "image shop:1 is there: 1 layer, 3 MiB in 1.5 s (2 MiB/s)");
     }

@@ -48,7 +48,12 @@ pub(crate) fn refuse_low_for_layers(
     let mut wants =
         vec![want("layers on their way to the engine", waiting, bytes.saturating_add(defaults::DISK_FREE))];
     wants.extend(engine.map(|folder| want("the container engine's data", folder, bytes.saturating_mul(2))));
-    Ok(rules::refuse_low_room(&by_disk(wants, disk)?))
+    let mut low = rules::refuse_low_room(&by_disk(wants, disk)?);
+    if let Some(failure) = &mut low {
+        // Where there is no room nobody's leave makes some: only what makes room is said.
+        failure.next.truncate(1);
+    }
+    Ok(low)
 }
 
 async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
