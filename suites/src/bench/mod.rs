@@ -11,6 +11,7 @@ pub mod kernel;
 mod processes;
 mod sample;
 mod sheet;
+mod ship;
 pub mod streak;
 pub mod telling;
 mod throughput;
@@ -24,10 +25,11 @@ use cutover_testkit::site::Binaries;
 use sheet::{Machine, Section, Sheet};
 
 /// It ends, whatever happens.
-const LONGEST: Duration = Duration::from_mins(15);
+const LONGEST: Duration = Duration::from_mins(20);
 
 /// What can be asked for, in the order in which it is measured.
-const SECTIONS: [&str; 8] = ["commands", "deploys", "rollbacks", "exits", "docker", "row", "idle", "proxy"];
+const SECTIONS: [&str; 9] =
+    ["commands", "deploys", "rollbacks", "exits", "docker", "row", "idle", "ship", "proxy"];
 
 /// Measures these sections, all where none is named; an error says what could not be measured.
 pub fn run(asked: &[String]) -> anyhow::Result<()> {
@@ -74,6 +76,7 @@ async fn measure(name: &str, binaries: &Binaries) -> anyhow::Result<Section> {
         "docker" => docker::deploys(binaries).await,
         "exits" => exits::measure().await,
         "idle" => idle::measure().await,
+        "ship" => ship::measure(binaries).await,
         "row" => streak::measure(binaries).await,
         _ => throughput::measure().await,
     }

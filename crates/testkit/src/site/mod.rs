@@ -100,6 +100,20 @@ impl Site {
         Ok(Ok(site))
     }
 
+    /// A server with a container engine.
+    pub async fn over_ssh_on_engine(
+        binaries: Binaries,
+        engine: Engine,
+    ) -> anyhow::Result<Result<Self, String>> {
+        let mut site = match Self::over_ssh(binaries)? {
+            Ok(site) => site,
+            Err(why) => return Ok(Err(why)),
+        };
+        site.docker = Some(Docker::on(engine, &site.binaries.guestbook).await?);
+        site.remote().sessions_get(&site.variables())?;
+        Ok(Ok(site))
+    }
+
     /// How the command line reaches it.
     ///
     /// # Panics
@@ -182,9 +196,11 @@ impl Site {
     }
 
     /// What tells a program of this site where it is.
-    fn variables(&self) -> [(&'static str, String); 2] {
+    fn variables(&self) -> Vec<(&'static str, String)> {
         let http = self.http.get().map_or_else(|| "127.0.0.1:0".to_owned(), SocketAddr::to_string);
-        [(variables::ROOT, self.root().display().to_string()), (variables::HTTP, http)]
+        let engine = self.docker.as_ref().map(|docker| (variables::DOCKER_HOST, docker.address().to_owned()));
+        let own = [(variables::ROOT, self.root().display().to_string()), (variables::HTTP, http)];
+        own.into_iter().chain(engine).collect()
     }
 
     /// A command that belongs to this site.
