@@ -7,8 +7,9 @@
 
 use std::time::{Duration, Instant};
 
+use cutover_suites::engine;
 use cutover_suites::servers::on_server;
-use cutover_testkit::machine::{Cut, Image, ServerApp, User};
+use cutover_testkit::machine::{Cut, Image, Machine, ServerApp, User};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
 use cutover_testkit::wait_until;
@@ -48,33 +49,80 @@ async fn what_happens_to_servers_happens_to_those_of_the_tests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deployed_over_ssh_serves_also_after_a_reboot() {
-    on_server("what_is_deployed_over_ssh_serves_also_after_a_reboot", Image::Debian13, async |machine| {
-        let binaries = Binaries::beside_this_program().unwrap();
-        machine.install(&binaries).await.unwrap();
-        let app = ServerApp::of_processes(machine, &binaries, "shop").unwrap();
-        app.commit("v1", "first", str::to_owned).unwrap();
-        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
-        let probe = Probe::start(app.traffic());
-        app.commit("v2", "second", str::to_owned).unwrap();
-        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+async fn a_bare_debian_13_serves_containers_after_setup_and_deploy() {
+    bare_to_serving("a_bare_debian_13_serves_containers_after_setup_and_deploy", Image::Debian13).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_bare_debian_12_serves_containers_after_setup_and_deploy() {
+    bare_to_serving("a_bare_debian_12_serves_containers_after_setup_and_deploy", Image::Debian12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_bare_ubuntu_serves_containers_after_setup_and_deploy() {
+    bare_to_serving("a_bare_ubuntu_serves_containers_after_setup_and_deploy", Image::Ubuntu2404).await;
+}
+
+/// Nothing is done by hand. Then there are two apps, of which one goes again, and the server starts anew.
+async fn bare_to_serving(name: &str, image: Image) {
+    on_server(name, image, async |machine| {
+        let (binaries, engine) = (Binaries::beside_this_program().unwrap(), engine::usable().await.unwrap());
+        let shop = ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap();
+        shop.commit("v1", "first", str::to_owned).unwrap();
+        let began = Instant::now();
+        shop.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        let set_up = began.elapsed();
+        shop.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        let version = machine.exec(&["dockerd", "--version"]).await.unwrap();
+        println!(
+            "{}: a host after {set_up:?}, serving after {:?}, engine {version}",
+            image.name(),
+            began.elapsed()
+        );
+        serves(&shop, "first").await;
+
+        let probe = Probe::start(shop.traffic());
+        shop.commit("v2", "second", str::to_owned).unwrap();
+        let told = shop.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        println!("a deploy of images over ssh took {:?}", told.took);
+        beside_another(machine, &binaries).await;
         let report = probe.stop().await;
+        println!("{} requests, {} failed, slowest {:?}", report.sent(), report.failed(), report.slowest());
         assert_eq!(report.failed(), 0, "{report}");
 
         let began = Instant::now();
         machine.reboot().await.unwrap();
-        let answers = async || app.ask("/version").await.ok().filter(|answer| answer.status == 200);
-        let answer = wait_until("it serves again", SOON, answers).await.unwrap();
-        println!(
-            "serving {:?} after the reboot began; before it {} requests",
-            began.elapsed(),
-            report.sent()
-        );
-        let live = app.status().await.unwrap().live.unwrap();
-        assert_eq!(live.subject.as_deref(), Some("second"));
-        assert_eq!(answer.release.as_deref(), Some(live.release.as_str()));
-        let found = report.verify_entries(&fetch_entries(&app.traffic()).await.unwrap());
+        let answers = async || shop.ask("/version").await.ok().filter(|answer| answer.status == 200);
+        wait_until("it serves again", SOON, answers).await.unwrap();
+        println!("serving {:?} after the reboot began", began.elapsed());
+        serves(&shop, "second").await;
+        let found = report.verify_entries(&fetch_entries(&shop.traffic()).await.unwrap());
         assert!(found.is_complete(), "{:?} {:?}", found.missing, found.twice);
     })
     .await;
+}
+
+/// What status names live is what answers.
+async fn serves(app: &ServerApp<'_>, subject: &str) {
+    let live = app.status().await.unwrap().live.unwrap();
+    assert_eq!(live.subject.as_deref(), Some(subject));
+    let answer = app.ask("/version").await.unwrap();
+    assert_eq!(answer.release.as_deref(), Some(live.release.as_str()), "{answer:?}");
+}
+
+/// Another app comes, changes and goes on the same server; its own traffic loses nothing while it is there (S2).
+async fn beside_another(machine: &Machine, binaries: &Binaries) {
+    let blog = ServerApp::of_processes(machine, binaries, "blog").unwrap();
+    blog.commit("v1", "a blog", str::to_owned).unwrap();
+    blog.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let probe = Probe::start(blog.traffic());
+    blog.commit("v2", "a better blog", str::to_owned).unwrap();
+    blog.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let report = probe.stop().await;
+    assert_eq!(report.failed(), 0, "{report}");
+    serves(&blog, "a better blog").await;
+    blog.cutover(&["remove", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert_eq!(blog.ask("/version").await.unwrap().status, 404);
 }

@@ -11,17 +11,19 @@ use cutover_suites::servers::on_server;
 use cutover_suites::{engine, killing_binaries};
 use cutover_testkit::machine::{Image, Machine, ServerApp};
 
+/// What needs packages from elsewhere, or keeps people out, is tried in its own suite.
+const PLAIN: &str = "docker: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
+const WITH_ENGINE: &str = "upgrades: false, time: false, firewall: false, ssh_hardening: false";
+
 async fn of_processes(machine: &Machine) -> Matrix<'_> {
-    let binaries = killing_binaries().unwrap();
-    machine.install(&binaries).await.unwrap();
-    Matrix::begin(ServerApp::of_processes(machine, &binaries, "shop").unwrap()).await
+    let app = ServerApp::of_processes(machine, &killing_binaries().unwrap(), "shop").unwrap();
+    Matrix::begin(app.set_up_with(PLAIN)).await
 }
 
 async fn of_containers(machine: &Machine) -> Matrix<'_> {
-    let binaries = killing_binaries().unwrap();
-    machine.install(&binaries).await.unwrap();
-    let engine = engine::usable().await.unwrap();
-    Matrix::begin(ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap()).await
+    let (binaries, engine) = (killing_binaries().unwrap(), engine::usable().await.unwrap());
+    let app = ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap();
+    Matrix::begin(app.set_up_with(WITH_ENGINE)).await
 }
 
 /// Each of these happens once, at a moment that the seed draws.

@@ -36,9 +36,10 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// With its first release live.
+    /// Makes its server a host, with its first release live.
     pub async fn begin(app: ServerApp<'a>) -> Self {
         app.commit("v2", "first", quick).unwrap();
+        app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         let probe = traffic(&app);
         Self { app, probe, before: None, rows: Vec::new() }

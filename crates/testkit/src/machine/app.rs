@@ -32,6 +32,8 @@ pub struct ServerApp<'a> {
     id: AppId,
     host: String,
     repository: tempfile::TempDir,
+    /// What `setup:` says, between braces.
+    setup: &'static str,
     /// Where it has images.
     images: Option<Images>,
 }
@@ -97,7 +99,8 @@ impl<'a> ServerApp<'a> {
         let id: AppId = format!("{name}/{ENVIRONMENT}").parse()?;
         let repository = tempfile::Builder::new().prefix("app-").tempdir()?;
         let (user, host) = (User::Root, format!("{name}.example"));
-        let app = Self { machine, binaries: binaries.clone(), kind, user, id, host, repository, images };
+        let app =
+            Self { machine, binaries: binaries.clone(), kind, user, id, host, repository, setup: "", images };
         app.git(&["init", "--quiet", "."])?;
         std::fs::write(app.path(".gitignore"), "web/guestbook\nbot/guestbook\n.env*\n")?;
         Ok(app)
@@ -107,6 +110,13 @@ impl<'a> ServerApp<'a> {
     #[must_use]
     pub fn by(mut self, user: User) -> Self {
         self.user = user;
+        self
+    }
+
+    /// The same, with these words of `setup:`.
+    #[must_use]
+    pub fn set_up_with(mut self, setup: &'static str) -> Self {
+        self.setup = setup;
         self
     }
 
@@ -170,7 +180,8 @@ impl<'a> ServerApp<'a> {
         let base = self.images.as_ref().map_or("scratch", |images| &images.base);
         let own = own.replace("${BASE_IMAGE:-scratch}", &format!("${{BASE_IMAGE:-{base}}}"));
         let target = self.machine.target(self.user);
-        format!("{}\nenvironments:\n  {ENVIRONMENT}: {{ hosts: [\"{target}\"] }}\n", own.trim_end())
+        let (own, setup) = (own.trim_end(), self.setup);
+        format!("{own}\nenvironments:\n  {ENVIRONMENT}: {{ hosts: [\"{target}\"], setup: {{ {setup} }} }}\n")
     }
 
     fn git(&self, words: &[&str]) -> anyhow::Result<()> {
@@ -181,9 +192,11 @@ impl<'a> ServerApp<'a> {
     pub fn command(&self, words: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.binaries.cutover);
         command.current_dir(self.repository()).args(words).stdin(Stdio::null()).kill_on_drop(true);
-        for name in [variables::ROOT, variables::HTTP, variables::HTTPS, variables::HOST_BINARY] {
+        for name in [variables::ROOT, variables::HTTP, variables::HTTPS] {
             command.env_remove(name);
         }
+        // What setup brings there.
+        command.env(variables::HOST_BINARY, &self.binaries.host);
         command.env(variables::ENVIRONMENT, ENVIRONMENT).env(variables::SSH, self.machine.ssh_program());
         command
     }

@@ -9,7 +9,6 @@ mod app;
 mod faults;
 mod guard;
 mod image;
-mod install;
 mod processes;
 mod server;
 
