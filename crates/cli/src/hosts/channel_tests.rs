@@ -4,6 +4,8 @@ use tokio::io::DuplexStream;
 
 use super::*;
 
+use proptest::prelude::*;
+
 /// A session that says what the test tells it to.
 struct FakeSession {
     reader: BufReader<tokio::io::ReadHalf<DuplexStream>>,
@@ -177,4 +179,50 @@ async fn a_reply_that_was_not_due_is_named() {
     session.says(&Reply::Lock { holder: None }).await;
     let error = channel.done().await.unwrap_err();
     assert_eq!(error.to_string(), "the session does not speak this protocol: `done` was due, `lock` came");
+}
+
+/// Greets, then says these bytes and ends; how many replies were understood before the end.
+async fn hears(bytes: Vec<u8>) -> usize {
+    let (mut channel, mut session) = opened().await;
+    let saying = tokio::spawn(async move {
+        let said = session.writer.write_all(&bytes).await;
+        // Both halves go: the end is heard.
+        drop(session);
+        said
+    });
+    let mut replies = 0;
+    while let Ok(reply) = channel.reply().await {
+        replies += 1;
+        if let Reply::Data { bytes, .. } = reply
+            && channel.data(bytes, |_| Ok(())).await.is_err()
+        {
+            break;
+        }
+    }
+    drop(channel);
+    saying.await.unwrap().ok();
+    replies
+}
+
+fn any_frames() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40),
+        Just(b"\n".to_vec()),
+        Just(b"{\"reply\":\"done\"}\n".to_vec()),
+        any::<u64>().prop_map(
+            |bytes| format!("{{\"reply\":\"data\",\"error\":false,\"bytes\":{bytes}}}\n").into_bytes()
+        ),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_replies_or_the_end(bytes in any_frames()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let most = bytes.len();
+        prop_assert!(runtime.block_on(hears(bytes)) <= most);
+    }
 }

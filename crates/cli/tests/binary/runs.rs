@@ -8,16 +8,20 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, What};
 use cutover_core::plan::Stage;
 use cutover_core::verdict::Outcome;
-use cutover_core::wire::Reply;
+use cutover_core::wire::{Lacking, Reply};
 
 use crate::bench::{APP, Bench, Then, did, event, state, up, verdict};
+
+fn nothing_lacks() -> Lacking {
+    Lacking { found: [].into(), layers: [].into(), artifacts: [].into() }
+}
 
 fn deploying() -> Vec<Reply> {
     let step = Step::Start { instance: "web-blue-1-deadbeef".parse().unwrap() };
     vec![
         state(),
         up(),
-        Reply::Done,
+        Reply::Lacking { lacking: nothing_lacks() },
         event(1, What::Entered { stage: Stage::Start }),
         event(2, What::Intent { stage: Stage::Start, step }),
         event(3, What::Left { stage: Stage::Start, took_ms: 61 }),
@@ -45,8 +49,8 @@ fn broken() -> Outcome {
 fn a_deploy_talks_on_standard_error_and_exits_with_its_verdict() {
     let did = deploy_ending(Outcome::Done).run("deploy");
     assert_eq!((did.exit, did.data.as_str()), (0, ""), "{}", did.talk);
-    let talk: Vec<&str> = did.talk.lines().skip_while(|line| !line.starts_with("  ship")).collect();
-    insta::assert_snapshot!(talk[1..].join("\n"), @r"
+    let talk: Vec<&str> = did.talk.lines().skip_while(|line| !line.starts_with("  start  ")).collect();
+    insta::assert_snapshot!(talk.join("\n"), @r"
           start      …
           start      start web-blue-1-deadbeef
           start      done in 61 ms

@@ -142,6 +142,56 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Reads as a session does, to the end: messages, what is none, and bulk of whatever size comes.
+    async fn read_all(bytes: &[u8]) -> usize {
+        let mut incoming = Incoming::new(bytes);
+        let mut messages = 0;
+        loop {
+            match incoming.next().await {
+                Ok(Frame::Ask(ask)) => {
+                    messages += 1;
+                    if let Ask::Input { bytes } = *ask {
+                        // Bulk that is cut is an end, too.
+                        if incoming.skip(bytes).await.is_err() {
+                            return messages;
+                        }
+                    }
+                }
+                Ok(Frame::Bad(_) | Frame::End) | Err(_) => return messages,
+            }
+        }
+    }
+
+    fn any_frames() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..40),
+            Just(b"\n".to_vec()),
+            Just(b"{\"ask\":\"up\"}\n".to_vec()),
+            any::<u64>().prop_map(|bytes| format!("{{\"ask\":\"input\",\"bytes\":{bytes}}}\n").into_bytes()),
+            Just(b"{\"ask\":\"alive\",\"silence_ms\":-1}\n".to_vec()),
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_messages_or_the_end(bytes in any_frames()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let messages = runtime.block_on(read_all(&bytes));
+            prop_assert!(messages <= bytes.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn given_signs_of_life_then_they_are_no_messages_and_the_next_one_is_found() {
+        let mut incoming = Incoming::new(&b"\n\n{\"ask\":\"up\"}\n\n"[..]);
+        assert!(matches!(incoming.next().await, Ok(Frame::Ask(ask)) if *ask == Ask::Up));
+        assert_eq!(incoming.left().await.kind(), io::ErrorKind::UnexpectedEof);
+    }
 
     #[tokio::test]
     async fn given_an_artifact_then_it_comes_in_large_pieces_and_to_its_end() {
