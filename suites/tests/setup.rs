@@ -69,11 +69,24 @@ async fn a_bare_server_becomes_a_host_and_is_given_back() {
         let gone = async || (traces(machine).await == before).then_some(());
         wait_until("nothing is left of it", SOON, gone).await.unwrap();
 
+        // The power goes while packages are being unpacked: the next setup goes on from there.
+        let mut broken = app.command(&["setup"]).spawn().unwrap();
+        let unpacks = async || machine.exec(&["test", "-e", "/usr/bin/containerd.dpkg-new"]).await.is_ok().then_some(());
+        let installs = async || match unpacks().await {
+            Some(()) => Some(()),
+            None => machine.exec(&["test", "-e", "/usr/bin/containerd"]).await.is_ok().then_some(()),
+        };
+        wait_until("packages are unpacked", SOON, installs).await.unwrap();
+        machine.lose_power().await.unwrap();
+        assert!(!tokio::time::timeout(SOON, broken.wait()).await.unwrap().unwrap().success());
+        machine.power_on().await.unwrap();
+
         let began = Instant::now();
         let first = app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
-        println!("a bare Debian 12 is a host after {:?}", began.elapsed());
+        println!("a bare Debian 12 that lost its power meanwhile is a host {:?} later", began.elapsed());
+        let shown: Vec<&str> = shown.output.lines().collect();
         let done: Vec<&str> = first.output.lines().map(str::trim).collect();
-        assert_eq!(done, shown.output.lines().map(str::trim).collect::<Vec<_>>());
+        assert!(!done.is_empty() && done.iter().all(|line| shown.contains(line) || line.starts_with("install")), "{done:?}");
 
         let after = traces(machine).await;
         let second = app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
@@ -286,6 +299,35 @@ async fn what_serves_already_goes_on_serving() {
         println!("restarted and killed under {} requests, {} failed", report.sent(), report.failed());
         let keepers = says(machine, "systemctl list-units --no-legend 'cutover-keep-*.scope' | wc -l").await;
         assert_ne!(keepers, "0", "keepers are units of their own");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_set_up_is_left_alone() {
+    on_server("a_server_that_cannot_be_set_up_is_left_alone", Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let before = traces(machine).await;
+        let refused = async |app: &ServerApp<'_>, exit: i32, texts: &[&str]| {
+            let told = app.cutover(&["setup"]).await.unwrap().expect(exit).unwrap();
+            for text in texts.iter().chain(&["state: nothing was touched", "next:"]) {
+                assert!(told.talk.contains(text), "{text}: {}", told.talk);
+            }
+        };
+        let guest = app(machine, &binaries).by(User::Guest);
+        guest.commit("v1", "by guest", str::to_owned).unwrap();
+        refused(&guest, 1, &["may not become root", "sudo: a password is required"]).await;
+
+        let app = app(machine, &binaries);
+        says(machine, "mount -t tmpfs -o size=30m tmpfs /usr/local").await;
+        refused(&app, 1, &["/usr/local has room for 30720 KiB"]).await;
+        says(machine, "umount /usr/local").await;
+
+        says(machine, "cp -L /etc/os-release /root/kept && rm /etc/os-release && sed 's/^ID=.*/ID=fedora/; s/^PRETTY_NAME=.*/PRETTY_NAME=Fedora/' /root/kept >/etc/os-release").await;
+        refused(&app, 7, &["setup does not know Fedora", "Debian 12, Debian 13, Ubuntu 22.04, Ubuntu 24.04"]).await;
+        says(machine, "rm /etc/os-release && ln -s ../usr/lib/os-release /etc/os-release").await;
+
+        assert_eq!(traces(machine).await, before);
     })
     .await;
 }

@@ -163,7 +163,7 @@ async fn ask(channel: &mut Channel, ask: SetupAsk) -> Result<SetupReply, HostErr
 async fn carry_out(desk: &Desk, server: &Server, channel: &mut Channel, wanted: &Wanted) -> Result<(), Stop> {
     channel.ask(&Ask::Setup(SetupAsk::Change { wanted: Box::new(wanted.clone()) })).await?;
     loop {
-        match channel.reply().await? {
+        match channel.reply().await.map_err(broken_off)? {
             Reply::Setup(SetupReply::Changed { change }) => told(desk, &change)?,
             Reply::Setup(SetupReply::Trial { token, seconds, changes }) => {
                 confirm(server, channel, token, seconds).await?;
@@ -173,6 +173,17 @@ async fn carry_out(desk: &Desk, server: &Server, channel: &mut Channel, wanted: 
             other => return Err(unexpected("setup", &other).into()),
         }
     }
+}
+
+/// Something was touched already, unless the server itself says otherwise.
+fn broken_off(error: HostError) -> Failure {
+    let failure = error.failure();
+    if failure.state != Failure::new(failure.exit, "").state {
+        return failure;
+    }
+    failure
+        .while_serving("what was serving goes on; the changes told above stay, and what was on trial is taken back within a minute")
+        .next("`cutover setup` goes on from there")
 }
 
 fn told(desk: &Desk, change: &Change) -> Result<(), Stop> {

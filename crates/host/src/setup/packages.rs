@@ -28,13 +28,14 @@ pub(super) async fn install(names: &BTreeSet<String>) -> Result<(), Failure> {
     let mut words = vec!["apt-get", "install", "-y", "-q", "--no-install-recommends", "-o", LOCK];
     words.extend(["-o", "Dpkg::Options::=--force-confold"]);
     words.extend(names.iter().map(String::as_str));
-    // What an install that was killed left half done stands in the way of every other.
-    let repair = ["dpkg", "--configure", "-a", "--force-confold"];
-    if !ask(&["dpkg", "--audit"]).await.out.trim().is_empty() {
-        run_within("finish an installation that was broken off", &repair, LONG).await?;
-    }
+    // It waits for whoever installs already: on a new server often its first upgrades.
     if run_within(&what, &words, LONG).await.is_ok() {
         return Ok(());
+    }
+    // What was broken off stands in the way of every install.
+    if !ask(&["dpkg", "--audit"]).await.out.trim().is_empty() {
+        let repair = ["dpkg", "--configure", "-a", "--force-confold"];
+        run_within("finish an installation that was broken off", &repair, LONG).await?;
     }
     // The lists may be old, or never have been fetched.
     let update =
