@@ -12,7 +12,7 @@ use cutover_suites::servers::on_server;
 use cutover_testkit::machine::{Cut, Image, Machine, ServerApp, User};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
-use cutover_testkit::wait_until;
+use cutover_testkit::{redact, wait_until};
 
 /// On every wait.
 const SOON: Duration = Duration::from_mins(1);
@@ -125,4 +125,55 @@ async fn beside_another(machine: &Machine, binaries: &Binaries) {
     serves(&blog, "a better blog").await;
     blog.cutover(&["remove", "--yes"]).await.unwrap().expect(0).unwrap();
     assert_eq!(blog.ask("/version").await.unwrap().status, 404);
+}
+
+/// What keeps a server from being deployed to is told in four parts, and nothing of it is half done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_lacks_is_told() {
+    on_server("what_a_server_lacks_is_told", Image::Engine20, async |machine| {
+        let (binaries, engine) = (Binaries::beside_this_program().unwrap(), engine::usable().await.unwrap());
+        let app = ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap();
+        let app = app.set_up_with("upgrades: false, time: false, firewall: false, ssh_hardening: false");
+        app.commit("v1", "first", str::to_owned).unwrap();
+
+        let another = "cp /etc/os-release /tmp/kept; sed -i -e s/^ID=.*/ID=fedora/ -e 's/^PRETTY_NAME=.*/PRETTY_NAME=\"Fedora Linux 40\"/' /etc/os-release";
+        machine.exec(&["sh", "-c", another]).await.unwrap();
+        let unsupported = failed(&app, &["setup"]).await;
+        machine.exec(&["sh", "-c", "cat /tmp/kept >/etc/os-release"]).await.unwrap();
+        machine.exec(&["test", "!", "-e", "/usr/local/bin/cutover-host"]).await.unwrap();
+
+        app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        let probe = Probe::start(app.traffic());
+        app.commit("v2", "second", str::to_owned).unwrap();
+        // Containers go on without it, and so does what serves.
+        machine.exec(&["systemctl", "stop", "docker.socket", "docker"]).await.unwrap();
+        let stopped = failed(&app, &["deploy"]).await;
+        machine.exec(&["systemctl", "start", "docker.socket", "docker"]).await.unwrap();
+        let report = probe.stop().await;
+        assert_eq!(report.failed(), 0, "{report}");
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        serves(&app, "second").await;
+        insta::assert_snapshot!("what_a_server_lacks_is_told", format!("{unsupported}\n{stopped}"));
+    })
+    .await;
+}
+
+/// Its words, without what differs from time to time.
+async fn failed(app: &ServerApp<'_>, words: &[&str]) -> String {
+    let told = app.cutover(words).await.unwrap();
+    let text = told.failure().to_owned();
+    for part in ["error: ", "\n  cause: ", "\n  state: ", "\n  next:  "] {
+        assert!(
+            text.contains(part),
+            "{words:?}: exit {:?}, no {part:?}\n{}\n{}",
+            told.exit,
+            told.output,
+            told.talk
+        );
+    }
+    let text =
+        text.replace(&app.machine().address().to_string(), "SERVER").replace(app.id().app.as_str(), "APP");
+    let text = redact(&text, &[(app.repository(), "REPOSITORY")]);
+    format!("── cutover {} · exit {}\n{text}", words.join(" "), told.exit.unwrap_or(-1))
 }
