@@ -49,7 +49,7 @@ fn broken() -> Outcome {
 fn a_deploy_talks_on_standard_error_and_exits_with_its_verdict() {
     let did = deploy_ending(Outcome::Done).run("deploy");
     assert_eq!((did.exit, did.data.as_str()), (0, ""), "{}", did.talk);
-    let talk: Vec<&str> = did.talk.lines().skip_while(|line| !line.starts_with("  start  ")).collect();
+    let talk: Vec<&str> = did.talk.lines().skip_while(|line| !line.starts_with("  start      …")).collect();
     insta::assert_snapshot!(talk.join("\n"), @r"
           start      …
           start      start web-blue-1-deadbeef
