@@ -12,6 +12,7 @@ mod processes;
 mod sample;
 mod sheet;
 mod ship;
+mod ssh;
 pub mod streak;
 pub mod telling;
 mod throughput;
@@ -28,8 +29,8 @@ use sheet::{Machine, Section, Sheet};
 const LONGEST: Duration = Duration::from_mins(20);
 
 /// What can be asked for, in the order in which it is measured.
-const SECTIONS: [&str; 9] =
-    ["commands", "deploys", "rollbacks", "exits", "docker", "row", "idle", "ship", "proxy"];
+const SECTIONS: [&str; 10] =
+    ["commands", "deploys", "rollbacks", "exits", "docker", "row", "idle", "ship", "ssh", "proxy"];
 
 /// Measures these sections, all where none is named; an error says what could not be measured.
 pub fn run(asked: &[String]) -> anyhow::Result<()> {
@@ -77,6 +78,7 @@ async fn measure(name: &str, binaries: &Binaries) -> anyhow::Result<Section> {
         "exits" => exits::measure().await,
         "idle" => idle::measure().await,
         "ship" => ship::measure(binaries).await,
+        "ssh" => ssh::measure(binaries).await,
         "row" => streak::measure(binaries).await,
         _ => throughput::measure().await,
     }
