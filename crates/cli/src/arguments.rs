@@ -15,8 +15,9 @@ use jiff::Timestamp;
 
 use crate::asked::{Command, Place, ServerVerb};
 use crate::verbs::{
-    AttachArguments, BackingWord, CheckArguments, EnvWord, ExecArguments, HistoryArguments, KeyWord,
-    LogsArguments, ServerArguments, SetupArguments, StatusArguments,
+    AttachArguments, BackingWord, CheckArguments, CompletionArguments, EnvWord, ExecArguments,
+    HistoryArguments, KeyWord, LogsArguments, ManArguments, ServerArguments, SetupArguments, StatusArguments,
+    TunnelArguments,
 };
 
 pub(crate) use change::{
@@ -71,10 +72,16 @@ enum Word {
     History(HistoryArguments),
     /// Show the releases that rollback can reach
     Releases,
+    /// Look at all that is needed here and on the host, and say what helps
+    Doctor,
+    /// Show what is otherwise on the host than it was recorded, and what mends it
+    Diff,
     /// Show the output of instances
     Logs(LogsArguments),
     /// Run a command in a live instance, or with --once in a fresh one
     Exec(ExecArguments),
+    /// Lead a port of this machine to a service or backing service on the host
+    Tunnel(TunnelArguments),
     /// Show or change the variables on the host
     #[command(subcommand)]
     Env(EnvWord),
@@ -106,6 +113,10 @@ enum Word {
     Key(KeyWord),
     /// Print the JSON Schema of cutover.yml
     Schema,
+    /// Print what a shell needs to complete this command line
+    Completion(CompletionArguments),
+    /// Print the manual page, or write those of all verbs
+    Man(ManArguments),
 }
 
 impl Arguments {
@@ -124,8 +135,11 @@ impl Arguments {
             Word::Status(words) => words.into_command(),
             Word::History(words) => words.into_command(),
             Word::Releases => Command::Releases,
+            Word::Doctor => Command::Doctor,
+            Word::Diff => Command::Diff,
             Word::Logs(words) => words.into_command(now),
             Word::Exec(words) => words.into_command(),
+            Word::Tunnel(words) => words.into_command(),
             Word::Env(words) => words.into_command(by),
             Word::Attach(words) => words.into_command(),
             Word::Cancel => Command::Cancel { by: by.to_owned() },
@@ -140,6 +154,8 @@ impl Arguments {
             Word::Teardown(words) => words.into_command(ServerVerb::Teardown, &mut place)?,
             Word::Key(words) => words.into_command(),
             Word::Schema => Command::Schema,
+            Word::Completion(words) => words.into_command(),
+            Word::Man(words) => words.into_command(),
         };
         Ok((place, command))
     }

@@ -37,7 +37,12 @@ pub(crate) enum Command {
     Releases,
     Logs(LogsAsked),
     Exec(ExecAsked),
+    Tunnel(TunnelAsked),
+    Doctor,
+    /// Drift.
+    Diff,
     EnvList,
+    EnvDiff,
     Attach {
         run: Option<RunId>,
     },
@@ -49,6 +54,13 @@ pub(crate) enum Command {
     Server(ServerAsked),
     Key(KeyAsked),
     Schema,
+    Completion {
+        shell: clap_complete::Shell,
+    },
+    /// `out`: a folder for all pages; else the first to standard output.
+    Man {
+        out: Option<PathBuf>,
+    },
 }
 
 /// What is done with a server.
@@ -114,6 +126,8 @@ pub(crate) struct EnvironmentChange {
     /// A name without a value is asked for.
     pub(crate) set: BTreeMap<VariableName, Option<String>>,
     pub(crate) unset: BTreeSet<VariableName>,
+    /// `env push`: all that is in this file is set.
+    pub(crate) push: Option<PathBuf>,
 }
 
 /// How the plan and its run are treated.
@@ -151,4 +165,13 @@ pub(crate) struct ExecAsked {
     pub(crate) once: bool,
     pub(crate) service: ServiceName,
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TunnelAsked {
+    pub(crate) service: ServiceName,
+    /// Of the service; else the one in its settings.
+    pub(crate) port: Option<u16>,
+    /// Where to listen here.
+    pub(crate) listen: Option<std::net::SocketAddr>,
 }

@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 29] = [
+pub(crate) const TABLE: [(&str, Effect); 36] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -26,9 +26,14 @@ pub(crate) const TABLE: [(&str, Effect); 29] = [
     ("releases", Effect::Reads),
     ("logs", Effect::Reads),
     ("exec", Effect::Changes),
+    ("doctor", Effect::Reads),
+    ("diff", Effect::Reads),
     ("env list", Effect::Reads),
+    ("env diff", Effect::Reads),
+    ("env push", Effect::Changes),
     ("env set", Effect::Changes),
     ("env unset", Effect::Destroys),
+    ("tunnel", Effect::Reads),
     ("attach", Effect::Reads),
     ("cancel", Effect::Changes),
     ("lock", Effect::Reads),
@@ -46,6 +51,8 @@ pub(crate) const TABLE: [(&str, Effect); 29] = [
     ("key revoke", Effect::Destroys),
     ("key trust", Effect::Changes),
     ("schema", Effect::Reads),
+    ("completion", Effect::Reads),
+    ("man", Effect::Reads),
 ];
 
 /// What a verb does, by the word it is typed as.

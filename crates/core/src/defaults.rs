@@ -111,5 +111,7 @@ pub const GREETING_OF_SERVER_WITH_PERSON: Duration = Duration::from_secs(150);
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
 /// A client that was silent for so long has left.
 pub const SILENCE: Duration = Duration::from_secs(15);
+/// Bytes of one direction of a tunnelled connection that may be on their way.
+pub const TUNNEL_WINDOW: u64 = 256 * 1024;
 /// How long `--wait` waits for the lock.
 pub const LOCK_WAIT: Duration = Duration::from_mins(30);

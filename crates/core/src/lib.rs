@@ -9,6 +9,7 @@ pub mod bake;
 pub mod config;
 pub mod defaults;
 pub mod diagnosis;
+pub mod drift;
 pub mod env_file;
 pub mod exit;
 pub mod failure;

@@ -95,7 +95,8 @@ pub struct Shipped {
 }
 
 impl Release {
-    fn contents(&self) -> impl Iterator<Item = &Content> {
+    /// What its services and backing services are made of.
+    pub fn contents(&self) -> impl Iterator<Item = &Content> {
         let services = self.services.values().map(|service| &service.content);
         services.chain(self.backing.values().map(|backing| &backing.content))
     }

@@ -49,7 +49,18 @@ pub(crate) struct Greeting {
     /// Its clock.
     pub(crate) now: Timestamp,
     /// By how much it is ahead of ours, or behind where negative. Half a round trip may be in it.
-    ahead: SignedDuration,
+    pub(crate) ahead: SignedDuration,
+    /// Its package version.
+    pub(crate) package: String,
+    /// `x86_64-linux` …
+    pub(crate) platform: String,
+}
+
+impl Greeting {
+    fn nothing_yet() -> Self {
+        let ahead = SignedDuration::ZERO;
+        Self { now: Timestamp::UNIX_EPOCH, ahead, package: String::new(), platform: String::new() }
+    }
 }
 
 impl Channel {
@@ -71,7 +82,7 @@ impl Channel {
         peer: Option<Peer>,
         ask: Option<&Ask>,
     ) -> Result<Self, HostError> {
-        let greeting = Greeting { now: Timestamp::UNIX_EPOCH, ahead: SignedDuration::ZERO };
+        let greeting = Greeting::nothing_yet();
         let writer: Writer = Arc::new(Mutex::new(Box::new(writer)));
         let mut channel =
             Self { reader: Box::new(BufReader::new(reader)), writer, greeting, target, peer, signs: None };
@@ -111,8 +122,9 @@ impl Channel {
         let deadline = self.target.greeting();
         let greeted = tokio::time::timeout(deadline, self.greet(&frames)).await;
         match greeted.map_err(|_| Trouble::Silent { seconds: deadline.as_secs() })?? {
-            Reply::Hello { version: WIRE_VERSION, now, .. } => {
-                Ok(Greeting { now, ahead: now.duration_since(Timestamp::now()) })
+            Reply::Hello { version: WIRE_VERSION, now, package, platform } => {
+                let ahead = now.duration_since(Timestamp::now());
+                Ok(Greeting { now, ahead, package, platform })
             }
             Reply::Hello { version, package: theirs, .. } => Err(Trouble::Version {
                 ours: format!("{package} (protocol {WIRE_VERSION})"),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use cutover_core::drift::Drift;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, LockHolder};
 use cutover_core::names::{InstanceName, RunId, VariableName};
@@ -14,8 +15,10 @@ use cutover_core::wire::DeployKey;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::drift::Compared;
 use super::releases::ReleaseLine;
 use super::status::Status;
+use crate::verbs::Finding;
 
 /// The version of these lines.
 const VERSION: u32 = 1;
@@ -69,6 +72,14 @@ pub(crate) enum Line<'a> {
     Key { key: &'a DeployKey },
     /// A host has an image that it lacked: so many of its layers crossed, in so many bytes as they were sent.
     Shipped { image: &'a str, layers: usize, bytes: u64, millis: u64 },
+    /// One thing that doctor looked at.
+    Finding { finding: &'a Finding },
+    /// A tunnel is there.
+    Tunnel { listening: std::net::SocketAddr, leads_to: std::net::SocketAddr },
+    /// One thing that is otherwise than recorded.
+    Drift { drift: &'a Drift },
+    /// A variable of the local env file beside the host's.
+    Variable { name: &'a VariableName, compared: Compared },
     /// What was asked for was done.
     Done,
 }

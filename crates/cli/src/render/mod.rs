@@ -3,6 +3,7 @@
 //! The renderers give text with colour codes in it; the streams take the codes out where nobody can see them (no terminal, `NO_COLOR`).
 //! Colour never carries what the words do not say.
 
+mod drift;
 mod event;
 mod failure;
 mod json;
@@ -18,14 +19,17 @@ mod time;
 
 use std::io::{IsTerminal, Write};
 
+pub(crate) use drift::{Compared, compared, drift, finding};
 pub(crate) use event::size;
 pub(crate) use failure::failure;
 pub(crate) use json::Line;
+#[cfg(test)]
+pub(crate) use paint::plain;
 pub(crate) use plan::{nothing_to_do, plan};
 pub(crate) use problem::{lines as problem_lines, problems};
 pub(crate) use progress::{Progress, verdict};
 pub(crate) use releases::{history, lock, log_line, releases, variables};
-pub(crate) use status::{Status, is_healthy, status};
+pub(crate) use status::{HostLine, Status, is_healthy, status};
 
 /// How answers are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -70,6 +70,6 @@ pub(super) fn column(text: &str, width: usize, paint: impl Fn(&str) -> String) -
 
 /// What people without colours read.
 #[cfg(test)]
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     anstream::adapter::strip_str(text).to_string()
 }

@@ -12,8 +12,12 @@ use cutover_routes::RouteState;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::event::size;
 use super::paint::{self, Text};
-use super::time::{ago, moment};
+use super::time::{ago, moment, span};
+
+/// A clock that is off by less is not told.
+const CLOCK_MATTERS_MS: u64 = 2_000;
 
 /// What is live, and how it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,6 +26,8 @@ pub(crate) struct Status {
     now: Timestamp,
     /// `None`: nothing is live.
     live: Option<LiveRelease>,
+    /// The machine.
+    host: HostLine,
     services: BTreeMap<ServiceName, ServiceHealth>,
     routes: Vec<RouteLine>,
     /// Whether a proxy answers.
@@ -40,16 +46,42 @@ struct LiveRelease {
     version: Option<String>,
 }
 
+/// The machine, as far as it matters to who looks after an app.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct HostLine {
+    /// As the configuration names it.
+    pub(crate) name: String,
+    pub(crate) system: String,
+    /// `cutover-host`'s version.
+    pub(crate) version: String,
+    pub(crate) platform: String,
+    /// How far its clock is ahead of ours, in milliseconds.
+    pub(crate) ahead_ms: i64,
+    /// Name and version of its container engine.
+    pub(crate) engine: Option<String>,
+    /// Of the disk where state lies, in bytes.
+    pub(crate) disk_free: u64,
+    pub(crate) disk_size: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct RouteLine {
     service: String,
     url: String,
     state: &'static str,
+    /// What it leads to.
+    release: Option<ReleaseId>,
+    slot: Option<Slot>,
+    instances: Vec<String>,
 }
 
 impl Status {
     /// Put together from one look and the samples of health.
-    pub(crate) fn new(state: &HostState, services: BTreeMap<ServiceName, ServiceHealth>) -> Self {
+    pub(crate) fn new(
+        state: &HostState,
+        host: HostLine,
+        services: BTreeMap<ServiceName, ServiceHealth>,
+    ) -> Self {
         Self {
             app: state.app.clone(),
             now: state.now,
@@ -64,6 +96,7 @@ impl Status {
                     version: source.version,
                 }
             }),
+            host,
             services,
             routes: routes(state),
             proxy: state.table.is_some(),
@@ -90,6 +123,14 @@ fn routes(state: &HostState) -> Vec<RouteLine> {
                     RouteState::Serving { .. } => "serving",
                     RouteState::Held { .. } => "held",
                     RouteState::Closed { .. } => "closed",
+                },
+                release: state.live.as_ref().map(|live| live.release.clone()),
+                slot: state.live.as_ref().map(|live| live.slot),
+                instances: match &route.state {
+                    RouteState::Serving { targets } => {
+                        targets.iter().map(|target| target.id.clone()).collect()
+                    }
+                    RouteState::Held { .. } | RouteState::Closed { .. } => Vec::new(),
                 },
             });
         }
@@ -137,7 +178,7 @@ pub(crate) fn status(status: &Status) -> String {
     }
     for route in &status.routes {
         let state = if route.state == "serving" { String::new() } else { format!(" ({})", route.state) };
-        text.line(format!("  {} → {}{state}", route.url, route.service));
+        text.line(format!("  {} → {}{state}{}", route.url, route.service, leads_to(route)));
     }
     if status.live.is_some() && !status.proxy {
         text.line(format!(
@@ -145,10 +186,33 @@ pub(crate) fn status(status: &Status) -> String {
             paint::bad("!")
         ));
     }
+    text.line(host_text(&status.host));
     if let Some(last) = &status.last {
         text.line(format!("last run: {}", last_text(last, status.now)));
     }
     text.finish()
+}
+
+/// Release, colour and instances behind a route.
+fn leads_to(route: &RouteLine) -> String {
+    let (Some(release), Some(slot), false) = (&route.release, route.slot, route.instances.is_empty()) else {
+        return String::new();
+    };
+    format!(" → {release} ({slot}: {})", route.instances.join(", "))
+}
+
+fn host_text(host: &HostLine) -> String {
+    let mut facts =
+        vec![format!("cutover-host {}", host.version), host.platform.clone(), host.system.clone()];
+    facts.extend(host.engine.clone());
+    facts.push(format!("{} of {} free", size(host.disk_free), size(host.disk_size)));
+    if host.ahead_ms.unsigned_abs() >= CLOCK_MATTERS_MS {
+        let way = if host.ahead_ms > 0 { "ahead of" } else { "behind" };
+        let apart = span(std::time::Duration::from_millis(host.ahead_ms.unsigned_abs()));
+        facts.push(paint::warn(format!("its clock is {apart} {way} ours")));
+    }
+    facts.retain(|fact| !fact.is_empty());
+    format!("host {}: {}", paint::name(&host.name), facts.join(", "))
 }
 
 fn live_text(live: &LiveRelease) -> String {

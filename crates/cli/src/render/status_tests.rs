@@ -17,6 +17,19 @@ fn service(instances: Vec<InstanceHealth>) -> ServiceHealth {
     ServiceHealth { instances, stopped: false, wanted: 1 }
 }
 
+fn machine() -> HostLine {
+    HostLine {
+        name: "deploy@shop.example.com".to_owned(),
+        system: "Debian GNU/Linux 12 (bookworm)".to_owned(),
+        version: "0.1.0".to_owned(),
+        platform: "x86_64-linux".to_owned(),
+        ahead_ms: -90_000,
+        engine: Some("Docker 26.1.5".to_owned()),
+        disk_free: 12 << 30,
+        disk_size: 40 << 30,
+    }
+}
+
 fn live() -> HostState {
     let host = samples::host();
     let plan = samples::plan(&host, &samples::deploy("web 1"));
@@ -25,10 +38,13 @@ fn live() -> HostState {
 
 #[test]
 fn an_empty_host_says_the_next_step() {
-    let status = Status::new(&samples::host(), BTreeMap::new());
+    let status = Status::new(&samples::host(), machine(), BTreeMap::new());
     insta::assert_snapshot!(
         paint::plain(&super::status(&status)),
-        @"shop/local: nothing is live; `cutover deploy` puts a release live"
+        @r"
+    shop/local: nothing is live; `cutover deploy` puts a release live
+    host deploy@shop.example.com: cutover-host 0.1.0, x86_64-linux, Debian GNU/Linux 12 (bookworm), Docker 26.1.5, 12.0 GiB of 40.0 GiB free, its clock is 1 min 30 s behind ours
+    "
     );
     assert!(!is_healthy(&status));
 }
@@ -49,7 +65,7 @@ fn what_is_not_healthy_says_why() {
         ("bot".parse().unwrap(), service(vec![crashed])),
         ("web".parse().unwrap(), service(vec![failing])),
     ]);
-    let status = Status::new(&live(), services);
+    let status = Status::new(&live(), machine(), services);
     assert!(!is_healthy(&status));
     insta::assert_snapshot!(paint::plain(&super::status(&status)), @r#"
         shop/local: release 7f3c9e1 is live (blue, commit 7f3c9e1 "Greet people by name")
@@ -57,6 +73,7 @@ fn what_is_not_healthy_says_why() {
             bot-blue-1-deadbeef: restarting (6 times so far): exited with code 1; it ends again and again
           web          not healthy, 0 of 1
             web-blue-1-deadbeef: up for 2 min 5 s; its probe fails: it answered 500
+        host deploy@shop.example.com: cutover-host 0.1.0, x86_64-linux, Debian GNU/Linux 12 (bookworm), Docker 26.1.5, 12.0 GiB of 40.0 GiB free, its clock is 1 min 30 s behind ours
         "#);
 }
 
@@ -67,12 +84,13 @@ fn stopped_services_do_not_make_an_app_unhealthy() {
         ("bot".parse().unwrap(), stopped),
         ("web".parse().unwrap(), service(vec![running("web-blue-1-deadbeef", Some(true))])),
     ]);
-    let status = Status::new(&live(), services);
+    let status = Status::new(&live(), machine(), services);
     assert!(is_healthy(&status));
     insta::assert_snapshot!(paint::plain(&super::status(&status)), @r#"
         shop/local: release 7f3c9e1 is live (blue, commit 7f3c9e1 "Greet people by name")
           bot          stopped (until `cutover start`)
           web          healthy, 1 of 1
             web-blue-1-deadbeef: up for 2 min 5 s
+        host deploy@shop.example.com: cutover-host 0.1.0, x86_64-linux, Debian GNU/Linux 12 (bookworm), Docker 26.1.5, 12.0 GiB of 40.0 GiB free, its clock is 1 min 30 s behind ours
         "#);
 }

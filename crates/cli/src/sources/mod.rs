@@ -15,4 +15,4 @@ pub(crate) use git::Git;
 pub(crate) use images::{BuildFrom, Images};
 pub(crate) use project::{Identity, Project, is_declared_without_value};
 pub(crate) use shipped::look_at_shipped;
-pub(crate) use variables::{Overlay, ProcessEnvironment, overlay, placeholders};
+pub(crate) use variables::{Overlay, ProcessEnvironment, local_values, overlay, placeholders, read_env_file};

@@ -80,6 +80,30 @@ pub(super) fn local_file(folder: &Path, environment: &EnvironmentName) -> PathBu
     }
 }
 
+/// The values of the local env file of an environment, and where it lies.
+pub(crate) fn local_values(
+    folder: &Path,
+    environment: &EnvironmentName,
+) -> Result<(PathBuf, Secrets), Failure> {
+    let path = local_file(folder, environment);
+    let values = read_local(&path, &BTreeSet::new())?;
+    Ok((path, values))
+}
+
+/// An env file that must be there.
+pub(crate) fn read_env_file(path: &Path, allowed: &BTreeSet<Rule>) -> Result<Overlay, Failure> {
+    if !path.exists() {
+        let what = format!("{} cannot be read", path.display());
+        return Err(Failure::new(Exit::Usage, what)
+            .because("there is no such file")
+            .next("name an env file"));
+    }
+    let mut overlay = Overlay::default();
+    overlay.lay(&read_local(path, allowed)?, Origin::LocalFile);
+    placeholders(&overlay.values, &path.display().to_string())?;
+    Ok(overlay)
+}
+
 fn read_local(path: &Path, allowed: &BTreeSet<Rule>) -> Result<Secrets, Failure> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| {

@@ -4,7 +4,10 @@ mod approval;
 mod attach;
 mod backing;
 mod check;
+mod completion;
 mod deploy;
+mod diff;
+mod doctor;
 mod env;
 mod exec;
 mod key;
@@ -16,6 +19,7 @@ mod setup;
 mod status;
 mod stop;
 mod trust;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +38,8 @@ use crate::sources::{Identity, Project};
 pub(crate) use attach::AttachArguments;
 pub(crate) use backing::BackingWord;
 pub(crate) use check::CheckArguments;
+pub(crate) use completion::{CompletionArguments, ManArguments};
+pub(crate) use doctor::{Finding, Level};
 pub(crate) use env::EnvWord;
 pub(crate) use exec::ExecArguments;
 pub(crate) use key::KeyWord;
@@ -42,6 +48,7 @@ pub(crate) use records::HistoryArguments;
 pub(crate) use setup::{ServerArguments, SetupArguments};
 pub(crate) use status::StatusArguments;
 pub(crate) use stop::Stop;
+pub(crate) use tunnel::TunnelArguments;
 
 /// What every verb needs: which app and environment it is about, and where its answer goes.
 #[derive(Debug, Clone)]
@@ -59,6 +66,8 @@ pub(crate) fn carry_out(desk: &Desk, command: Command) -> Ended {
     match command {
         Command::Check { variables } => check::check(desk, &variables),
         Command::Schema => check::schema(desk),
+        Command::Completion { shell } => completion::completion(desk, shell),
+        Command::Man { out } => completion::man(desk, out.as_deref()),
         other => {
             let runtime = runtime()?;
             let ended = runtime.block_on(with_host(desk, other));
@@ -71,7 +80,9 @@ pub(crate) fn carry_out(desk: &Desk, command: Command) -> Ended {
 
 async fn with_host(desk: &Desk, command: Command) -> Ended {
     match command {
-        Command::Check { .. } | Command::Schema => Ok(Exit::Failed.code()),
+        Command::Check { .. } | Command::Schema | Command::Completion { .. } | Command::Man { .. } => {
+            Ok(Exit::Failed.code())
+        }
         Command::Change(asked) => match asked.request.verb {
             Verb::Deploy => deploy::deploy(desk, *asked).await,
             Verb::Environment => env::change(desk, *asked).await,
@@ -89,6 +100,10 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
         Command::Lock => records::lock(desk).await,
         Command::Logs(asked) => logs::logs(desk, asked).await,
         Command::Exec(asked) => exec::exec(desk, asked).await,
+        Command::Tunnel(asked) => tunnel::tunnel(desk, asked).await,
+        Command::Doctor => doctor::doctor(desk).await,
+        Command::Diff => diff::diff(desk).await,
+        Command::EnvDiff => env::diff(desk).await,
         Command::EnvList => env::list(desk).await,
         Command::Attach { run } => attach::attach(desk, run).await,
         Command::Cancel { by } => attach::cancel(desk, by).await,

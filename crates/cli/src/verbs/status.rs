@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::names::AppId;
-use cutover_core::wire::{Ask, Reply};
+use cutover_core::wire::{Ask, HostFacts, Reply};
 use tokio::time::{Instant, sleep};
 
+use super::diff::facts;
 use super::{Desk, Ended, Stop, observe, reach};
 use crate::hosts::{Channel, unexpected};
-use crate::render::{self, Line, Status};
+use crate::render::{self, HostLine, Line, Status};
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
@@ -56,5 +57,21 @@ async fn look(channel: &mut Channel, app: &AppId) -> Result<Status, Stop> {
         Reply::Health { services } => services,
         other => return Err(unexpected("health", &other).into()),
     };
-    Ok(Status::new(&state, services))
+    let facts = facts(channel, app).await?;
+    Ok(Status::new(&state, host_line(channel, &facts), services))
+}
+
+fn host_line(channel: &Channel, facts: &HostFacts) -> HostLine {
+    let greeting = channel.greeting();
+    let state = facts.folders.first();
+    HostLine {
+        name: channel.target().shown().to_owned(),
+        system: facts.system.clone(),
+        version: greeting.package.clone(),
+        platform: greeting.platform.clone(),
+        ahead_ms: i64::try_from(greeting.ahead.as_millis()).unwrap_or(i64::MAX),
+        engine: facts.engine.as_ref().map(|engine| format!("{} {}", engine.name, engine.version)),
+        disk_free: state.map_or(0, |folder| folder.free),
+        disk_size: state.map_or(0, |folder| folder.size),
+    }
 }

@@ -172,7 +172,8 @@ fn a_secret_is_read_from_standard_input_and_not_from_the_command_line() {
 fn status_tells_health_by_its_exit_code_when_asked_to() {
     let bench = Bench::with_app(APP);
     let health = Reply::Health { services: std::collections::BTreeMap::new() };
-    bench.session(&[state(), health], Then::Listens);
+    let facts = Reply::Facts { facts: Box::default() };
+    bench.session(&[state(), health, facts], Then::Listens);
     assert_eq!(bench.run("status").exit, 0);
     assert_eq!(bench.run("status --check").exit, 4);
     let did = bench.run("status --json");

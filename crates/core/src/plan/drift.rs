@@ -58,7 +58,8 @@ pub(crate) fn differences(
     differ.into_iter().filter(|(_, differs)| *differs).map(|(change, _)| change).collect()
 }
 
-fn words(change: Change) -> &'static str {
+/// What differs, as part of a sentence.
+pub(crate) fn words(change: Change) -> &'static str {
     match change {
         Change::Content => "its image",
         Change::Files => "a file that is mounted into it",

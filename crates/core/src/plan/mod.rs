@@ -14,11 +14,13 @@ mod transition;
 
 pub(crate) use assemble::{default_hold, todo};
 pub use deploy::plan;
+pub(crate) use drift::{differences as backing_differences, words as change_words};
 pub use elsewhere::elsewhere;
 pub use lifecycle::lifecycle;
 pub(crate) use lifecycle::{Crossing, crossed};
 pub use shape::*;
 pub use specify::one_off;
+pub(crate) use specify::respecify;
 
 use crate::failure::Failure;
 

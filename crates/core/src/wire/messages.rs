@@ -14,7 +14,7 @@ use crate::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName, VariableN
 use crate::plan::HostPlan;
 use crate::state::{FoundImage, HostState};
 use crate::verdict::Verdict;
-use crate::wire::{ImageParts, Lacking};
+use crate::wire::{HostFacts, ImageParts, Lacking};
 
 /// The protocol's version; the sides must speak the same.
 pub const WIRE_VERSION: u32 = 1;
@@ -195,6 +195,27 @@ pub enum Ask {
         /// In milliseconds.
         silence_ms: u64,
     },
+    /// Lead connections to a port of a service → [`Reply::Tunnel`]; then [`Ask::Through`] and [`Reply::Through`] until the client leaves.
+    Tunnel {
+        /// Whose.
+        app: AppId,
+        /// Which service or backing service.
+        service: ServiceName,
+        /// Which port of it; `None`: the one in its settings.
+        port: Option<u16>,
+    },
+    /// Of one connection through a tunnel; with [`Through::Bytes`] they follow.
+    Through {
+        /// A number that the client chose when it opened it.
+        connection: u32,
+        /// What is said of it.
+        what: Through,
+    },
+    /// What the machine is like, with the rights of an app's files → [`Reply::Facts`].
+    Facts {
+        /// Whose files are looked at.
+        app: AppId,
+    },
 }
 
 /// From the host.
@@ -294,12 +315,54 @@ pub enum Reply {
     },
     /// About what makes this server a host.
     Setup(super::setup::SetupReply),
+    /// The machine.
+    Facts {
+        /// As found.
+        facts: Box<HostFacts>,
+    },
+    /// A tunnel leads here.
+    Tunnel {
+        /// Where the service is reached on the host.
+        address: std::net::SocketAddr,
+    },
+    /// Of one connection through a tunnel; with [`Through::Bytes`] they follow.
+    Through {
+        /// Its number.
+        connection: u32,
+        /// What is said of it.
+        what: Through,
+    },
     /// It is done.
     Done,
     /// It was not done.
     Failed {
         /// Why.
         failure: Box<Failure>,
+    },
+}
+
+/// What is said of one connection through a tunnel, in either direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "says", rename_all = "snake_case")]
+pub enum Through {
+    /// A new one (by the client only).
+    Open,
+    /// So many bytes follow.
+    Bytes {
+        /// How many.
+        bytes: u64,
+    },
+    /// So many bytes were passed on: as many more may come.
+    Room {
+        /// How many.
+        bytes: u64,
+    },
+    /// No more bytes come in this direction.
+    End,
+    /// It is over in both.
+    Gone {
+        /// Why it could not be, where it could not.
+        why: Option<String>,
     },
 }
 

@@ -2,10 +2,12 @@
 //!
 //! A frame is one JSON object on a line. A message that brings bulk data says how many bytes follow its line; they follow at once.
 
+mod facts;
 mod images;
 mod messages;
 mod setup;
 
+pub use facts::*;
 pub use images::*;
 pub use messages::*;
 pub use setup::{DeployKey, SetupAsk, SetupReply};

@@ -4,7 +4,7 @@
 use std::io;
 
 use cutover_core::failure::Failure;
-use cutover_core::wire::{Ask, Reply};
+use cutover_core::wire::{Ask, Reply, Through};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 /// A line longer than this is no message of ours.
@@ -127,6 +127,14 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
         let mut line = serde_json::to_vec(reply)?;
         line.push(b'\n');
         self.writer.write_all(&line).await?;
+        self.writer.flush().await
+    }
+
+    pub(super) async fn through(&mut self, connection: u32, what: Through, bytes: &[u8]) -> io::Result<()> {
+        let mut frame = serde_json::to_vec(&Reply::Through { connection, what })?;
+        frame.push(b'\n');
+        frame.extend_from_slice(bytes);
+        self.writer.write_all(&frame).await?;
         self.writer.flush().await
     }
 

@@ -4,6 +4,7 @@
 mod artifact;
 mod environment;
 mod exec;
+mod facts;
 mod fetch;
 mod frames;
 mod health;
@@ -14,6 +15,7 @@ mod run;
 mod serve;
 mod setup;
 mod ship;
+mod tunnel;
 
 pub(crate) use environment::change as change_environment;
 pub use serve::{refuse, serve};

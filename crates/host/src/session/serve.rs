@@ -8,7 +8,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
-use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
+use cutover_core::wire::{Ask, Reply, Through, WIRE_VERSION};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -168,6 +168,11 @@ where
             Ask::Up => self.up().await,
             Ask::Lacking { run, images, artifacts } => self.lacking(run, images, artifacts).await,
             Ask::Layer { layer, bytes } => self.layer(&layer, bytes).await,
+            Ask::Tunnel { app, service, port } => self.tunnel(&app, &service, port).await,
+            // What a tunnel that could not be led is still sent.
+            Ask::Through { what: Through::Bytes { bytes }, .. } => Ok(self.incoming.skip(bytes).await?),
+            Ask::Through { .. } => Ok(()),
+            Ask::Facts { app } => self.facts(&app).await,
             Ask::Load { image, bytes } => self.load(&image, bytes).await,
             Ask::Setup(ask) => self.setup(ask).await,
         }

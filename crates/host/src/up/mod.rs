@@ -5,7 +5,7 @@
 
 mod adopt;
 mod down;
-mod port;
+pub(crate) mod port;
 mod report;
 mod seat;
 mod sockets;

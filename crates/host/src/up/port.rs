@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// `name (process number)` of a process that listens on the TCP port.
-pub(super) fn holder(port: u16) -> Option<String> {
+pub(crate) fn holder(port: u16) -> Option<String> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())

@@ -1,6 +1,6 @@
 //! The words of `env`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use cutover_core::names::VariableName;
@@ -16,6 +16,10 @@ pub(crate) enum EnvWord {
     List,
     /// Set variables and make a release of the same images with them
     Set(EnvSetArguments),
+    /// Lay a whole env file over the host's, and make a release of the same images with it
+    Push(EnvPushArguments),
+    /// Compare the local env file with the host's: added, missing, differs, same; never a value
+    Diff,
     /// Remove variables and make a release of the same images without them
     Unset(EnvUnsetArguments),
 }
@@ -39,6 +43,15 @@ pub(crate) struct EnvUnsetArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct EnvPushArguments {
+    /// An env file that only its owner may read
+    #[arg(value_name = "FILE")]
+    from: PathBuf,
+    #[command(flatten)]
+    change: EnvChangeArguments,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct EnvChangeArguments {
     /// Only change the host's file; the next deploy takes it
     #[arg(long)]
@@ -53,13 +66,18 @@ impl EnvWord {
     pub(crate) fn into_command(self, by: &str) -> Command {
         match self {
             Self::List => Command::EnvList,
+            Self::Diff => Command::EnvDiff,
+            Self::Push(words) => {
+                let push = Some(words.from);
+                words.change.into_command(EnvironmentChange { push, ..EnvironmentChange::default() }, by)
+            }
             Self::Set(words) => {
                 let set = words.variables.into_iter().collect();
-                words.change.into_command(EnvironmentChange { set, unset: BTreeSet::new() }, by)
+                words.change.into_command(EnvironmentChange { set, ..EnvironmentChange::default() }, by)
             }
             Self::Unset(words) => {
                 let unset = words.names.into_iter().collect();
-                words.change.into_command(EnvironmentChange { set: BTreeMap::new(), unset }, by)
+                words.change.into_command(EnvironmentChange { unset, ..EnvironmentChange::default() }, by)
             }
         }
     }

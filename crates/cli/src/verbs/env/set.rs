@@ -1,4 +1,4 @@
-//! `env set|unset`: the host's env file. A changed variable is a new release of the same images, through the gate.
+//! `env set|unset|push`: the host's env file. A changed variable is a new release of the same images, through the gate.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
@@ -8,7 +8,7 @@ use cutover_core::config::settings::Origin;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::VariableName;
-use cutover_core::plan::{Plan, lifecycle};
+use cutover_core::plan::{Plan, Rule, lifecycle};
 use cutover_core::request::Request;
 use cutover_core::secret::Secret;
 use cutover_core::state::HostState;
@@ -19,7 +19,7 @@ use crate::asked::{Asked, Conduct, EnvironmentChange};
 use crate::effects;
 use crate::hosts::{self, Channel, Target};
 use crate::render::Line;
-use crate::sources::{Overlay, Project, is_declared_without_value, placeholders};
+use crate::sources::{Overlay, Project, is_declared_without_value, placeholders, read_env_file};
 use crate::verbs::run::{self, Keep, Sending};
 use crate::verbs::{Desk, Ended, Stop, approval, look, observe, stamp, world};
 
@@ -28,7 +28,7 @@ pub(in crate::verbs) async fn change(desk: &Desk, asked: Asked) -> Ended {
     let project = Project::open(&desk.place)?;
     let identity = project.identity(&desk.place)?;
     refuse_secrets_in_words(desk, &project, &brings.change)?;
-    let overlay = values(desk, brings.change)?;
+    let overlay = values(desk, brings.change, &request.allow)?;
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
     let opening = hosts::begin(&identity.target)?;
     let (mut host, state) = look(desk, opening, &identity.id, BTreeSet::new(), conduct).await?;
@@ -115,7 +115,10 @@ fn refuse_secrets_in_words(
 }
 
 /// The values as given, asked for, or read from standard input, a line each.
-fn values(desk: &Desk, change: EnvironmentChange) -> Result<Overlay, Failure> {
+fn values(desk: &Desk, change: EnvironmentChange, allowed: &BTreeSet<Rule>) -> Result<Overlay, Failure> {
+    if let Some(file) = &change.push {
+        return pushed(file, allowed);
+    }
     let mut overlay = Overlay::default();
     for (name, value) in change.set {
         let value = match value {
@@ -126,6 +129,16 @@ fn values(desk: &Desk, change: EnvironmentChange) -> Result<Overlay, Failure> {
         overlay.values.insert(name, value);
     }
     placeholders(&overlay.values, "what was given")?;
+    Ok(overlay)
+}
+
+/// All of a file; one without a variable changes nothing, which nobody means.
+fn pushed(file: &std::path::Path, allowed: &BTreeSet<Rule>) -> Result<Overlay, Failure> {
+    let overlay = read_env_file(file, allowed)?;
+    if overlay.values.is_empty() {
+        return Err(Failure::new(Exit::Usage, format!("{} has no variable in it", file.display()))
+            .next("each line is `NAME=value`, a comment, or empty"));
+    }
     Ok(overlay)
 }
 
