@@ -96,9 +96,10 @@ async fn status_shows_the_host_and_what_each_route_leads_to() {
 async fn doctor_says_what_is_well_and_what_helps_also_before_anything_was_deployed() {
     let site = site();
     let app = site.app("guestbook", "guestbook.localhost").unwrap();
+    app.commit("v1", str::to_owned).unwrap();
     let told = exits(&app, &["doctor"], 0).await;
     assert!(told.contains("is free for the proxy") && told.contains("its clock is right"), "{told}");
-    app.deploy("v1").await.unwrap().expect(0).unwrap();
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
     let told = exits(&app, &["doctor"], 0).await;
     assert!(told.contains("our proxy listens on") && told.contains("proxy and watch are seen to"), "{told}");
 

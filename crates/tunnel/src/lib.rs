@@ -272,7 +272,7 @@ mod tests {
         let (_unread, mut pushes) = TcpStream::connect(address).await.unwrap().into_split();
         let stuck = async {
             loop {
-                pushes.write_all(&[7; 64 * 1024]).await.unwrap();
+                pushes.write_all(&[7; 8 * 1024]).await.unwrap();
             }
         };
         // It stands still once windows and the system's own buffers are full.

@@ -236,7 +236,7 @@ fn machine(there: &mut Findings, facts: &HostFacts, config: Option<&Config>) {
             "`cutover-host up`, or the units that `cutover setup` makes",
         ),
         (false, _) => {
-            there.warning("no proxy answers", "the first deploy starts it; `cutover-host up` does so now")
+            there.warning("no proxy answers", "the first deploy starts it; `cutover-host up` does so now");
         }
     }
     if facts.table_file == TableFile::Other {
@@ -302,7 +302,7 @@ async fn names(there: &mut Findings, config: &Config, facts: &HostFacts, target:
     let mut ours: BTreeSet<IpAddr> = facts.addresses.iter().copied().collect();
     match target {
         Target::Here => {
-            ours.extend(["127.0.0.1", "::1"].iter().filter_map(|text| text.parse::<IpAddr>().ok()))
+            ours.extend(["127.0.0.1", "::1"].iter().filter_map(|text| text.parse::<IpAddr>().ok()));
         }
         Target::Server(server) => ours.extend(look_up(server.name.address()).await),
     }

@@ -7,6 +7,9 @@ use cutover_routes::RouteState;
 
 use super::world::{Host, WEB};
 
+/// What a person did by hand.
+type Touch<'a> = &'a dyn Fn(&mut Host);
+
 /// What is told, each with what mends it.
 fn told(host: &Host, facts: &HostFacts) -> Vec<String> {
     let found = drift::find(&host.state, facts, None);
@@ -35,7 +38,7 @@ fn given_an_instance_that_was_touched_by_hand_then_it_and_its_remedy_are_told() 
         let exit = ExitStatus { code: Some(137), signal: None, out_of_memory: false, error: None, at: None };
         web(host).state = InstanceState::Exited { exit };
     };
-    let cases: [(&str, &dyn Fn(&mut Host)); 3] = [
+    let cases: [(&str, Touch<'_>); 3] = [
         ("is down: it exited with code 137", &down),
         ("is not there", &|host| host.state.instances.clear()),
         ("would not come back after an exit or a reboot", &|host| web(host).restart = RestartPolicy::No),

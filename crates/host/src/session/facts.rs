@@ -129,17 +129,16 @@ fn open_files(layout: &Layout, app: &AppId) -> Vec<OpenFile> {
     open.collect()
 }
 
+/// Where the proxy listens, else where it would and who is there.
 fn ports(layout: &Layout, wanted: Vec<std::net::SocketAddr>, proxy: bool) -> Vec<FoundPort> {
-    let ours: Vec<u16> = up::listeners(layout).iter().map(std::net::SocketAddr::port).collect();
+    if proxy {
+        let ours = up::listeners(layout).into_iter();
+        return ours.map(|address| FoundPort { address, by: PortHolder::Ours }).collect();
+    }
     let taken = listening::ports();
     let by = |port: u16| {
-        if proxy && ours.contains(&port) {
-            PortHolder::Ours
-        } else if taken.contains(&port) {
-            PortHolder::Other { name: up::port::holder(port) }
-        } else {
-            PortHolder::Nobody
-        }
+        let is_taken = taken.contains(&port);
+        if is_taken { PortHolder::Other { name: up::port::holder(port) } } else { PortHolder::Nobody }
     };
     wanted.into_iter().map(|address| FoundPort { address, by: by(address.port()) }).collect()
 }

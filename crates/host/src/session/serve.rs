@@ -130,8 +130,12 @@ where
             return Err(Stop::Over(io::ErrorKind::UnexpectedEof.into()));
         }
         match ask {
-            // A command that has ended may still be told of its terminal.
-            Ask::Hello { .. } | Ask::Resize { .. } => Ok(()),
+            // A command that has ended may still be sent input, as may a tunnel that could not be led.
+            Ask::Input { bytes } | Ask::Through { what: Through::Bytes { bytes }, .. } => {
+                Ok(self.incoming.skip(bytes).await?)
+            }
+            // Or be told of its terminal.
+            Ask::Hello { .. } | Ask::Resize { .. } | Ask::Through { .. } => Ok(()),
             Ask::Alive { silence_ms } => {
                 self.silence.allow(silence_ms);
                 Ok(())
@@ -157,8 +161,6 @@ where
                 let asked = super::exec::Asked { service, command, once, terminal };
                 self.exec(&app, asked).await
             }
-            // A command that has ended may still be sent input.
-            Ask::Input { bytes } => Ok(self.incoming.skip(bytes).await?),
             Ask::EnvList { app } => self.env_list(&app).await,
             Ask::EnvStage { app, bytes, unset } => self.env_stage(&app, bytes, &unset).await,
             Ask::Lock { app } => {
@@ -169,9 +171,6 @@ where
             Ask::Lacking { run, images, artifacts } => self.lacking(run, images, artifacts).await,
             Ask::Layer { layer, bytes } => self.layer(&layer, bytes).await,
             Ask::Tunnel { app, service, port } => self.tunnel(&app, &service, port).await,
-            // What a tunnel that could not be led is still sent.
-            Ask::Through { what: Through::Bytes { bytes }, .. } => Ok(self.incoming.skip(bytes).await?),
-            Ask::Through { .. } => Ok(()),
             Ask::Facts { app } => self.facts(&app).await,
             Ask::Load { image, bytes } => self.load(&image, bytes).await,
             Ask::Setup(ask) => self.setup(ask).await,
