@@ -153,12 +153,18 @@ where
         let layout = self.layout.clone();
         let lease =
             blocking(move || Lease::take(&layout, run, &leased)).await.map_err(std::io::Error::other)?;
-        let lease = lease.map_err(|error| {
-            Failure::new(Exit::Failed, "nothing can be kept for this run on the host")
-                .because(error.to_string())
-                .next("make room on the host, then try again")
-        })?;
-        self.brought.lease = Some(lease);
+        match lease {
+            Ok(lease) => self.brought.lease = Some(lease),
+            // Nothing goes live on a full disk: what is brought is refused for want of room, or the run is, before it touches anything.
+            Err(error) if error.full => tracing::warn!(%error, "no lease"),
+            Err(error) => {
+                let failure = Failure::new(Exit::Failed, "nothing can be kept for this run on the host");
+                return Err(failure
+                    .because(error.to_string())
+                    .next("see that its folder can be written to, then try again")
+                    .into());
+            }
+        }
         Ok(())
     }
 
