@@ -37,8 +37,8 @@ build() {
     name=${target//-/_}
     # Headers of another C library may promise checks that this one does not have.
     export "CC_$name=$program" "CFLAGS_$name=-U_FORTIFY_SOURCE"
-    # The compiler brings all that is linked; for a foreign machine its own linker does.
-    export "CARGO_TARGET_${name^^}_LINKER=$(if [[ $machine == "$(uname -m)" ]]; then echo "$program"; else echo rust-lld; fi)"
+    # musl's own wrapper would link a program that needs its loader. For a foreign machine the compiler's own linker does.
+    if [[ $machine != "$(uname -m)" ]]; then export "CARGO_TARGET_${name^^}_LINKER=rust-lld"; fi
     cargo build --release --locked --package cutover-host-bin --target "$target" >&2 || return 1
     place "target/$target/release/cutover-host" "cutover-host-$machine-linux"
 }
