@@ -196,7 +196,10 @@ fn a_backing_services_changed_file_is_told_and_its_release_is_kept_for_it() {
         let plan = planned(&state, &request(&files)).unwrap();
         assert!(plan.backing.todo().is_none_or(|backing| backing.instances.is_empty()));
         let told = plan.notes.iter().find(|note| note.contains("`redis`")).unwrap();
-        assert!(told.contains("a file that is mounted into it") && told.contains("docker rm -f"), "{told}");
+        assert!(
+            told.contains("a file that is mounted into it") && told.contains("`cutover backing apply redis`"),
+            "{told}"
+        );
         state = after(&state, &plan);
     }
     let first = first.release.unwrap().id;
