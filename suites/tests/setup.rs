@@ -215,7 +215,8 @@ async fn by_key(machine: &Machine, key: &Path, words: &str) -> String {
 async fn whoever_would_be_locked_out_is_not() {
     on_server("whoever_would_be_locked_out_is_not", Image::Stocked12, async |machine| {
         let binaries = Binaries::beside_this_program().unwrap();
-        let app = app(machine, &binaries);
+        let settings = "docker: false, logs: false, services: false, upgrades: false, time: false";
+        let app = app(machine, &binaries).set_up_with(settings);
         let packages = "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nftables";
         says(machine, packages).await;
         // The server is reached by another port than sshd knows of: the rules would cut it.
@@ -223,10 +224,9 @@ async fn whoever_would_be_locked_out_is_not() {
                     /lib/systemd/systemd-socket-proxyd 127.0.0.1:22";
         says(machine, &format!("{door} 2>/dev/null || true; systemctl start door.socket 2>/dev/null || true")).await;
         assert!(comes_in(machine, 2222).await, "the other door is open");
-        let settings = "setup: { docker: false, logs: false, services: false, upgrades: false, time: false }";
         app.commit("v1", "by another door", |text| {
             let target = machine.target(User::Root);
-            text.replace(&format!("hosts: [\"{target}\"]"), &format!("hosts: [\"{target}:2222\"], {settings}"))
+            text.replace(&format!("hosts: [\"{target}\"]"), &format!("hosts: [\"{target}:2222\"]"))
         })
         .unwrap();
         let known = machine.folder().join("known_hosts");
