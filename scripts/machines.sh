@@ -13,6 +13,8 @@
 # In each there are `admin`, who may do all by sudo, and `guest`, who may not. Who gets in by ssh is told when a machine is
 # made (crates/testkit/src/machine).
 #
+# Ubuntu on a machine that is not: UBUNTU_MIRROR names a mirror of its packages.
+#
 # Only results go to stdout, talk goes to stderr. Exit codes: 0 done · 3 it cannot be made here, the last line says why · 1
 # anything else.
 
