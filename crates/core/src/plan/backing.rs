@@ -245,13 +245,7 @@ fn bare(state: &HostState, request: &Request, stamp: Stamp, live: &Live, release
         verify: Planned::NotNeeded(WhyNot::Unchanged),
         bake: Planned::NotNeeded(WhyNot::NotInThisVerb),
         drain: Planned::NotNeeded(WhyNot::Unchanged),
-        record: RecordPlan {
-            forget: Vec::new(),
-            candidates: Vec::new(),
-            networks: Vec::new(),
-            volumes: Vec::new(),
-            forget_app: false,
-        },
+        record: RecordPlan::default(),
         notes: Vec::new(),
     }
 }

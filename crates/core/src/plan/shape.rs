@@ -795,8 +795,8 @@ pub struct DrainPlan {
     pub kept_candidates: Vec<InstanceName>,
 }
 
-/// Records and retention.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Records and retention. By default nothing goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPlan {
     /// Releases that nothing needs any more: their records, env files, artifacts and images.
     pub forget: Vec<ReleaseId>,

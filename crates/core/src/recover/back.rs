@@ -73,13 +73,7 @@ pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp:
             leaves: goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default(),
             kept_candidates,
         }),
-        record: RecordPlan {
-            forget: Vec::new(),
-            candidates: Vec::new(),
-            networks: Vec::new(),
-            volumes: Vec::new(),
-            forget_app: false,
-        },
+        record: RecordPlan::default(),
         ..goal.clone()
     }
 }
