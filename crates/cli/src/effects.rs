@@ -97,7 +97,7 @@ pub(crate) enum Question {
 
 /// What must be answered before `request` is carried out.
 pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) -> Question {
-    let AppId { app, environment } = id;
+    let AppId { app, .. } = id;
     if request.verb == Verb::Remove && request.volumes {
         return Question::Type {
             name: app.to_string(),
@@ -105,10 +105,7 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
         };
     }
     if protection == Protection::Protected {
-        return Question::Type {
-            name: environment.to_string(),
-            about: format!("{} of {}, a protected environment", word(request), id),
-        };
+        return of_protected(word(request), id);
     }
     if request.verb == Verb::Rollback && request.restore_databases {
         return Question::Yes(format!(
@@ -122,6 +119,14 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
     match of(word(request)) {
         Effect::Reads | Effect::Changes => Question::None,
         Effect::Destroys => Question::Yes(destroys(request, id)),
+    }
+}
+
+/// What must be answered before anything is done to a protected environment.
+pub(crate) fn of_protected(what: &str, id: &AppId) -> Question {
+    Question::Type {
+        name: id.environment.to_string(),
+        about: format!("{what} of {id}, a protected environment"),
     }
 }
 

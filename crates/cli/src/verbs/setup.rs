@@ -13,7 +13,7 @@ use cutover_core::wire::{Ask, Reply, SetupAsk, SetupReply};
 
 use super::{Desk, Ended, Stop, approval};
 use crate::asked::{Command, Place, ServerAsked, ServerVerb};
-use crate::effects::{Protection, Question};
+use crate::effects::{self, Question};
 use crate::hosts::{self, Channel, HostError, Server, Target, unexpected};
 use crate::render::Line;
 use crate::sources::Project;
@@ -86,14 +86,7 @@ fn read(desk: &Desk) -> Result<(Config, Server), Stop> {
 }
 
 fn question(config: &Config, about: &str) -> Question {
-    let protection = if config.protected { Protection::Protected } else { Protection::Open };
-    match protection {
-        Protection::Protected => Question::Type {
-            name: config.id.environment.to_string(),
-            about: format!("{about} of {}, a protected environment", config.id),
-        },
-        Protection::Open => Question::None,
-    }
+    if config.protected { effects::of_protected(about, &config.id) } else { Question::None }
 }
 
 async fn setup(desk: &Desk, asked: ServerAsked) -> Ended {
