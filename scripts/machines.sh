@@ -121,30 +121,25 @@ sources() {
 
 # ---- with an engine ------------------------------------------------------------------------------------------------
 
+# Newer releases have the client in a package of its own.
 engine() {
-    local bare tag=$2 folder
-    bare=$("$PWD/machines.sh" image "$1") || exit
-    folder=$(mktemp -d)
-    # shellcheck disable=SC2064
-    trap "rm -rf '$folder'" EXIT
-    # Newer releases have the client in a package of its own.
-    printf '%s\n' \
-        "FROM $bare" \
-        "RUN export DEBIAN_FRONTEND=noninteractive && apt-get install -y -q --no-install-recommends docker.io iptables \$(apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli) && apt-get clean" \
-        >"$folder/Dockerfile"
-    build "$tag" "$folder"
+    on_top_of "$1" "$2" \
+        "export DEBIAN_FRONTEND=noninteractive && apt-get install -y -q --no-install-recommends docker.io iptables \$(apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli) && apt-get clean"
 }
 
 stocked() {
+    on_top_of "$1" "$2" \
+        "rm -f /etc/apt/apt.conf.d/docker-clean && apt-get update -q && apt-get install -y -q --no-install-recommends --download-only docker.io nftables logrotate unattended-upgrades systemd-timesyncd"
+}
+
+# Another machine, after a command that was run in it.
+on_top_of() {
     local bare tag=$2 folder
     bare=$("$PWD/machines.sh" image "$1") || exit
     folder=$(mktemp -d)
     # shellcheck disable=SC2064
     trap "rm -rf '$folder'" EXIT
-    printf '%s\n' \
-        "FROM $bare" \
-        "RUN rm -f /etc/apt/apt.conf.d/docker-clean && apt-get update -q && apt-get install -y -q --no-install-recommends --download-only docker.io nftables logrotate unattended-upgrades systemd-timesyncd" \
-        >"$folder/Dockerfile"
+    printf '%s\n' "FROM $bare" "RUN $3" >"$folder/Dockerfile"
     build "$tag" "$folder"
 }
 
