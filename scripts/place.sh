@@ -6,8 +6,11 @@
 
 PLACE=
 PLACE_RUNNING=
+PLACE_BESIDE=()
 
 place_make() {
+    # Those are of the place from which this one is made.
+    PLACE_BESIDE=()
     # Short, since the paths of sockets have to fit into 108 bytes.
     PLACE=$(mktemp -d /tmp/ctXXXXXX)
     mkdir "$PLACE/tmp"
@@ -31,6 +34,23 @@ place_run() {
     set +m
     wait "$PLACE_RUNNING" || code=$?
     PLACE_RUNNING=
+    return "$code"
+}
+
+# Runs a function in the background, in a place of its own: what it leaves running is told from what others have started.
+place_beside() {
+    (
+        place_make
+        "$@"
+    ) &
+    PLACE_BESIDE+=($!)
+}
+
+# Waits for all that go beside each other. Returns 1 if one did not come to its end.
+place_together() {
+    local one code=0
+    for one in "${PLACE_BESIDE[@]}"; do wait "$one" || code=1; done
+    PLACE_BESIDE=()
     return "$code"
 }
 
@@ -71,6 +91,10 @@ place_processes() {
 
 # Ends and removes all of it. Can be called twice.
 place_clear() {
+    local one
+    for one in "${PLACE_BESIDE[@]}"; do kill -TERM "$one" 2>/dev/null || true; done
+    for one in "${PLACE_BESIDE[@]}"; do wait "$one" 2>/dev/null || true; done
+    PLACE_BESIDE=()
     if [[ -n $PLACE_RUNNING ]]; then
         # The children of `timeout` get the signal from it.
         kill -TERM "$PLACE_RUNNING" 2>/dev/null || true

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Runs every suite that can run here, one after the other, and ends with a table and the line `N passed, N failed, N skipped`.
+# Runs every suite that can run here, and ends with a table and the line `N passed, N failed, N skipped`. What is built is built first;
+# then go beside each other, each in its own order, the suites with an engine and those without: the first wait for containers most of
+# their time.
 #
 #   test.sh              all suites
 #   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill machines demo demo-docker, and any
@@ -26,12 +28,10 @@ place_make
 LOGS="$(target_folder)/suites"
 readonly LOGS
 mkdir -p "$LOGS"
-rm -f "$LOGS"/*.log "$LOGS/summary"
+rm -f "$LOGS"/*.{log,row} "$LOGS/summary"
 
-ROWS=()
-PASSED=0
-FAILED=0
-SKIPPED=0
+# Those that were asked for, in the order of the table. Each leaves its row in a file: state, then the line.
+SUITES=()
 WHY=
 BUILD=unknown
 
@@ -253,7 +253,7 @@ install() {
 # run_suite NAME FUNCTION [WORD…]
 run_suite() {
     local name=$1 log="$LOGS/$1.log" begin=$SECONDS code=0
-    if [[ $WANTED != "  " && $WANTED != *" $name "* ]]; then return; fi
+    is_wanted "$name" || return 0
     shift
     WHY=
     echo "── $name"
@@ -263,28 +263,27 @@ run_suite() {
     tell "$name" "$code" "$((SECONDS - begin))" "$log"
 }
 
+is_wanted() { [[ $WANTED == "  " || $WANTED == *" $1 "* ]]; }
+
 tell() {
-    local name=$1 code=$2 seconds=$3 log=$4 state note
+    local name=$1 code=$2 seconds=$3 log=$4 state note shown=
     note=$(counts "$log")
     if ((code == NOT_RUN)); then
         state='not run'
         note=$WHY
-        SKIPPED=$((SKIPPED + 1))
     elif ((code == 0)) && all_not_run "$log"; then
         state='not run'
         note="no test of it could run: $(not_run_tests "$log" | head -n 1)"
-        SKIPPED=$((SKIPPED + 1))
     elif ((code == 0)); then
         state=passed
-        PASSED=$((PASSED + 1))
     else
         state=failed
         note="$(reason "$code")${note:+, $note}"
-        FAILED=$((FAILED + 1))
-        show_failure "$log"
+        shown=$(show_failure "$log") || true
     fi
-    ROWS+=("$(printf '%-12s  %-8s  %5ss  %s' "$name" "$state" "$seconds" "$note")")
-    echo "   $state (${seconds}s) $note"
+    printf '%s\n%-12s  %-8s  %5ss  %s\n' "$state" "$name" "$state" "$seconds" "$note" >"$LOGS/$name.row"
+    # At once: another suite speaks beside this one.
+    echo "${shown:+$shown$'\n'}   $name: $state (${seconds}s) $note"
 }
 
 reason() {
@@ -329,42 +328,76 @@ show_failure() {
 }
 
 table() {
-    local log line
+    local name row log line passed=0 failed=0 skipped=0
     echo
     printf '%-12s  %-8s  %6s  %s\n' suite result time told
-    printf '%s\n' "${ROWS[@]}"
+    for name in "${SUITES[@]}"; do
+        row="$LOGS/$name.row"
+        # Its own file is the last thing that a suite writes.
+        if [[ ! -f $row ]]; then printf 'failed\n%-12s  failed       -  it never came to its end\n' "$name" >"$row"; fi
+        case $(head -n 1 "$row") in
+            passed) passed=$((passed + 1)) ;;
+            failed) failed=$((failed + 1)) ;;
+            *) skipped=$((skipped + 1)) ;;
+        esac
+        tail -n 1 "$row"
+    done
     for log in "$LOGS"/*.log; do
         while read -r line; do
             echo "not run in $(basename "$log" .log): $line"
         done < <(not_run_tests "$log" | head -n 10)
     done
     echo
-    echo "$PASSED passed, $FAILED failed, $SKIPPED skipped" | tee "$LOGS/summary"
+    echo "$passed passed, $failed failed, $skipped skipped" | tee "$LOGS/summary"
+    ((failed == 0))
 }
 
-prepare
-run_suite fmt suite_fmt
-run_suite clippy suite_clippy
-run_suite deny suite_deny
-run_suite docs suite_docs
-run_suite build suite_build
-run_suite unit suite_unit
-run_suite sweep suite_sweep
-run_suite site suite_of_file site
-run_suite kill suite_of_file kill
-for file in suites/tests/*; do
-    name=$(basename "$file" .rs)
-    case " * site kill $(suites_on_engine | tr '\n' ' ') $(suites_on_servers | tr '\n' ' ')" in
-        *" $name "*) ;;
-        *) run_suite "$name" suite_of_file "$name" ;;
-    esac
+# ---- their order ---------------------------------------------------------------------------------------------------
+
+built() {
+    run_suite fmt suite_fmt
+    run_suite clippy suite_clippy
+    run_suite deny suite_deny
+    run_suite docs suite_docs
+    run_suite build suite_build
+}
+
+with_engine() {
+    run_suite docker suite_docker
+    run_suite docker-kill suite_docker_kill
+    run_suite machines suite_machines
+    run_suite demo-docker suite_demo_docker
+}
+
+without_engine() {
+    local name
+    run_suite unit suite_unit
+    run_suite sweep suite_sweep
+    for name in site kill $(other_suites); do run_suite "$name" suite_of_file "$name"; done
+    run_suite demo suite_demo
+}
+
+# What of suites/tests has no function of its own here.
+other_suites() {
+    local file name
+    for file in suites/tests/*; do
+        name=$(basename "$file" .rs)
+        case " site kill $(suites_on_engine | tr '\n' ' ') $(suites_on_servers | tr '\n' ' ')" in
+            *" $name "*) ;;
+            *) echo "$name" ;;
+        esac
+    done
+}
+
+for name in fmt clippy deny docs build unit sweep site kill $(other_suites) docker docker-kill machines demo demo-docker; do
+    if is_wanted "$name"; then SUITES+=("$name"); fi
 done
-run_suite docker suite_docker
-run_suite docker-kill suite_docker_kill
-run_suite machines suite_machines
-run_suite demo suite_demo
-run_suite demo-docker suite_demo_docker
+prepare
+built
+place_beside with_engine
+place_beside without_engine
+# Which of them did not come to its end is told by the table.
+place_together || true
 # First, so that the table is the last word.
 place_clear
 table
-((FAILED == 0))
