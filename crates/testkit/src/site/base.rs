@@ -1,18 +1,29 @@
 //! The image that the example's images are made from: its program, and what that needs to run, as it lies on this machine. Nothing is fetched.
+//! As the tests' other images it is made once on an engine, and stays there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use cutover_core::hash::ContentHash;
 use cutover_engine::{BaseImages, BuildCache, BuildSpec, Context, ContextSource, Engine};
 
 /// Where the example's Dockerfiles expect the program.
 const PROGRAM: &str = "app/guestbook";
 const DOCKERFILE: &str = "FROM scratch\nCOPY files /\n";
 
-/// Builds it, under a name that nobody else has; what is the same as before costs the engine nothing.
-pub(crate) async fn build(engine: &Engine, program: &Path) -> anyhow::Result<String> {
+/// Its name on the engine, made where it is not there yet: another program has another one.
+pub(crate) async fn made(engine: &Engine, program: &Path) -> anyhow::Result<String> {
+    let program_itself = std::fs::read(program).with_context(|| program.display().to_string())?;
+    let tag = format!("cutover-test/guestbook:{}", ContentHash::of(&program_itself).short());
+    if engine.inspect_image(&tag).await.is_err() {
+        build(engine, program, &tag).await?;
+    }
+    Ok(tag)
+}
+
+async fn build(engine: &Engine, program: &Path, tag: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let files = folder.path().join("files");
     copy(program, &files.join(PROGRAM))?;
@@ -21,13 +32,12 @@ pub(crate) async fn build(engine: &Engine, program: &Path) -> anyhow::Result<Str
     }
     std::fs::write(folder.path().join("Dockerfile"), DOCKERFILE)?;
     let context = Context::open(ContextSource::WorkTree, folder.path(), ".", "Dockerfile", &[]).await?;
-    let tag = format!("cutover-test/guestbook:{}", uuid::Uuid::new_v4().simple());
     let spec = BuildSpec {
         context,
         target: None,
         arguments: BTreeMap::new(),
         labels: BTreeMap::new(),
-        tag: Some(tag.clone()),
+        tag: Some(tag.to_owned()),
         platform: None,
         cache: BuildCache::Use,
         bases: BaseImages::Here,
@@ -35,7 +45,7 @@ pub(crate) async fn build(engine: &Engine, program: &Path) -> anyhow::Result<Str
         logins: Vec::new(),
     };
     engine.build(&spec, &mut |_| ()).await.context("the base of the example's images was not built")?;
-    Ok(tag)
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -26,7 +26,7 @@ pub struct Docker {
 impl Docker {
     pub(super) async fn on(engine: Engine, program: &Path) -> anyhow::Result<Self> {
         let volumes = engine.info().await?.data_folder.join("volumes");
-        let base = base::build(&engine, program).await?;
+        let base = base::made(&engine, program).await?;
         Ok(Self { engine, base, volumes })
     }
 
@@ -90,9 +90,9 @@ impl Docker {
         })
     }
 
-    /// Removes all that the installation and its apps made, and the base of their images.
+    /// Removes all that the installation and its apps made.
     pub(super) fn clear(&self, installation: &str, apps: &[AppId]) -> anyhow::Result<()> {
-        let (engine, labels, base) = (self.engine.clone(), of(installation), self.base.clone());
+        let (engine, labels) = (self.engine.clone(), of(installation));
         let names: Vec<_> = apps.iter().map(|app| format!("cutover/{app}/")).collect();
         to_its_end(async move {
             for container in engine.list(&labels).await? {
@@ -106,7 +106,7 @@ impl Docker {
             }
             let images = engine.list_images(&BTreeMap::new()).await?;
             let tags = images.into_iter().flat_map(|image| image.tags);
-            for tag in tags.filter(|tag| *tag == base || names.iter().any(|name| tag.starts_with(name))) {
+            for tag in tags.filter(|tag| names.iter().any(|name| tag.starts_with(name))) {
                 engine.remove_image(&tag).await?;
             }
             Ok(())

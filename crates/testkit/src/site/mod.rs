@@ -30,7 +30,7 @@ use cutover_host::installation::Installation;
 
 pub(crate) use app::git;
 pub use app::{App, LiveRelease, Status};
-pub(crate) use base::build as base_image;
+pub(crate) use base::made as base_image;
 pub use binaries::Binaries;
 pub use docker::Docker;
 pub use own_engine::OwnEngine;
