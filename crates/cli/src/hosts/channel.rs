@@ -8,23 +8,18 @@ use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
-};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::error::{Behind, HostError, Trouble};
+use super::frames::{Frame, Incoming};
 use super::opening::Peer;
 use super::target::Target;
 
-/// A line longer than this is no message of ours.
-const LONGEST_LINE: u64 = 64 * 1024 * 1024;
 /// Clocks that differ by fewer seconds are as good as equal.
 const SAME_TIME: u64 = 60;
-/// Bulk data is read in pieces of at most this size.
-const PIECE: u64 = 64 * 1024;
-/// And sent in pieces of this size.
+/// Bulk data is sent in pieces of this size.
 const BULK: usize = 256 * 1024;
 
 type Reader = Box<dyn AsyncBufRead + Send + Unpin>;
@@ -33,7 +28,7 @@ type Writer = Arc<Mutex<Box<dyn AsyncWrite + Send + Unpin>>>;
 
 /// An open conversation.
 pub(crate) struct Channel {
-    reader: Reader,
+    incoming: Incoming<Reader>,
     writer: Writer,
     greeting: Greeting,
     target: Target,
@@ -84,8 +79,8 @@ impl Channel {
     ) -> Result<Self, HostError> {
         let greeting = Greeting::nothing_yet();
         let writer: Writer = Arc::new(Mutex::new(Box::new(writer)));
-        let mut channel =
-            Self { reader: Box::new(BufReader::new(reader)), writer, greeting, target, peer, signs: None };
+        let incoming = Incoming::new(Box::new(BufReader::new(reader)) as Reader);
+        let mut channel = Self { incoming, writer, greeting, target, peer, signs: None };
         match channel.begin(ask).await {
             Ok(greeting) => {
                 channel.signs =
@@ -225,13 +220,12 @@ impl Channel {
     ) -> Result<(), HostError> {
         let mut left = bytes;
         while left > 0 {
-            let length = usize::try_from(left.min(PIECE)).unwrap_or(1);
-            let mut buffer = vec![0; length];
-            if let Err(error) = self.reader.read_exact(&mut buffer).await {
-                return Err(self.broken(lost(&error)).await);
-            }
-            left -= length as u64;
-            piece(&buffer).map_err(|error| self.error(lost(&error)))?;
+            let next = match self.incoming.piece(left).await {
+                Ok(next) => next,
+                Err(error) => return Err(self.broken(lost(&error)).await),
+            };
+            left -= next.len() as u64;
+            piece(&next).map_err(|error| self.error(lost(&error)))?;
         }
         Ok(())
     }
@@ -244,24 +238,15 @@ impl Channel {
     }
 
     async fn hear(&mut self) -> Result<Reply, Trouble> {
-        let mut line = Vec::new();
-        (&mut self.reader)
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line)
-            .await
-            .map_err(|error| lost(&error))?;
-        let why = match line.last() {
-            None => "its output was closed",
-            Some(b'\n') => "",
-            Some(_) => "its output was cut in the middle of a message",
-        };
-        if !why.is_empty() {
-            return Err(Trouble::Lost { why: why.to_owned() });
-        }
-        let reply = serde_json::from_slice(&line);
-        match reply.map_err(|_| Trouble::Protocol(format!("it said `{}`", beginning(&line))))? {
-            Reply::Failed { failure } => Err(Trouble::Failed(failure)),
-            reply => Ok(reply),
+        let lost_by = |why: &str| Err(Trouble::Lost { why: why.to_owned() });
+        match self.incoming.next().await.map_err(|error| lost(&error))? {
+            Frame::Reply(reply) => match *reply {
+                Reply::Failed { failure } => Err(Trouble::Failed(failure)),
+                reply => Ok(reply),
+            },
+            Frame::Bad(beginning) => Err(Trouble::Protocol(format!("it said `{beginning}`"))),
+            Frame::Cut => lost_by("its output was cut in the middle of a message"),
+            Frame::End => lost_by("its output was closed"),
         }
     }
 
@@ -325,15 +310,6 @@ fn for_people(seconds: u64) -> String {
         (0, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
     }
-}
-
-/// As much of a line as tells what it is.
-fn beginning(line: &[u8]) -> String {
-    const SHOWN: usize = 120;
-    let line = String::from_utf8_lossy(line);
-    let line = line.trim_end();
-    let shown: String = line.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if shown.len() < line.len() { format!("{shown}…") } else { shown }
 }
 
 /// The reply that came is not the one that was due.

@@ -1,6 +1,6 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncBufReadExt, DuplexStream};
 
 use super::*;
 

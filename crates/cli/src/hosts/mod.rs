@@ -5,6 +5,7 @@ mod bootstrap;
 mod channel;
 mod error;
 mod far;
+mod frames;
 mod keys;
 mod local;
 mod opening;
