@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every suite that can run here, and ends with a table and the line `N passed, N failed, N skipped`. What is built is built first;
-# then go beside each other, each in its own order, the suites with an engine and those without: the first wait for containers most of
-# their time.
+# then go beside each other, each in its own order, the suites without an engine, those with containers on one, and those with servers on
+# the same one: they wait for containers most of their time.
 #
 #   test.sh              all suites
 #   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill machines demo demo-docker, and any
@@ -362,12 +362,13 @@ built() {
     run_suite build suite_build
 }
 
-with_engine() {
+with_containers() {
     run_suite docker suite_docker
     run_suite docker-kill suite_docker_kill
-    run_suite machines suite_machines
     run_suite demo-docker suite_demo_docker
 }
+
+with_servers() { run_suite machines suite_machines; }
 
 without_engine() {
     local name
@@ -394,8 +395,12 @@ for name in fmt clippy deny docs build unit sweep site kill $(other_suites) dock
 done
 prepare
 built
-place_beside with_engine
+# Before there is an engine: they are not told of it.
 place_beside without_engine
+# One for both, or none: each suite then says why it did not run.
+if is_wanted docker || is_wanted docker-kill || is_wanted demo-docker || is_wanted machines; then engine >/dev/null || true; fi
+place_beside with_containers
+place_beside with_servers
 # Which of them did not come to its end is told by the table.
 place_together || true
 # First, so that the table is the last word.
