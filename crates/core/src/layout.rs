@@ -137,6 +137,22 @@ impl Layout {
     pub fn layer(&self, layer: &ContentHash) -> PathBuf {
         self.layers().join(layer.as_str())
     }
+    /// Lists of the chunks of artifacts that are kept, and chunks on their way to become files.
+    pub fn parcels(&self) -> PathBuf {
+        self.state.join("parcels")
+    }
+    /// The chunks of one artifact that is kept.
+    pub fn chunks(&self, artifact: &ContentHash) -> PathBuf {
+        self.parcels().join(format!("{artifact}.list"))
+    }
+    /// What images are built from on this host, as it was sent last.
+    pub fn contexts(&self) -> PathBuf {
+        self.state.join("contexts")
+    }
+    /// The archive of one service's; its list has `.list` behind its name.
+    pub fn context(&self, app: &AppId, service: &ServiceName) -> PathBuf {
+        self.contexts().join(format!("{}.{}.{service}", app.app, app.environment))
+    }
     /// What runs that are to come need, a file each (S26).
     pub fn leases(&self) -> PathBuf {
         self.state.join("leases")

@@ -18,6 +18,7 @@ mod lease;
 mod listening;
 pub mod lock;
 pub mod observe;
+mod parcels;
 pub mod ports;
 pub mod probe;
 pub mod program;

@@ -216,6 +216,20 @@ pub enum Ask {
         /// Whose files are looked at.
         app: AppId,
     },
+    /// Lists of files follow, as JSON of [`super::Parcel`]s compressed with zstd → [`Reply::Chunks`]: what of them lacks.
+    Parcels {
+        /// Bytes that follow.
+        bytes: u64,
+    },
+    /// The next of the chunks that lack, one behind the other, compressed with zstd → [`Reply::Done`] once they were found to be what they are called.
+    Chunks {
+        /// How many they are.
+        chunks: u32,
+        /// Bytes that follow.
+        bytes: u64,
+    },
+    /// All was sent: the files are made of it → [`Reply::Chunks`], with nothing that lacks once they are durable.
+    Unpack,
 }
 
 /// From the host.
@@ -331,6 +345,11 @@ pub enum Reply {
         connection: u32,
         /// What is said of it.
         what: Through,
+    },
+    /// To [`Ask::Parcels`] and [`Ask::Unpack`].
+    Chunks {
+        /// What lacks, as `(first, how many)` of the distinct chunks in the order of the parcels.
+        lacking: Vec<(u32, u32)>,
     },
     /// It is done.
     Done,

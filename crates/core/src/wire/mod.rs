@@ -5,9 +5,11 @@
 mod facts;
 mod images;
 mod messages;
+mod parcels;
 mod setup;
 
 pub use facts::*;
 pub use images::*;
 pub use messages::*;
+pub use parcels::*;
 pub use setup::{DeployKey, SetupAsk, SetupReply};

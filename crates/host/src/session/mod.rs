@@ -10,6 +10,7 @@ mod frames;
 mod health;
 mod hear;
 mod logs;
+mod parcels;
 mod receive;
 mod run;
 mod serve;

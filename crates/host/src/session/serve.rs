@@ -174,6 +174,9 @@ where
             Ask::Facts { app } => self.facts(&app).await,
             Ask::Load { image, bytes } => self.load(&image, bytes).await,
             Ask::Setup(ask) => self.setup(ask).await,
+            Ask::Parcels { bytes } => self.parcels(bytes).await,
+            Ask::Chunks { chunks, bytes } => self.chunks(chunks, bytes).await,
+            Ask::Unpack => self.unpack().await,
         }
     }
 

@@ -16,8 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::frames::Stop;
 use super::serve::Session;
 use crate::blocking::blocking;
+use crate::files::FileError;
 use crate::layers::{LayerError, Layers};
 use crate::lease::{Lease, Leased};
+use crate::parcels::Incoming;
 use crate::ports::{Runtime, RuntimeError};
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::process::artifact::Artifacts;
@@ -35,6 +37,10 @@ pub(super) struct Brought {
     lease: Option<Lease>,
     /// Images that the engine did not make from the layers it seemed to have: all of theirs are to come.
     in_full: BTreeSet<ContentHash>,
+    /// All that the lease is about.
+    leased: Leased,
+    /// Files that come in chunks.
+    pub(super) parcels: Option<Incoming>,
 }
 
 impl<R, W> Session<R, W>
@@ -52,7 +58,8 @@ where
         if images.iter().any(|image| image.layers.len() > MOST_LAYERS) {
             return Err(Failure::new(Exit::Usage, "an image has more layers than any engine takes").into());
         }
-        self.lease(run, &images, &artifacts).await?;
+        let names = images.iter().flat_map(|image| [image.name.clone(), image.id.clone()]);
+        self.lease(run, names.collect::<Vec<_>>(), &artifacts).await?;
         let stored = Artifacts::new(self.layout.clone());
         let mut lacking = Lacking {
             artifacts: artifacts.into_iter().filter(|artifact| !stored.has(artifact)).collect(),
@@ -142,15 +149,16 @@ where
         Ok(Some(found.ok_or_else(|| other_image(image))?))
     }
 
-    async fn lease(
+    /// Keeps these for a run, beside what is kept for it already.
+    pub(super) async fn lease(
         &mut self,
         run: RunId,
-        images: &[ImageParts],
+        images: impl IntoIterator<Item = String>,
         artifacts: &BTreeSet<ContentHash>,
     ) -> Result<(), Stop> {
-        let names = images.iter().flat_map(|image| [image.name.clone(), image.id.clone()]);
-        let leased = Leased { images: names.collect(), artifacts: artifacts.clone() };
-        let layout = self.layout.clone();
+        self.brought.leased.images.extend(images);
+        self.brought.leased.artifacts.extend(artifacts.iter().cloned());
+        let (leased, layout) = (self.brought.leased.clone(), self.layout.clone());
         let lease =
             blocking(move || Lease::take(&layout, run, &leased)).await.map_err(std::io::Error::other)?;
         match lease {
@@ -168,7 +176,7 @@ where
         Ok(())
     }
 
-    async fn docker(&mut self) -> Result<std::sync::Arc<DockerRuntime>, Stop> {
+    pub(super) async fn docker(&mut self) -> Result<std::sync::Arc<DockerRuntime>, Stop> {
         let host = self.host().await?;
         host.docker.clone().ok_or_else(|| crate::observe::no_engine("none answers on this host").into())
     }
@@ -210,17 +218,18 @@ where
             return Ok(());
         }
         let engine = docker.data_folder().await;
-        let low = room::refuse_low_for_layers(&self.layout.layers(), engine.as_deref(), bytes);
-        match low {
-            Ok(None) => Ok(()),
-            Ok(Some(failure)) => Err(failure.into()),
-            Err(error) => {
-                let failure = Failure::new(Exit::Refused, "the free room on a disk cannot be told");
-                Err(failure
-                    .because(error.to_string())
-                    .next("see that the disk is well, then try again")
-                    .into())
-            }
+        refuse_low(room::refuse_low_for_layers(&self.layout.layers(), engine.as_deref(), bytes))
+    }
+}
+
+/// What a look at the room said.
+pub(super) fn refuse_low(low: Result<Option<Failure>, FileError>) -> Result<(), Stop> {
+    match low {
+        Ok(None) => Ok(()),
+        Ok(Some(failure)) => Err(failure.into()),
+        Err(error) => {
+            let failure = Failure::new(Exit::Refused, "the free room on a disk cannot be told");
+            Err(failure.because(error.to_string()).next("see that the disk is well, then try again").into())
         }
     }
 }

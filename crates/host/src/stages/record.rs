@@ -114,6 +114,7 @@ fn forget_app(act: &Act<'_>, plan: &RecordPlan) -> Result<(), Trouble> {
     let removed = |name: &str| remove_folder(&folder.join(name));
     removed("releases")?;
     removed("instances")?;
+    crate::parcels::forget_app(act.layout, act.app()).map_err(|error| Trouble::plain(error.to_string()))?;
     // Volumes of plain processes lie here: they stay unless they were asked for.
     if plan.volumes.iter().any(|volume| volume.runtime == RuntimeKind::Process)
         || !folder.join("volumes").exists()

@@ -48,6 +48,26 @@ pub(crate) fn refuse_low_for_layers(
     let mut wants =
         vec![want("layers on their way to the engine", waiting, bytes.saturating_add(defaults::DISK_FREE))];
     wants.extend(engine.map(|folder| want("the container engine's data", folder, bytes.saturating_mul(2))));
+    refuse_low_before(wants)
+}
+
+/// The refusal, where a disk has less room than what comes from a client takes: chunks where they wait, and the files that are made of them.
+///
+/// # Errors
+/// When the free room of a disk cannot be told.
+pub(crate) fn refuse_low_for_files(
+    waiting: (&Path, u64),
+    made: (&Path, u64),
+) -> Result<Option<Failure>, FileError> {
+    let want = |what: &str, (place, bytes): (&Path, u64)| Want {
+        what: what.to_owned(),
+        place: place.to_owned(),
+        bytes: bytes.saturating_add(defaults::DISK_FREE / 2),
+    };
+    refuse_low_before(vec![want("files on their way", waiting), want("files that are sent", made)])
+}
+
+fn refuse_low_before(wants: Vec<Want>) -> Result<Option<Failure>, FileError> {
     let mut low = rules::refuse_low_room(&by_disk(wants, disk)?);
     if let Some(failure) = &mut low {
         // Where there is no room nobody's leave makes some: only what makes room is said.
