@@ -5,6 +5,7 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
+mod files;
 mod lost;
 mod refused;
 mod trust;

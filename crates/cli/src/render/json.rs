@@ -72,6 +72,8 @@ pub(crate) enum Line<'a> {
     Key { key: &'a DeployKey },
     /// A host has an image that it lacked: so many of its layers crossed, in so many bytes as they were sent.
     Shipped { image: &'a str, layers: usize, bytes: u64, millis: u64 },
+    /// A host has files that it lacked: so many of their chunks crossed, in so many bytes as they were sent.
+    ShippedFiles { files: &'a str, chunks: usize, bytes: u64, millis: u64 },
     /// One thing that doctor looked at.
     Finding { finding: &'a Finding },
     /// A tunnel is there.

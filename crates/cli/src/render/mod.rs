@@ -27,7 +27,7 @@ pub(crate) use json::Line;
 pub(crate) use paint::plain;
 pub(crate) use plan::{nothing_to_do, plan};
 pub(crate) use problem::{lines as problem_lines, problems};
-pub(crate) use progress::{Progress, verdict};
+pub(crate) use progress::{Cargo, Progress, verdict};
 pub(crate) use releases::{history, lock, log_line, releases, variables};
 pub(crate) use status::{HostLine, Status, is_healthy, status};
 

@@ -32,10 +32,36 @@ pub(crate) struct Progress {
 
 /// What is being sent.
 struct Sending {
-    image: String,
-    layers: usize,
+    cargo: Cargo,
+    pieces: usize,
     bytes: u64,
     since: Instant,
+}
+
+/// What goes to a host in pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cargo {
+    /// An image, by its name: in layers.
+    Image(String),
+    /// Files, as people call them: in chunks.
+    Files(String),
+}
+
+impl Cargo {
+    fn shown(&self) -> String {
+        match self {
+            Self::Image(name) => format!("image {name}"),
+            Self::Files(what) => what.clone(),
+        }
+    }
+
+    fn pieces(&self, pieces: usize) -> String {
+        let piece = match self {
+            Self::Image(_) => "layer",
+            Self::Files(_) => "chunk",
+        };
+        if pieces == 1 { format!("1 {piece}") } else { format!("{pieces} {piece}s") }
+    }
 }
 
 /// Moves the bar by what is read of it.
@@ -89,10 +115,10 @@ impl Progress {
         }
     }
 
-    /// Layers of an image are going to be sent: a bar on a terminal, a line elsewhere.
-    pub(crate) fn begin_sending(&mut self, image: &str, what: &str) {
-        self.doing("ship", &format!("image {image}: {what}"));
-        self.sending = Some(Sending { image: image.to_owned(), layers: 0, bytes: 0, since: Instant::now() });
+    /// Pieces of something are going to be sent: a bar on a terminal, a line elsewhere.
+    pub(crate) fn begin_sending(&mut self, cargo: Cargo, what: &str) {
+        self.doing("ship", &format!("{}: {what}", cargo.shown()));
+        self.sending = Some(Sending { cargo, pieces: 0, bytes: 0, since: Instant::now() });
         if let Some(bar) = &self.bar {
             bar.set_length(0);
             bar.set_position(0);
@@ -103,11 +129,29 @@ impl Progress {
     /// One more layer, of so many bytes.
     pub(crate) fn will_send(&mut self, bytes: u64) {
         if let Some(sending) = &mut self.sending {
-            sending.layers += 1;
+            sending.pieces += 1;
             sending.bytes += bytes;
         }
         if let Some(bar) = &self.bar {
             bar.inc_length(bytes);
+        }
+    }
+
+    /// So much is going to be sent in all, as it is before it is compressed.
+    pub(crate) fn will_send_in_all(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(bytes);
+        }
+    }
+
+    /// So many pieces are on their way: what they were before, and what they are now.
+    pub(crate) fn sent(&mut self, pieces: usize, bytes: u64, compressed: u64) {
+        if let Some(sending) = &mut self.sending {
+            sending.pieces += pieces;
+            sending.bytes += compressed;
+        }
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
         }
     }
 
@@ -123,9 +167,12 @@ impl Progress {
         }
         let Some(sending) = self.sending.take() else { return Ok(()) };
         if self.output.form() == Form::Json {
-            let Sending { image, layers, bytes, since } = &sending;
-            let millis = millis(since.elapsed());
-            return self.output.json(&Line::Shipped { image, layers: *layers, bytes: *bytes, millis });
+            let Sending { cargo, pieces, bytes, since } = &sending;
+            let (bytes, millis) = (*bytes, millis(since.elapsed()));
+            return self.output.json(&match cargo {
+                Cargo::Image(image) => Line::Shipped { image, layers: *pieces, bytes, millis },
+                Cargo::Files(files) => Line::ShippedFiles { files, chunks: *pieces, bytes, millis },
+            });
         }
         self.above(&format!("{} {}", stage("ship"), shipped(&sending, sending.since.elapsed())));
         Ok(())
@@ -178,13 +225,18 @@ fn style(template: &str) -> ProgressStyle {
 
 /// How much was sent, and how fast.
 fn shipped(sending: &Sending, took: Duration) -> String {
-    let Sending { image, layers, bytes, .. } = sending;
-    if *layers == 0 {
-        return format!("image {image} is there: all its layers were ({})", span(took));
+    let Sending { cargo, pieces, bytes, .. } = sending;
+    let (what, all) = match cargo {
+        Cargo::Image(name) => (format!("image {name} is there"), "its layers"),
+        Cargo::Files(what) => (what.clone(), "chunks"),
+    };
+    if *pieces == 0 {
+        let were = if matches!(cargo, Cargo::Image(_)) { "were" } else { "were there" };
+        return format!("{what}: all {all} {were} ({})", span(took));
     }
     let rate = bytes.saturating_mul(1_000) / millis(took).max(1);
-    let layers = if *layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") };
-    format!("image {image} is there: {layers}, {} in {} ({}/s)", size(*bytes), span(took), size(rate))
+    let pieces = cargo.pieces(*pieces);
+    format!("{what}: {pieces}, {} in {} ({}/s)", size(*bytes), span(took), size(rate))
 }
 
 fn millis(span: Duration) -> u64 {
@@ -297,10 +349,17 @@ mod tests {
     #[test]
     fn what_was_sent_is_told_with_its_rate() {
         let mib = 1024 * 1024;
-        let sending =
-            Sending { image: "shop:1".to_owned(), layers: 1, bytes: 3 * mib, since: Instant::now() };
+        let sending = Sending {
+            cargo: Cargo::Image("shop:1".to_owned()),
+            pieces: 1,
+            bytes: 3 * mib,
+            since: Instant::now(),
+        };
         let told = shipped(&sending, Duration::from_millis(1_500));
         assert_eq!(told, "image shop:1 is there: 1 layer, 3 MiB in 1.5 s (2 MiB/s)");
+        let nothing = Sending { cargo: Cargo::Files("2 artifacts".to_owned()), pieces: 0, ..sending };
+        let told = shipped(&nothing, Duration::from_millis(10));
+        assert_eq!(told, "2 artifacts: all chunks were there (10 ms)");
     }
 
     #[test]

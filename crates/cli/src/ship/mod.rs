@@ -1,9 +1,11 @@
-//! Getting images to a host that lacks them: layer by layer over the session's channel, and only those that it lacks.
+//! Getting images and files to a host that lacks them, over the session's channel: layer by layer, chunk by chunk, and only those that it lacks.
 //!
 //! Layers are read from the engine that has the image by letting it push to a registry in this process, else from what it saves; each is
 //! compressed with zstd. They are sent as they come, while the engine still reads the next ones.
 
 mod blob;
+mod chunks;
+mod parcels;
 mod parts;
 mod push;
 mod registry;
@@ -22,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::hosts::{Channel, HostError, unexpected};
-use crate::render::Progress;
+use crate::render::{Cargo, Progress};
 use blob::{Blob, pack};
 
 pub(crate) use release::ship_release;
@@ -88,7 +90,8 @@ async fn ship(
     progress: &mut Progress,
 ) -> Result<FoundImage, Failure> {
     let name = &image.parts.name;
-    progress.begin_sending(name, &format!("{} of {} layers", layers.len(), image.parts.layers.len()));
+    let cargo = Cargo::Image(name.clone());
+    progress.begin_sending(cargo, &format!("{} of {} layers", layers.len(), image.parts.layers.len()));
     for _ in 0..ROUNDS {
         let configuration = send_layers(host, engine, image, layers, progress).await?;
         let packed = pack(configuration.as_slice()).map_err(|error| not_read(name, &error.into()))?;

@@ -10,6 +10,7 @@ mod project;
 mod shipped;
 mod variables;
 
+pub(crate) use artifact::Artifact;
 pub(crate) use contents::{Contents, Making, Wanted, collect};
 pub(crate) use git::Git;
 pub(crate) use images::{BuildFrom, Images};

@@ -70,7 +70,7 @@ async fn carry_out(
     approval::approve(desk, &effects::question(&draft.request, id, protection), conduct)?;
     let started = run::up(desk, &mut host, &state).await?;
     let mut progress = Progress::new(desk.output);
-    let shipped = ship_release(&mut host, draft.run, &mut contents, &mut progress).await;
+    let shipped = ship_release(&mut host, draft.run, &state, &mut contents, &mut progress).await;
     progress.end();
     // A proxy that was started is part of what the plan is made from; so is what the host calls an image.
     let plan = match (started, shipped?) {
