@@ -83,6 +83,9 @@ impl Channel {
         let mut channel = Self { incoming, writer, greeting, target, peer, signs: None };
         match channel.begin(ask).await {
             Ok(greeting) => {
+                if let Some(peer) = &channel.peer {
+                    peer.has_greeted();
+                }
                 channel.signs =
                     matches!(channel.target, Target::Server(_)).then(|| Signs::of(&channel.writer));
                 Ok(Self { greeting, ..channel })

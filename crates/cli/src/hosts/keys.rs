@@ -29,10 +29,7 @@ pub(crate) fn shown_by(server: &Server) -> Result<Vec<ShownKey>, Failure> {
     let unread = |why: String| {
         Failure::new(Exit::Failed, format!("the keys of {} could not be read", server.name)).because(why)
     };
-    let mut scan = Command::new("ssh-keyscan");
-    scan.args(["-T", "10", "-p", &place.port, "--", &place.address]).stdin(Stdio::null());
-    let scanned = scan.output().map_err(|error| unread(format!("ssh-keyscan: {error}")))?;
-    let text = String::from_utf8_lossy(&scanned.stdout);
+    let (text, said) = if place.by_way { by_ssh(server) } else { by_scan(&place) }.map_err(unread)?;
     let keys = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
         let (kind, key) = line.split_once(' ')?.1.split_once(' ')?;
         fingerprint(line).map(|(fingerprint, name)| ShownKey {
@@ -43,11 +40,35 @@ pub(crate) fn shown_by(server: &Server) -> Result<Vec<ShownKey>, Failure> {
     });
     let keys: Vec<ShownKey> = keys.collect();
     if keys.is_empty() {
-        let said = String::from_utf8_lossy(&scanned.stderr);
         let said = said.lines().rfind(|line| !line.starts_with('#')).unwrap_or("it showed none").to_owned();
-        return Err(unread(said).next(format!("see that {} answers on port {}", place.address, place.port)));
+        let next = if place.by_way {
+            format!("`{}` by hand shows what is in its way", server.by_hand())
+        } else {
+            format!("see that {} answers on port {}", place.address, place.port)
+        };
+        return Err(unread(said).next(next));
     }
     Ok(keys)
+}
+
+/// The keys that a server shows, a line each, and what was said meanwhile.
+fn by_scan(place: &Place) -> Result<(String, String), String> {
+    let mut scan = Command::new("ssh-keyscan");
+    scan.args(["-T", "10", "-p", &place.port, "--", &place.address]).stdin(Stdio::null());
+    let scanned = scan.output().map_err(|error| format!("ssh-keyscan: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((text(&scanned.stdout), text(&scanned.stderr)))
+}
+
+/// The same where only ssh itself knows the way, through a jump host say: the one key on which both agree.
+fn by_ssh(server: &Server) -> Result<(String, String), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let file = folder.path().join("shown");
+    let mut command = ssh::command_for_key(server, &file);
+    // It always fails: nobody is let in.
+    let output = command.output().map_err(|error| format!("ssh: {error}"))?;
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    Ok((text, String::from_utf8_lossy(&output.stderr).replace('\r', "")))
 }
 
 /// Where a server is, as the user's configuration has it.
@@ -56,6 +77,8 @@ struct Place {
     port: String,
     /// The name that ssh looks for in `known_hosts`.
     known_as: String,
+    /// Whether ssh goes there by way of another machine, or of a command.
+    by_way: bool,
 }
 
 impl Place {
@@ -68,11 +91,7 @@ impl Place {
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
                 .filter(|text| *text != "none")
         };
-        if let Some(way) = value("proxyjump").or_else(|| value("proxycommand")) {
-            return Err(Failure::new(Exit::Failed, format!("the keys of {} could not be read", server.name))
-                .because(format!("ssh goes there by way of `{way}`, and ssh-keyscan cannot"))
-                .next(format!("`{}` by hand shows its fingerprint and asks", server.by_hand())));
-        }
+        let by_way = value("proxyjump").or_else(|| value("proxycommand")).is_some();
         let address = value("hostname").unwrap_or_else(|| server.name.address()).to_owned();
         let port = value("port").unwrap_or("22").to_owned();
         let known_as = match (value("hostkeyalias"), port.as_str()) {
@@ -80,7 +99,7 @@ impl Place {
             (None, "22") => address.clone(),
             (None, _) => format!("[{address}]:{port}"),
         };
-        Ok(Self { address, port, known_as })
+        Ok(Self { address, port, known_as, by_way })
     }
 }
 

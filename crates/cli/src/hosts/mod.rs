@@ -13,6 +13,7 @@ mod program;
 mod prose;
 mod ssh;
 mod target;
+mod words;
 
 pub(crate) use bootstrap::bootstrap;
 pub(crate) use channel::{Channel, Hearing, Speaking, unexpected};

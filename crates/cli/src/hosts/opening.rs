@@ -1,21 +1,17 @@
 //! A session as a child process, here or through ssh: started, spoken with, and listened to when it ends.
 
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cutover_core::wire::Ask;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use tokio::task::JoinHandle;
+use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use super::channel::Channel;
 use super::error::{HostError, Trouble};
 use super::target::{Server, Target};
+use super::words::{self, Words};
 use super::{local, ssh};
 
-/// The end of what a session says on its error stream, kept for the case that it ends.
-const KEPT_LINES: usize = 20;
 /// For the end of a session, and what it said, to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -42,14 +38,19 @@ pub(crate) async fn open_anew(server: &Server) -> Result<Channel, HostError> {
 
 pub(super) fn start(mut command: Command, target: &Target) -> Result<Opening, Trouble> {
     use std::os::unix::process::CommandExt as _;
-    if !matches!(target, Target::Server(server) if server.asks) {
+    let asks = matches!(target, Target::Server(server) if server.asks);
+    if !asks {
         // Ctrl-C on the terminal is for us: the session ends when its input does, and it is given the time it needs for that. Who asks on the
         // terminal stays in the group that the terminal listens to.
         command.process_group(0);
     }
     let program = command.get_program().to_string_lossy().into_owned();
     let mut command = tokio::process::Command::from(command);
-    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    // Where no terminal can be had, it does without.
+    let terminal = if asks { words::terminal().ok() } else { None };
+    let (terminal, errors) = terminal.map_or((None, Stdio::piped()), |(ours, theirs)| (Some(ours), theirs));
+    command.stderr(errors);
     let start_error = |error: std::io::Error| match target {
         Target::Server(_) if error.kind() == std::io::ErrorKind::NotFound => {
             Trouble::NoSsh { program: program.clone() }
@@ -57,9 +58,10 @@ pub(super) fn start(mut command: Command, target: &Target) -> Result<Opening, Tr
         _ => Trouble::Start { binary: program.clone(), error },
     };
     let mut child = command.spawn().map_err(start_error)?;
-    match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
-        (Some(input), Some(output), Some(errors)) => {
-            Ok(Opening { target: target.clone(), peer: Peer::new(child, errors), input, output })
+    let words = terminal.map(Words::shown).or_else(|| child.stderr.take().map(Words::kept));
+    match (child.stdin.take(), child.stdout.take(), words) {
+        (Some(input), Some(output), Some(words)) => {
+            Ok(Opening { target: target.clone(), peer: Peer { child, words }, input, output })
         }
         _ => Err(start_error(std::io::Error::other("no pipes to it"))),
     }
@@ -90,9 +92,7 @@ impl Opening {
 /// The process at the other end of our pipes.
 pub(crate) struct Peer {
     child: Child,
-    /// What it said on its error stream, line by line.
-    said: Arc<Mutex<Vec<String>>>,
-    listener: JoinHandle<()>,
+    words: Words,
 }
 
 /// How a session ended.
@@ -103,10 +103,9 @@ pub(super) struct Ended {
 }
 
 impl Peer {
-    fn new(child: Child, errors: ChildStderr) -> Self {
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let listener = tokio::spawn(listen(errors, Arc::clone(&said)));
-        Self { child, said, listener }
+    /// It has greeted: whoever speaks now is no longer ssh.
+    pub(super) fn has_greeted(&self) {
+        self.words.hush();
     }
 
     /// How it ended, once its output was closed: its end and its words take moments to arrive.
@@ -116,31 +115,12 @@ impl Peer {
         if status.is_none() {
             self.end();
         }
-        tokio::time::timeout(LAST_WORDS, &mut self.listener).await.ok();
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ended { status, said }
+        Ended { status, said: self.words.last(LAST_WORDS).await }
     }
 
     /// Nobody will speak with it. One that is over already is as good.
     pub(super) fn end(&mut self) {
         self.child.start_kill().ok();
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.listener.abort();
-    }
-}
-
-async fn listen(errors: ChildStderr, said: Arc<Mutex<Vec<String>>>) {
-    let mut lines = BufReader::new(errors).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() == KEPT_LINES {
-            said.remove(0);
-        }
-        said.push(line);
     }
 }
 

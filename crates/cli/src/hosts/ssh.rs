@@ -62,6 +62,33 @@ pub(super) fn command_of(server: &Server, line: &str) -> Command {
     command
 }
 
+/// What writes the key that a server shows into `file`, on whatever way the user's configuration leads there, and goes no further: nobody is let
+/// in. The keys of those on the way are checked as ever.
+pub(super) fn command_for_key(server: &Server, file: &Path) -> Command {
+    const OPTIONS: [&str; 9] = [
+        "StrictHostKeyChecking=accept-new",
+        "GlobalKnownHostsFile=none",
+        "HashKnownHosts=no",
+        "UpdateHostKeys=no",
+        "PreferredAuthentications=none",
+        "ConnectTimeout=15",
+        "ControlPath=none",
+        "ClearAllForwardings=yes",
+        "PermitLocalCommand=no",
+    ];
+    let mut command = Command::new(program());
+    command.arg("-T");
+    for option in OPTIONS {
+        command.args(["-o", option]);
+    }
+    if !server.asks {
+        command.args(["-o", "BatchMode=yes"]);
+    }
+    command.args(["-o", &format!("UserKnownHostsFile={}", quoted(file))]);
+    command.args(destination(server)).arg("true").stdin(Stdio::null());
+    command
+}
+
 fn with_options(server: &Server) -> Command {
     let mut command = Command::new(program());
     command.arg("-T");
@@ -114,12 +141,16 @@ pub(super) fn configuration(server: &Server) -> Result<String, String> {
     }
 }
 
-/// The option that names them and ours. A path is quoted as ssh reads it.
+/// The option that names them and ours.
 fn known_hosts(globally: &[String], ours: &Path) -> OsString {
-    let ours = std::path::absolute(ours).unwrap_or_else(|_| ours.to_owned());
-    let ours = ours.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
-    let files = globally.iter().map(|file| format!("\"{file}\"")).chain([format!("\"{ours}\"")]);
+    let files = globally.iter().map(|file| format!("\"{file}\"")).chain([quoted(ours)]);
     format!("GlobalKnownHostsFile={}", files.collect::<Vec<_>>().join(" ")).into()
+}
+
+/// A path as ssh reads it in an option.
+fn quoted(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    format!("\"{}\"", path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]
