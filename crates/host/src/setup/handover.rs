@@ -33,13 +33,26 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Sockets that systemd kept for this process; empty: it has none.
 pub fn inherited() -> Vec<TcpListener> {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
-    if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
-        return Vec::new();
-    }
-    let count = number("LISTEN_FDS").unwrap_or_default();
+    let kept = std::env::var("LISTEN_FDS").ok().filter(|_| is_for_us());
+    let count = kept.and_then(|count| count.parse::<i32>().ok()).unwrap_or_default();
     let Ok(own) = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else { return Vec::new() };
     (FIRST..FIRST + count).filter_map(|number| listener(&own, number)).collect()
+}
+
+/// Whether what the environment says of kept sockets is meant for this process, and not for one that started it.
+fn is_for_us() -> bool {
+    std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok()) == Some(std::process::id())
+}
+
+/// The names under which systemd kept sockets for this process.
+fn kept_names() -> BTreeSet<String> {
+    let names = std::env::var("LISTEN_FDNAMES").ok().filter(|_| is_for_us()).unwrap_or_default();
+    names.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// A socket's name in systemd's store, in which there may be no colon.
+fn name(listener: &TcpListener) -> io::Result<String> {
+    Ok(format!("http-{}", listener.local_addr()?).replace(':', "."))
 }
 
 /// A descriptor of another process, if it is a listening socket of the network.
@@ -56,22 +69,35 @@ pub fn offered(layout: &Layout) -> Option<Vec<TcpListener>> {
     up::receive(&stream).ok()?
 }
 
-/// Tells systemd that this process serves, and lets it keep the sockets for the next one. Nobody to tell: nothing.
+/// Tells systemd that this process serves, and lets it keep the sockets for the next one; those that nobody wants any more it gives up, or
+/// they would take in connections that nobody accepts. Nobody to tell: nothing.
 pub fn ready(listeners: &[TcpListener]) -> io::Result<()> {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let Some(socket) = init_system()? else { return Ok(()) };
+    let names = listeners.iter().map(name).collect::<io::Result<Vec<_>>>()?;
+    for old in kept_names().iter().filter(|old| !names.contains(old)) {
+        socket.send(format!("FDSTOREREMOVE=1\nFDNAME={old}\n").as_bytes())?;
+    }
+    for (listener, name) in listeners.iter().zip(names) {
+        let sockets = [listener.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        rights.push(SendAncillaryMessage::ScmRights(&sockets));
+        let text = format!("FDSTORE=1\nFDNAME={name}\n");
+        sendmsg(&socket, &[IoSlice::new(text.as_bytes())], &mut rights, SendFlags::empty())?;
+    }
+    socket.send(b"READY=1\n").map(drop)
+}
+
+/// Where systemd listens to what a unit says of itself.
+fn init_system() -> io::Result<Option<UnixDatagram>> {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
     let socket = UnixDatagram::unbound()?;
     let text = name.to_string_lossy();
     match text.strip_prefix('@') {
         Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name.as_bytes())?)?,
         None => socket.connect(PathBuf::from(&name))?,
     }
-    let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
-    let mut rights = SendAncillaryBuffer::new(&mut space);
-    if !sockets.is_empty() && rights.push(SendAncillaryMessage::ScmRights(&sockets)) {
-        sendmsg(&socket, &[IoSlice::new(b"FDSTORE=1\nFDNAME=http\n")], &mut rights, SendFlags::empty())?;
-    }
-    socket.send(b"READY=1\n").map(drop)
+    Ok(Some(socket))
 }
 
 /// Starts units. What `cutover-host up` keeps is handed over: its sockets are offered to the proxy of the unit, which waits for its turn.

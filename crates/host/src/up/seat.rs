@@ -66,7 +66,8 @@ pub(super) fn listen(layout: &Layout, http: &[SocketAddr]) -> Result<Vec<TcpList
     matching(predecessors(layout), http)
 }
 
-/// A socket for each address: one that is there, else a new one. Those that nobody wants any more are closed.
+/// A socket for each address: one that is there, else a new one. Those that nobody wants any more stop listening, whoever else has them open (the
+/// init system, the descriptors it started us with): else they would go on taking in connections that nobody accepts.
 fn matching(mut kept: Vec<TcpListener>, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, UpError> {
     let of = |address: &SocketAddr, kept: &[TcpListener]| {
         kept.iter().position(|listener| listener.local_addr().is_ok_and(|found| is_same(found, *address)))
@@ -75,7 +76,11 @@ fn matching(mut kept: Vec<TcpListener>, addresses: &[SocketAddr]) -> Result<Vec<
         Some(place) => Ok(kept.swap_remove(place)),
         None => bind(*address),
     });
-    all.collect()
+    let all = all.collect::<Result<Vec<_>, UpError>>()?;
+    for unwanted in kept {
+        rustix::net::shutdown(&unwanted, rustix::net::Shutdown::Both).map_err(std::io::Error::from)?;
+    }
+    Ok(all)
 }
 
 /// Without IPv6 on this machine its "every address" is IPv4's.
@@ -169,6 +174,24 @@ mod tests {
 
         assert_eq!(error.exit(), cutover_core::exit::Exit::Configuration);
         assert!(error.to_string().contains("did you mean `http`?"), "{error}");
+    }
+
+    #[test]
+    fn what_is_kept_and_not_wanted_stops_listening_whoever_has_it_open() {
+        let kept = [
+            sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
+            sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
+        ];
+        let [wanted, unwanted] = [&kept[0], &kept[1]].map(|listener| listener.local_addr().unwrap());
+        let store: Vec<_> = kept.iter().map(|listener| listener.try_clone().unwrap()).collect();
+
+        let listeners = matching(kept.into(), &[wanted]).unwrap();
+
+        assert_eq!(listeners[0].local_addr().unwrap(), wanted);
+        std::net::TcpStream::connect(wanted).unwrap();
+        let refused = std::net::TcpStream::connect(unwanted).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        drop(store);
     }
 
     #[test]
