@@ -30,3 +30,19 @@ pub async fn started(image: Image) -> Result<Machine, String> {
         Ok(started) => started,
     }
 }
+
+/// The same as [`on_server`], on a server without systemd.
+///
+/// # Panics
+/// When the server cannot be made though it could.
+#[expect(clippy::print_stdout, reason = "the table of suites reads this line")]
+pub async fn on_server_without_systemd(name: &str, image: Image, test: impl AsyncFnOnce(&Machine)) {
+    if let Err(why) = engine::usable().await {
+        return println!("not run: {name}: {why}");
+    }
+    match Machine::start_without_systemd(image).await {
+        Err(why) => panic!("no server of {}: {why:#}", image.name()),
+        Ok(Err(why)) => println!("not run: {name}: {why}"),
+        Ok(Ok(machine)) => test(&machine).await,
+    }
+}

@@ -7,12 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-use cutover_suites::engine;
-use cutover_suites::servers::on_server;
+use cutover_suites::hardships::{self, failed, serves};
+use cutover_suites::servers::{on_server, on_server_without_systemd};
+use cutover_suites::{engine, neighbours};
 use cutover_testkit::machine::{Cut, Image, Machine, ServerApp, User};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
-use cutover_testkit::{redact, wait_until};
+use cutover_testkit::wait_until;
 
 /// On every wait.
 const SOON: Duration = Duration::from_mins(1);
@@ -104,14 +105,6 @@ async fn bare_to_serving(name: &str, image: Image) {
     .await;
 }
 
-/// What status names live is what answers.
-async fn serves(app: &ServerApp<'_>, subject: &str) {
-    let live = app.status().await.unwrap().live.unwrap();
-    assert_eq!(live.subject.as_deref(), Some(subject));
-    let answer = app.ask("/version").await.unwrap();
-    assert_eq!(answer.release.as_deref(), Some(live.release.as_str()), "{answer:?}");
-}
-
 /// Another app comes, changes and goes on the same server; its own traffic loses nothing while it is there (S2).
 async fn beside_another(machine: &Machine, binaries: &Binaries) {
     let blog = ServerApp::of_processes(machine, binaries, "blog").unwrap();
@@ -159,21 +152,37 @@ async fn what_a_server_lacks_is_told() {
     .await;
 }
 
-/// Its words, without what differs from time to time.
-async fn failed(app: &ServerApp<'_>, words: &[&str]) -> String {
-    let told = app.cutover(words).await.unwrap();
-    let text = told.failure().to_owned();
-    for part in ["error: ", "\n  cause: ", "\n  state: ", "\n  next:  "] {
-        assert!(
-            text.contains(part),
-            "{words:?}: exit {:?}, no {part:?}\n{}\n{}",
-            told.exit,
-            told.output,
-            told.talk
-        );
-    }
-    let text =
-        text.replace(&app.machine().address().to_string(), "SERVER").replace(app.id().app.as_str(), "APP");
-    let text = redact(&text, &[(app.repository(), "REPOSITORY")]);
-    format!("── cutover {} · exit {}\n{text}", words.join(" "), told.exit.unwrap_or(-1))
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_full_disk_is_told_and_nothing_of_what_serves_is_lost() {
+    let name = "a_full_disk_is_told_and_nothing_of_what_serves_is_lost";
+    on_server(name, Image::Engine26, hardships::a_full_disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn nothing_depends_on_the_clock_of_a_server() {
+    let name = "nothing_depends_on_the_clock_of_a_server";
+    on_server(name, Image::Debian13, hardships::a_clock_a_day_off).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn without_a_way_to_packages_setup_says_so_and_goes_on_later() {
+    let name = "without_a_way_to_packages_setup_says_so_and_goes_on_later";
+    on_server(name, Image::Debian13, hardships::no_way_to_packages).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_server_without_systemd_serves_all_the_same() {
+    let name = "a_server_without_systemd_serves_all_the_same";
+    on_server_without_systemd(name, Image::Debian12, hardships::no_systemd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn environments_and_apps_of_one_server_do_not_notice_each_other() {
+    let name = "environments_and_apps_of_one_server_do_not_notice_each_other";
+    on_server(name, Image::Engine26, neighbours::all).await;
 }

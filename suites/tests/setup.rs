@@ -8,12 +8,12 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cutover_suites::engine;
 use cutover_suites::servers::on_server;
-use cutover_testkit::machine::{Image, Machine, ServerApp, User};
-use cutover_testkit::probe::Probe;
+use cutover_testkit::machine::{Image, Machine, Part, ServerApp, User};
+use cutover_testkit::probe::{Load, Mix, Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
 use cutover_testkit::wait_until;
 
@@ -292,13 +292,64 @@ async fn what_serves_already_goes_on_serving() {
         .unwrap();
         let probe = Probe::start(app.traffic());
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
-        says(machine, "systemctl restart cutover-proxy && systemctl kill --signal=KILL cutover-proxy").await;
-        let back = async || app.ask("/version").await.ok().filter(|answer| answer.status == 200);
-        wait_until("the proxy is back", SOON, back).await.unwrap();
-        let report = probe.stop().await;
-        println!("restarted and killed under {} requests, {} failed", report.sent(), report.failed());
+        says(machine, "systemctl restart cutover-proxy").await;
+        let restarted = probe.lap();
+        assert_eq!(restarted.failed(), 0, "{restarted}");
+        println!("deployed and restarted under {} requests, 0 failed", restarted.sent());
+        killed_under_traffic(machine, &app, &probe, 3).await;
+        probe.stop().await;
+        listens_elsewhere(machine).await;
         let keepers = says(machine, "systemctl list-units --no-legend 'cutover-keep-*.scope' | wc -l").await;
         assert_ne!(keepers, "0", "keepers are units of their own");
+    })
+    .await;
+}
+
+/// The host is told another port: on the one before nobody takes connections in that nobody would accept.
+async fn listens_elsewhere(machine: &Machine) {
+    let line = "echo \"http: ['0.0.0.0:8080']\" >/var/lib/cutover/host.yml && systemctl restart cutover-proxy && ss -ltn";
+    let listens = says(machine, line).await;
+    assert!(listens.contains(":8080 ") && !listens.contains(":80 "), "{listens}");
+}
+
+/// The proxy is killed again and again: what was inside it fails, and nothing that comes later.
+async fn killed_under_traffic(machine: &Machine, app: &ServerApp<'_>, probe: &Probe, times: usize) {
+    for _ in 0..times {
+        let killed = machine.kill(|one| one.is(Part::Proxy)).await.unwrap();
+        let gone = SystemTime::now();
+        assert_eq!(killed, 1);
+        let back = async || app.ask("/version").await.ok().filter(|answer| answer.status == 200);
+        wait_until("the proxy is back", SOON, back).await.unwrap();
+        let lap = probe.lap();
+        let inside = lap.failed_begun_before(gone);
+        println!("killed under {} requests: {inside} were inside it", lap.sent());
+        assert_eq!(lap.failed() - inside, 0, "{lap}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_proxy_that_is_killed_loses_only_what_was_inside_it() {
+    on_server("a_proxy_that_is_killed_loses_only_what_was_inside_it", Image::Debian13, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let settings =
+            "docker: false, logs: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
+        let app = app(machine, &binaries).set_up_with(settings);
+        app.commit("v1", "first", str::to_owned).unwrap();
+        app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        let mut options = app.traffic();
+        // New connections above all: they wait in a queue that outlives the proxy.
+        options.mix = Mix {
+            get: Load { fresh: 12, keep_alive: 2 },
+            post: Load { fresh: 4, keep_alive: 2 },
+            ..Mix::NONE
+        };
+        let probe = Probe::start(options);
+        killed_under_traffic(machine, &app, &probe, 40).await;
+        let report = probe.stop().await;
+        let found = report.verify_entries(&fetch_entries(&app.traffic()).await.unwrap());
+        assert!(found.is_complete(), "{:?} {:?}", found.missing, found.twice);
     })
     .await;
 }

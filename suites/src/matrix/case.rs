@@ -5,7 +5,7 @@
     reason = "a part of tests: it stops where it fails, and says its numbers"
 )]
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cutover_core::names::{ReleaseId, RunId};
 use cutover_core::verdict::{Outcome, Verdict};
@@ -15,16 +15,28 @@ use cutover_testkit::site::Status;
 use cutover_testkit::wait_until;
 
 use super::moment::Followed;
-use super::{Fault, Moment, Row};
-use crate::STOP_IN;
+use super::{Case, Change, Fault, Moment, Row};
+use crate::{STOP_IN, engine, killing_binaries};
 
 /// For a server to come to one live release, with nobody's help.
 const CONVERGES: Duration = Duration::from_mins(2);
 
-/// After a kill: so long may a request that was in flight take to fail.
-const IN_FLIGHT: Duration = Duration::from_secs(2);
-/// So many requests are in flight at once: one of each worker of the traffic.
-const WORKERS: usize = 7;
+/// Of a worker between two requests: several servers are tried at once.
+const PACE: Duration = Duration::from_millis(25);
+/// Migrations are numbered from here on: the example's own come before.
+const FIRST_MIGRATION: u32 = 101;
+
+/// What needs packages from elsewhere, or keeps people out, is tried in its own suite.
+const WITHOUT_ENGINE: &str =
+    "docker: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
+const WITH_ENGINE: &str = "upgrades: false, time: false, firewall: false, ssh_hardening: false";
+
+/// How the application runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Processes,
+    Containers,
+}
 
 /// An application on a server to which things happen.
 pub struct Matrix<'a> {
@@ -33,27 +45,42 @@ pub struct Matrix<'a> {
     /// What the probes before this one saw.
     before: Option<Report>,
     rows: Vec<Row>,
+    kind: Kind,
+    /// The number of the next migration.
+    migration: u32,
 }
 
 impl<'a> Matrix<'a> {
-    /// Makes its server a host, with its first release live.
-    pub async fn begin(app: ServerApp<'a>) -> Self {
+    /// Makes this server a host, with its first release live.
+    pub async fn of(kind: Kind, machine: &'a Machine) -> Self {
+        let binaries = killing_binaries().unwrap();
+        let app = match kind {
+            Kind::Processes => {
+                ServerApp::of_processes(machine, &binaries, "shop").unwrap().set_up_with(WITHOUT_ENGINE)
+            }
+            Kind::Containers => {
+                let engine = engine::usable().await.unwrap();
+                let app = ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap();
+                app.set_up_with(WITH_ENGINE)
+            }
+        };
         app.commit("v2", "first", quick).unwrap();
         app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         let probe = traffic(&app);
-        Self { app, probe, before: None, rows: Vec::new() }
+        Self { app, probe, before: None, rows: Vec::new(), kind, migration: FIRST_MIGRATION }
     }
 
     fn machine(&self) -> &'a Machine {
         self.app.machine()
     }
 
-    /// A deploy to which `fault` happens at `moment`, and one to which nothing happens.
-    pub async fn case(&mut self, fault: Fault, moment: Moment) {
-        let what = format!("{fault} at {moment}");
+    /// A deploy to which something happens; where the new release did not go live, another to which nothing happens.
+    pub async fn case(&mut self, case: Case) {
+        let Case { fault, moment, .. } = case;
+        let what = case.to_string();
         let old = self.live().await;
-        self.app.commit("v2", &what, quick).unwrap();
+        self.commit(case);
         if let Moment::In(stage) = moment {
             let line = format!("echo {} >{STOP_IN}", stage.as_str());
             self.machine().exec(&["sh", "-c", &line]).await.unwrap();
@@ -64,7 +91,7 @@ impl<'a> Matrix<'a> {
         let calm = self.probe.lap();
         assert_eq!(calm.failed(), 0, "before {what}: {calm}");
 
-        let (began, at) = (Instant::now(), SystemTime::now());
+        let began = Instant::now();
         let ended =
             fault.strike(self.machine(), deploy).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
         let noticed = ended.noticed.unwrap_or_else(|| began.elapsed());
@@ -75,11 +102,10 @@ impl<'a> Matrix<'a> {
         let new = self.is_true(&what, &old, &status, verdict.as_ref()).await;
         let why = verdict.as_ref().and_then(why);
         let lap = self.probe.lap();
-        let inside = if fault == Fault::ProxyKilled { inside(&lap, at) } else { 0 };
+        let inside = ended.proxy_gone.map_or(0, |gone| lap.failed_begun_before(gone));
         let failed = lap.failed() - inside;
         self.rows.push(Row {
-            fault,
-            moment,
+            case,
             client: ended.exit,
             noticed,
             verdict: code,
@@ -87,6 +113,7 @@ impl<'a> Matrix<'a> {
             new,
             sent: calm.sent() + lap.sent(),
             failed,
+            told: lap.total().told,
             down: down + inside,
         });
         println!("{}{}", self.rows[self.rows.len() - 1], why.unwrap_or_default());
@@ -99,7 +126,35 @@ impl<'a> Matrix<'a> {
         );
         let expendable = fault.is_of_the_client() && moment != Moment::Planned;
         assert!(new || !expendable, "{what}: a run needs nobody to go on");
-        self.following(&what).await;
+        if !new {
+            self.following(&what).await;
+        } else if case.change == Change::Schema {
+            self.is_migrated(&what).await;
+        }
+    }
+
+    /// What is to be deployed.
+    fn commit(&mut self, case: Case) {
+        let subject = case.to_string();
+        if case.change == Change::Pages {
+            return self.app.commit("v2", &subject, quick).unwrap();
+        }
+        let number = self.migration;
+        self.migration += 1;
+        let file = format!("web/migrations/{number}_matrix.sql");
+        let change = format!("ALTER TABLE entries ADD COLUMN matrix_{number} TEXT;\n");
+        self.app.commit_with("v2", &subject, quick, &[(&file, &change)]).unwrap();
+    }
+
+    /// The release that answers has the last migration.
+    async fn is_migrated(&self, what: &str) {
+        let program = match self.kind {
+            Kind::Processes => "./guestbook",
+            Kind::Containers => "/app/guestbook",
+        };
+        let told = self.app.cutover(&["exec", "web", "--", program, "migrate"]).await.unwrap();
+        let version = format!("the database is at schema version {}", self.migration - 1);
+        assert!(told.output.contains(&version), "{what}: {version}: {}{}", told.output, told.talk);
     }
 
     async fn live(&self) -> ReleaseId {
@@ -202,6 +257,7 @@ impl<'a> Matrix<'a> {
 
     /// Ends the traffic: nothing that was acknowledged is missing, never were there two bots.
     pub async fn end(mut self) -> Vec<Row> {
+        self.following("all").await;
         let probe = std::mem::replace(&mut self.probe, traffic(&self.app));
         let seen = probe.stop().await;
         self.remember(seen);
@@ -221,13 +277,6 @@ fn why(verdict: &Verdict) -> Option<String> {
         Outcome::Done => None,
         Outcome::Failed { failure } => Some(format!("  {}: {}", failure.what, failure.cause.join("; "))),
     }
-}
-
-/// Requests that were inside a proxy as it was killed: no more than one of each worker, in that moment.
-fn inside(lap: &Report, killed: SystemTime) -> u64 {
-    let then = |at: SystemTime| at.duration_since(killed).is_ok_and(|after| after < IN_FLIGHT);
-    let inside = lap.failures.iter().filter(|failure| then(failure.at)).count().min(WORKERS);
-    inside as u64
 }
 
 /// Whether a client said what is so: how the run ended, or that it does not know.
@@ -251,5 +300,6 @@ fn traffic(app: &ServerApp<'_>) -> Probe {
     let mut options = app.traffic();
     options.mix.sse = 0;
     options.mix.websocket = 0;
+    options.pace = PACE;
     Probe::start(options)
 }

@@ -1,7 +1,7 @@
 //! What happens to a deploy, its client, or its server.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cutover_testkit::machine::{Cut, Machine, Part};
 use rustix::process::{Pid, Signal, kill_process};
@@ -76,7 +76,9 @@ impl Fault {
             }
             Self::ProxyKilled => {
                 machine.kill(|one| one.is(Part::Proxy)).await?;
+                let gone = SystemTime::now();
                 go_on(machine).await?;
+                return Ok(Ended { proxy_gone: Some(gone), ..Ended::of(deploy, began).await? });
             }
             Self::EngineRestarted => {
                 // Systemd counts how often it was asked to start it, and takes a third time within a minute for a failure.
@@ -116,12 +118,14 @@ pub(super) struct Ended {
     pub(super) said: String,
     /// How long after the fault.
     pub(super) noticed: Option<Duration>,
+    /// From when on the proxy that was killed is gone: what began later was not inside it.
+    pub(super) proxy_gone: Option<SystemTime>,
 }
 
 impl Ended {
     async fn of(deploy: Followed, began: Instant) -> anyhow::Result<Self> {
         let (exit, said) = deploy.end(END).await?;
-        Ok(Self { exit, said, noticed: Some(began.elapsed()) })
+        Ok(Self { exit, said, noticed: Some(began.elapsed()), proxy_gone: None })
     }
 }
 

@@ -3,10 +3,14 @@
 
 mod case;
 mod fault;
+mod lanes;
 mod moment;
 mod row;
+mod what;
 
-pub use case::Matrix;
+pub use case::{Kind, Matrix};
 pub use fault::Fault;
+pub use lanes::try_all;
 pub use moment::Moment;
 pub use row::{Row, table};
+pub use what::{Case, Change};

@@ -3,13 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Fault, Moment};
+use super::Case;
 
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Row {
-    pub fault: Fault,
-    pub moment: Moment,
+    pub case: Case,
     /// What the client exited with; none: killed.
     pub client: Option<i32>,
     /// From the fault to the client's end.
@@ -22,6 +21,8 @@ pub struct Row {
     pub new: bool,
     pub sent: u64,
     pub failed: u64,
+    /// Told by the proxy that a hold lasts too long: 503 with `Retry-After`.
+    pub told: u64,
     /// Failed while the server itself was down, or inside a proxy that was killed.
     pub down: u64,
 }
@@ -31,9 +32,8 @@ impl fmt::Display for Row {
         let code = |code: Option<i32>| code.map_or("-".to_owned(), |code| code.to_string());
         write!(
             formatter,
-            "{:<17} {:<10} {:<6} {:>6.1}s  {:<7} {:<6} {:>6.1}s {:>9} {:>6} {:>4}",
-            self.fault,
-            self.moment,
+            "{:<40} {:<6} {:>6.1}s  {:<7} {:<6} {:>6.1}s {:>9} {:>6} {:>4} {:>4}",
+            self.case.to_string(),
             code(self.client),
             self.noticed.as_secs_f64(),
             code(self.verdict.map(i32::from)),
@@ -41,6 +41,7 @@ impl fmt::Display for Row {
             self.converged.as_secs_f64(),
             self.sent,
             self.failed,
+            self.told,
             self.down,
         )
     }
@@ -48,8 +49,10 @@ impl fmt::Display for Row {
 
 /// Cases as a table, a line each, and the sums.
 pub fn table(rows: &[Row]) -> String {
-    let head =
-        format!("{:<17} {:<10} client after    verdict serves after    requests failed down", "fault", "at");
+    let head = format!(
+        "{:<40} client after    verdict serves after    requests failed told down",
+        "what happened, when"
+    );
     let lines = [head].into_iter().chain(rows.iter().map(Row::to_string)).collect::<Vec<_>>();
     let sum = |of: fn(&Row) -> u64| rows.iter().map(of).sum::<u64>();
     let slowest = rows.iter().map(|row| row.converged).max().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -19,7 +20,9 @@ use crate::site::{Binaries, Status, Told};
 use crate::{Answer, ask};
 
 /// Where it is deployed to.
-const ENVIRONMENT: &str = "production";
+const PRODUCTION: &str = "production";
+/// Another place, on the same server.
+const STAGING: &str = "staging";
 /// No command takes longer.
 const DEADLINE: Duration = Duration::from_mins(3);
 
@@ -30,12 +33,13 @@ pub struct ServerApp<'a> {
     kind: Kind,
     user: User,
     id: AppId,
+    /// What its routes are asked for.
     host: String,
-    repository: tempfile::TempDir,
+    repository: Arc<tempfile::TempDir>,
     /// What `setup:` says, between braces.
     setup: &'static str,
     /// Where it has images.
-    images: Option<Images>,
+    images: Option<Arc<Images>>,
 }
 
 /// What an app has made on the developer's engine. Dropped, it goes.
@@ -96,9 +100,10 @@ impl<'a> ServerApp<'a> {
         name: &str,
         images: Option<Images>,
     ) -> anyhow::Result<Self> {
-        let id: AppId = format!("{name}/{ENVIRONMENT}").parse()?;
-        let repository = tempfile::Builder::new().prefix("app-").tempdir()?;
-        let (user, host) = (User::Root, format!("{name}.example"));
+        let id: AppId = format!("{name}/{PRODUCTION}").parse()?;
+        let repository = Arc::new(tempfile::Builder::new().prefix("app-").tempdir()?);
+        let images = images.map(Arc::new);
+        let (user, host) = (User::Root, host(name, PRODUCTION));
         let app =
             Self { machine, binaries: binaries.clone(), kind, user, id, host, repository, setup: "", images };
         app.git(&["init", "--quiet", "."])?;
@@ -120,13 +125,32 @@ impl<'a> ServerApp<'a> {
         self
     }
 
+    /// The same application in its other environment, on the same server.
+    pub fn staging(&self) -> anyhow::Result<Self> {
+        let other = Self {
+            machine: self.machine,
+            binaries: self.binaries.clone(),
+            kind: self.kind,
+            user: self.user,
+            id: format!("{}/{STAGING}", self.id.app).parse()?,
+            host: host(self.id.app.as_str(), STAGING),
+            repository: Arc::clone(&self.repository),
+            setup: self.setup,
+            images: self.images.clone(),
+        };
+        if self.kind == Kind::Processes {
+            other.write_env(&format!("BOT_LEDGER={}\n", other.ledger()))?;
+        }
+        Ok(other)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.repository.path().join(name)
     }
 
-    /// Writes the variables of its production, which nobody else may read.
+    /// Writes the variables of its environment, which nobody else may read.
     pub fn write_env(&self, text: &str) -> anyhow::Result<()> {
-        let file = self.path(&format!(".env.{ENVIRONMENT}"));
+        let file = self.path(&format!(".env.{}", self.id.environment));
         std::fs::write(&file, text)?;
         Ok(std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?)
     }
@@ -146,7 +170,7 @@ impl<'a> ServerApp<'a> {
     /// Where its bot leaves a line for each poll, on the server.
     pub fn ledger(&self) -> String {
         match self.kind {
-            Kind::Processes => format!("/srv/{}.ledger", self.id.app),
+            Kind::Processes => format!("/srv/{}.{}.ledger", self.id.app, self.id.environment),
             Kind::Containers => {
                 let volume =
                     cutover_core::layout::engine_volume(&self.id, &"ledger".parse().expect("a name"));
@@ -163,25 +187,43 @@ impl<'a> ServerApp<'a> {
         subject: &str,
         edit: impl FnOnce(&str) -> String,
     ) -> anyhow::Result<()> {
+        self.commit_with(version, subject, edit, &[])
+    }
+
+    /// The same, with these files besides: path and text.
+    pub fn commit_with(
+        &self,
+        version: &str,
+        subject: &str,
+        edit: impl FnOnce(&str) -> String,
+        files: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
         guestbook::lay_out(version, self.kind, &self.binaries.guestbook, self.repository())?;
         let file = self.path("cutover.yml");
         let text = std::fs::read_to_string(&file)?;
         std::fs::write(&file, edit(&self.own(&text)))?;
         std::fs::write(self.path("web/pages/about.html"), format!("<p>{subject}</p>"))?;
         std::fs::write(self.path("bot/greeting.txt"), format!("hello {subject}"))?;
+        for (name, text) in files {
+            std::fs::write(self.path(name), text)?;
+        }
         self.git(&["add", "--all"])?;
         self.git(&["commit", "--quiet", "--allow-empty", "--message", subject])
     }
 
-    /// The example's configuration with this application's name, host, base image and server.
+    /// The example's configuration with this application's name, host, base image and server; the other environment has another host.
     fn own(&self, text: &str) -> String {
         let own = text.replace("app: guestbook", &format!("app: {}", self.id.app));
-        let own = own.replace("guestbook.localhost", &self.host);
+        let own = own.replace("guestbook.localhost", &host(self.id.app.as_str(), PRODUCTION));
         let base = self.images.as_ref().map_or("scratch", |images| &images.base);
         let own = own.replace("${BASE_IMAGE:-scratch}", &format!("${{BASE_IMAGE:-{base}}}"));
         let target = self.machine.target(self.user);
         let (own, setup) = (own.trim_end(), self.setup);
-        format!("{own}\nenvironments:\n  {ENVIRONMENT}: {{ hosts: [\"{target}\"], setup: {{ {setup} }} }}\n")
+        let staging = host(self.id.app.as_str(), STAGING);
+        format!(
+            "{own}\nenvironments:\n  {PRODUCTION}: {{ hosts: [\"{target}\"], setup: {{ {setup} }} }}\n  \
+             {STAGING}: {{ hosts: [\"{target}\"], setup: {{ {setup} }}, services: {{ web: {{ route: {{ host: {staging} }} }} }} }}\n"
+        )
     }
 
     fn git(&self, words: &[&str]) -> anyhow::Result<()> {
@@ -197,7 +239,9 @@ impl<'a> ServerApp<'a> {
         }
         // What setup brings there.
         command.env(variables::HOST_BINARY, &self.binaries.host);
-        command.env(variables::ENVIRONMENT, ENVIRONMENT).env(variables::SSH, self.machine.ssh_program());
+        command
+            .env(variables::ENVIRONMENT, self.id.environment.as_str())
+            .env(variables::SSH, self.machine.ssh_program());
         command
     }
 
@@ -236,4 +280,9 @@ impl<'a> ServerApp<'a> {
     pub fn traffic(&self) -> ProbeOptions {
         self.machine.traffic(&self.host)
     }
+}
+
+/// What the routes of an app are asked for, in each of its environments.
+fn host(app: &str, environment: &str) -> String {
+    if environment == PRODUCTION { format!("{app}.example") } else { format!("{environment}.{app}.example") }
 }

@@ -17,4 +17,4 @@ pub use app::ServerApp;
 pub use faults::Cut;
 pub use image::Image;
 pub use processes::{Part, Running};
-pub use server::{Machine, Small};
+pub use server::Machine;

@@ -13,6 +13,14 @@ const LIST: &str = r#"for process in /proc/[0-9]*; do
 done 2>/dev/null
 true"#;
 
+/// Kills these, and waits for their ends: what a process has open is closed only as the last of its threads ends.
+const KILL: &str = r#"kill -KILL "$@"
+for process in "$@"; do
+    tries=0
+    while [ -d "/proc/$process" ] && [ $tries -lt 500 ]; do sleep 0.01; tries=$((tries + 1)); done
+done 2>/dev/null
+true"#;
+
 /// What of cutover's own is looked for on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -72,12 +80,13 @@ impl Machine {
         Ok(said.lines().filter_map(parsed).collect())
     }
 
-    /// Kills these with -9; one that is gone already is as good. Says how many there were.
+    /// Kills these with -9, and waits until they are gone; one that is gone already is as good. Says how many there were.
     pub async fn kill(&self, is: impl Fn(&Running) -> bool) -> anyhow::Result<usize> {
         let all = self.processes().await?;
         let numbers: Vec<String> = all.iter().filter(|one| is(one)).map(|one| one.pid.to_string()).collect();
         if !numbers.is_empty() {
-            self.exec(&["sh", "-c", &format!("kill -KILL {} || true", numbers.join(" "))]).await?;
+            let words = ["sh", "-c", KILL, "sh"].into_iter().chain(numbers.iter().map(String::as_str));
+            self.exec(&words.collect::<Vec<_>>()).await?;
         }
         Ok(numbers.len())
     }

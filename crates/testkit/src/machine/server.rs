@@ -35,8 +35,15 @@ const FLAGS: [&str; 14] = [
     "--init=false",
 ];
 
-/// A folder of a server that has only so much room: path and size in bytes. It is empty after a reboot.
-pub type Small<'a> = (&'a str, u64);
+/// What a server without systemd starts: nothing but the way in.
+const ONLY_SSHD: &str = "mkdir -p /run/sshd && exec /usr/sbin/sshd -D";
+
+/// What a server's first process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    Systemd,
+    Sshd,
+}
 
 /// A server of one test.
 pub struct Machine {
@@ -51,11 +58,15 @@ pub struct Machine {
 impl Machine {
     /// Starts one, and waits until it lets in by ssh; `Err` inside: why there can be none here.
     pub async fn start(image: Image) -> anyhow::Result<Result<Self, String>> {
-        Self::start_with(image, &[]).await
+        Self::start_by(image, First::Systemd).await
     }
 
-    /// The same with folders that have little room.
-    pub async fn start_with(image: Image, small: &[Small<'_>]) -> anyhow::Result<Result<Self, String>> {
+    /// The same without systemd: after a boot nothing runs on it but sshd.
+    pub async fn start_without_systemd(image: Image) -> anyhow::Result<Result<Self, String>> {
+        Self::start_by(image, First::Sshd).await
+    }
+
+    async fn start_by(image: Image, first: First) -> anyhow::Result<Result<Self, String>> {
         let tag = match tokio::task::block_in_place(|| image::cgroups().and_then(|()| image.made()))? {
             Ok(tag) => tag,
             Err(why) => return Ok(Err(why)),
@@ -64,12 +75,12 @@ impl Machine {
         let access = Access::new()?;
         let guard = Guard::of(&name)?;
         docker(&["network", "create", &name]).await?;
-        let small: Vec<String> =
-            small.iter().map(|(path, size)| format!("--tmpfs={path}:size={size},mode=0755")).collect();
         let mut words = vec!["create", "--name", &name, "--hostname", image.name(), "--network", &name];
         words.extend(FLAGS);
-        words.extend(small.iter().map(String::as_str));
-        words.push(&tag);
+        match first {
+            First::Systemd => words.push(&tag),
+            First::Sshd => words.extend(["--stop-signal=SIGTERM", &tag, "sh", "-c", ONLY_SSHD]),
+        }
         docker(&words).await?;
         let mut machine = Self { name, image, address: Ipv4Addr::UNSPECIFIED, access, _guard: guard };
         machine.lay_over().await?;

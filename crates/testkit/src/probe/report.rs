@@ -84,6 +84,8 @@ impl Figures {
 #[derive(Clone, Debug)]
 pub struct FailedRequest {
     pub at: SystemTime,
+    /// From its beginning to that moment.
+    pub took: Duration,
     pub kind: Kind,
     /// `fresh` or `kept alive`.
     pub connection: &'static str,
@@ -157,6 +159,13 @@ impl Report {
         self.kinds.values().map(|figures| figures.failed).sum()
     }
 
+    /// How many of the failed ones that are kept had begun before this moment.
+    pub fn failed_begun_before(&self, moment: SystemTime) -> u64 {
+        let begun =
+            |failure: &&FailedRequest| failure.at.checked_sub(failure.took).is_some_and(|at| at < moment);
+        self.failures.iter().filter(begun).count() as u64
+    }
+
     /// The longest wait of all, and of which kind it was.
     pub fn slowest(&self) -> Option<(Kind, Duration)> {
         self.kinds.iter().map(|(kind, figures)| (*kind, figures.slowest)).max_by_key(|(_, slowest)| *slowest)
@@ -225,7 +234,7 @@ impl Report {
                 self.seen(release, at, 0, 1);
             }
             Outcome::Failed { why } if self.failures.len() < FAILURES_KEPT => {
-                self.failures.push(FailedRequest { at, kind, connection, why: why.clone() });
+                self.failures.push(FailedRequest { at, took, kind, connection, why: why.clone() });
             }
             Outcome::Told { .. } | Outcome::Cut | Outcome::Failed { .. } => {}
         }
@@ -279,6 +288,7 @@ mod tests {
         assert_eq!(report.slowest(), Some((Kind::Get, Duration::from_millis(2))));
         assert_eq!(report.releases_in_order(), ["r1", "r2"]);
         assert_eq!(report.failures[0].why, "reset");
+        assert_eq!([report.failed_begun_before(at(0)), report.failed_begun_before(at(1))], [0, 1]);
     }
 
     #[test]

@@ -37,7 +37,9 @@ pub(super) async fn visit(mut worker: Worker, kind: Kind, connections: Connectio
             let writer = probe.writer.clone();
             probe.tally.acknowledged(Acknowledged { writer, number, id, sent, acknowledged });
         }
-        let asked_for = if kind == Kind::Slow { probe.options.slow_for } else { Duration::ZERO };
+        // Of one that failed it is asked when it began.
+        let is_slow = kind == Kind::Slow && !matches!(outcome, Outcome::Failed { .. });
+        let asked_for = if is_slow { probe.options.slow_for } else { Duration::ZERO };
         probe.tally.request(kind, name(connections), &outcome, took.saturating_sub(asked_for));
         probe.tally.retried(kind, client.take_retried());
         worker.pause().await;
