@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use cutover_testkit::get;
+use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Binaries, Site};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -137,4 +138,113 @@ async fn a_tunnel_leads_several_connections_to_a_service_and_ends_by_ctrl_c() {
     assert!(told.contains("a tunnel cannot lead to port 1 of `web`"), "{told}");
     let told = exits(&app, &["tunnel", "nobody"], 1).await;
     assert!(told.contains("has no instance that a tunnel could lead to"), "{told}");
+}
+
+/// What lies below the folders where `prune` looks, but for what a command writes of itself.
+fn lying_there(site: &Site) -> Vec<String> {
+    fn below(folder: &Path, into: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            into.push(entry.path().display().to_string());
+            if entry.file_type().unwrap().is_dir() {
+                below(&entry.path(), into);
+            }
+        }
+    }
+    let layout = site.layout();
+    let mut all = Vec::new();
+    for folder in [layout.artifacts(), layout.layers(), layout.backups().to_owned(), layout.run_events()] {
+        below(&folder, &mut all);
+    }
+    below(&layout.state().join("apps"), &mut all);
+    all.sort_unstable();
+    all
+}
+
+fn put(path: &Path, bytes: usize) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, vec![7; bytes]).unwrap();
+}
+
+fn long_ago(path: &Path) {
+    let at = std::time::SystemTime::now() - Duration::from_hours(30);
+    fs::File::open(path).unwrap().set_modified(at).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prune_takes_what_nothing_needs_and_nothing_else() {
+    let site = site();
+    let (app, other) = (
+        site.app("guestbook", "guestbook.localhost").unwrap(),
+        site.app("other", "other.localhost").unwrap(),
+    );
+    app.deploy("v1").await.unwrap().expect(0).unwrap();
+    let layout = site.layout();
+    let snapshot = |number: u32| {
+        let name = format!("main_20261126T0405{number}000Z_7f3c9e1.sqlite");
+        put(&layout.snapshots(app.id()).join(name), 1_000);
+    };
+    let snapshots = || fs::read_dir(layout.snapshots(app.id())).unwrap().count();
+    (10..22).for_each(snapshot);
+    app.deploy("v2").await.unwrap().expect(0).unwrap();
+    assert_eq!(snapshots(), 10, "a deploy keeps the newest of them");
+    other.deploy("v1").await.unwrap().expect(0).unwrap();
+    let told = exits(&app, &["prune", "--dry-run"], 0).await;
+    assert!(!told.contains("artifacts"), "what rollback and the other app need is none of it: {told}");
+
+    // Given a release that failed, whose candidate was kept.
+    app.deploy("v4").await.unwrap().expect(4).unwrap();
+    // And what crashes and clients that went away leave behind.
+    let artifact = layout.artifacts().join("ab".repeat(32));
+    put(&artifact.join("web/server"), 3_000_000);
+    let torn = layout.artifacts().join(".torn.0123");
+    put(&torn.join("web/server"), 1_000);
+    long_ago(&torn);
+    let writing = layout.artifacts().join(".writing.0123");
+    put(&writing.join("web/server"), 1_000);
+    let layer = layout.layers().join("cd".repeat(32));
+    put(&layer, 2_000_000);
+    let log = layout.instance_log(app.id(), &"web-blue-1-gone".parse().unwrap());
+    put(&log, 1_000);
+    let events = layout.events("018f3c9e-0000-7000-8000-000000000001".parse().unwrap());
+    put(&events, 1_000);
+    long_ago(&events);
+    let release = layout.release(app.id(), &"0123456".parse().unwrap());
+    put(&release.join("env"), 10);
+    (20..23).for_each(snapshot);
+    put(&layout.snapshots(app.id()).join("notes of mine.txt"), 1_000);
+
+    // When only the list is asked for, or nobody says yes, then all of it stays.
+    let before = lying_there(&site);
+    let listed = exits(&app, &["prune", "--dry-run"], 0).await;
+    exits(&app, &["prune"], 2).await;
+    assert_eq!(lying_there(&site), before);
+    for line in
+        ["releases", "artifacts", "snapshots", "logs", "runs", "left-overs", "failed candidates", "in all"]
+    {
+        assert!(listed.contains(line), "no {line}: {listed}");
+    }
+    assert!(!listed.contains("writing"), "{listed}");
+
+    // When it is done, then nothing that was live noticed, and the rest is there.
+    let probe = Probe::start(app.traffic().unwrap());
+    let told = exits(&app, &["prune", "--yes"], 0).await;
+    let report = probe.stop().await;
+    assert_eq!(report.failed(), 0, "{report}");
+    let total = listed.lines().find(|line| line.contains("in all")).unwrap().split_whitespace();
+    let total: Vec<&str> = total.rev().take(2).collect();
+    assert!(told.contains(&format!("done: freed {} {} (", total[1], total[0])), "{listed}{told}");
+    for gone in [&artifact, &torn, &layer, &log, &events, &release] {
+        assert!(!gone.exists(), "{} is still there", gone.display());
+    }
+    assert!(writing.exists());
+    assert_eq!(snapshots(), 11, "ten, and a file that is none");
+    assert!(layout.snapshots(app.id()).join("notes of mine.txt").exists());
+    assert!(exits(&app, &["prune", "--yes"], 0).await.contains("nothing to do"));
+
+    // Then what rollback reaches was kept, of both apps.
+    exits(&app, &["rollback", "--yes"], 0).await;
+    assert_eq!(app.serving().await.unwrap(), "v1");
+    assert_eq!(other.serving().await.unwrap(), "v1");
+    exits(&other, &["restart"], 0).await;
+    assert!(exits(&app, &["history"], 0).await.contains("prune"));
 }

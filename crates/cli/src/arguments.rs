@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use crate::asked::{Command, Place, ServerVerb};
 use crate::verbs::{
     AttachArguments, BackingWord, CheckArguments, CompletionArguments, EnvWord, ExecArguments,
-    HistoryArguments, KeyWord, LogsArguments, ManArguments, ServerArguments, SetupArguments, StatusArguments,
-    TunnelArguments,
+    HistoryArguments, KeyWord, LogsArguments, ManArguments, PruneArguments, ServerArguments, SetupArguments,
+    StatusArguments, TunnelArguments,
 };
 
 pub(crate) use change::{
@@ -102,6 +102,8 @@ enum Word {
     /// Backing services: make one anew as the live release wants it, or restart it
     #[command(subcommand)]
     Backing(BackingWord),
+    /// Take away what nothing on the host needs any more
+    Prune(PruneArguments),
     /// Turn a fresh server into a host; a second time it changes nothing
     Setup(SetupArguments),
     /// Put this release's cutover-host on the server, without dropping traffic
@@ -149,6 +151,7 @@ impl Arguments {
             Word::Restart(words) => words.into_command(Verb::Restart, by),
             Word::Remove(words) => words.into_command(by),
             Word::Backing(words) => words.into_command(by),
+            Word::Prune(words) => words.into_command(by),
             Word::Setup(words) => words.into_command(&mut place)?,
             Word::Upgrade(words) => words.into_command(ServerVerb::Upgrade, &mut place)?,
             Word::Teardown(words) => words.into_command(ServerVerb::Teardown, &mut place)?,

@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 36] = [
+pub(crate) const TABLE: [(&str, Effect); 37] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -43,6 +43,7 @@ pub(crate) const TABLE: [(&str, Effect); 36] = [
     ("remove", Effect::Destroys),
     ("backing apply", Effect::Changes),
     ("backing restart", Effect::Changes),
+    ("prune", Effect::Destroys),
     ("setup", Effect::Changes),
     ("upgrade", Effect::Changes),
     ("teardown", Effect::Destroys),
@@ -74,6 +75,7 @@ pub(crate) fn word(request: &Request) -> &'static str {
         Verb::Remove => "remove",
         Verb::BackingApply => "backing apply",
         Verb::BackingRestart => "backing restart",
+        Verb::Prune => "prune",
     }
 }
 
@@ -134,6 +136,10 @@ fn destroys(request: &Request, id: &AppId) -> String {
     if request.verb == Verb::Remove {
         return format!("this stops {id} and takes it off the host; volumes stay");
     }
+    if request.verb == Verb::Prune {
+        return "this takes away for good what is listed; what is live and what rollback can reach stays"
+            .to_owned();
+    }
     let names: Vec<&str> = request.unset.iter().map(cutover_core::names::VariableName::as_str).collect();
     format!("this takes {} out of the host's env file of {id}", names.join(", "))
 }
@@ -178,6 +184,7 @@ mod tests {
             Verb::Remove,
             Verb::BackingApply,
             Verb::BackingRestart,
+            Verb::Prune,
         ] {
             assert_ne!(of(word(&request(verb, "me"))), Effect::Reads, "{}", verb.as_str());
         }

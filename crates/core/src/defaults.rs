@@ -99,6 +99,12 @@ pub const HTTP: u16 = 80;
 pub const HTTP_UNPRIVILEGED: &str = "127.0.0.1:8080";
 /// Snapshots kept for each database besides those that rollback needs.
 pub const SNAPSHOTS: u32 = 10;
+/// Runs whose journals and events are kept, for each app.
+pub const RUNS: u32 = 100;
+/// Those that `prune` leaves.
+pub const RUNS_PRUNED: u32 = 20;
+/// What was on its way and has not changed for so long has no writer any more.
+pub const STAGED: Duration = Duration::from_hours(24);
 /// The largest cutover.yml, in bytes.
 pub const CONFIGURATION_BYTES: u64 = 1024 * 1024;
 /// For a session to answer the first message.

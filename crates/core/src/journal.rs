@@ -259,6 +259,11 @@ pub enum StepResult {
         /// WebSockets and event streams closed.
         closed: u64,
     },
+    /// Something that nothing needed is gone.
+    Freed {
+        /// Bytes that it took.
+        bytes: u64,
+    },
 }
 
 /// Who holds an app's lock: the content of the lock file, for people.

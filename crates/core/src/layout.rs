@@ -202,9 +202,13 @@ impl Layout {
         let id = ContentHash::of_parts(&["keeper", &app.to_string(), instance.as_str()]);
         self.run.join(format!("k{}", &id.as_str()[..12]))
     }
+    /// The folders of runs.
+    pub fn run_folders(&self) -> PathBuf {
+        self.state.join("runs")
+    }
     /// A run's folder: its plan and, until admitted, what the client sent for its env file.
     pub fn run_folder(&self, run: RunId) -> PathBuf {
-        self.state.join("runs").join(run.to_string())
+        self.run_folders().join(run.to_string())
     }
     /// How long the process that works on a run may take (S9).
     pub fn run_deadline(&self, run: RunId) -> PathBuf {
@@ -214,22 +218,44 @@ impl Layout {
     pub fn run_lock(&self, run: RunId) -> PathBuf {
         self.run_folder(run).join("lock")
     }
+    /// The event files of runs.
+    pub fn run_events(&self) -> PathBuf {
+        self.logs.join("runs")
+    }
     /// The event file of a run.
     pub fn events(&self, run: RunId) -> PathBuf {
-        self.logs.join("runs").join(format!("{run}.jsonl"))
+        self.run_events().join(format!("{run}.jsonl"))
     }
-    /// An instance's log file; rotated ones have `.1`, `.2` … behind.
+    /// The log files of an app's instances.
+    pub fn instance_logs(&self, app: &AppId) -> PathBuf {
+        self.logs.join(app.app.as_str()).join(app.environment.as_str())
+    }
+    /// An instance's log file; for rotated ones see [`rotated`].
     pub fn instance_log(&self, app: &AppId, instance: &InstanceName) -> PathBuf {
-        self.logs.join(app.app.as_str()).join(app.environment.as_str()).join(format!("{instance}.log"))
+        self.instance_logs(app).join(format!("{instance}.log"))
     }
     /// Where `process` writes what it has to say to developers.
     pub fn process_log(&self, process: &str) -> PathBuf {
         self.logs.join(format!("{process}.log"))
     }
+    /// An app's snapshots.
+    pub fn snapshots(&self, app: &AppId) -> PathBuf {
+        self.backups.join(app.app.as_str()).join(app.environment.as_str())
+    }
     /// A snapshot by its file name.
     pub fn snapshot(&self, file: &str) -> PathBuf {
         self.backups.join(file)
     }
+}
+
+/// A log file that was rotated so many times; 0: itself.
+pub fn rotated(log: &Path, number: u32) -> PathBuf {
+    if number == 0 {
+        return log.to_owned();
+    }
+    let mut name = log.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 /// The folder of a plain process's volume, below a host's folder of state as [`crate::state::HostState::root`] tells it.
@@ -276,6 +302,15 @@ pub fn built_image(app: &AppId, service: &ServiceName, commit: &str) -> String {
     format!("{BUILT_IMAGES}{app}/{service}:{}", commit.get(..12).unwrap_or(commit))
 }
 
+/// The app that an image was built for, by its name; `None`: it is no name of [`built_image`].
+pub fn app_of_built_image(name: &str) -> Option<AppId> {
+    let (app, environment, _service) = {
+        let mut parts = name.strip_prefix(BUILT_IMAGES)?.splitn(3, '/');
+        (parts.next()?, parts.next()?, parts.next()?)
+    };
+    format!("{app}/{environment}").parse().ok()
+}
+
 /// Whether an image's name is one of [`built_image`]: made by us, and ours to remove.
 pub fn is_built_image(name: &str) -> bool {
     name.starts_with(BUILT_IMAGES)
@@ -302,6 +337,28 @@ pub fn snapshot_file(
     )
 }
 
+/// The name that [`snapshot_file`] gives to a file of the app's own folder of the backups.
+pub fn in_snapshots(app: &AppId, name: &str) -> String {
+    format!("{}/{}/{name}", app.app, app.environment)
+}
+
+/// The database that a snapshot is of, by its file name in the app's own folder; `None`: it is no snapshot.
+pub fn database_of_snapshot(name: &str) -> Option<DatabaseName> {
+    // A database's name may have `_` in it; a moment has none, and always the same length.
+    let is_moment = |text: &str| {
+        text.bytes().enumerate().all(|(place, byte)| match place {
+            8 => byte == b'T',
+            18 => byte == b'Z',
+            _ => byte.is_ascii_digit(),
+        })
+    };
+    let (place, _) = name.match_indices('_').find(|(place, _)| {
+        let moment = name.get(place + 1..place + 20);
+        moment.is_some_and(is_moment) && name.as_bytes().get(place + 20) == Some(&b'_')
+    })?;
+    name[..place].parse().ok()
+}
+
 /// The random end of its id: the beginning is the time at which it was made, the same for all that were made within a minute.
 fn short_installation(installation: &str) -> &str {
     installation.len().checked_sub(8).and_then(|start| installation.get(start..)).unwrap_or(installation)
@@ -320,6 +377,30 @@ mod tests {
         assert_ne!(container(&one, &instance), container(&other, &instance));
         assert_ne!(slot_network(&one, Slot::Blue), slot_network(&other, Slot::Blue));
         assert_ne!(backing_network(&one), backing_network(&other));
+    }
+
+    #[test]
+    fn a_snapshot_says_which_database_it_is_of() {
+        let (app, release): (AppId, ReleaseId) =
+            ("shop/local".parse().unwrap(), "7f3c9e1-2".parse().unwrap());
+        for name in ["main", "my_main_20251126t", "1_2"] {
+            let database: DatabaseName = name.parse().unwrap();
+            let at = "2026-11-26T04:05:06.007Z".parse().unwrap();
+            let file = snapshot_file(&app, &database, at, &release, "sqlite");
+            let name = file.strip_prefix("shop/local/").unwrap();
+            assert_eq!(in_snapshots(&app, name), file);
+            assert_eq!(database_of_snapshot(name), Some(database));
+        }
+        assert_eq!(database_of_snapshot("notes_of_mine.txt"), None);
+    }
+
+    #[test]
+    fn a_built_image_says_which_app_it_is_of() {
+        let app: AppId = "shop/local".parse().unwrap();
+        let name = built_image(&app, &"web".parse().unwrap(), "7f3c9e1");
+        assert_eq!(app_of_built_image(&name), Some(app));
+        assert_eq!(app_of_built_image("cutover/web:1"), None);
+        assert_eq!(app_of_built_image("shop/local/web:1"), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod plan;
 pub mod recover;
 pub mod release;
 pub mod request;
+pub mod retention;
 pub mod rules;
 pub mod secret;
 pub mod setup;

@@ -13,6 +13,7 @@ use crate::names::{
     AppId, DatabaseName, HostName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VariableName,
 };
 use crate::release::{Live, Release, RuntimeKind};
+use crate::retention::Leftovers;
 use crate::verdict::Verdict;
 
 /// All hosts of an environment.
@@ -72,6 +73,9 @@ pub struct HostState {
     pub verdicts: Vec<Verdict>,
     /// The proxy's own listening addresses.
     pub listeners: Vec<SocketAddr>,
+    /// What nothing on the host needs any more; `None`: it was not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<Leftovers>,
 }
 
 /// A proxy's table.

@@ -36,6 +36,9 @@ pub struct Verdict {
     /// From the start to the switch; `None`: never switched.
     #[serde(default)]
     pub switched_ms: Option<u64>,
+    /// Bytes that `prune` freed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freed: Option<u64>,
     /// What went less than well without changing the outcome.
     pub warnings: Vec<String>,
 }

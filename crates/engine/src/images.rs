@@ -76,14 +76,16 @@ impl Engine {
 
     /// Bytes of each of an image's layers, unpacked, lowest first, as far as its history tells: `layers` of them, or none.
     pub async fn layer_sizes(&self, image: &str, layers: usize) -> Result<Vec<u64>, EngineError> {
+        let sizes = self.step_sizes(image).await?;
+        Ok(if sizes.len() == layers { sizes } else { Vec::new() })
+    }
+
+    /// Bytes of what each step of an image's history has put into it, unpacked, the first step first; steps that put nothing into it left out.
+    pub async fn step_sizes(&self, image: &str) -> Result<Vec<u64>, EngineError> {
         let act = || format!("read the history of image {image}");
         let history = self.docker().image_history(image).await.map_err(explain(Subject::Image, act))?;
-        let sizes: Vec<u64> = history
-            .iter()
-            .rev()
-            .filter_map(|step| u64::try_from(step.size).ok().filter(|size| *size > 0))
-            .collect();
-        Ok(if sizes.len() == layers { sizes } else { Vec::new() })
+        let sizes = history.iter().rev().filter_map(|step| u64::try_from(step.size).ok());
+        Ok(sizes.filter(|size| *size > 0).collect())
     }
 
     /// Names of images that a pattern (`registry/*`) is for.

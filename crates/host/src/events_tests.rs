@@ -45,6 +45,7 @@ impl Run {
             started: Timestamp::UNIX_EPOCH,
             finished: Timestamp::UNIX_EPOCH,
             switched_ms: None,
+            freed: None,
             warnings: vec![],
         }
     }

@@ -15,6 +15,7 @@ pub mod installation;
 pub mod journal;
 mod layers;
 mod lease;
+mod leftovers;
 mod listening;
 pub mod lock;
 pub mod observe;

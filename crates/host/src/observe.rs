@@ -115,6 +115,7 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
             .verdicts(app, VERDICTS)
             .map_err(|error| unseen("the state database", error.to_string()))?,
         listeners: crate::installation::http_listener_address(&host.layout).into_iter().collect(),
+        leftovers: None,
     })
 }
 

@@ -447,6 +447,7 @@ fn refused(host: &Host, journal: &Journal, plan: &HostPlan, failure: Failure) ->
         started: now,
         finished: now,
         switched_ms: None,
+        freed: None,
         warnings: Vec::new(),
     };
     end(&host.layout, &host.store, journal, &verdict);
@@ -474,6 +475,7 @@ fn never_began(
         started: row.started,
         finished: Timestamp::now(),
         switched_ms: None,
+        freed: None,
         warnings: Vec::new(),
     };
     end(layout, store, &journal(layout, store, run, also), &verdict);

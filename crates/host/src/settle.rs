@@ -211,6 +211,7 @@ fn unseen(settling: &Settling<'_>, mut failure: Failure) -> Verdict {
         started,
         finished: now,
         switched_ms: None,
+        freed: None,
         warnings: Vec::new(),
     };
     give_up(settling, verdict)

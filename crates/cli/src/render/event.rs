@@ -148,7 +148,8 @@ fn result_text(step: &Step, result: &StepResult) -> Option<String> {
         (_, StepResult::Quiet { left, closed }) => Some(format!(
             "{left} requests were cut at the deadline; {closed} WebSockets and event streams were closed"
         )),
-        (_, StepResult::Rehearsed { .. } | StepResult::Snapshot { .. }) => None,
+        // The table before it has said how much, and the last line says it in all.
+        (_, StepResult::Rehearsed { .. } | StepResult::Snapshot { .. } | StepResult::Freed { .. }) => None,
     }
 }
 

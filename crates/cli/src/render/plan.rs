@@ -6,13 +6,17 @@ use cutover_core::config::settings::{Origin, Strategy};
 use cutover_core::names::ServiceName;
 use cutover_core::plan::{
     BackingPlan, BakePlan, Change, DrainPlan, HandoverPlan, HeldDatabase, HostPlan, MigratePlan, Plan,
-    Planned, PreflightPlan, ServicePlan, Stage, StartPlan, SwitchPlan, VerifyPlan, WhyNot,
+    Planned, PreflightPlan, ServicePlan, Stage, StartPlan, SwitchPlan, Verb, VerifyPlan, WhyNot,
 };
 
+use super::event::size;
 use super::paint::{self, Text};
 use super::time::span;
 
 const WIDTH: usize = 11;
+const KIND_WIDTH: usize = 26;
+/// Names that are shown of each kind.
+const NAMES: usize = 8;
 
 /// The plan, host by host.
 pub(crate) fn plan(plan: &Plan) -> String {
@@ -27,7 +31,13 @@ pub(crate) fn nothing_to_do(plan: &Plan) -> bool {
             changes(host);
         !(backing || snapshot || migrate || start || check || handover || switch || verify || bake || drain)
             && !host.record.forget_app
+            && !(host.verb == Verb::Prune && takes_away(host))
     })
+}
+
+/// Whether a prune has anything to do.
+fn takes_away(host: &HostPlan) -> bool {
+    !(host.record.leftovers.is_empty() && host.record.candidates.is_empty())
 }
 
 struct Changes {
@@ -76,6 +86,9 @@ fn host(host: &HostPlan) -> String {
     }
     section(&mut text, "services", host.services.iter().map(|(name, service)| service_line(name, service)));
     section(&mut text, "stages", stages(host));
+    if host.verb == Verb::Prune {
+        section(&mut text, "what goes", leftovers(host));
+    }
     // What cutover gives to every instance is the same in every plan.
     let variables = host.variables.iter().filter(|(_, origin)| **origin != Origin::Cutover);
     section(
@@ -146,6 +159,33 @@ fn change_text(change: Change) -> &'static str {
         Change::Asked => "it was asked for",
         Change::Missing => "not all of its instances are there",
     }
+}
+
+/// How much of each kind, how many bytes, and which.
+fn leftovers(host: &HostPlan) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (count, total) =
+        (host.record.leftovers.len(), host.record.leftovers.iter().map(|one| one.bytes).sum());
+    for of_kind in host.record.leftovers.chunk_by(|one, other| one.kind == other.kind) {
+        let Some(first) = of_kind.first() else { continue };
+        let bytes = of_kind.iter().map(|one| one.bytes).sum();
+        lines.push(counted_bytes(first.kind.plural(), of_kind.len(), bytes));
+        let shown = of_kind.iter().take(NAMES).map(|one| format!("      {}", paint::quiet(&one.name)));
+        lines.extend(shown);
+        if let more @ 1.. = of_kind.len().saturating_sub(NAMES) {
+            lines.push(format!("      {}", paint::quiet(format!("and {more} more (`--json` names them)"))));
+        }
+    }
+    let candidates = host.record.candidates.len();
+    if candidates > 0 {
+        lines.push(counted_bytes("failed candidates, stopped", candidates, 0));
+    }
+    lines.push(counted_bytes("in all", count + candidates, total));
+    lines
+}
+
+fn counted_bytes(what: &str, count: usize, bytes: u64) -> String {
+    format!("  {} {count:>6}  {:>12}", paint::column(what, KIND_WIDTH, |word| paint::name(word)), size(bytes))
 }
 
 /// The stages that are part of the verb.

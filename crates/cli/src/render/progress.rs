@@ -297,6 +297,7 @@ fn done(verdict: &Verdict) -> String {
         Verb::Remove => format!("{app} was taken off the host"),
         Verb::BackingApply => format!("the backing service of {app} runs as {release} wants it"),
         Verb::BackingRestart => format!("the backing service of {app} was restarted"),
+        Verb::Prune => format!("freed {}", size(verdict.freed.unwrap_or(0))),
     };
     let took = span(verdict.took());
     match verdict.switched_ms {
@@ -326,6 +327,7 @@ mod tests {
             started: "2026-11-21T14:00:00Z".parse().unwrap(),
             finished: "2026-11-21T14:00:01.5Z".parse().unwrap(),
             switched_ms: Some(420),
+            freed: None,
             warnings: vec!["old image could not be removed".to_owned()],
         }
     }

@@ -256,7 +256,7 @@ fn folder(there: &mut Findings, found: &FoundFolder) {
     let few_files = *inodes > 0 && inodes_free.saturating_mul(100) < inodes.saturating_mul(INODES_LEFT);
     let text = format!("{what}: {} of {} free at {path}", size(*free), size(*all));
     if *free < DISK_FREE {
-        there.problem(text, "make room: `cutover releases`, old snapshots, `docker image prune`");
+        there.problem(text, "make room: `cutover prune`, `docker image prune`");
     } else if few_files {
         there.problem(
             format!("{what}: hardly any file can be made at {path} (inodes)"),

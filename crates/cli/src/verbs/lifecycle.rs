@@ -1,14 +1,14 @@
-//! What is done with releases that are recorded: `rollback`, `restart`, `start`, `stop`, `remove`. They need the app's name, and nothing
+//! What is done with releases that are recorded: `rollback`, `restart`, `start`, `stop`, `remove`, `prune`. They need the app's name, and nothing
 //! else of its configuration.
 
 use std::collections::BTreeSet;
 
-use cutover_core::plan::{Plan, lifecycle as plan_lifecycle};
+use cutover_core::plan::{Plan, Verb, lifecycle as plan_lifecycle};
 use cutover_core::request::Request;
 use cutover_core::state::HostState;
 
 use super::run::{self, Keep, Sending};
-use super::{Desk, Ended, Stop, approval, look, observe, stamp, world};
+use super::{Desk, Ended, Stop, approval, look, observe, prune, stamp, world};
 use crate::asked::{Asked, Conduct};
 use crate::effects;
 use crate::hosts::{self, Channel, Target};
@@ -18,7 +18,10 @@ pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let Asked { request, conduct, .. } = asked;
     let identity = Project::open(&desk.place)?.identity(&desk.place)?;
     let opening = hosts::begin(&identity.target)?;
-    let (host, state) = look(desk, opening, &identity.id, BTreeSet::new(), conduct).await?;
+    let (mut host, mut state) = look(desk, opening, &identity.id, BTreeSet::new(), conduct).await?;
+    if request.verb == Verb::Prune {
+        prune::look(&mut host, &mut state).await.map_err(|stop| stop.untouched(&state))?;
+    }
     carry_out(desk, &identity, host, &state, request, conduct).await.map_err(|stop| stop.untouched(&state))
 }
 
@@ -40,7 +43,8 @@ async fn carry_out(
         return run::nothing_to_do(desk, &plan);
     }
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
-    let plan = if run::up(desk, &mut host, state).await? {
+    // What is only taken away is so without a proxy, too.
+    let plan = if request.verb != Verb::Prune && run::up(desk, &mut host, state).await? {
         // The proxy that was started is part of what the plan is made from.
         let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
         made(host.target(), &state, &request)?

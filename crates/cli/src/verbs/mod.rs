@@ -13,6 +13,7 @@ mod exec;
 mod key;
 mod lifecycle;
 mod logs;
+mod prune;
 mod records;
 mod run;
 mod setup;
@@ -44,6 +45,7 @@ pub(crate) use env::EnvWord;
 pub(crate) use exec::ExecArguments;
 pub(crate) use key::KeyWord;
 pub(crate) use logs::LogsArguments;
+pub(crate) use prune::PruneArguments;
 pub(crate) use records::HistoryArguments;
 pub(crate) use setup::{ServerArguments, SetupArguments};
 pub(crate) use status::StatusArguments;
@@ -92,7 +94,8 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
             | Verb::Stop
             | Verb::Remove
             | Verb::BackingApply
-            | Verb::BackingRestart => lifecycle::lifecycle(desk, *asked).await,
+            | Verb::BackingRestart
+            | Verb::Prune => lifecycle::lifecycle(desk, *asked).await,
         },
         Command::Status { check } => status::status(desk, check).await,
         Command::History { limit } => records::history(desk, limit).await,

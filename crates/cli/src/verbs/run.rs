@@ -6,7 +6,7 @@ use std::time::Duration;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, RunId, VariableName};
-use cutover_core::plan::{HostPlan, Plan};
+use cutover_core::plan::{HostPlan, Plan, Verb};
 use cutover_core::state::HostState;
 use cutover_core::verdict::Verdict;
 use cutover_core::wire::{Ask, Reply};
@@ -59,6 +59,10 @@ pub(super) fn is_settled(state: &HostState) -> bool {
 /// All is as asked for already: says so.
 pub(super) fn nothing_to_do(desk: &Desk, plan: &Plan) -> Ended {
     for host in plan.hosts.values() {
+        if host.verb == Verb::Prune {
+            desk.output.talk(&format!("all that lies on the host for {} is needed: nothing to do", host.app));
+            continue;
+        }
         let live = host
             .live
             .as_ref()

@@ -192,6 +192,7 @@ pub(crate) fn verdict(outcome: Outcome) -> Reply {
             started: NOW.parse().unwrap(),
             finished: "2026-11-21T14:00:01.5Z".parse().unwrap(),
             switched_ms: Some(420),
+            freed: None,
             warnings: Vec::new(),
         }),
     }

@@ -7,10 +7,11 @@ use cutover_routes::{Address, Entry, Route, RouteState, Target};
 
 use crate::addresses::Subnet;
 use crate::config::settings::{DependsOn, HoldSettings, Service, Strategy, Verify};
+use crate::defaults::SNAPSHOTS;
 use crate::gate::Check;
 use crate::hash::ContentHash;
 use crate::layout;
-use crate::names::{InstanceName, ReleaseId, ServiceName, VariableName};
+use crate::names::{InstanceName, ServiceName, VariableName};
 use crate::plan::specify::{Ground, Identity, reference};
 use crate::plan::transition::{Allocation, Moved, NoTransition, Transition};
 use crate::plan::{
@@ -21,6 +22,7 @@ use crate::plan::{
 };
 use crate::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
 use crate::request::{Request, Stamp};
+use crate::retention::forgotten;
 use crate::state::{FoundInstance, HostState, InstanceState, Role};
 
 /// All that a plan is assembled from.
@@ -783,7 +785,7 @@ fn warm_leftovers(state: &HostState, becomes: &Live, incoming: &[&GatedInstance]
 }
 
 /// Failed candidates of earlier deploys, stopped and kept for a look until this one.
-fn candidates(state: &HostState, becomes: &Live) -> Vec<InstanceRef> {
+pub(crate) fn candidates(state: &HostState, becomes: &Live) -> Vec<InstanceRef> {
     let candidates = state.instances.iter().filter(|found| {
         found.ours
             && found.role == Role::Service
@@ -798,27 +800,9 @@ fn record(parts: &Parts<'_>, becomes: &Live, candidates: Vec<InstanceRef>) -> Re
     RecordPlan {
         forget: forgotten(parts.state, parts.release, becomes),
         candidates,
-        networks: Vec::new(),
-        volumes: Vec::new(),
-        forget_app: false,
+        snapshots: Some(SNAPSHOTS),
+        ..RecordPlan::default()
     }
-}
-
-/// Releases that nothing needs: beyond `keep` by sequence (S26), and those that never lived. A backing service runs on as the release
-/// that started it made it, so that one is needed for as long as it is there.
-fn forgotten(state: &HostState, release: &Release, becomes: &Live) -> Vec<ReleaseId> {
-    let live = state.live.as_ref().map(|live| &live.release);
-    let stays = |found: &&FoundInstance| becomes.has(&found.name) || found.role == Role::Backing;
-    let members: BTreeSet<&ReleaseId> =
-        state.instances.iter().filter(stays).map(|found| &found.release).collect();
-    let needed = |id: &ReleaseId| *id == release.id || Some(id) == live || members.contains(id);
-    let mut lived: Vec<_> =
-        state.releases.iter().filter(|record| record.lived && !needed(&record.release.id)).collect();
-    lived.sort_by_key(|record| std::cmp::Reverse(record.sequence));
-    // The live one of now is the first that rollback can reach.
-    let beyond = lived.into_iter().skip((release.keep as usize).saturating_sub(1));
-    let never = state.releases.iter().filter(|record| !record.lived && !needed(&record.release.id));
-    beyond.chain(never).map(|record| record.release.id.clone()).collect()
 }
 
 impl Moved {

@@ -12,13 +12,13 @@ use crate::failure::Failure;
 use crate::names::{AppId, InstanceName, ServiceName, Slot};
 use crate::plan::assemble::{backing_address, networks, route_check, todo, volumes, wanted_image};
 use crate::plan::deploy::no_transition;
+use crate::plan::idle::idle;
 use crate::plan::lifecycle::{nothing_live, record, unknown_release};
 use crate::plan::specify::{Ground, Identity, reference, respecify, urls};
 use crate::plan::transition::{Allocation, NoTransition};
 use crate::plan::{
-    BackingPlan, Change, Direction, DrainPlan, EnvSource, GatedInstance, HandoverPlan, HostPlan,
-    PLAN_VERSION, Planned, PreflightPlan, RecordPlan, Refusals, ServicePlan, SwitchPlan, Verb, VerifyPlan,
-    WhyNot, default_hold, drift,
+    BackingPlan, Change, DrainPlan, EnvSource, GatedInstance, HandoverPlan, HostPlan, Planned, PreflightPlan,
+    Refusals, ServicePlan, SwitchPlan, Verb, VerifyPlan, WhyNot, default_hold, drift,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
@@ -220,33 +220,16 @@ fn unchanged(
 /// The parts that every such plan has alike.
 fn bare(state: &HostState, request: &Request, stamp: Stamp, live: &Live, release: &Release) -> HostPlan {
     HostPlan {
-        version: PLAN_VERSION,
-        run: stamp.run,
-        app: release.app.clone(),
-        verb: request.verb,
-        by: request.by.clone(),
-        made: stamp.now,
-        fingerprint: state.fingerprint(),
-        allowed: request.allow.clone(),
-        direction: Direction::Forward,
         release: Some(release.clone()),
         live: Some(live.clone()),
         becomes: Some(live.clone()),
-        services: BTreeMap::new(),
-        variables: BTreeMap::new(),
         preflight: Planned::NotNeeded(WhyNot::Unchanged),
         backing: Planned::NotNeeded(WhyNot::Unchanged),
-        snapshot: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        migrate: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        start: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        check: Planned::NotNeeded(WhyNot::NotInThisVerb),
         handover: Planned::NotNeeded(WhyNot::Unchanged),
         switch: Planned::NotNeeded(WhyNot::Unchanged),
         verify: Planned::NotNeeded(WhyNot::Unchanged),
-        bake: Planned::NotNeeded(WhyNot::NotInThisVerb),
         drain: Planned::NotNeeded(WhyNot::Unchanged),
-        record: RecordPlan::default(),
-        notes: Vec::new(),
+        ..idle(&release.app, state, request, stamp)
     }
 }
 

@@ -139,7 +139,7 @@ fn drain(plan: &DrainPlan) -> Duration {
 }
 
 fn record(plan: &RecordPlan) -> Duration {
-    let discarded = plan.forget.len() + plan.networks.len() + plan.volumes.len();
+    let discarded = plan.forget.len() + plan.networks.len() + plan.volumes.len() + plan.leftovers.len();
     stops(&plan.candidates) + acts(plan.candidates.len() + discarded) + defaults::RECORD
 }
 
@@ -178,13 +178,7 @@ mod tests {
             verify: Planned::NotNeeded(nothing),
             bake: Planned::NotNeeded(nothing),
             drain: Planned::NotNeeded(nothing),
-            record: RecordPlan {
-                forget: vec![],
-                candidates: vec![],
-                networks: vec![],
-                volumes: vec![],
-                forget_app: false,
-            },
+            record: RecordPlan::default(),
             notes: vec![],
         }
     }

@@ -1,4 +1,4 @@
-//! Plans of the verbs that need no configuration: rollback, env change, restart, start, stop, remove. All work on recorded releases.
+//! Plans of the verbs that need no configuration: rollback, env change, restart, start, stop, remove, prune. All work on recorded releases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,11 +10,13 @@ use crate::layout;
 use crate::names::{AppId, ReleaseId, ServiceName};
 use crate::plan::assemble::{Parts, assemble};
 use crate::plan::deploy::{content_identity, free_id, no_transition, variables};
+use crate::plan::idle::idle;
+use crate::plan::prune::prune;
 use crate::plan::specify::{Ground, reference};
 use crate::plan::transition::{Anew, transition};
 use crate::plan::{
-    Direction, DrainPlan, EnvSource, HeldDatabase, HostPlan, PLAN_VERSION, Plan, Planned, RecordPlan,
-    Refusals, ServicePlan, SwitchPlan, Verb, WhyNot, backing, databases,
+    DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals, ServicePlan,
+    SwitchPlan, Verb, WhyNot, backing, databases,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
@@ -31,6 +33,7 @@ pub fn lifecycle(id: &AppId, world: &World, request: &Request, stamp: Stamp) -> 
         let plan = match request.verb {
             Verb::Remove => remove(id, state, request, stamp)?,
             Verb::BackingApply | Verb::BackingRestart => backing::backing(id, state, request, stamp)?,
+            Verb::Prune => prune(id, state, request, stamp),
             _ => of_release(id, state, request, stamp)?,
         };
         rules::check(&plan, state, request).map_err(Refusals)?;
@@ -80,7 +83,7 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
             let stopped = live.stopped.difference(&started).cloned().collect();
             (current.release.clone(), stopped, Anew::OnlyChanged, EnvSource::Recorded)
         }
-        Verb::Deploy | Verb::Remove | Verb::BackingApply | Verb::BackingRestart => {
+        Verb::Deploy | Verb::Remove | Verb::BackingApply | Verb::BackingRestart | Verb::Prune => {
             return Err(Failure::new(Exit::Failed, "this verb needs another plan").into());
         }
     };
@@ -309,36 +312,15 @@ fn remove(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) -> Res
         .flat_map(|engine| engine.networks.keys())
         .filter(|name| **name != layout::edge_network(&state.installation));
     Ok(HostPlan {
-        version: PLAN_VERSION,
-        run: stamp.run,
-        app: id.clone(),
-        verb: Verb::Remove,
-        by: request.by.clone(),
-        made: stamp.now,
-        fingerprint: state.fingerprint(),
-        allowed: request.allow.clone(),
-        direction: Direction::Forward,
-        release: None,
-        live: state.live.clone(),
         becomes: None,
         services: services
             .map(|(name, members)| (name.clone(), ServicePlan::Stopped { outgoing: members.clone() }))
             .collect(),
-        variables: BTreeMap::new(),
-        preflight: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        backing: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        snapshot: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        migrate: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        start: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        check: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        handover: Planned::NotNeeded(WhyNot::NotInThisVerb),
         switch: Planned::Do(if before.is_some() {
             SwitchPlan::Table { before, after: None }
         } else {
             SwitchPlan::LiveFile
         }),
-        verify: Planned::NotNeeded(WhyNot::NotInThisVerb),
-        bake: Planned::NotNeeded(WhyNot::NotInThisVerb),
         drain: Planned::Do(DrainPlan {
             outgoing,
             deadline: crate::defaults::DRAIN,
@@ -348,12 +330,13 @@ fn remove(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) -> Res
         }),
         record: RecordPlan {
             forget: state.releases.iter().map(|record| record.release.id.clone()).collect(),
-            candidates: Vec::new(),
             networks: own.cloned().collect(),
             volumes,
             forget_app: true,
+            ..RecordPlan::default()
         },
         notes,
+        ..idle(id, state, request, stamp)
     })
 }
 

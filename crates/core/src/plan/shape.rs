@@ -17,6 +17,7 @@ use crate::names::{
     AppId, DatabaseName, HostName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VariableName,
 };
 use crate::release::{Content, Live, Release, RuntimeKind, Shipped};
+use crate::retention::Leftover;
 use crate::state::Role;
 
 /// The version of the plan's format on wire and disk.
@@ -177,6 +178,8 @@ pub enum Verb {
     BackingApply,
     /// A backing service stopped and started.
     BackingRestart,
+    /// What nothing on the host needs is taken away.
+    Prune,
 }
 
 impl Verb {
@@ -192,6 +195,7 @@ impl Verb {
             Self::Remove => "remove",
             Self::BackingApply => "backing apply",
             Self::BackingRestart => "backing restart",
+            Self::Prune => "prune",
         }
     }
 
@@ -808,4 +812,10 @@ pub struct RecordPlan {
     pub volumes: Vec<VolumeSpec>,
     /// The app's state folder goes (remove).
     pub forget_app: bool,
+    /// Snapshots of each database that stay, the newest, besides those that releases on record refer to; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<u32>,
+    /// What nothing on the host needs, as a look found it (prune). Looked at again before anything goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<Leftover>,
 }

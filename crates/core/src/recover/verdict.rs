@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::journal::{Entry, What};
+use crate::journal::{Entry, StepResult, What};
 use crate::names::InstanceName;
 use crate::plan::{Direction, HostPlan, Stage, Verb};
 use crate::release::Release;
@@ -145,6 +145,15 @@ fn verdict_of(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
         switched_ms: switched_forward(journal)
             .filter(|_| goal.is_some_and(|goal| standing(journal, goal, found).switched))
             .and_then(|entry| u64::try_from(entry.at.duration_since(started).as_millis()).ok()),
+        freed: goal.filter(|goal| goal.verb == Verb::Prune).map(|_| freed(journal)),
         warnings: warnings.collect(),
     }
+}
+
+fn freed(journal: &[Entry]) -> u64 {
+    let bytes = journal.iter().map(|entry| match &entry.what {
+        What::Outcome { result: StepResult::Freed { bytes }, .. } => *bytes,
+        _ => 0,
+    });
+    bytes.sum()
 }

@@ -12,6 +12,7 @@ use crate::hash::ContentHash;
 use crate::journal::{Entry, LockHolder};
 use crate::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName, VariableName};
 use crate::plan::HostPlan;
+use crate::retention::Leftovers;
 use crate::state::{FoundImage, HostState};
 use crate::verdict::Verdict;
 use crate::wire::{HostFacts, ImageParts, Lacking};
@@ -230,6 +231,11 @@ pub enum Ask {
     },
     /// All was sent: the files are made of it → [`Reply::Chunks`], with nothing that lacks once they are durable.
     Unpack,
+    /// What nothing on the host needs any more → [`Reply::Leftovers`].
+    Leftovers {
+        /// Whose releases, images, snapshots, runs and logs are looked at; what belongs to no app is looked at, too.
+        app: AppId,
+    },
 }
 
 /// From the host.
@@ -350,6 +356,11 @@ pub enum Reply {
     Chunks {
         /// What lacks, as `(first, how many)` of the distinct chunks in the order of the parcels.
         lacking: Vec<(u32, u32)>,
+    },
+    /// What nothing on the host needs any more.
+    Leftovers {
+        /// As found.
+        leftovers: Leftovers,
     },
     /// It is done.
     Done,

@@ -320,5 +320,6 @@ fn state(config: &Config) -> HostState {
         lock: None,
         verdicts: Vec::new(),
         listeners: Vec::new(),
+        leftovers: None,
     }
 }

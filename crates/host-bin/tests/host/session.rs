@@ -49,13 +49,7 @@ fn outdated_plan() -> HostPlan {
         verify: Planned::NotNeeded(nothing),
         bake: Planned::NotNeeded(nothing),
         drain: Planned::NotNeeded(nothing),
-        record: RecordPlan {
-            forget: vec![],
-            candidates: vec![],
-            networks: vec![],
-            volumes: vec![],
-            forget_app: false,
-        },
+        record: RecordPlan::default(),
         notes: vec![],
     }
 }

@@ -7,6 +7,7 @@ use cutover_core::config::settings::StopSettings;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::{BuiltImage, RuntimeKind};
+use cutover_core::retention::HeldImage;
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{ExitStatus, FoundEngine, FoundImage, FoundInstance, RestartPolicy};
 use jiff::Timestamp;
@@ -140,6 +141,12 @@ pub trait Runtime: Send + Sync {
     /// Takes its name from an image that we built, and removes it where it has no other and no container uses it; absent: nothing.
     async fn remove_image(&self, _image: &BuiltImage) -> Result<(), RuntimeError> {
         Ok(())
+    }
+
+    /// Every image it has, with the containers that use it; none of the app's own where another installation has that app here, too (S6). Plain
+    /// processes have none.
+    async fn images(&self, _app: &AppId) -> Result<Vec<HeldImage>, RuntimeError> {
+        Ok(Vec::new())
     }
 
     /// Where on this host it keeps images and volumes of its own; `None`: nowhere, or out of sight.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cutover_core::defaults;
 use cutover_core::env_file;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -24,8 +25,6 @@ use crate::host::Host;
 use crate::lock::{AppLock, RunLock};
 use crate::run;
 
-/// Runs whose journals and events are kept, for each app.
-const KEPT_RUNS: u32 = 100;
 /// How often it is looked whether a run that is followed still has a process.
 const REVIVE: Duration = Duration::from_secs(3);
 /// Less room than a word in the records takes, in bytes.
@@ -271,7 +270,7 @@ async fn until_free(host: &Host, run: RunId, app: &AppId) {
 /// Journals and events of runs long over go; their verdicts stay. Best effort: what stays is tried again by the next run.
 fn tidy(host: &Host, app: &AppId) {
     let outcome =
-        host.store.forget_runs(app, KEPT_RUNS).map_err(|error| error.to_string()).and_then(|runs| {
+        host.store.forget_runs(app, defaults::RUNS).map_err(|error| error.to_string()).and_then(|runs| {
             runs.into_iter()
                 .try_for_each(|run| events::forget(&host.layout, run).map_err(|error| error.to_string()))
         });

@@ -16,8 +16,9 @@ use super::frames::{Frame, Incoming, Outgoing, Stop};
 use super::hear::{Silence, hear};
 use super::ship::Brought;
 use crate::host::Host;
+use crate::leftovers::{Going, Place};
 use crate::lock::AppLock;
-use crate::observe::observe;
+use crate::observe::{observe, observe_again};
 use crate::store::StoreError;
 use crate::up::{self, UpError};
 
@@ -172,6 +173,7 @@ where
             Ask::Layer { layer, bytes } => self.layer(&layer, bytes).await,
             Ask::Tunnel { app, service, port } => self.tunnel(&app, &service, port).await,
             Ask::Facts { app } => self.facts(&app).await,
+            Ask::Leftovers { app } => self.leftovers(&app).await,
             Ask::Load { image, bytes } => self.load(&image, bytes).await,
             Ask::Setup(ask) => self.setup(ask).await,
             Ask::Parcels { bytes } => self.parcels(bytes).await,
@@ -206,6 +208,19 @@ where
         let host = self.host().await?;
         let state = Box::new(observe(&host, app, images).await?);
         Ok(self.outgoing.send(&Reply::State { state }).await?)
+    }
+
+    async fn leftovers(&mut self, app: &AppId) -> Result<(), Stop> {
+        let host = self.host().await?;
+        let going = Going::of(&observe_again(&host, app).await?);
+        let place = Place { layout: &host.layout, store: &host.store, ports: &host.ports, app };
+        let leftovers = place.look(&going).await.map_err(|trouble| {
+            Failure::new(Exit::Failed, "it cannot be told what is needed on this host")
+                .because(trouble.to_string())
+                .untouched("what was serving goes on")
+                .next("see that the disk and the container engine are well, then try again")
+        })?;
+        Ok(self.outgoing.send(&Reply::Leftovers { leftovers }).await?)
     }
 
     async fn history(&mut self, app: &AppId, limit: u32) -> Result<(), Stop> {

@@ -122,13 +122,7 @@ mod tests {
             verify: Planned::NotNeeded(WhyNot::None),
             bake: Planned::NotNeeded(WhyNot::None),
             drain: Planned::NotNeeded(WhyNot::None),
-            record: RecordPlan {
-                forget: vec![],
-                candidates: vec![],
-                networks: vec![],
-                volumes: vec![],
-                forget_app: false,
-            },
+            record: RecordPlan::default(),
             notes: vec![],
         }
     }

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use cutover_core::hash::ContentHash;
-use cutover_core::journal::{Step, StepResult};
+use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::names::ReleaseId;
 use cutover_core::plan::{Direction, RecordPlan, Stage};
 use cutover_core::recover::{migration_records, restored};
-use cutover_core::release::{Release, RuntimeKind, images_to_remove};
+use cutover_core::release::{RuntimeKind, images_to_remove};
+use cutover_core::retention::{Kind, Leftover};
 
 use super::Act;
 use super::drain::Drained;
 use super::environment::EnvChange;
 use super::start::retire;
 use crate::journal::{StageError, Trouble};
-use crate::lease::Lease;
+use crate::leftovers::{self, Going, Needed, Place, remove_folder};
 use crate::lock::RetentionLock;
 use crate::runtime::process::artifact::Artifacts;
 
@@ -33,10 +33,7 @@ pub(crate) async fn record(
     }
     for candidate in &plan.candidates {
         if let Err(error) = retire(act, Stage::Record, candidate).await {
-            act.journal.write(cutover_core::journal::What::Warning {
-                stage: Stage::Record,
-                text: error.failure().to_string(),
-            })?;
+            act.journal.write(What::Warning { stage: Stage::Record, text: error.failure().to_string() })?;
         }
     }
     for release in &plan.forget {
@@ -59,6 +56,10 @@ pub(crate) async fn record(
             .best_effort(Stage::Record, Step::Discard { what: format!("volume {}", volume.name) }, remove)
             .await;
     }
+    if let Some(keep) = plan.snapshots {
+        let_snapshots_go(act, keep).await?;
+    }
+    prune(act, &plan.leftovers).await?;
     if plan.forget_app {
         let forget = async { forget_app(act, plan).map(|()| ((), StepResult::Done)) };
         act.journal
@@ -84,28 +85,69 @@ async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     let records = act.store.releases(act.app())?;
     let Some(gone) = records.into_iter().find(|record| record.release.id == *id) else { return Ok(()) };
     let gone = gone.release;
-    act.store.forget_release(act.app(), id)?;
-    remove_folder(&act.layout.release(act.app(), id))?;
-    let mut stay: Vec<Release> = Vec::new();
-    for app in act.store.apps()? {
-        stay.extend(act.store.releases(&app)?.into_iter().map(|record| record.release));
-    }
+    leftovers::forget_release(act.layout, act.store, act.app(), id)?;
     // Nobody says that he needs something while it is taken away.
     let alone = RetentionLock::take(act.layout)?;
-    let unfinished = act.store.all_unfinished()?.into_iter().map(|(_, run)| run);
-    let unfinished = unfinished.filter(|run| *run != act.journal.run()).collect();
-    let leased = Lease::all(&alone, act.layout, &unfinished)?;
-    let mut needed: BTreeSet<ContentHash> = stay.iter().flat_map(Release::artifacts).collect();
-    needed.extend(leased.artifacts.iter().cloned());
+    let needed = Needed::under(&alone, act.layout, act.store, Some(act.journal.run()))?;
     let store = Artifacts::new(act.layout.clone());
-    for artifact in gone.artifacts().difference(&needed) {
+    for artifact in gone.artifacts().difference(&needed.artifacts()) {
         store.remove(artifact)?;
     }
-    let images = images_to_remove(&gone, stay.iter());
-    for image in images.into_iter().filter(|image| !leased.has_image(image)) {
+    let images = images_to_remove(&gone, needed.releases.iter());
+    for image in images.into_iter().filter(|image| !needed.leased.has_image(image)) {
         act.ports.runtime(RuntimeKind::Container)?.remove_image(&image).await?;
     }
     Ok(())
+}
+
+/// Snapshots beyond those that stay. What cannot be looked at stays, and is told.
+async fn let_snapshots_go(act: &Act<'_>, keep: u32) -> Result<(), StageError> {
+    let old = leftovers::old_snapshots(act.layout, act.store, act.app(), &BTreeSet::new(), keep);
+    let old = match old {
+        Ok(old) => old,
+        Err(trouble) => {
+            let text = format!("old snapshots stay: {trouble}");
+            return act.journal.write(What::Warning { stage: Stage::Record, text }).map(drop);
+        }
+    };
+    for snapshot in &old {
+        discard(act, snapshot).await;
+    }
+    Ok(())
+}
+
+/// What nothing needs: of what the plan names, that of which it is still true.
+async fn prune(act: &Act<'_>, planned: &[Leftover]) -> Result<(), StageError> {
+    let (releases, others): (Vec<_>, Vec<_>) = planned.iter().partition(|one| one.kind == Kind::Release);
+    for release in releases {
+        discard(act, release).await;
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    let place = Place { layout: act.layout, store: act.store, ports: act.ports, app: act.app() };
+    let found = match place.look(&Going::default()).await {
+        Ok(found) => found.gone,
+        Err(trouble) => {
+            let text = format!("the rest stays: it cannot be told what is needed: {trouble}");
+            return act.journal.write(What::Warning { stage: Stage::Record, text }).map(drop);
+        }
+    };
+    let is_planned =
+        |one: &&Leftover| others.iter().any(|other| (other.kind, &other.name) == (one.kind, &one.name));
+    for leftover in found.iter().filter(is_planned) {
+        discard(act, leftover).await;
+    }
+    Ok(())
+}
+
+async fn discard(act: &Act<'_>, leftover: &Leftover) {
+    let step = Step::Discard { what: format!("{} {}", leftover.kind.as_str(), leftover.name) };
+    let gone = async {
+        let bytes = leftovers::remove(act, leftover).await?;
+        Ok::<_, Trouble>(((), StepResult::Freed { bytes }))
+    };
+    act.journal.best_effort(Stage::Record, step, gone).await;
 }
 
 fn forget_app(act: &Act<'_>, plan: &RecordPlan) -> Result<(), Trouble> {
@@ -122,13 +164,4 @@ fn forget_app(act: &Act<'_>, plan: &RecordPlan) -> Result<(), Trouble> {
         remove_folder(&folder)?;
     }
     Ok(())
-}
-
-fn remove_folder(path: &std::path::Path) -> Result<(), Trouble> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Trouble::plain(format!("{}: {error}", path.display())))
-        }
-        _ => Ok(()),
-    }
 }

@@ -22,6 +22,7 @@ pub(super) async fn take(
     let snapshot = async {
         files::ensure_folder(to.parent().unwrap_or(&to), 0o700)?;
         let bytes = act.ports.database.snapshot(path, &to).await?;
+        act.store.put_snapshot(act.app(), file)?;
         Ok::<_, Trouble>(((), StepResult::Snapshot { bytes }))
     };
     act.journal.act(stage, step, snapshot).await

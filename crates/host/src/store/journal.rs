@@ -209,24 +209,48 @@ impl Store {
         })
     }
 
-    /// Drops the journals of an app's runs that are over, all but those of the newest `keep`; tells which. Their verdicts stay.
+    /// An app's runs that are over, all but the newest `keep`, with the bytes of each one's journal.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn old_runs(&self, app: &AppId, keep: u32) -> Result<Vec<(RunId, u64)>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT run, (SELECT coalesce(sum(length(what)), 0) FROM entries WHERE entries.run = runs.run) \
+                 FROM runs WHERE app = ?1 AND finished IS NOT NULL AND number <= \
+                 (SELECT number FROM runs WHERE app = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            )?;
+            let rows =
+                statement.query_map(params![app.to_string(), keep], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.map(|row| {
+                let (run, bytes): (String, u64) = row?;
+                Ok((parsed(&run)?, bytes))
+            })
+            .collect()
+        })
+    }
+
+    /// Drops the journal of a run that is over. Its verdict stays.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub fn forget_run(&self, run: RunId) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let over = "DELETE FROM runs WHERE run = ?1 AND finished IS NOT NULL";
+            if transaction.execute(over, [run.to_string()])? > 0 {
+                transaction.execute("DELETE FROM entries WHERE run = ?1", [run.to_string()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Drops the journals of an app's runs that are over, all but those of the newest `keep`; tells which.
     ///
     /// # Errors
     /// When they are still there.
     pub fn forget_runs(&self, app: &AppId, keep: u32) -> Result<Vec<RunId>, StoreError> {
-        self.write(|transaction| {
-            let mut statement = transaction.prepare_cached(
-                "SELECT run FROM runs WHERE app = ?1 AND finished IS NOT NULL AND number <= \
-                 (SELECT number FROM runs WHERE app = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
-            )?;
-            let rows = statement.query_map(params![app.to_string(), keep], |row| row.get(0))?;
-            let old: Vec<String> = rows.collect::<Result<_, _>>()?;
-            for run in &old {
-                transaction.execute("DELETE FROM entries WHERE run = ?1", [run])?;
-                transaction.execute("DELETE FROM runs WHERE run = ?1", [run])?;
-            }
-            old.iter().map(|run| parsed(run)).collect()
-        })
+        let old = self.old_runs(app, keep)?;
+        old.into_iter().map(|(run, _)| self.forget_run(run).map(|()| run)).collect()
     }
 
     fn one_run(&self, query: &str, app: &AppId) -> Result<Option<RunId>, StoreError> {

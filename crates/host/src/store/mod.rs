@@ -10,6 +10,7 @@ mod journal;
 mod releases;
 pub mod samples;
 mod schema;
+mod snapshots;
 mod verdicts;
 
 use std::ffi::c_int;

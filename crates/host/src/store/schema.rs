@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::StoreError;
 
 /// The version of the tables that this build writes, kept in `user_version`.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Order is by `number` and `sequence`, never by clock: a clock that jumps reorders nothing (S26).
 const V1: &str = "
@@ -60,6 +60,21 @@ UPDATE releases SET migrations = (
 );
 ";
 
+/// The order in which snapshots were taken (S26). Of earlier ones it is known where the journal is still there; the others are older.
+const V3: &str = "
+CREATE TABLE snapshots (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    app TEXT NOT NULL,
+    file TEXT NOT NULL UNIQUE
+);
+CREATE INDEX snapshots_by_app ON snapshots (app, sequence);
+INSERT OR IGNORE INTO snapshots (app, file)
+    SELECT runs.app, json_extract(entries.what, '$.step.file')
+    FROM entries JOIN runs ON runs.run = entries.run
+    WHERE json_extract(entries.what, '$.step.step') = 'snapshot'
+    ORDER BY runs.number, entries.seq;
+";
+
 /// Sets the connection up and brings the tables to [`VERSION`]. A newer store is refused before anything is written.
 pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     refuse_newer(version(connection)?)?;
@@ -78,6 +93,9 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found < 2 {
         transaction.execute_batch(V2)?;
+    }
+    if found < 3 {
+        transaction.execute_batch(V3)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

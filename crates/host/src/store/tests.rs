@@ -61,6 +61,7 @@ fn verdict(number: u8, outcome: Outcome) -> Verdict {
         started: at(1),
         finished: at(2),
         switched_ms: Some(7),
+        freed: None,
         warnings: vec![],
     }
 }
@@ -374,8 +375,8 @@ mod on_disk {
 
         let error = Store::open(&layout).unwrap_err();
 
-        assert_eq!(error.newer, Some((7, 2)));
-        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 2");
+        assert_eq!(error.newer, Some((7, 3)));
+        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 3");
         assert_eq!(fs::read(layout.store()).unwrap(), before);
     }
 
@@ -414,6 +415,40 @@ mod on_disk {
         store.write(|transaction| Ok(transaction.execute("UPDATE entries SET format = 2", [])?)).unwrap();
 
         assert_eq!(store.entries(run(1), 0).unwrap_err().newer, Some((2, 1)));
+    }
+
+    #[test]
+    fn snapshots_have_the_order_in_which_they_were_taken() {
+        let (_folder, layout) = root();
+        let store = Store::open(&layout).unwrap();
+        for file in ["main_2031", "main_2024", "main_2031"] {
+            store.put_snapshot(&app("shop"), file).unwrap();
+        }
+        store.put_snapshot(&app("other"), "main_2025").unwrap();
+
+        let known = store.snapshots(&app("shop")).unwrap();
+        assert!(known["main_2031"] < known["main_2024"] && known.len() == 2, "{known:?}");
+        store.forget_snapshot("main_2031").unwrap();
+        assert_eq!(store.snapshots(&app("shop")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_store_of_before_learns_the_order_of_snapshots_from_its_journals() {
+        let (_folder, layout) = root();
+        let store = Store::open(&layout).unwrap();
+        store.begin_run(run(1), &app("shop"), Verb::Deploy, "ann", at(0)).unwrap();
+        let step = Step::Snapshot { database: "main".parse().unwrap(), file: "main_2031".to_owned() };
+        store.append(run(1), at(0), &What::Intent { stage: Stage::Handover, step }).unwrap();
+        store
+            .write(|transaction| {
+                Ok(transaction.execute_batch("DROP TABLE snapshots; PRAGMA user_version = 2")?)
+            })
+            .unwrap();
+        drop(store);
+
+        let store = Store::open(&layout).unwrap();
+
+        assert_eq!(store.snapshots(&app("shop")).unwrap().into_keys().collect::<Vec<_>>(), ["main_2031"]);
     }
 
     #[test]

@@ -323,6 +323,7 @@ fn fits(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<
     }
     let switched = match verdict.verb {
         Verb::Remove => live.is_none(),
+        Verb::Prune => run(live) == run(before.live.as_ref()),
         _ => run(live) == Some(verdict.run),
     };
     if exit == Exit::Done && !switched {
@@ -334,7 +335,11 @@ fn fits(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<
     if verdict.switched_ms.is_some() && !switched {
         broken.push("P4: the verdict tells the time of a switch that does not hold".to_owned());
     }
-    if verdict.switched_ms.is_none() && switched && exit == Exit::Done && verdict.verb != Verb::Remove {
+    if verdict.switched_ms.is_none()
+        && switched
+        && exit == Exit::Done
+        && !matches!(verdict.verb, Verb::Remove | Verb::Prune)
+    {
         broken.push("P4: the verdict does not tell when it was switched".to_owned());
     }
 }

@@ -315,6 +315,7 @@ fn lifecycle() -> Vec<Case> {
         on("stop of a bot", BOT_ALONE, Ask::Verb(Verb::Stop)),
         on("start", WEB_AND_BOT, Ask::Verb(Verb::Start)).after(Ask::Verb(Verb::Stop)),
         on("start of a service", WEB_AND_BOT, Ask::Service(Verb::Start, "bot")).after(Ask::Verb(Verb::Stop)),
+        on("prune", WEB_AND_BOT, Ask::Verb(Verb::Prune)),
         on("remove", WEB_AND_BOT, Ask::Verb(Verb::Remove)),
         on("remove of a bot", BOT_ALONE, Ask::Verb(Verb::Remove)),
         Case::new("a variable is set", GREETING, Ask::Set("GREETING", "hello")).after(Ask::DeployWith(

@@ -9,6 +9,7 @@ mod error;
 mod exits;
 mod facts;
 mod found;
+mod images;
 mod inside;
 mod instance;
 mod networks;
@@ -27,6 +28,7 @@ use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::{BuiltImage, RuntimeKind};
+use cutover_core::retention::HeldImage;
 use cutover_core::secret::Secrets;
 use cutover_core::state::{ExitStatus, FoundEngine, FoundImage, FoundInstance, RestartPolicy};
 use cutover_engine::{Engine, EngineInfo, Kind};
@@ -198,6 +200,10 @@ impl Runtime for DockerRuntime {
 
     async fn remove_image(&self, image: &BuiltImage) -> Result<(), RuntimeError> {
         self.drop_image(image).await
+    }
+
+    async fn images(&self, app: &AppId) -> Result<Vec<HeldImage>, RuntimeError> {
+        self.held_images(app).await
     }
 
     async fn data_folder(&self) -> Option<PathBuf> {

@@ -295,7 +295,7 @@ fn discard(folder: &Path) {
     }
 }
 
-fn open_up(folder: &Path) -> io::Result<()> {
+pub(crate) fn open_up(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
+use cutover_core::layout::rotated;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::InstanceSpec;
 use cutover_core::release::Content;
@@ -61,7 +62,7 @@ pub(super) fn remove(runtime: &ProcessRuntime, app: &AppId, name: &InstanceName)
     files::discard(&runtime.layout.keeper_socket(app, name));
     let log = runtime.layout.instance_log(app, name);
     for number in 0..=cutover_core::defaults::LOG_FILES {
-        files::discard(&output::rotated(&log, number));
+        files::discard(&rotated(&log, number));
     }
     Ok(())
 }

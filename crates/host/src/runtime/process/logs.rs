@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use cutover_core::defaults::LOG_FILES;
+use cutover_core::layout::rotated;
 use jiff::Timestamp;
 
-use super::output::{Kind, rotated};
+use super::output::Kind;
 use crate::ports::{LogLine, LogQuery, Scope};
 
 /// Read at once, from the end of a file.

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cutover_core::defaults::{LOG_BYTES, LOG_FILES};
+use cutover_core::layout::rotated;
 use jiff::Timestamp;
 use rustix::fs::{CWD, FileType, Mode};
 use tokio::net::unix::pipe;
@@ -45,16 +46,6 @@ impl Kind {
             .into_iter()
             .find(|kind| letter.chars().eq([kind.letter()]))
     }
-}
-
-/// A file that was rotated so many times; 0 is the one that is written.
-pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
-    if number == 0 {
-        return path.to_owned();
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
 }
 
 /// The log file of an instance, open for writing.

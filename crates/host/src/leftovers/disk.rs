@@ -1,0 +1,209 @@
+//! What lies in cutover's own folders and is needed by nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cutover_core::defaults::{RUNS_PRUNED, SNAPSHOTS, STAGED};
+use cutover_core::hash::ContentHash;
+use cutover_core::layout::{self, Layout};
+use cutover_core::names::{AppId, InstanceName, ReleaseId, RunId};
+use cutover_core::retention::{HeldSnapshot, Kind, Leftover, needed_snapshots, unneeded_snapshots};
+
+use super::Needed;
+use crate::files::FileError;
+use crate::journal::Trouble;
+use crate::lock::RunLock;
+use crate::runtime::process::artifact::Artifacts;
+use crate::store::Store;
+
+/// Bytes in a block, as the system counts what a file takes.
+const BLOCK: u64 = 512;
+
+/// All of it. It blocks: it walks through folders.
+pub(super) fn look(
+    layout: &Layout,
+    store: &Store,
+    app: &AppId,
+    going: &BTreeSet<ReleaseId>,
+    needed: &Needed,
+) -> Result<Vec<Leftover>, Trouble> {
+    let mut gone = releases(layout, store, app, going)?;
+    gone.extend(artifacts(layout, needed)?);
+    gone.extend(old_snapshots(layout, store, app, going, SNAPSHOTS)?);
+    gone.extend(runs(layout, store, app)?);
+    gone.extend(logs(layout, app)?);
+    gone.extend(staged(layout, store, app, needed)?);
+    Ok(gone)
+}
+
+/// Those that go, and folders that a crash left when their record was gone.
+fn releases(
+    layout: &Layout,
+    store: &Store,
+    app: &AppId,
+    going: &BTreeSet<ReleaseId>,
+) -> Result<Vec<Leftover>, Trouble> {
+    let mut all = going.clone();
+    let known: BTreeSet<_> = store.releases(app)?.into_iter().map(|record| record.release.id).collect();
+    let folders = names(&layout.app(app).join("releases"))?;
+    let folders = folders.iter().filter_map(|name| name.parse::<ReleaseId>().ok());
+    all.extend(folders.filter(|id| !known.contains(id)));
+    let leftover = |id: &ReleaseId| {
+        let bytes = room(&layout.release(app, id));
+        Leftover { kind: Kind::Release, name: id.to_string(), bytes }
+    };
+    Ok(all.iter().map(leftover).collect())
+}
+
+fn artifacts(layout: &Layout, needed: &Needed) -> Result<Vec<Leftover>, Trouble> {
+    let needed = needed.artifacts();
+    let all = Artifacts::new(layout.clone()).list()?;
+    let unneeded = all.into_iter().filter(|hash| !needed.contains(hash));
+    let leftover = |hash: ContentHash| {
+        let bytes = room(&layout.artifact(&hash));
+        Leftover { kind: Kind::Artifact, name: hash.as_str().to_owned(), bytes }
+    };
+    Ok(unneeded.map(leftover).collect())
+}
+
+/// Snapshots of an app beyond the newest `keep` of each database, and beyond those that releases refer to which are not `going`.
+pub(crate) fn old_snapshots(
+    layout: &Layout,
+    store: &Store,
+    app: &AppId,
+    going: &BTreeSet<ReleaseId>,
+    keep: u32,
+) -> Result<Vec<Leftover>, Trouble> {
+    let known = store.snapshots(app)?;
+    let records = store.releases(app)?;
+    let needed = needed_snapshots(records.iter().filter(|record| !going.contains(&record.release.id)));
+    let folder = layout.snapshots(app);
+    let held = names(&folder)?.into_iter().filter_map(|name| {
+        let file = layout::in_snapshots(app, &name);
+        let bytes = room(&folder.join(&name));
+        let (database, sequence) = (layout::database_of_snapshot(&name)?, known.get(&file).copied());
+        Some(HeldSnapshot { file, database, sequence, bytes })
+    });
+    Ok(unneeded_snapshots(&held.collect::<Vec<_>>(), &needed, keep))
+}
+
+/// Journals and events of runs long over, and events whose run nobody knows any more.
+fn runs(layout: &Layout, store: &Store, app: &AppId) -> Result<Vec<Leftover>, Trouble> {
+    let mut all = BTreeMap::new();
+    for (run, bytes) in store.old_runs(app, RUNS_PRUNED)? {
+        all.insert(run, bytes + room(&layout.events(run)));
+    }
+    for name in names(&layout.run_events())? {
+        let Some(run) = name.strip_suffix(".jsonl").and_then(|run| run.parse::<RunId>().ok()) else {
+            continue;
+        };
+        let events = layout.events(run);
+        if is_old(&events) && store.run(run)?.is_none() {
+            all.insert(run, room(&events));
+        }
+    }
+    let leftover = |(run, bytes): (RunId, u64)| Leftover { kind: Kind::Run, name: run.to_string(), bytes };
+    Ok(all.into_iter().map(leftover).collect())
+}
+
+/// Output of plain processes that are gone: a crash kept it from going with them.
+fn logs(layout: &Layout, app: &AppId) -> Result<Vec<Leftover>, Trouble> {
+    let folder = layout.instance_logs(app);
+    let mut all: BTreeMap<InstanceName, u64> = BTreeMap::new();
+    for name in names(&folder)? {
+        let instance =
+            name.split_once(".log").and_then(|(instance, _)| instance.parse::<InstanceName>().ok());
+        let Some(instance) = instance.filter(|instance| !layout.instance(app, instance).exists()) else {
+            continue;
+        };
+        *all.entry(instance).or_default() += room(&folder.join(&name));
+    }
+    let leftover =
+        |(name, bytes): (InstanceName, u64)| Leftover { kind: Kind::Log, name: name.to_string(), bytes };
+    Ok(all.into_iter().map(leftover).collect())
+}
+
+/// What never arrived: torn files, layers of images that nobody waits for, folders of runs that are over.
+fn staged(layout: &Layout, store: &Store, app: &AppId, needed: &Needed) -> Result<Vec<Leftover>, Trouble> {
+    let mut all = Vec::new();
+    let mut add = |area: &str, folder: &Path, name: &str| {
+        let bytes = room(&folder.join(name));
+        all.push(Leftover { kind: Kind::Staged, name: format!("{area}/{name}"), bytes });
+    };
+    let is_torn = |folder: &Path, name: &str| name.starts_with('.') && is_old(&folder.join(name));
+    let layers = layout.layers();
+    for name in names(&layers)? {
+        // A layer that came whole is not sent again; but where nobody sends, it may wait for ever.
+        let waits = !name.starts_with('.') && !needed.is_leased();
+        if waits || is_old(&layers.join(&name)) {
+            add("layers", &layers, &name);
+        }
+    }
+    let artifacts = layout.artifacts();
+    for name in names(&artifacts)?.iter().filter(|name| is_torn(&artifacts, name)) {
+        add("artifacts", &artifacts, name);
+    }
+    let snapshots = layout.snapshots(app);
+    for name in names(&snapshots)?.iter().filter(|name| is_torn(&snapshots, name)) {
+        add("snapshots", &snapshots, name);
+    }
+    let runs = layout.run_folders();
+    for name in names(&runs)?.iter().filter(|name| is_old(&runs.join(name))) {
+        let Ok(run) = name.parse::<RunId>() else { continue };
+        if !RunLock::is_held(layout, run) && (store.run(run)?.is_none() || store.is_over(run)?) {
+            add("runs", &runs, name);
+        }
+    }
+    Ok(all)
+}
+
+/// Where something of an area lies, as [`staged`] names it.
+pub(super) fn staged_path(layout: &Layout, app: &AppId, name: &str) -> Option<PathBuf> {
+    let (area, name) = name.split_once('/')?;
+    let folder = match area {
+        "layers" => layout.layers(),
+        "artifacts" => layout.artifacts(),
+        "snapshots" => layout.snapshots(app),
+        "runs" => layout.run_folders(),
+        _ => return None,
+    };
+    Some(folder.join(name))
+}
+
+/// The names in a folder, in order; none where it is not there.
+fn names(folder: &Path) -> Result<Vec<String>, FileError> {
+    let unreadable = |error: io::Error| FileError::new("read", folder, &error);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(unreadable)?.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Bytes that a file or a whole folder takes on the disk; what cannot be looked at counts as nothing.
+pub(super) fn room(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    let below = if found.is_dir() {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| room(&entry.path())).sum()
+    } else {
+        0
+    };
+    found.blocks() * BLOCK + below
+}
+
+/// Whether nobody can be writing it any more. What seems to come from the future is new: a clock may have jumped.
+fn is_old(path: &Path) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|found| found.modified());
+    modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > STAGED))
+}

@@ -1,0 +1,46 @@
+//! Snapshots in the order in which they were taken: no clock tells which of two is the newer one (S26).
+
+use std::collections::BTreeMap;
+
+use cutover_core::names::AppId;
+use rusqlite::params;
+
+use super::{Lasting, Store, StoreError};
+
+impl Store {
+    /// Records that a snapshot was taken; one that is known keeps its place. It lasts with the next line of the journal that names an act.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn put_snapshot(&self, app: &AppId, file: &str) -> Result<(), StoreError> {
+        self.write_lasting(Lasting::WithTheNext, |transaction| {
+            let insert = "INSERT INTO snapshots (app, file) VALUES (?1, ?2) ON CONFLICT (file) DO NOTHING";
+            transaction.execute(insert, params![app.to_string(), file])?;
+            Ok(())
+        })
+    }
+
+    /// The file names of an app's snapshots, each with its place in their order.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn snapshots(&self, app: &AppId) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT file, sequence FROM snapshots WHERE app = ?1")?;
+            let rows = statement.query_map([app.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Forgets a snapshot whose file is gone.
+    ///
+    /// # Errors
+    /// When it is still on record.
+    pub fn forget_snapshot(&self, file: &str) -> Result<(), StoreError> {
+        self.write_lasting(Lasting::WithTheNext, |transaction| {
+            transaction.execute("DELETE FROM snapshots WHERE file = ?1", [file])?;
+            Ok(())
+        })
+    }
+}
