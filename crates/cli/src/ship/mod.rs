@@ -4,6 +4,7 @@
 //! compressed with zstd. They are sent as they come, while the engine still reads the next ones.
 
 mod blob;
+mod build;
 mod chunks;
 mod parcels;
 mod parts;
@@ -27,6 +28,7 @@ use crate::hosts::{Channel, HostError, unexpected};
 use crate::render::{Cargo, Progress};
 use blob::{Blob, pack};
 
+pub(crate) use build::ForHost;
 pub(crate) use release::ship_release;
 
 /// Layers that are sent before the first of them has to be confirmed.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cutover_core::config::settings::{Config, Source};
+use cutover_core::config::settings::{BuildPlace, Config, Source};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
@@ -16,8 +16,10 @@ use super::artifact::Artifact;
 use super::images::{Images, not_yet};
 use super::project::Project;
 use crate::asked::Brings;
+use crate::hosts::Channel;
 use crate::render::Progress;
 use crate::ship::Image;
+use crate::verbs::Stop;
 
 /// What each service is to be made of, before anything is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,11 +140,12 @@ fn source(name: &ServiceName, source: &Source, brings: &Brings) -> Result<Source
 pub(crate) async fn collect(
     wanted: &Wanted,
     project: &Project,
+    host: &mut Channel,
     state: &HostState,
     images: &mut Images<'_>,
     making: Making,
     progress: &mut Progress,
-) -> Result<Contents, Failure> {
+) -> Result<Contents, Stop> {
     let mut contents = Contents::default();
     let never = project.never_sent();
     for (name, source) in &wanted.0 {
@@ -161,12 +164,25 @@ pub(crate) async fn collect(
                 })
             }
             Source::Build(settings) => match making {
-                Making::Make => images.build(name, settings, state, progress).await?,
+                Making::Make => {
+                    let content = images.build(name, settings, state, host, progress).await?;
+                    if settings.on == BuildPlace::Host {
+                        contents
+                            .notes
+                            .push(format!("{name}: its image was built on {}", host.target().shown()));
+                    }
+                    content
+                }
                 Making::OnlyLook => {
-                    let built = images.built_before(name, settings).await;
+                    let built = images.built_before(name, settings, state).await;
                     if built.is_none() {
-                        let note =
-                            format!("{name}: its image would be built; until then it counts as changed");
+                        let place = match settings.on {
+                            BuildPlace::Here => String::new(),
+                            BuildPlace::Host => format!(" on {}", host.target().shown()),
+                        };
+                        let note = format!(
+                            "{name}: its image would be built{place}; until then it counts as changed"
+                        );
                         contents.notes.push(note);
                     }
                     built.unwrap_or_else(|| not_yet(name.as_str()))

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cutover_core::config::settings::{BuildSettings, Config};
+use cutover_core::config::settings::{BuildPlace, BuildSettings, Config, Source};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::layout;
-use cutover_core::names::{AppId, ServiceName};
+use cutover_core::names::{AppId, RunId, ServiceName};
 use cutover_core::release::{Content, Provenance};
 use cutover_core::state::HostState;
+use cutover_core::wire::{BuildOrder, Destination};
 use cutover_engine::{
     BaseImages, BuildCache, BuildError, BuildSpec, Commit, Context, ContextError, ContextSource, Engine,
     EngineError, Image, Kind, OriginLabels, Reference,
@@ -19,8 +20,10 @@ use cutover_engine::{
 use super::artifact::below;
 use super::platform;
 use super::project::Project;
+use crate::hosts::Channel;
 use crate::render::Progress;
 use crate::ship;
+use crate::verbs::Stop;
 
 /// Lines of a builder's output that go with a failure.
 const LAST_LINES: usize = 20;
@@ -37,6 +40,8 @@ pub(crate) struct Images<'a> {
     never: BTreeSet<String>,
     origin: &'a Provenance,
     from: BuildFrom<'a>,
+    /// The run that they are for.
+    run: RunId,
 }
 
 /// What contexts are made from.
@@ -55,10 +60,11 @@ impl<'a> Images<'a> {
         project: &'a Project,
         origin: &'a Provenance,
         from: BuildFrom<'a>,
+        run: RunId,
     ) -> Self {
         let (folder, never, app) = (project.folder.as_path(), project.never_sent(), &config.id);
         let (engine, own, built) = (None, Vec::new(), BTreeMap::new());
-        Self { engine, own, built, config, app, folder, never, origin, from }
+        Self { engine, own, built, config, app, folder, never, origin, from, run }
     }
 
     /// Builds an image for the platform of its service, else of the host; unless the same build was done for another service.
@@ -67,17 +73,27 @@ impl<'a> Images<'a> {
         service: &ServiceName,
         settings: &BuildSettings,
         state: &HostState,
+        host: &mut Channel,
         progress: &mut Progress,
-    ) -> Result<Content, Failure> {
+    ) -> Result<Content, Stop> {
         let wanted = self.config.platform(service).map(str::to_owned);
         let key = (settings.clone(), wanted.clone());
         if let Some(content) = self.built.get(&key) {
             return Ok(content.clone());
         }
-        progress.doing("build", &format!("{service} {}", self.origin_text()));
+        let place = match settings.on {
+            BuildPlace::Here => String::new(),
+            BuildPlace::Host => format!(" on {}", host.target().shown()),
+        };
+        progress.doing("build", &format!("{service} {}{place}", self.origin_text()));
         let spec = self.spec(service, settings).await;
         let mut spec = spec.map_err(|error| build_failure(service, &error.into()))?;
         let platform = wanted.or_else(|| Some(state.engine.as_ref()?.platform.clone()));
+        if settings.on == BuildPlace::Host {
+            let content = self.build_on_host(service, spec, platform, host, progress).await?;
+            self.built.insert(key, content.clone());
+            return Ok(content);
+        }
         // What its engine builds anyway need not be said.
         spec.platform = platform.clone().filter(|platform| !platform::is_of_this_machine(platform));
         let engine = self.engine().await?;
@@ -87,7 +103,7 @@ impl<'a> Images<'a> {
             .map_err(|error| build_failure(service, &error))?;
         let image = engine.inspect_image(&built.id).await.map_err(|error| engine_failure(&error))?;
         if let Some(platform) = &platform {
-            platform::refuse_other(service, &image, platform)?;
+            platform::refuse_other(service, &platform::of(&image), platform)?;
         }
         let content = content(&image, spec.tag.as_deref().unwrap_or(&built.id))?;
         let name =
@@ -95,6 +111,40 @@ impl<'a> Images<'a> {
         self.keep_for_host(&engine, &image, name, &content).await?;
         self.built.insert(key, content.clone());
         Ok(content)
+    }
+
+    /// Has the host's engine build it.
+    async fn build_on_host(
+        &self,
+        service: &ServiceName,
+        spec: BuildSpec,
+        platform: Option<String>,
+        host: &mut Channel,
+        progress: &mut Progress,
+    ) -> Result<Content, Stop> {
+        let to = Destination::Context { app: self.app.clone(), service: service.clone() };
+        let context = ship::ForHost::read(&spec.context, to).await;
+        let context = context.map_err(|error| build_failure(service, &error.into()))?;
+        let hash = context.hash();
+        // A work tree has no name of its own: what it holds gives it one.
+        let tag = spec.tag.unwrap_or_else(|| layout::built_image(self.app, service, hash.as_str()));
+        let order = BuildOrder {
+            app: self.app.clone(),
+            service: service.clone(),
+            context: hash,
+            dockerfile: spec.context.dockerfile().to_owned(),
+            target: spec.target,
+            args: spec.arguments,
+            labels: spec.labels,
+            tag: tag.clone(),
+            // What its engine builds anyway need not be said.
+            platform: self.config.platform(service).map(str::to_owned),
+        };
+        let found = context.build(host, self.run, order, progress).await?;
+        if let Some(platform) = &platform {
+            platform::refuse_other(service, &found.platform, platform)?;
+        }
+        Ok(Content::Image { reference: found.id, identity: found.identity, name: Some(tag), origin: None })
     }
 
     /// An image that the engine here has and that came from no registry: one that was built or loaded here, and which no host can fetch.
@@ -141,16 +191,34 @@ impl<'a> Images<'a> {
         &mut self,
         service: &ServiceName,
         settings: &BuildSettings,
+        state: &HostState,
     ) -> Option<Content> {
         let key = (settings.clone(), self.config.platform(service).map(str::to_owned));
         if let Some(content) = self.built.get(&key) {
             return Some(content.clone());
         }
         let tag = self.tag(service)?;
+        if settings.on == BuildPlace::Host {
+            let found = state.images.get(&tag)?.clone();
+            let (reference, name) = (found.id, Some(tag));
+            return Some(Content::Image { reference, identity: found.identity, name, origin: None });
+        }
         let image = self.engine().await.ok()?.inspect_image(&tag).await.ok()?;
         let content = content(&image, &tag).ok()?;
         self.built.insert(key, content.clone());
         Some(content)
+    }
+
+    /// Names that images have which the host has built, for the host to look up.
+    pub(crate) fn built_on_host(&self) -> impl Iterator<Item = String> {
+        let on_host =
+            |source: &Source| matches!(source, Source::Build(settings) if settings.on == BuildPlace::Host);
+        let services = self.config.services.iter().map(|(name, service)| (name, &service.source));
+        let backing = self.config.backing.iter().map(|(name, backing)| (name, &backing.source));
+        services
+            .chain(backing)
+            .filter(move |(_, source)| on_host(source))
+            .filter_map(|(name, _)| self.tag(name))
     }
 
     async fn engine(&mut self) -> Result<Engine, Failure> {

@@ -15,12 +15,14 @@ pub(super) fn is_of_this_machine(platform: &str) -> bool {
     platform.split('/').nth(1) == Some(own)
 }
 
-/// Refuses an image of another platform than `wanted`: it would not start there, or slowly.
-pub(super) fn refuse_other(service: &ServiceName, image: &Image, wanted: &str) -> Result<(), Failure> {
-    let found = format!("{}/{}", image.operating_system, image.architecture);
-    let mut parts = wanted.split('/');
-    let same = parts.next() == Some(&image.operating_system) && parts.next() == Some(&image.architecture);
-    if same {
+/// What an image is for.
+pub(super) fn of(image: &Image) -> String {
+    format!("{}/{}", image.operating_system, image.architecture)
+}
+
+/// Refuses an image of another platform than `wanted`: it would not start there, or slowly. A variant (`linux/arm/v7`) makes no difference.
+pub(super) fn refuse_other(service: &ServiceName, found: &str, wanted: &str) -> Result<(), Failure> {
+    if found.split('/').take(2).eq(wanted.split('/').take(2)) {
         return Ok(());
     }
     Err(Failure::new(Exit::Refused, format!("the image of `{service}` is not for this host"))

@@ -1,5 +1,7 @@
 //! `deploy`, and `plan`, which is a deploy that ends once its plan is shown.
 
+use std::collections::BTreeSet;
+
 use cutover_core::config::Selection;
 use cutover_core::config::settings::{Config, Origin};
 use cutover_core::names::{RunId, VariableName};
@@ -30,7 +32,7 @@ pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     let draft = Draft::look(desk, &brings, request, project)?;
     let id = draft.config.id.clone();
     let opening = opening.unwrap_or_else(|| hosts::begin(&draft.target))?;
-    let (host, state) = look(desk, opening, &id, draft.wanted.images(), conduct).await?;
+    let (host, state) = look(desk, opening, &id, draft.looked_up(), conduct).await?;
     let told = state.clone();
     carry_out(desk, &draft, host, state, conduct).await.map_err(|stop| stop.untouched(&told))
 }
@@ -56,7 +58,7 @@ async fn carry_out(
         draft.fetch(desk, &mut host, &mut state, &mut images).await?;
     }
     let id = &draft.config.id;
-    let mut contents = draft.contents(desk, &state, &mut images, making).await?;
+    let mut contents = draft.contents(desk, &mut host, &state, &mut images, making).await?;
     contents.notes.extend(host.note_of_clocks());
     let plan = draft.plan(&state, &contents)?;
     run::show(desk, &plan, conduct)?;
@@ -74,14 +76,14 @@ async fn carry_out(
     progress.end();
     // A proxy that was started is part of what the plan is made from; so is what the host calls an image.
     let plan = match (started, shipped?) {
-        (true, _) => draft.plan(&observe(&mut host, id, draft.wanted.images()).await?, &contents)?,
+        (true, _) => draft.plan(&observe(&mut host, id, draft.looked_up()).await?, &contents)?,
         (false, true) => draft.plan(&state, &contents)?,
         (false, false) => plan,
     };
     let sending = Sending {
         plan: run::only(plan)?,
         overlay: &draft.overlay,
-        unset: std::collections::BTreeSet::new(),
+        unset: BTreeSet::new(),
         keep: Keep::InRelease,
         conduct,
     };
@@ -137,7 +139,12 @@ impl Draft {
 
     /// Where images are made and found.
     fn images(&self) -> Images<'_> {
-        Images::new(&self.config, &self.project, &self.request.source, self.build_from())
+        Images::new(&self.config, &self.project, &self.request.source, self.build_from(), self.run)
+    }
+
+    /// Images that the host is to look up.
+    fn looked_up(&self) -> BTreeSet<String> {
+        self.wanted.images().into_iter().chain(self.images().built_on_host()).collect()
     }
 
     fn build_from(&self) -> BuildFrom<'_> {
@@ -191,12 +198,13 @@ impl Draft {
     async fn contents(
         &self,
         desk: &Desk,
+        host: &mut Channel,
         state: &HostState,
         images: &mut Images<'_>,
         making: Making,
     ) -> Result<Contents, Stop> {
         let mut progress = Progress::new(desk.output);
-        let contents = collect(&self.wanted, &self.project, state, images, making, &mut progress).await;
+        let contents = collect(&self.wanted, &self.project, host, state, images, making, &mut progress).await;
         progress.end();
         let mut contents = contents?;
         look_at_shipped(&self.config, &self.project, self.build_from(), &mut contents)?;

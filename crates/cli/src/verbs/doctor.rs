@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cutover_core::config::Selection;
-use cutover_core::config::settings::{Config, Source};
+use cutover_core::config::settings::{BuildPlace, Config, Source};
 use cutover_core::defaults::DISK_FREE;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -145,10 +145,13 @@ fn configuration(desk: &Desk, here: &mut Findings) -> (Option<Identity>, Option<
     (project.identity(&desk.place).ok(), config)
 }
 
+/// Whether an image is built here.
 fn builds(config: &Config) -> bool {
     let services = config.services.values().map(|service| &service.source);
     let backing = config.backing.values().map(|backing| &backing.source);
-    services.chain(backing).any(|source| matches!(source, Source::Build(_)))
+    services
+        .chain(backing)
+        .any(|source| matches!(source, Source::Build(settings) if settings.on == BuildPlace::Here))
 }
 
 async fn engine_here(here: &mut Findings) {

@@ -181,6 +181,12 @@ const BUILD: Shape = Shape::Either(&[
         honoured("dockerfile", Shape::Form(&FOLDER), "Dockerfile", "Relative to the context."),
         honoured("target", Shape::Text, "", "The stage to stop at."),
         honoured("args", PUBLIC_PAIRS, "", "Build-time variables; public, since an image keeps them."),
+        honoured(
+            "on",
+            Shape::OneOf(&["here", "host"]),
+            "here",
+            "Whose container engine builds it: that of the machine where the command is run, or the host's.",
+        ),
         honoured("labels", Shape::Anything, "", "Not needed: cutover labels images itself."),
         Key::later("secrets", "build without them, or build elsewhere and pass `--image SERVICE=REF@digest`"),
         refused("ssh", "fetch private sources before the build"),

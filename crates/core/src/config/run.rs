@@ -9,7 +9,8 @@ use super::problem::{Draft, Issues, ProblemKind};
 use super::read::{At, literal};
 use super::service::within;
 use super::settings::{
-    BuildSettings, DependsOn, Healthcheck, Logging, Origin, OwnHealthcheck, RunSettings, Source, StopSettings,
+    BuildPlace, BuildSettings, DependsOn, Healthcheck, Logging, Origin, OwnHealthcheck, RunSettings, Source,
+    StopSettings,
 };
 use super::tree::Value;
 use super::{mounts, value};
@@ -71,6 +72,7 @@ fn build(at: &At<'_>) -> BuildSettings {
         dockerfile: "Dockerfile".to_owned(),
         target: None,
         args: BTreeMap::new(),
+        on: BuildPlace::Here,
     };
     if let Some(context) = at.text() {
         return BuildSettings { context: folder(context), ..default };
@@ -81,6 +83,7 @@ fn build(at: &At<'_>) -> BuildSettings {
         dockerfile: at.string("dockerfile").unwrap_or(default.dockerfile),
         target: at.string("target"),
         args,
+        on: if at.string("on").as_deref() == Some("host") { BuildPlace::Host } else { BuildPlace::Here },
     }
 }
 

@@ -154,6 +154,27 @@ pub struct BuildSettings {
     pub target: Option<String>,
     /// Public values only.
     pub args: BTreeMap<String, String>,
+    /// Whose engine builds it.
+    #[serde(default, skip_serializing_if = "BuildPlace::is_here")]
+    pub on: BuildPlace,
+}
+
+/// Whose engine builds an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildPlace {
+    /// That of the machine where the command is run.
+    #[default]
+    Here,
+    /// The host's.
+    Host,
+}
+
+impl BuildPlace {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
+    fn is_here(&self) -> bool {
+        *self == Self::Here
+    }
 }
 
 /// How one instance runs: the Compose keys of its container, or what of them means something for a plain process.

@@ -236,6 +236,14 @@ pub enum Ask {
         /// Whose releases, images, snapshots, runs and logs are looked at; what belongs to no app is looked at, too.
         app: AppId,
     },
+    /// Build an image from a context that was unpacked, for a run → [`Reply::Doing`]s, [`Reply::Images`]. It is not taken away before the run has
+    /// ended (S26). Who leaves meanwhile ends the build.
+    Build {
+        /// For which run.
+        run: RunId,
+        /// What.
+        order: Box<super::BuildOrder>,
+    },
 }
 
 /// From the host.

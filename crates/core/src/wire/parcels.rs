@@ -1,7 +1,7 @@
 //! Files that travel by this channel: an artifact, or what an image is built from. A parcel is a list, file by file and chunk by chunk; of the
 //! chunks only those cross that the host has in nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +115,33 @@ pub fn in_ranges(numbers: impl IntoIterator<Item = u32>) -> Vec<(u32, u32)> {
 /// The numbers in such ranges.
 pub fn of_ranges(ranges: &[(u32, u32)]) -> impl Iterator<Item = u32> {
     ranges.iter().flat_map(|(first, count)| *first..first.saturating_add(*count))
+}
+
+/// What the host's engine is to build, from a context that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildOrder {
+    /// Whose.
+    pub app: AppId,
+    /// For which service.
+    pub service: ServiceName,
+    /// Hash of the context.
+    pub context: ContentHash,
+    /// The Dockerfile's path in it.
+    pub dockerfile: String,
+    /// Stage to stop at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Build-time variables; public.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub args: BTreeMap<String, String>,
+    /// Labels of the image.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What the image is called.
+    pub tag: String,
+    /// `os/architecture`; `None`: the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
 }
 
 #[cfg(test)]

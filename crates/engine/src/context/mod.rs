@@ -10,7 +10,9 @@ mod pack;
 mod stream;
 mod work_tree;
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 pub use commit::Commit;
 pub use pack::Packed;
@@ -31,9 +33,16 @@ pub enum ContextSource {
 /// A build's context, looked at but not yet read.
 #[derive(Debug, Clone)]
 pub struct Context {
-    origin: Origin,
-    rules: Rules,
+    files: Files,
     dockerfile: String,
+}
+
+#[derive(Debug, Clone)]
+enum Files {
+    /// Those of a place that the rules do not leave out.
+    Of(Origin, Rules),
+    /// All of an archive that was made of a context elsewhere.
+    Archive(Arc<std::fs::File>),
 }
 
 #[derive(Debug, Clone)]
@@ -134,7 +143,19 @@ impl Context {
             return Err(ContextError::NoDockerfile { dockerfile, place: origin.place() });
         }
         let rules = origin.rules(&dockerfile, never)?;
-        Ok(Self { origin, rules, dockerfile })
+        Ok(Self { files: Files::Of(origin, rules), dockerfile })
+    }
+
+    /// A context that was made elsewhere, and came as an archive: all of it is part of the build.
+    pub fn archive(archive: Arc<std::fs::File>, dockerfile: &str) -> Self {
+        Self { files: Files::Archive(archive), dockerfile: dockerfile.to_owned() }
+    }
+
+    /// Writes the context as tar into a file.
+    pub async fn write_into(&self, file: std::fs::File) -> Result<Packed, ContextError> {
+        let context = self.clone();
+        let written = tokio::task::spawn_blocking(move || context.write(std::io::BufWriter::new(file)));
+        written.await.unwrap_or(Err(ContextError::CutOff))
     }
 
     /// Path of the Dockerfile in the context.
@@ -156,14 +177,36 @@ impl Context {
         ContextStream::start(move |writer| context.write(writer))
     }
 
-    fn write(&self, writer: impl std::io::Write) -> Result<Packed, ContextError> {
+    fn write(&self, mut writer: impl std::io::Write) -> Result<Packed, ContextError> {
+        let (origin, rules) = match &self.files {
+            Files::Archive(archive) => return copy(archive, &mut writer),
+            Files::Of(origin, rules) => (origin, rules),
+        };
         let mut packer = Packer::new(writer);
-        match &self.origin {
-            Origin::Commit { commit, folder } => commit::export(commit, folder, &self.rules, &mut packer)?,
-            Origin::Folder(folder) => work_tree::export(folder, &self.rules, &mut packer)?,
+        match origin {
+            Origin::Commit { commit, folder } => commit::export(commit, folder, rules, &mut packer)?,
+            Origin::Folder(folder) => work_tree::export(folder, rules, &mut packer)?,
         }
         packer.finish()
     }
+}
+
+/// An archive as it is; what of it is hashed was hashed when it came.
+fn copy(mut archive: &std::fs::File, writer: &mut impl std::io::Write) -> Result<Packed, ContextError> {
+    let unread = |source| ContextError::Read { path: "the archive that was sent".to_owned(), source };
+    archive.seek(SeekFrom::Start(0)).map_err(unread)?;
+    let mut bytes = 0;
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let read = archive.read(&mut piece).map_err(unread)?;
+        if read == 0 {
+            break;
+        }
+        writer.write_all(&piece[..read]).map_err(|_| ContextError::CutOff)?;
+        bytes += read as u64;
+    }
+    writer.flush().map_err(|_| ContextError::CutOff)?;
+    Ok(Packed { hash: String::new(), files: 0, bytes })
 }
 
 impl Origin {

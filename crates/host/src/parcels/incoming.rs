@@ -101,6 +101,11 @@ impl Incoming {
         }
     }
 
+    /// A context that came whole.
+    pub(crate) fn context(&self, hash: &ContentHash) -> Option<Arc<File>> {
+        self.contexts.get(hash).cloned()
+    }
+
     /// Takes in the next `count` chunks that are due.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! them; it carries nothing out itself, and a client that leaves ends the session, never a run (P7).
 
 mod artifact;
+mod build;
 mod environment;
 mod exec;
 mod facts;

@@ -179,6 +179,7 @@ where
             Ask::Parcels { bytes } => self.parcels(bytes).await,
             Ask::Chunks { chunks, bytes } => self.chunks(chunks, bytes).await,
             Ask::Unpack => self.unpack().await,
+            Ask::Build { run, order } => self.build(run, *order).await,
         }
     }
 

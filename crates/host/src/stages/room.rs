@@ -67,6 +67,19 @@ pub(crate) fn refuse_low_for_files(
     refuse_low_before(vec![want("files on their way", waiting), want("files that are sent", made)])
 }
 
+/// The refusal, where the engine's disk has less room than a build takes at least: its context, and the image that has it.
+///
+/// # Errors
+/// When the free room of a disk cannot be told.
+pub(crate) fn refuse_low_for_build(engine: &Path, context: u64) -> Result<Option<Failure>, FileError> {
+    let bytes = context.saturating_mul(2).saturating_add(defaults::DISK_FREE);
+    refuse_low_before(vec![Want {
+        what: "the container engine's data".to_owned(),
+        place: engine.to_owned(),
+        bytes,
+    }])
+}
+
 fn refuse_low_before(wants: Vec<Want>) -> Result<Option<Failure>, FileError> {
     let mut low = rules::refuse_low_room(&by_disk(wants, disk)?);
     if let Some(failure) = &mut low {
