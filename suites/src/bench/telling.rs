@@ -61,14 +61,51 @@ fn number(value: f64) -> String {
     }
 }
 
+/// What had a goal once more, together; and what was not measured.
 pub(super) fn end(sheet: &Sheet, file: &Path, took: Duration) {
-    let rows = || sheet.sections.iter().flat_map(|section| &section.rows);
-    let with_goal = rows().filter(|row| row.goal.is_some()).count();
-    let met = rows().filter(|row| row.met == Some(true)).count();
-    println!("\n{met} of {with_goal} goals met; {} s; all of it in {}", took.as_secs(), file.display());
+    println!("\n{}", summary(&sheet.sections));
+    println!("{} s; all of it in {}", took.as_secs(), file.display());
+}
+
+fn summary(sections: &[Section]) -> String {
+    let mut lines = vec!["Goals".to_owned()];
+    let (mut goals, mut met, mut not_run) = (0, 0, 0);
+    for section in sections {
+        for row in section.rows.iter().filter(|row| row.goal.is_some()) {
+            goals += 1;
+            met += usize::from(row.met == Some(true));
+            lines.push(format!("  {}", line(row)));
+        }
+        for why in &section.not_run {
+            not_run += 1;
+            lines.push(format!("  not run: {why}"));
+        }
+    }
+    lines.push(format!("\n{met} of {goals} goals met, {not_run} not run"));
+    lines.join("\n")
 }
 
 /// Why there are no figures.
 pub fn wrong(error: &anyhow::Error) {
     eprintln!("bench: {error:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_goals_that_are_met_and_missed_then_the_end_tells_them_together() {
+        let mut one = Section::new("One");
+        one.row("quick", "ms", &[1.0]).goal(2.0);
+        one.row("  a part of it", "ms", &[0.5]);
+        one.row("slow", "ms", &[3.0]).goal(2.0);
+        let mut other = Section::new("Other");
+        other.not_run("there is no engine");
+        let told = summary(&[one, other]);
+        let lines: Vec<&str> = told.lines().map(str::trim).collect();
+        assert!(lines[1].starts_with("quick") && lines[1].ends_with("goal ≤ 2: met"), "{told}");
+        assert!(lines[2].starts_with("slow") && lines[2].ends_with("goal ≤ 2: MISSED"), "{told}");
+        assert_eq!(lines[3..], ["not run: there is no engine", "", "1 of 2 goals met, 1 not run"]);
+    }
 }
