@@ -51,6 +51,8 @@ fn bulk(ask: &Ask) -> u64 {
         | Ask::EnvStage { bytes, .. }
         | Ask::Layer { bytes, .. }
         | Ask::Load { bytes, .. }
+        | Ask::Parcels { bytes, .. }
+        | Ask::Chunks { bytes, .. }
         | Ask::Through { what: Through::Bytes { bytes }, .. } => *bytes,
         Ask::Fetch { env, .. } | Ask::Run { env, .. } => *env,
         _ => 0,
