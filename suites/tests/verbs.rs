@@ -203,6 +203,10 @@ async fn prune_takes_what_nothing_needs_and_nothing_else() {
     put(&writing.join("web/server"), 1_000);
     let layer = layout.layers().join("cd".repeat(32));
     put(&layer, 2_000_000);
+    let pack = layout.parcels().join(".pack.0123");
+    put(&pack, 1_000);
+    let list = layout.chunks(&cutover_core::hash::ContentHash::of(b"an artifact that is gone"));
+    put(&list, 1_000);
     let log = layout.instance_log(app.id(), &"web-blue-1-gone".parse().unwrap());
     put(&log, 1_000);
     let events = layout.events("018f3c9e-0000-7000-8000-000000000001".parse().unwrap());
@@ -233,7 +237,7 @@ async fn prune_takes_what_nothing_needs_and_nothing_else() {
     let total = listed.lines().find(|line| line.contains("in all")).unwrap().split_whitespace();
     let total: Vec<&str> = total.rev().take(2).collect();
     assert!(told.contains(&format!("done: freed {} {} (", total[1], total[0])), "{listed}{told}");
-    for gone in [&artifact, &torn, &layer, &log, &events, &release] {
+    for gone in [&artifact, &torn, &layer, &pack, &list, &log, &events, &release] {
         assert!(!gone.exists(), "{} is still there", gone.display());
     }
     assert!(writing.exists());

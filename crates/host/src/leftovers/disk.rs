@@ -143,6 +143,20 @@ fn staged(layout: &Layout, store: &Store, app: &AppId, needed: &Needed) -> Resul
             add("layers", &layers, &name);
         }
     }
+    let parcels = layout.parcels();
+    for name in names(&parcels)? {
+        let list_of = name.strip_suffix(".list").and_then(ContentHash::from_hex);
+        let is_stale = list_of.is_some_and(|artifact| !layout.artifact(&artifact).exists());
+        // Chunks of a connection that was lost wait for whoever sends the rest.
+        let waits = name.starts_with('.') && !needed.is_leased();
+        if is_stale || waits || is_torn(&parcels, &name) {
+            add("parcels", &parcels, &name);
+        }
+    }
+    let contexts = layout.contexts();
+    for name in names(&contexts)?.iter().filter(|name| is_torn(&contexts, name)) {
+        add("contexts", &contexts, name);
+    }
     let artifacts = layout.artifacts();
     for name in names(&artifacts)?.iter().filter(|name| is_torn(&artifacts, name)) {
         add("artifacts", &artifacts, name);
@@ -166,6 +180,8 @@ pub(super) fn staged_path(layout: &Layout, app: &AppId, name: &str) -> Option<Pa
     let (area, name) = name.split_once('/')?;
     let folder = match area {
         "layers" => layout.layers(),
+        "parcels" => layout.parcels(),
+        "contexts" => layout.contexts(),
         "artifacts" => layout.artifacts(),
         "snapshots" => layout.snapshots(app),
         "runs" => layout.run_folders(),

@@ -125,7 +125,7 @@ fn staged(act: &Act<'_>, name: &str) -> Result<u64, Trouble> {
     let Some(path) = staged_path(act.layout, act.app(), name) else { return Ok(0) };
     let alone = RetentionLock::take(act.layout)?;
     let needed = Needed::under(&alone, act.layout, act.store, Some(act.journal.run()))?;
-    if needed.is_leased() && name.starts_with("layers/") {
+    if needed.is_leased() && (name.starts_with("layers/") || name.starts_with("parcels/.")) {
         return Ok(0);
     }
     let bytes = room(&path);
