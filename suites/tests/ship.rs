@@ -13,7 +13,7 @@ use std::time::Duration;
 use cutover_engine::Engine;
 use cutover_suites::disk::Disk;
 use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
-use cutover_testkit::site::{App, Binaries, OwnEngine, Site, Told};
+use cutover_testkit::site::{App, Binaries, OwnEngine, Process, Site, Told};
 use cutover_testkit::{get, wait_until};
 
 const HOST: &str = "shop.localhost";
@@ -405,4 +405,48 @@ async fn a_build_on_the_host_that_fails_or_loses_its_client_touches_nothing() {
     lay_out_on_host(&app, "four", "");
     deployed(&app).await;
     assert_eq!(two.answer().await, "four");
+}
+
+/// What clients send passes as it comes, up to what would begin the run; that comes to nothing.
+const UP_TO_THE_RUN: &str = r#"python3 -c '
+import os
+def send(piece):
+    while piece: piece = piece[os.write(1, piece):]
+while True:
+    piece = os.read(0, 65536)
+    if not piece: break
+    run = piece.find(b"{\"ask\":\"run\"")
+    send(piece if run < 0 else piece[:run])
+    if run >= 0: break
+while os.read(0, 65536): pass
+'"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_shipped_stays_as_long_as_its_client_does_and_goes_with_what_nobody_needs() {
+    let name = "what_was_shipped_stays_as_long_as_its_client_does_and_goes_with_what_nobody_needs";
+    let Some(two) = Two::start(name).await else { return };
+    let app = two.app();
+    lay_out(&app, "one");
+    deployed(&app).await;
+    let images = || two.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "cutover/*/*/*"]);
+    let live = images();
+
+    // Given a client whose image came, and whose run never begins.
+    lay_out(&app, "two");
+    two.goes(Some(UP_TO_THE_RUN));
+    let mut client = app.command(&["deploy"]).spawn().unwrap();
+    wait_until("the image came", SOON, async || (images() != live).then_some(())).await.unwrap();
+    two.goes(None);
+    let both = images();
+
+    app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert_eq!(images(), both, "it is leased");
+
+    client.kill().await.unwrap();
+    let is_session = |process: &Process| *process == Process::Session;
+    let over = async || (!two.site.processes().iter().any(|found| is_session(&found.process))).then_some(());
+    wait_until("the session is over", SOON, over).await.unwrap();
+    app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert_eq!(images(), live);
+    assert_eq!(two.answer().await, "one");
 }
