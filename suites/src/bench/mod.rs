@@ -5,6 +5,7 @@ mod commands;
 mod docker;
 mod exits;
 mod figures;
+mod files;
 mod floor;
 mod idle;
 pub mod kernel;

@@ -18,8 +18,8 @@ use crate::engine::{self, SHELL_IMAGE};
 use super::figures::{milliseconds, ratios};
 use super::sheet::Section;
 
-const LINK: Link = Link { delay: Duration::from_millis(10), rate: Some(12_500_000) };
-const ROUNDS: usize = 3;
+pub(super) const LINK: Link = Link { delay: Duration::from_millis(10), rate: Some(12_500_000) };
+pub(super) const ROUNDS: usize = 3;
 /// What stays as it is: so many layers of so many bytes, of this machine's own programs and libraries.
 const LAYERS: usize = 20;
 const LAYER: u64 = 25_000_000;
@@ -31,6 +31,7 @@ const SOON: Duration = Duration::from_secs(30);
 pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<Section> {
     let mut section =
         Section::new("Ship: one line changed in an image of 500 MB, 100 Mbit/s, round trip 20 ms");
+    super::files::measure(&mut section, binaries).await?;
     let client = match engine::usable().await.and_then(|engine| engine::shell_image(&engine).map(|()| engine))
     {
         Ok(engine) => engine,
@@ -242,7 +243,7 @@ impl Images<'_> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures are for people")]
-fn as_figure(bytes: u64) -> f64 {
+pub(super) fn as_figure(bytes: u64) -> f64 {
     bytes as f64
 }
 
@@ -259,7 +260,7 @@ fn docker(engine: &str, words: &[&str]) -> anyhow::Result<String> {
 }
 
 /// Files of this machine, in order.
-fn files_below(folders: &[&str]) -> std::vec::IntoIter<(PathBuf, u64)> {
+pub(super) fn files_below(folders: &[&str]) -> std::vec::IntoIter<(PathBuf, u64)> {
     let (mut files, mut folders): (Vec<_>, Vec<_>) =
         (Vec::new(), folders.iter().map(PathBuf::from).collect());
     while let Some(folder) = folders.pop() {
