@@ -12,6 +12,9 @@ const LONG: Duration = Duration::from_mins(15);
 /// For another process to let go of the package manager, in seconds.
 const LOCK: &str = "DPkg::Lock::Timeout=300";
 
+/// Lists that could not be fetched are a failure; without this apt warns of them.
+const ALL_OR_FAIL: &str = "APT::Update::Error-Mode=any";
+
 /// Those that are installed, of `names`.
 pub(super) async fn installed(names: &[&str]) -> BTreeSet<String> {
     let mut words = vec!["dpkg-query", "-W", "-f=${Package} ${db:Status-Abbrev}\n"];
@@ -38,12 +41,13 @@ pub(super) async fn install(names: &BTreeSet<String>) -> Result<(), Failure> {
         run_within("finish an installation that was broken off", &repair, LONG).await?;
     }
     // The lists may be old, or never have been fetched.
-    let update =
-        run_within("fetch the lists of packages", &["apt-get", "update", "-q", "-o", LOCK], LONG).await;
+    let fetch = ["apt-get", "update", "-q", "-o", LOCK, "-o", ALL_OR_FAIL];
+    let update = run_within("fetch the lists of packages", &fetch, LONG).await;
     let installed = run_within(&what, &words, LONG).await;
-    installed.map(drop).map_err(|failure| {
-        let cause = update.err().map(|failure| failure.cause).unwrap_or_default();
-        let failure = cause.into_iter().fold(failure, Failure::because);
+    installed.map(drop).map_err(|mut failure| {
+        // What could not be fetched says why there is nothing to install.
+        let why = update.err().map(|failure| failure.cause).unwrap_or_default();
+        failure.cause.splice(..0, why);
         failure
             .next("see that this server reaches its package mirror: `apt-get update` there")
             .next(format!("or install {list} by hand, and run `cutover setup` again"))

@@ -57,8 +57,9 @@ pub(super) async fn run_within(what: &str, words: &[&str], limit: Duration) -> R
 
 impl Said {
     fn failure(&self, what: &str, words: &[&str]) -> Failure {
-        let said: Vec<&str> = self.err.lines().chain(self.out.lines()).map(str::trim_end).collect();
-        let said: Vec<&str> = said.into_iter().filter(|line| !line.is_empty()).collect();
+        // What goes well is told on the other stream.
+        let text = if self.err.trim().is_empty() { &self.out } else { &self.err };
+        let said: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         let shown = said.len().saturating_sub(SHOWN);
         let mut failure = failed(what).because(format!("`{}` failed", words.join(" ")));
         failure.cause.extend(said.into_iter().skip(shown).map(str::to_owned));
