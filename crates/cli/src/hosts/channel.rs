@@ -305,8 +305,9 @@ impl Speaking {
     }
 }
 
-/// The largest two units that a time has.
+/// The largest two units that a time has, to the nearest minute.
 fn for_people(seconds: u64) -> String {
+    let seconds = seconds + 30;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes} min"),
