@@ -97,12 +97,13 @@ pub async fn a_full_disk(machine: &Machine) {
     blog.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
     shop.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
     // While the new release is watched.
-    for (app, folder) in [(&shop, STATE), (&blog, STATE), (&shop, IMAGES)] {
-        app.commit("v2", "on a disk that fills", |text| text.replace("bake: 1s", "bake: 6s")).unwrap();
+    for (round, (app, folder)) in [(&shop, STATE), (&blog, STATE), (&shop, IMAGES)].into_iter().enumerate() {
+        let subject = format!("on a disk that fills {round}");
+        app.commit("v2", &subject, |text| text.replace("bake: 1s", "bake: 6s")).unwrap();
         app.cutover(&["deploy", "--detach"]).await.unwrap().expect(0).unwrap();
         let bakes = async || {
             let status = app.status().await.ok()?;
-            (status.live?.subject.as_deref() == Some("on a disk that fills")).then_some(())
+            (status.live?.subject.as_deref() == Some(&subject)).then_some(())
         };
         wait_until("it is switched", SOON, bakes).await.unwrap();
         fill(machine, folder).await;
@@ -110,9 +111,10 @@ pub async fn a_full_disk(machine: &Machine) {
         let status = wait_until("the run has ended", SOON, over).await.unwrap();
         println!("{folder} full while it bakes: {:?}", status.last.map(|verdict| verdict.outcome));
         make_room(machine, folder).await;
-        app.commit("v2", "room again", str::to_owned).unwrap();
+        let subject = format!("room again {round}");
+        app.commit("v2", &subject, str::to_owned).unwrap();
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
-        serves(app, "room again").await;
+        serves(app, &subject).await;
     }
     for (app, probe) in [&shop, &blog].into_iter().zip(probes) {
         let report = probe.stop().await;
@@ -179,7 +181,9 @@ pub async fn no_way_to_packages(machine: &Machine) {
     says(machine, "mkdir /root/kept && cp -a /etc/apt/sources.list* /root/kept/ && rm -rf /var/lib/apt/lists/* /etc/apt/sources.list.d/*").await;
     says(machine, "echo 'deb http://127.0.0.1:9/debian stable main' >/etc/apt/sources.list").await;
 
-    println!("{}", failed(&app, &["setup"]).await);
+    let told = failed(&app, &["setup"]).await;
+    assert!(told.contains("connect to 127.0.0.1:9"), "{told}");
+    println!("{told}");
 
     says(machine, "cp -a /root/kept/. /etc/apt/").await;
     app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
