@@ -7,6 +7,7 @@
 )]
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,7 +39,11 @@ fn other_program(binaries: &Binaries, folder: &Path) -> PathBuf {
 
 /// Whether a connection from outside comes in.
 async fn comes_in(machine: &Machine, port: u16) -> bool {
-    let connects = tokio::net::TcpStream::connect((machine.address(), port));
+    comes_in_at(machine.address().into(), port).await
+}
+
+async fn comes_in_at(address: IpAddr, port: u16) -> bool {
+    let connects = tokio::net::TcpStream::connect((address, port));
     matches!(tokio::time::timeout(Duration::from_secs(2), connects).await, Ok(Ok(_)))
 }
 
@@ -57,7 +62,17 @@ async fn traces(machine: &Machine) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bare_server_becomes_a_host_and_is_given_back() {
-    on_server("a_bare_server_becomes_a_host_and_is_given_back", Image::Stocked12, async |machine| {
+    given_and_taken("a_bare_server_becomes_a_host_and_is_given_back", Image::Stocked12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_bare_debian_13_becomes_a_host_and_is_given_back() {
+    given_and_taken("a_bare_debian_13_becomes_a_host_and_is_given_back", Image::Debian13).await;
+}
+
+async fn given_and_taken(name: &str, image: Image) {
+    on_server(name, image, async |machine| {
         let binaries = Binaries::beside_this_program().unwrap();
         let app = app(machine, &binaries).by(User::Admin);
         app.commit("v1", "by admin", str::to_owned).unwrap();
@@ -83,7 +98,7 @@ async fn a_bare_server_becomes_a_host_and_is_given_back() {
 
         let began = Instant::now();
         let first = app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
-        println!("a bare Debian 12 that lost its power meanwhile is a host {:?} later", began.elapsed());
+        println!("a bare {} that lost its power meanwhile is a host {:?} later", image.name(), began.elapsed());
         let shown: Vec<&str> = shown.output.lines().collect();
         let done: Vec<&str> = first.output.lines().map(str::trim).collect();
         assert!(!done.is_empty() && done.iter().all(|line| shown.contains(line) || line.starts_with("install")), "{done:?}");
@@ -144,6 +159,9 @@ async fn upgrade_under_traffic(machine: &Machine, binaries: &Binaries, app: &Ser
 
 /// Docker publishes past the input chain: from outside nobody gets to it, from within everybody does.
 async fn a_published_port_stays_inside(machine: &Machine) {
+    let six: IpAddr = machine.join_six().await.unwrap().into();
+    // An engine looks for IPv6 as it starts.
+    says(machine, "sysctl -q -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0 && systemctl restart docker").await;
     let image = machine.folder().join("image.tar");
     engine::shell_image(&engine::usable().await.unwrap()).unwrap();
     let (base, saved) = (engine::SHELL_IMAGE, image.display().to_string());
@@ -160,6 +178,10 @@ async fn a_published_port_stays_inside(machine: &Machine) {
     assert!(!comes_in(machine, 5432).await, "a published port is open to the outside");
     let within = "timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/5432'";
     says(machine, within).await;
+    // Over IPv6 a process of the engine takes it in, and no rule of the engine's.
+    let open_by_six = async || comes_in_at(six, 443).await.then_some(());
+    wait_until("what may be reached is, by IPv6", SOON, open_by_six).await.unwrap();
+    assert!(!comes_in_at(six, 5432).await, "a published port is open to the outside by IPv6");
 
     // The engine writes its rules anew when it starts.
     says(machine, "systemctl restart docker").await;
@@ -350,6 +372,53 @@ async fn a_proxy_that_is_killed_loses_only_what_was_inside_it() {
         let report = probe.stop().await;
         let found = report.verify_entries(&fetch_entries(&app.traffic()).await.unwrap());
         assert!(found.is_complete(), "{:?} {:?}", found.missing, found.twice);
+    })
+    .await;
+}
+
+/// Whoever logs out takes with them what they started, and none of it is ours (S11).
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn what_serves_outlives_the_login_that_started_it() {
+    on_server("what_serves_outlives_the_login_that_started_it", Image::Debian13, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let settings = "docker: false, logs: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
+        let app = app(machine, &binaries).by(User::Admin).set_up_with(settings);
+        let packages = "apt-get update -q && apt-get install -y -q --no-install-recommends libpam-systemd";
+        says(machine, packages).await;
+        let login = "systemctl unmask systemd-logind && mkdir -p /etc/systemd/logind.conf.d && \
+                     printf '[Login]\\nKillUserProcesses=yes\\n' >/etc/systemd/logind.conf.d/kill.conf";
+        says(machine, login).await;
+        machine.reboot().await.unwrap();
+        // It is so: what a login leaves running ends with it.
+        machine.ssh(User::Admin, "setsid sleep 4242 >/dev/null 2>&1 </dev/null & sleep 0.2; pgrep -f 'sleep 424[2]'").await.unwrap();
+        let ended = async || says(machine, "pgrep -fc 'sleep 424[2]' || true").await.starts_with('0').then_some(());
+        wait_until("a login's own process has ended", SOON, ended).await.unwrap();
+
+        machine.put(&binaries.host, "/usr/local/bin/cutover-host").await.unwrap();
+        app.commit("v1", "without units", str::to_owned).unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        let gone = async || (!says(machine, "loginctl --no-legend list-sessions").await.contains("admin")).then_some(());
+        wait_until("nobody is logged in", SOON, gone).await.unwrap();
+        assert_eq!(app.ask("/version").await.unwrap().status, 200);
+        assert!(says(machine, "pgrep -fa 'cutover-host [u]p' || true").await.contains("up"), "it ended with the login");
+
+        for subject in ["second", "third"] {
+            let probe = Probe::start(app.traffic());
+            app.commit("v2", subject, |text| text.replace("bake: 1s", "bake: 4s")).unwrap();
+            app.cutover(&["deploy", "--detach"]).await.unwrap().expect(0).unwrap();
+            wait_until("nobody is logged in", SOON, gone).await.unwrap();
+            let done = async || {
+                let status = app.status().await.ok().filter(|status| status.lock.is_none())?;
+                (status.live?.subject.as_deref() == Some(subject)).then_some(())
+            };
+            wait_until("the run has gone on to its end", SOON, done).await.unwrap();
+            let report = probe.stop().await;
+            assert_eq!(report.failed(), 0, "{report}");
+            app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        }
+        let each = "began=$(date +%s%N); for i in $(seq 20); do systemd-run --scope --collect --quiet -- true; done; echo $((($(date +%s%N) - began) / 20000000))";
+        println!("a unit of its own takes {} ms", says(machine, each).await);
     })
     .await;
 }

@@ -12,7 +12,6 @@ use super::supervise::{self, READY};
 use crate::files;
 use crate::host_file;
 use crate::lock::ProcessLock;
-use crate::program;
 use crate::setup;
 
 /// Whether somebody keeps proxy and watch. Both may be at work all the same: left by a supervisor that was killed.
@@ -36,7 +35,9 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
     files::ensure_folder(layout.state(), 0o700)?;
     let (ours, theirs) = report::pair()?;
     let log = supervise::open_log(layout, "up")?;
-    let mut child = program::command(host_binary)
+    // It outlives the session that starts it, and the login that this one belongs to (S11).
+    let unit = format!("cutover-up-{}", uuid::Uuid::now_v7());
+    let mut child = setup::scope(layout, &unit, host_binary)
         .arg("up")
         .current_dir("/")
         .stdin(Stdio::from(theirs))

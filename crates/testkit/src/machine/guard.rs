@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context as _;
 
 /// Reads until the test is gone, or says so.
-const SCRIPT: &str = r#"cat >/dev/null; docker rm -fv "$1"; docker network rm "$1""#;
+const SCRIPT: &str =
+    r#"cat >/dev/null; docker rm -fv "$1"; docker network rm "$1-six"; docker network rm "$1""#;
 
-/// Ends the container and the network of one name, with their volumes, when it is dropped, or when this process ends.
+/// Ends the container and the networks of one name, with their volumes, when it is dropped, or when this process ends.
 pub(super) struct Guard {
     process: Child,
 }

@@ -1,6 +1,6 @@
 //! One server: made, entered, looked into.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -114,6 +114,20 @@ impl Machine {
         let up = async || self.ssh(User::Root, "true").await.is_ok().then_some(());
         wait_until(&format!("{} lets in", self.image.name()), DEADLINE, up).await?;
         Ok(())
+    }
+
+    /// Joins it to a network of IPv6 besides; gives its address there.
+    pub async fn join_six(&self) -> anyhow::Result<Ipv6Addr> {
+        let network = format!("{}-six", self.name);
+        let number = uuid::Uuid::new_v4().as_u128();
+        let [one, two, three] = [16, 32, 48].map(|bits| (number >> bits) & 0xffff);
+        // Of the range that is nobody's.
+        let subnet = format!("fd00:{one:x}:{two:x}:{three:x}::/64");
+        docker(&["network", "create", "--ipv6", "--subnet", &subnet, &network]).await?;
+        docker(&["network", "connect", &network, &self.name]).await?;
+        let format = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}";
+        let said = docker(&["inspect", "--format", format, &self.name]).await?;
+        said.parse().with_context(|| format!("no address: {said}"))
     }
 
     pub fn image(&self) -> Image {
