@@ -86,9 +86,8 @@ impl<'a> Matrix<'a> {
             self.machine().exec(&["sh", "-c", &line]).await.unwrap();
         }
         let mut deploy = Followed::begin(self.app.command(&["deploy", "--json"])).unwrap();
-        if !deploy.until(moment).await.unwrap() {
-            panic!("{what}: the deploy never came there: {:?}", deploy.end(CONVERGES).await);
-        }
+        let came = deploy.until(moment).await.unwrap();
+        assert!(came, "{what}: the deploy never came there: {:?}", deploy.end(CONVERGES).await);
         let run = deploy.run.expect("a plan comes first");
         let calm = self.probe.lap();
         assert_eq!(calm.failed(), 0, "before {what}: {calm}");
