@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cutover_engine::Engine;
 use cutover_suites::disk::Disk;
-use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
+use cutover_suites::engine::{SHELL_IMAGE, docker, shell_image, usable};
 use cutover_testkit::site::{App, Binaries, OwnEngine, Process, Site, Told};
 use cutover_testkit::{get, wait_until};
 
@@ -440,4 +440,50 @@ async fn what_was_shipped_stays_as_long_as_its_client_does_and_goes_with_what_no
     app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
     assert_eq!(images(), live);
     assert_eq!(two.answer().await, "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_network_that_is_gone_ends_the_build_on_the_server() {
+    let name = "a_network_that_is_gone_ends_the_build_on_the_server";
+    let not_run = |why: String| println!("not run: {name}: {why}");
+    let host = match tokio::task::block_in_place(OwnEngine::start).unwrap() {
+        Ok(host) => host,
+        Err(why) => return not_run(why),
+    };
+    let engine = host.connect().await.unwrap();
+    if let Err(why) = shell_image(&engine) {
+        return not_run(why);
+    }
+    let binaries = Binaries::beside_this_program().unwrap();
+    let site = match Site::over_ssh_on_engine(binaries, engine).await.unwrap() {
+        Ok(site) => site,
+        Err(why) => return not_run(why),
+    };
+    let app = site.app("shop", HOST).unwrap();
+    let lay_out = |page: &str, last: &str| {
+        lay_out_small(&app, page, ON_HOST, last);
+        let file = app.repository().join("cutover.yml");
+        let text = site.remote().own(&std::fs::read_to_string(&file).unwrap());
+        std::fs::write(file, text).unwrap();
+        app.record(page).unwrap();
+    };
+    lay_out("one", "");
+    let told = deployed(&app).await;
+    assert!(told.talk.contains(&format!("was built on {}", site.remote().host())), "{}", told.talk);
+
+    lay_out("two", "RUN echo at work; sleep 1234");
+    let mut client = app.command(&["deploy"]).spawn().unwrap();
+    let building = || docker(&site, &["ps", "--no-trunc", "--format", "{{.Command}}"]).contains("sleep 1234");
+    wait_until("the build is at work", SOON, async || building().then_some(())).await.unwrap();
+    site.remote().relay.cut();
+    let told = tokio::time::timeout(SOON * 2, client.wait()).await.unwrap().unwrap();
+    assert!(!told.success());
+    wait_until("the build has ended", SOON * 2, async || (!building()).then_some(())).await.unwrap();
+    site.remote().relay.heal();
+
+    let answer = get(site.http().unwrap(), HOST, "/").await.unwrap();
+    assert_eq!(answer.trim(), "one");
+    lay_out("three", "");
+    deployed(&app).await;
 }
