@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -44,50 +44,21 @@ pub struct ServerApp<'a> {
 
 /// What an app has made on the developer's engine. Dropped, it goes.
 struct Images {
-    /// What they are made from.
-    base: Arc<Base>,
+    /// What they are made from: it stays, for other apps and other tests.
+    base: String,
     /// The app's name.
     app: String,
 }
 
-/// What the images of all apps of this process are made from. It goes with the last of them.
-struct Base {
-    tag: String,
-}
-
-/// That of the apps there are now.
-static BASE: tokio::sync::Mutex<Weak<Base>> = tokio::sync::Mutex::const_new(Weak::new());
-
-impl Base {
-    async fn shared(engine: &Engine, binary: &Path) -> anyhow::Result<Arc<Self>> {
-        let mut shared = BASE.lock().await;
-        if let Some(base) = shared.upgrade() {
-            return Ok(base);
-        }
-        let base = Arc::new(Self { tag: crate::site::base_image(engine, binary).await? });
-        *shared = Arc::downgrade(&base);
-        Ok(base)
-    }
-}
-
-impl Drop for Base {
-    fn drop(&mut self) {
-        remove(r#"docker rmi "$1""#, &self.tag);
-    }
-}
-
 impl Drop for Images {
     fn drop(&mut self) {
-        const ALL: &str =
+        const REMOVE: &str =
             r#"docker rmi $(docker images --format '{{.Repository}}:{{.Tag}}' "$1/*" "$1/*/*")"#;
-        remove(ALL, &format!("cutover/{}", self.app));
-    }
-}
-
-fn remove(line: &str, word: &str) {
-    let output = std::process::Command::new("sh").args(["-c", line, "sh", word]).output();
-    if !std::thread::panicking() {
-        assert!(output.is_ok(), "images were left behind");
+        let mut command = std::process::Command::new("sh");
+        let output = command.args(["-c", REMOVE, "sh", &format!("cutover/{}", self.app)]).output();
+        if !std::thread::panicking() {
+            assert!(output.is_ok(), "images were left behind");
+        }
     }
 }
 
@@ -114,7 +85,7 @@ impl<'a> ServerApp<'a> {
         engine: &Engine,
         name: &str,
     ) -> anyhow::Result<Self> {
-        let base = Base::shared(engine, &binaries.guestbook).await?;
+        let base = crate::site::base_image(engine, &binaries.guestbook).await?;
         let number = uuid::Uuid::new_v4().simple().to_string();
         let name = format!("{name}-{}", number.get(..8).unwrap_or_default());
         let images = Images { base, app: name.clone() };
@@ -243,7 +214,7 @@ impl<'a> ServerApp<'a> {
     fn own(&self, text: &str) -> String {
         let own = text.replace("app: guestbook", &format!("app: {}", self.id.app));
         let own = own.replace("guestbook.localhost", &host(self.id.app.as_str(), PRODUCTION));
-        let base = self.images.as_ref().map_or("scratch", |images| images.base.tag.as_str());
+        let base = self.images.as_ref().map_or("scratch", |images| images.base.as_str());
         let own = own.replace("${BASE_IMAGE:-scratch}", &format!("${{BASE_IMAGE:-{base}}}"));
         let target = self.machine.target(self.user);
         let (own, setup) = (own.trim_end(), self.setup);
