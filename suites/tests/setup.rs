@@ -286,14 +286,12 @@ async fn whoever_would_be_locked_out_is_not() {
 async fn what_serves_already_goes_on_serving() {
     on_server("what_serves_already_goes_on_serving", Image::Stocked12, async |machine| {
         let binaries = Binaries::beside_this_program().unwrap();
-        let app = app(machine, &binaries);
+        let app = app(machine, &binaries).set_up_with("docker: false, upgrades: false, time: false");
+        app.commit("v1", "by hand", str::to_owned).unwrap();
         machine.put(&binaries.host, "/usr/local/bin/cutover-host").await.unwrap();
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         assert!(says(machine, "pgrep -fa 'cutover-host up'").await.contains("up"));
-        app.commit("v1", "set up", |text| {
-            text.replace("] }", "], setup: { docker: false, upgrades: false, time: false } }")
-        })
-        .unwrap();
+        app.commit("v1", "set up", str::to_owned).unwrap();
 
         let probe = Probe::start(app.traffic());
         app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
@@ -308,10 +306,7 @@ async fn what_serves_already_goes_on_serving() {
         .await;
         assert_eq!(unit.trim(), "active\nactive");
         // A run is in a unit of its own: it does not end with the session that began it.
-        app.commit("v2", "second", |text| {
-            text.replace("] }", "], setup: { docker: false, upgrades: false, time: false } }")
-        })
-        .unwrap();
+        app.commit("v2", "second", str::to_owned).unwrap();
         let probe = Probe::start(app.traffic());
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         says(machine, "systemctl restart cutover-proxy").await;
