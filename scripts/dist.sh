@@ -16,29 +16,37 @@ readonly FOLDER=${1:-target/dist}
 
 say() { printf 'dist.sh: %s\n' "$*" >&2; }
 
-# What compiles C for a target: the packages' own compilers.
+# What compiles C for a target: the packages' own compilers, and what they need.
 compiler() {
     case $1 in
         x86_64-unknown-linux-musl) echo musl-gcc musl-tools ;;
         aarch64-unknown-linux-musl)
             # On a machine of that kind musl's own wrapper does.
-            if [[ $(uname -m) == aarch64 ]]; then echo musl-gcc musl-tools; else echo aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu; fi
+            if [[ $(uname -m) == aarch64 ]]; then echo musl-gcc musl-tools; else echo aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross; fi
             ;;
     esac
 }
 
+# A compiler for another machine may be there without its headers.
+compiles() { "$1" -fsyntax-only -include stdlib.h -include string.h -x c /dev/null 2>/dev/null; }
+
 build() {
-    local machine=$1 target="$1-unknown-linux-musl" program package name
-    read -r program package < <(compiler "$target")
-    if ! command -v "$program" >/dev/null; then
-        { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && apt_install "$package"; } || { say "$machine: there is no $program ($package)"; return 1; }
+    local machine=$1 target="$1-unknown-linux-musl" program packages name
+    read -r program packages < <(compiler "$target")
+    if ! compiles "$program"; then
+        # shellcheck disable=SC2086 # one word each
+        { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && apt_install $packages && compiles "$program"; } ||
+            { say "$machine: $program compiles nothing here ($packages)"; return 1; }
     fi
     rustup target add "$target" >/dev/null 2>&1 || { say "$machine: rustup has no $target"; return 1; }
     name=${target//-/_}
     # Headers of another C library may promise checks that this one does not have.
     export "CC_$name=$program" "CFLAGS_$name=-U_FORTIFY_SOURCE"
-    # musl's own wrapper would link a program that needs its loader. For a foreign machine the compiler's own linker does.
-    if [[ $machine != "$(uname -m)" ]]; then export "CARGO_TARGET_${name^^}_LINKER=rust-lld"; fi
+    # musl's own wrapper would link a program that needs its loader. For a foreign machine the compiler's own linker does; its headers are the
+    # GNU library's, of whose other names for the same calls musl knows none (files are large there anyhow).
+    if [[ $machine != "$(uname -m)" ]]; then
+        export "CARGO_TARGET_${name^^}_LINKER=rust-lld" "CFLAGS_$name=-U_FORTIFY_SOURCE -DSQLITE_DISABLE_LFS"
+    fi
     cargo build --release --locked --package cutover-host-bin --target "$target" >&2 || return 1
     place "target/$target/release/cutover-host" "cutover-host-$machine-linux"
 }
