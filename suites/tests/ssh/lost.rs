@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Process, Site, Told};
 use cutover_testkit::wait_until;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{once, server};
 
@@ -99,4 +100,27 @@ async fn given_a_reset_or_a_client_that_is_killed_then_the_deploy_ends_by_itself
     let mut child = deploying(&app).await;
     child.kill().await.unwrap();
     it_ended_by_itself(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_a_network_that_is_cut_then_how_a_command_ended_is_not_known() {
+    let Some(site) = server("given_a_network_that_is_cut_then_how_a_command_ended_is_not_known") else {
+        return;
+    };
+    let app = serving(&site).await;
+    let mut command = app.command(&["exec", "web", "--", "sh", "-c", "echo begun; sleep 600"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(SOON, lines.next_line()).await.unwrap().unwrap();
+    assert_eq!(line.as_deref(), Some("begun"));
+    site.remote().relay.cut();
+    let (exit, talk, _) = told(child).await;
+    site.remote().relay.heal();
+    assert_eq!(exit, Some(6), "{talk}");
+    for part in
+        ["error: the connection was lost; how the command ended is not known", "cause: ", "state: ", "next: "]
+    {
+        assert!(talk.contains(part), "{part}: {talk}");
+    }
 }

@@ -119,6 +119,18 @@ impl HostError {
         }
     }
 
+    /// The four answers once a command was set going inside an instance.
+    pub(crate) fn failure_of_command(self) -> Failure {
+        let on = self.with.as_ref().map_or("the host", Target::shown).to_owned();
+        match *self.why {
+            Trouble::Failed(failure) => *failure,
+            other => Failure::new(Exit::Unknown, "the connection was lost; how the command ended is not known")
+                .because(other.to_string())
+                .while_serving(format!("what was serving on {on} goes on"))
+                .next("see what the command has done before you run it again: it is ended when the host notices, after 15 s at most"),
+        }
+    }
+
     /// The four answers once a run was set going: the host may well carry it out.
     pub(crate) fn failure_of_run(self, run: &str) -> Failure {
         let on = self.with.as_ref().map_or("the host", Target::shown).to_owned();

@@ -55,12 +55,14 @@ pub(super) async fn exec(desk: &Desk, asked: ExecAsked) -> Ended {
 
 async fn hear(mut hearing: Hearing) -> Ended {
     loop {
-        match hearing.reply().await? {
+        match hearing.reply().await.map_err(HostError::failure_of_command)? {
             Reply::Data { error: false, bytes } => {
-                hearing.data(bytes, |piece| write(std::io::stdout(), piece)).await?;
+                let heard = hearing.data(bytes, |piece| write(std::io::stdout(), piece)).await;
+                heard.map_err(HostError::failure_of_command)?;
             }
             Reply::Data { error: true, bytes } => {
-                hearing.data(bytes, |piece| write(std::io::stderr(), piece)).await?;
+                let heard = hearing.data(bytes, |piece| write(std::io::stderr(), piece)).await;
+                heard.map_err(HostError::failure_of_command)?;
             }
             Reply::Exit { code } => return Ok(u8::try_from(code).unwrap_or(u8::MAX)),
             other => return Err(unexpected("data", &other).into()),
