@@ -2,6 +2,7 @@
 //! the plan.
 
 mod artifact;
+mod built;
 mod contents;
 mod git;
 mod images;
@@ -11,6 +12,7 @@ mod shipped;
 mod variables;
 
 pub(crate) use artifact::Artifact;
+pub(crate) use built::{older_images, remove_images};
 pub(crate) use contents::{Contents, Making, Wanted, collect};
 pub(crate) use git::Git;
 pub(crate) use images::{BuildFrom, Images};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use cutover_core::config::Selection;
 use cutover_core::config::settings::{Config, Origin};
+use cutover_core::exit::Exit;
 use cutover_core::names::{RunId, VariableName};
 use cutover_core::plan::{Plan, plan as plan_deploy};
 use cutover_core::request::{Ancestry, Request, Stamp};
@@ -20,7 +21,7 @@ use crate::render::{self, Progress};
 use crate::ship::ship_release;
 use crate::sources::{
     BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect,
-    look_at_shipped, overlay,
+    look_at_shipped, older_images, overlay, remove_images,
 };
 
 pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
@@ -87,7 +88,19 @@ async fn carry_out(
         keep: Keep::InRelease,
         conduct,
     };
-    run::run(desk, &mut host, sending).await
+    let engine = contents.engine.as_ref().filter(|_| draft.wanted.has_build() && !conduct.detach);
+    let older = match engine {
+        Some(engine) => older_images(engine, id, &state, contents.by_service.values()).await,
+        None => Vec::new(),
+    };
+    let ended = run::run(desk, &mut host, sending).await?;
+    if let Some(engine) = engine.filter(|_| ended == Exit::Done.code()) {
+        let gone = remove_images(engine, &older).await;
+        if gone > 0 {
+            desk.output.talk(&format!("{gone} images of earlier builds were taken from the engine here"));
+        }
+    }
+    Ok(ended)
 }
 
 /// All that is known before the host is looked at.
