@@ -439,6 +439,78 @@ async fn what_was_shipped_stays_as_long_as_its_client_does_and_goes_with_what_no
     wait_until("the session is over", SOON, over).await.unwrap();
     app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
     assert_eq!(images(), live);
+}
+
+/// A configuration that takes an image by its tag.
+fn by_tag(app: &App<'_>, image: &str, subject: &str) {
+    let id = &app.id().app;
+    let text = format!(
+        "app: {id}\nservices:\n  web:\n    image: {image}\n    port: 80\n    init: true\n    route: {{ host: {HOST} }}\nbake: 0\n"
+    );
+    std::fs::write(app.repository().join("cutover.yml"), text).unwrap();
+    app.record(subject).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_was_built_anew_is_what_runs_and_what_nobody_needs_goes() {
+    let name = "a_tag_that_was_built_anew_is_what_runs_and_what_nobody_needs_goes";
+    let Some(two) = Two::start(name).await else { return };
+    let app = two.app();
+    let pattern = format!("cutover/{}/*", app.id());
+    let own = format!("own/{}:dev", app.id().app);
+    two.apps.lock().unwrap().push(own.clone());
+    let built = async || two.client.image_names(&pattern).await.unwrap();
+    let called = cutover_engine::Reference::split;
+
+    // Given a tag that means one image here, and another one on the host.
+    lay_out(&app, "one");
+    deployed(&app).await;
+    let one = built().await;
+    lay_out(&app, "two");
+    deployed(&app).await;
+    let both = built().await;
+    let two_built = both.iter().find(|name| !one.contains(name)).unwrap();
+    two.client.tag(&one[0], &called(&own)).await.unwrap();
+    two.docker(&["tag", two_built, &own]);
+
+    // When it is deployed, then the one here runs, and it was said.
+    by_tag(&app, &own, "by tag");
+    let told = deployed(&app).await;
+    assert!(told.talk.contains("is another one here than on the host"), "{}", told.talk);
+    assert_eq!(two.answer().await, "one");
+
+    // When a build of long ago is still here, then the next deploy takes it away; what the host has on record stays.
+    let old = format!("cutover/{}/web:000000000000", app.id());
+    two.client.tag(two_built, &called(&old)).await.unwrap();
+    lay_out(&app, "three");
+    let told = deployed(&app).await;
+    assert!(told.talk.contains("images of earlier builds were taken"), "{}", told.talk);
+    let left = two.client.image_names(&pattern).await.unwrap();
+    assert!(!left.contains(&old) && left.contains(two_built), "{left:?}");
+
+    // Given images on the host that no release has, one of them used by a person, and one that is none of cutover's.
+    let web = two.docker(&["images", "--quiet", "--no-trunc", &format!("cutover/{}/web", app.id())]);
+    let web = web.lines().next().unwrap();
+    let (unneeded, used) =
+        (format!("cutover/{}/web:unneeded", app.id()), format!("cutover/{}/web:used", app.id()));
+    let of_others = "cutover/other/local/web:1";
+    for name in [&unneeded, &used, of_others, "mine/web:1"] {
+        let made = two.docker(&["create", "--label", name, web]);
+        two.docker(&["commit", "--message", name, &made, name]);
+        two.docker(&["rm", &made]);
+    }
+    let shell = two.docker(&["create", "--name", "persons-own", &used]);
+    let told = app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert!(told.talk.contains("container `persons-own` uses it"), "{}", told.talk);
+    let names = two.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(!names.contains(":unneeded"), "{names}");
+    for stays in [&used, of_others, "mine/web:1"] {
+        assert!(names.contains(stays), "no {stays}: {names}");
+    }
+    two.docker(&["rm", &shell]);
+
+    // Then rollback reaches what it reached.
+    app.cutover(&["rollback", "--yes"]).await.unwrap().expect(0).unwrap();
     assert_eq!(two.answer().await, "one");
 }
 

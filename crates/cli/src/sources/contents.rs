@@ -9,7 +9,7 @@ use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::names::ServiceName;
 use cutover_core::release::{Content, Shipped};
-use cutover_core::state::HostState;
+use cutover_core::state::{FoundImage, HostState};
 use cutover_engine::{Engine, Reference};
 
 use super::artifact::Artifact;
@@ -154,9 +154,17 @@ pub(crate) async fn collect(
                 artifact(name, &project.folder, path, &never, &mut contents.artifacts)?
             }
             Source::Image { reference } => {
-                let content = match image(reference, state) {
-                    Some(content) => Some(content),
+                let content = match state.images.get(reference) {
                     None => images.own(reference).await?,
+                    Some(there) => match images.own_instead(reference, there).await? {
+                        None => Some(image(reference, there)),
+                        Some(own) => {
+                            contents.notes.push(format!(
+                                "{name}: image {reference} is another one here than on the host; the one here is taken (`--image {name}=REF` names another)"
+                            ));
+                            Some(own)
+                        }
+                    },
                 };
                 content.unwrap_or_else(|| {
                     contents.notes.push(format!("{name}: image {reference} would be fetched"));
@@ -196,14 +204,13 @@ pub(crate) async fn collect(
 }
 
 /// An image that the host has.
-fn image(reference: &str, state: &HostState) -> Option<Content> {
-    let found = state.images.get(reference)?;
-    Some(Content::Image {
+fn image(reference: &str, found: &FoundImage) -> Content {
+    Content::Image {
         reference: found.id.clone(),
         identity: found.identity.clone(),
         name: Some(reference.to_owned()),
         origin: found.origin.clone(),
-    })
+    }
 }
 
 fn artifact(

@@ -10,7 +10,7 @@ use cutover_core::hash::ContentHash;
 use cutover_core::layout;
 use cutover_core::names::{AppId, RunId, ServiceName};
 use cutover_core::release::{Content, Provenance};
-use cutover_core::state::HostState;
+use cutover_core::state::{FoundImage, HostState};
 use cutover_core::wire::{BuildOrder, Destination};
 use cutover_engine::{
     BaseImages, BuildCache, BuildError, BuildSpec, Commit, Context, ContextError, ContextSource, Engine,
@@ -149,21 +149,40 @@ impl<'a> Images<'a> {
 
     /// An image that the engine here has and that came from no registry: one that was built or loaded here, and which no host can fetch.
     pub(crate) async fn own(&mut self, reference: &str) -> Result<Option<Content>, Failure> {
-        let name = Reference::split(reference);
-        let registry = self.config.registry.as_ref().map(|registry| registry.server.as_str());
-        if name.digest.is_some() || registry == Some(name.registry()) {
-            return Ok(None);
-        }
-        // Without an engine here there is no such image, and the host has to fetch it.
-        let Ok(engine) = self.engine().await else { return Ok(None) };
-        let image = match engine.inspect_image(reference).await {
-            Ok(image) if image.origin(&name).is_none() => image,
-            _ => return Ok(None),
-        };
+        let Some((engine, image)) = self.found_here(reference).await else { return Ok(None) };
         let content = content(&image, reference)?;
+        let name = Reference::split(reference);
         let name = Reference { tag: name.tag.or_else(|| Some("latest".to_owned())), ..name };
         self.keep_for_host(&engine, &image, name.to_string(), &content).await?;
         Ok(Some(content))
+    }
+
+    /// The same, where the host has another one of that name, which came from no registry either: a tag that was built anew here.
+    pub(crate) async fn own_instead(
+        &mut self,
+        reference: &str,
+        there: &FoundImage,
+    ) -> Result<Option<Content>, Failure> {
+        if there.origin.is_some() {
+            return Ok(None);
+        }
+        let Some((_, image)) = self.found_here(reference).await else { return Ok(None) };
+        if *content(&image, reference)?.identity() == there.identity {
+            return Ok(None);
+        }
+        self.own(reference).await
+    }
+
+    async fn found_here(&mut self, reference: &str) -> Option<(Engine, Image)> {
+        let name = Reference::split(reference);
+        let registry = self.config.registry.as_ref().map(|registry| registry.server.as_str());
+        if name.digest.is_some() || registry == Some(name.registry()) {
+            return None;
+        }
+        // Without an engine here there is no such image, and the host has to fetch it.
+        let engine = self.engine().await.ok()?;
+        let image = engine.inspect_image(reference).await.ok()?;
+        image.origin(&name).is_none().then_some((engine, image))
     }
 
     /// What the host may lack, and the engine that has it.
