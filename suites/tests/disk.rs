@@ -141,7 +141,18 @@ impl Ballast {
 
 /// What a deploy told; and whether it came to this step.
 async fn filled_at(app: &App<'_>, disk: &Disk, step: usize, ballast: Ballast) -> (Told, bool) {
-    let mut command = app.command(&["deploy"]);
+    filled_while(app, &["deploy"], disk, step, ballast).await
+}
+
+/// The same of other words.
+async fn filled_while(
+    app: &App<'_>,
+    words: &[&str],
+    disk: &Disk,
+    step: usize,
+    ballast: Ballast,
+) -> (Told, bool) {
+    let mut command = app.command(words);
     command.env(STOP_AT, step.to_string());
     let mut deploy = std::pin::pin!(app.site().run(command));
     let run = tokio::select! {
@@ -266,6 +277,43 @@ async fn a_migration_on_a_disk_that_fills_loses_no_entry() {
     println!("{} steps of a migration on a full disk, {} went live", sum(|done| done.0), sum(|done| done.1));
 }
 
+/// Of a rollback's steps.
+const EVERY_OF_ROLLBACK: usize = 5;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_on_a_disk_that_fills_leaves_one_release_serving() {
+    let Some(place) = on_disk("a_rollback_on_a_disk_that_fills_leaves_one_release_serving") else { return };
+    let (site, disk) = (&place.site, &place.disk);
+    let (app, written) = with_entries(site).await;
+    commit(&app, "v2", "second");
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let store = Store::open(&site.layout()).unwrap();
+    let (mut steps, mut back) = (0, 0);
+    for step in (1..).step_by(EVERY_OF_ROLLBACK) {
+        let before = app.serving().await.unwrap();
+        let (told, stopped) = filled_while(&app, &["rollback", "--yes"], disk, step, Ballast::Kept).await;
+        if stopped {
+            disk.make_room().unwrap();
+        }
+        is_settled(&app, &store).await;
+        let serving = app.serving().await.unwrap();
+        assert!(["v2 first", "v2 second"].contains(&serving.as_str()), "step {step}: {serving} serves");
+        if told.exit == Some(0) {
+            assert_ne!(serving, before, "step {step}: {}", told.talk);
+            back += 1;
+        } else {
+            is_told_in_full(&format!("a rollback, full from step {step} on"), &told);
+        }
+        if !stopped {
+            break;
+        }
+        steps += 1;
+    }
+    let entries = fetch_entries(&app.traffic().unwrap()).await.unwrap();
+    assert!(written.verify_entries(&entries).is_complete());
+    println!("{steps} steps of a rollback on a full disk, {back} went back");
+}
+
 /// Lines without end, beside the app.
 const CHATTY: &str = r#"sh -c "(while :; do echo tick; done) & exec ./guestbook serve""#;
 
@@ -299,17 +347,15 @@ async fn a_root_that_can_only_be_read_is_told() {
     shop.recovers("a second release").await;
     shop.changes("a third");
     disk.read_only().unwrap();
-    for words in [
-        &["deploy"][..],
-        &["rollback", "--yes"],
-        &["env", "set", "NEW=1", "--yes"],
-        &["status"],
-        &["history"],
-    ] {
+    for words in [&["deploy"][..], &["rollback", "--yes"], &["env", "set", "NEW=1", "--yes"]] {
         let told = shop.app.cutover(words).await.unwrap();
         golden.failure(site, &words.join(" "), 1, &told);
         shop.still_answers(&words.join(" ")).await;
     }
+    let told = shop.app.cutover(&["status"]).await.unwrap().expect(0).unwrap();
+    assert!(told.output.contains("lies on a read-only file system"), "{}", told.output);
+    let told = shop.app.cutover(&["history"]).await.unwrap().expect(0).unwrap();
+    assert!(told.output.lines().count() >= 2, "{}", told.output);
     disk.writable().unwrap();
     shop.still_serves("it can be written again").await;
     shop.recovers("read-only roots").await;

@@ -1,5 +1,9 @@
 //! The verbs of who looks after a host: each run for real against a site of plain processes.
-#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says why it did not run"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,6 +11,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
 use cutover_testkit::get;
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Binaries, Site};
@@ -251,4 +256,101 @@ async fn prune_takes_what_nothing_needs_and_nothing_else() {
     assert_eq!(other.serving().await.unwrap(), "v1");
     exits(&other, &["restart"], 0).await;
     assert!(exits(&app, &["history"], 0).await.contains("prune"));
+}
+
+/// What it is called, how it is done, and what rollback then puts live.
+type Damage<'a> = (&'a str, &'a dyn Fn(), &'a str);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_damaged_are_made_anew_while_all_goes_on_and_that_is_told_once() {
+    let site = site();
+    let app = site.app("guestbook", "guestbook.localhost").unwrap();
+    app.deploy("v1").await.unwrap().expect(0).unwrap();
+    app.deploy("v2").await.unwrap().expect(0).unwrap();
+    let probe = Probe::start(app.traffic().unwrap());
+    // The log has all that was not yet written to the file itself: what is lost is lost in both.
+    let store = site.layout().store();
+    let log = store.with_extension("db-wal");
+    let both = [&store, &log];
+    let cut = |file: &Path, bytes: u64| {
+        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(bytes).unwrap();
+    };
+    let damages: [Damage<'_>; 3] = [
+        ("garbage", &|| both.iter().for_each(|file| fs::write(file, vec![0xA5; 400_000]).unwrap()), "v1"),
+        ("cut", &|| both.iter().for_each(|file| cut(file, 6_000)), "v2"),
+        ("gone", &|| both.iter().for_each(|file| fs::remove_file(file).unwrap()), "v1"),
+    ];
+    for (what, damage, then) in damages {
+        let live = app.status().await.unwrap().live.unwrap().release;
+
+        damage();
+
+        // Then it is said what is live, with its record, and that something may be lost.
+        let told = exits(&app, &["status"], 0).await;
+        assert!(told.contains("made anew") && told.contains(live.as_str()), "{what}: {told}");
+        // And rollback reaches what it reached; the run tells it, and after that nobody does.
+        let told = exits(&app, &["rollback", "--yes"], 0).await;
+        assert!(told.contains("made anew"), "{what}: {told}");
+        assert_eq!(app.serving().await.unwrap(), then, "{what}");
+        let told = exits(&app, &["status"], 0).await;
+        assert!(!told.contains("made anew"), "{what}: {told}");
+    }
+    app.deploy("v2").await.unwrap().expect(0).unwrap();
+    let report = probe.stop().await;
+    assert_eq!(report.failed(), 0, "{report}");
+    // Watch works on the records that are there now.
+    let kept = site.kill(|process| process.is_instance_of("web")).unwrap();
+    let back =
+        site.await_process("the instance is back", |process| process.is_instance_of("web")).await.unwrap();
+    assert_ne!(kept.pid, back.pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_ssh_a_tunnel_leads_into_a_container_and_doctor_looks_at_both_ends() {
+    let name = "over_ssh_a_tunnel_leads_into_a_container_and_doctor_looks_at_both_ends";
+    let engine = match usable().await {
+        Ok(engine) => engine,
+        Err(why) => return println!("not run: {name}: {why}"),
+    };
+    if let Err(why) = shell_image(&engine) {
+        return println!("not run: {name}: {why}");
+    }
+    let binaries = Binaries::beside_this_program().unwrap();
+    let site = match Site::over_ssh_on_engine(binaries, engine).await.unwrap() {
+        Ok(site) => site,
+        Err(why) => return println!("not run: {name}: {why}"),
+    };
+    let app = site.app("tunnelled", "tunnelled.localhost").unwrap();
+    let serve = "mkdir /tmp/www && echo inside > /tmp/www/index.html && exec httpd -f -p 80 -h /tmp/www";
+    let text = format!(
+        "app: tunnelled\nservices:\n  web:\n    image: \"{SHELL_IMAGE}\"\n    command: [sh, -c, \"{serve}\"]\n    port: 80\n    \
+         init: true\n    route: {{ host: tunnelled.localhost }}\nbake: 0\n"
+    );
+    fs::write(app.repository().join("cutover.yml"), site.remote().own(&text)).unwrap();
+    app.record("first").unwrap();
+    let host = site.remote().host();
+
+    // Before anything is deployed both ends are looked at.
+    let before = site.remote().client.executions();
+    let told = app.cutover(&["doctor"]).await.unwrap();
+    assert!(told.output.contains(&format!("{host}: ")) && told.output.contains("here: "), "{}", told.output);
+    assert!(told.output.contains("Docker") && told.output.contains("its clock is right"), "{}", told.output);
+    // One of the two only says which ssh it is.
+    assert_eq!(site.remote().client.executions() - before, 2);
+
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let mut command = app.command(&["tunnel", "web"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let address: std::net::SocketAddr = line.parse().unwrap();
+    for _ in 0..3 {
+        let answer = timeout(SOON, get(address, "anything", "/")).await.unwrap().unwrap();
+        assert_eq!(answer.trim(), "inside");
+    }
+    // When the link is cut, then the tunnel ends and says so.
+    site.remote().relay.cut();
+    let ended = timeout(2 * SOON, child.wait()).await.unwrap().unwrap();
+    site.remote().relay.heal();
+    assert_ne!(ended.code(), Some(0));
 }

@@ -85,6 +85,10 @@ impl Layout {
     pub fn store(&self) -> PathBuf {
         self.state.join("cutover.db")
     }
+    /// What was lost when the store was made anew, until somebody has been told.
+    pub fn lost_records(&self) -> PathBuf {
+        self.state.join("lost-records")
+    }
     /// The installation's id and salt.
     pub fn installation(&self) -> PathBuf {
         self.state.join("installation.json")

@@ -73,6 +73,9 @@ pub struct HostState {
     pub verdicts: Vec<Verdict>,
     /// The proxy's own listening addresses.
     pub listeners: Vec<SocketAddr>,
+    /// What people should know of the host's own records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// What nothing on the host needs any more; `None`: it was not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<Leftovers>,

@@ -66,6 +66,7 @@ fn host() -> HostState {
         lock: None,
         verdicts: Vec::new(),
         listeners: Vec::new(),
+        remarks: Vec::new(),
         leftovers: None,
     }
 }

@@ -230,6 +230,11 @@ impl Ballast {
     }
 }
 
+/// Whether a path lies on a file system to which nobody can write, root neither.
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
+}
+
 /// Free bytes for us on the file system where a path lies, or would lie.
 ///
 /// # Errors

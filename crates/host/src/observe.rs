@@ -115,8 +115,19 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
             .verdicts(app, VERDICTS)
             .map_err(|error| unseen("the state database", error.to_string()))?,
         listeners: crate::installation::http_listener_address(&host.layout).into_iter().collect(),
+        remarks: remarks(&host.layout),
         leftovers: None,
     })
+}
+
+fn remarks(layout: &Layout) -> Vec<String> {
+    let read_only = files::is_read_only(layout.state()).then(|| {
+        format!(
+            "the state of this host lies on a read-only file system ({}): what serves goes on, and nothing can be changed",
+            layout.state().display()
+        )
+    });
+    crate::store::untold(layout).into_iter().chain(read_only).collect()
 }
 
 /// Whether a look at an app is complete without the engine.

@@ -208,6 +208,7 @@ async fn carry_assigned(
         if let Err(error) = written {
             return Ok(refused(&host, &journal, plan, error.failure()));
         }
+        tell_what_was_lost(&host, &journal);
         let act =
             Act { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, plan };
         let change = EnvChange { unset: assignment.unset.clone(), keep: assignment.keep_env };
@@ -226,6 +227,16 @@ async fn carry_assigned(
     discard_when_over(&host, run);
     drop(lock);
     Ok(verdict)
+}
+
+/// Records that were lost are told once: by the first run that goes on without them.
+fn tell_what_was_lost(host: &Host, journal: &Journal) {
+    let Some(text) = crate::store::untold(&host.layout) else { return };
+    if journal.write(What::Warning { stage: Stage::Lock, text }).is_ok()
+        && let Err(error) = crate::store::told(&host.layout)
+    {
+        tracing::warn!(%error, "what was lost will be told again");
+    }
 }
 
 /// A run that was given up may still be brought to its end, with what it was given.

@@ -89,6 +89,7 @@ fn empty() -> HostState {
         lock: None,
         verdicts: Vec::new(),
         listeners: Vec::new(),
+        remarks: Vec::new(),
         leftovers: None,
     }
 }

@@ -72,6 +72,7 @@ pub(super) fn host() -> HostState {
         lock: None,
         verdicts: Vec::new(),
         listeners: vec!["127.0.0.1:8080".parse().unwrap()],
+        remarks: Vec::new(),
         leftovers: None,
     }
 }

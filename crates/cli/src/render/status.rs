@@ -35,6 +35,9 @@ pub(crate) struct Status {
     lock: Option<LockHolder>,
     /// The newest run's verdict.
     last: Option<Verdict>,
+    /// What people should know of the host's own records.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -102,6 +105,7 @@ impl Status {
             proxy: state.table.is_some(),
             lock: state.lock.clone(),
             last: state.verdicts.first().cloned(),
+            remarks: state.remarks.clone(),
         }
     }
 }
@@ -187,6 +191,9 @@ pub(crate) fn status(status: &Status) -> String {
         ));
     }
     text.line(host_text(&status.host));
+    for remark in &status.remarks {
+        text.line(format!("{} {remark}", paint::warn("warning:")));
+    }
     if let Some(last) = &status.last {
         text.line(format!("last run: {}", last_text(last, status.now)));
     }

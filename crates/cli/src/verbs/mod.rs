@@ -153,6 +153,9 @@ async fn look(
         opening.open_asking(&ask).await?
     };
     let state = seen(&mut host).await?;
+    for remark in &state.remarks {
+        desk.output.talk(&format!("warning: {remark}"));
+    }
     Ok((host, state))
 }
 

@@ -320,6 +320,7 @@ fn state(config: &Config) -> HostState {
         lock: None,
         verdicts: Vec::new(),
         listeners: Vec::new(),
+        remarks: Vec::new(),
         leftovers: None,
     }
 }

@@ -209,6 +209,7 @@ fn begin(host: &Host, asked: Asked, sent: &Secrets) -> Result<(), Failure> {
     let not_started = |why: String| {
         Failure::new(Exit::Failed, format!("the {} was not started", plan.verb.as_str())).because(why)
     };
+    refuse_read_only(host, &plan)?;
     let (run, app, verb, by) = (plan.run, plan.app.clone(), plan.verb, plan.by.clone());
     tidy(host, &app);
     let assignment = Assignment { plan: plan.clone(), unset, keep_env, wait };
@@ -222,6 +223,18 @@ fn begin(host: &Host, asked: Asked, sent: &Secrets) -> Result<(), Failure> {
     }
     // Another session began the same run in this moment: it starts it.
     if is_known(host, run, &app)? { Ok(()) } else { Err(not_started(format!("run {run} is another app's"))) }
+}
+
+/// A disk that a fault has made read-only stays so until somebody has looked.
+fn refuse_read_only(host: &Host, plan: &HostPlan) -> Result<(), Failure> {
+    let state = host.layout.state();
+    if !files::is_read_only(state) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, format!("the {} was not started", plan.verb.as_str()))
+        .because(format!("{} lies on a file system that can only be read", state.display()))
+        .untouched(&cutover_core::recover::serving_text(plan.live.as_ref()))
+        .next("the kernel's log (`dmesg`) says what made it so; once it can be written again (`mount -o remount,rw`), try again"))
 }
 
 /// A run that is gone and could not even write how it ended: nobody could until there is room, and nobody is kept waiting for that (S24).

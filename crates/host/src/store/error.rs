@@ -12,19 +12,27 @@ pub struct StoreError {
     pub full: bool,
     /// A newer build wrote it: its version, and the newest known here.
     pub newer: Option<(u32, u32)>,
+    /// What is there is no whole database.
+    pub damaged: bool,
     /// What happened.
     pub message: String,
 }
 
 impl StoreError {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { full: false, newer: None, message: message.into() }
+        Self { full: false, newer: None, damaged: false, message: message.into() }
+    }
+
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        Self { damaged: true, ..Self::new(message) }
     }
 
     /// What helps.
     pub fn next(&self) -> Vec<String> {
         if self.newer.is_some() {
             vec!["install the newer cutover and cutover-host again".to_owned()]
+        } else if self.damaged {
+            vec!["it is set aside and made anew by the next command, once no run goes on".to_owned()]
         } else if self.full {
             vec!["make room on the disk where the state lies, then try again".to_owned()]
         } else {
@@ -45,23 +53,34 @@ impl StoreError {
 
     pub(super) fn newer(found: u32, known: u32) -> Self {
         Self {
-            full: false,
             newer: Some((found, known)),
-            message: format!("the state database is of version {found}, this cutover-host knows {known}"),
+            ..Self::new(format!("the state database is of version {found}, this cutover-host knows {known}"))
         }
     }
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self { full: is_full(&error), newer: None, message: format!("the state database: {error}") }
+        Self {
+            full: is_full(&error),
+            damaged: is_damaged(&error),
+            ..Self::new(format!("the state database: {error}"))
+        }
     }
 }
 
 impl From<FileError> for StoreError {
     fn from(error: FileError) -> Self {
-        Self { full: error.full, newer: None, message: error.message }
+        Self { full: error.full, ..Self::new(error.message) }
     }
+}
+
+/// Whether `SQLite` found something else than it has written. A file that was cut gives too few bytes.
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error, rusqlite::Error::SqliteFailure(code, _)
+        if matches!(code.code, DatabaseCorrupt | NotADatabase)
+            || code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
 }
 
 /// Whether `SQLite` found no room. The shared memory of WAL cannot grow on a full disk either; it calls that an I/O error.

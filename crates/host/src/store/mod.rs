@@ -4,6 +4,7 @@
 //! It records and answers; it decides nothing, and what is live it does not know (S1: the table and the live file say that). Figures that
 //! may be lost lie in a file of their own ([`samples`]).
 
+mod damage;
 mod error;
 mod format;
 mod journal;
@@ -19,8 +20,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cutover_core::layout::Layout;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+pub(crate) use damage::told;
+pub use damage::untold;
 pub use error::StoreError;
 pub(crate) use error::is_full;
 pub use journal::RunRow;
@@ -37,25 +40,42 @@ const BALLAST: u64 = 1024 * 1024;
 pub struct Store {
     connection: Mutex<Connection>,
     ballast: Option<Ballast>,
+    /// The file that it is, where it is one.
+    file: Option<FileId>,
 }
 
+/// Tells a file from another that has taken its place: device and number.
+type FileId = (u64, u64);
+
 impl Store {
-    /// Opens the installation's store; makes it where there is none.
+    /// Opens the installation's store; makes it where there is none. One that is damaged or lost is set aside and made anew (S25). On a
+    /// read-only file system it can be read only.
     ///
     /// # Errors
     /// When a newer build wrote it ([`StoreError::newer`]), or it cannot be read or made.
     pub fn open(layout: &Layout) -> Result<Self, StoreError> {
+        if files::is_read_only(layout.state()) {
+            let connection = Mutex::new(read_only(&layout.store())?);
+            return Ok(Self { connection, ballast: None, file: file_id(&layout.store()) });
+        }
         files::ensure_folder(layout.state(), 0o700)?;
         let ballast = Ballast::new(layout.ballast(), BALLAST);
-        let connection = match open_file(&layout.store()) {
-            Err(error) if error.full && ballast.give_up() => open_file(&layout.store()),
+        let connection = match damage::sound(layout) {
+            Err(error) if error.full && ballast.give_up() => damage::sound(layout),
             opened => opened,
         };
         let connection = connection.map_err(|error| error.at(&layout.store()))?;
         if let Err(error) = ballast.lay() {
             tracing::warn!(%error, "there is no ballast for a full disk");
         }
-        Ok(Self { connection: Mutex::new(connection), ballast: Some(ballast) })
+        let file = file_id(&layout.store());
+        Ok(Self { connection: Mutex::new(connection), ballast: Some(ballast), file })
+    }
+
+    /// Whether what lies in the store's place is still what was opened, and can be read.
+    pub fn is_current(&self, layout: &Layout) -> bool {
+        let is_damaged = matches!(self.all_unfinished(), Err(error) if error.damaged);
+        self.file == file_id(&layout.store()) && !is_damaged
     }
 
     /// A store that is gone when dropped, for tests.
@@ -65,7 +85,7 @@ impl Store {
     pub fn in_memory() -> Result<Self, StoreError> {
         let mut connection = Connection::open_in_memory()?;
         schema::upgrade(&mut connection)?;
-        Ok(Self { connection: Mutex::new(connection), ballast: None })
+        Ok(Self { connection: Mutex::new(connection), ballast: None, file: None })
     }
 
     /// A copy in memory, for tests that begin at the same moment again and again.
@@ -78,7 +98,7 @@ impl Store {
             let copying = rusqlite::backup::Backup::new(from, &mut connection)?;
             Ok(copying.run_to_completion(c_int::MAX, Duration::ZERO, None)?)
         })?;
-        Ok(Self { connection: Mutex::new(connection), ballast: None })
+        Ok(Self { connection: Mutex::new(connection), ballast: None, file: None })
     }
 
     /// Reads.
@@ -134,6 +154,24 @@ fn transact<T>(
     let value = write(&transaction)?;
     transaction.commit()?;
     Ok(value)
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Where nothing can be written. What another process has in its log is read where its shared memory can be, else left out.
+fn read_only(path: &Path) -> Result<Connection, StoreError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = |how: &str| {
+        let name = path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+        let connection = Connection::open_with_flags(format!("file:{name}?{how}"), flags)?;
+        schema::refuse_other(&connection)?;
+        Ok::<_, StoreError>(connection)
+    };
+    open("mode=ro").or_else(|_| open("immutable=1"))
 }
 
 fn open_file(path: &Path) -> Result<Connection, StoreError> {

@@ -102,6 +102,18 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses tables that are not of [`VERSION`], where they cannot be brought to it.
+pub(super) fn refuse_other(connection: &Connection) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    refuse_newer(found)?;
+    if found == VERSION {
+        return Ok(());
+    }
+    Err(StoreError::new(format!(
+        "the state database is of version {found} and cannot be brought to {VERSION} where nothing can be written"
+    )))
+}
+
 fn refuse_newer(found: u32) -> Result<(), StoreError> {
     if found > VERSION { Err(StoreError::newer(found, VERSION)) } else { Ok(()) }
 }

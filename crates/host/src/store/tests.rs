@@ -451,15 +451,80 @@ mod on_disk {
         assert_eq!(store.snapshots(&app("shop")).unwrap().into_keys().collect::<Vec<_>>(), ["main_2031"]);
     }
 
+    /// What a run has told, as its event file has it.
+    fn told(layout: &Layout, store: &Store, run: RunId, app: &AppId) {
+        store.begin_run(run, app, Verb::Deploy, "ann", at(0)).unwrap();
+        let events = crate::events::EventFile::open(layout, run);
+        for what in [note("begins"), What::Entered { stage: Stage::Start }] {
+            events.append(&store.append(run, at(0), &what).unwrap());
+        }
+    }
+
+    fn aside(layout: &Layout) -> Vec<String> {
+        let names = fs::read_dir(layout.state()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| name.contains("damaged"));
+        names.sort();
+        names
+    }
+
     #[test]
-    fn garbage_in_the_place_of_the_store_is_an_error() {
+    fn a_store_that_is_none_is_set_aside_and_made_anew_and_what_is_lost_is_told_once() {
+        type Way = (&'static str, fn(&Path));
+        let ways: [Way; 4] = [
+            ("garbage", |store| fs::write(store, b"no database at all, but long enough to be one").unwrap()),
+            ("cut", |store| {
+                fs::OpenOptions::new().write(true).open(store).unwrap().set_len(5_000).unwrap();
+            }),
+            ("empty", |store| fs::write(store, b"").unwrap()),
+            ("gone", |store| fs::remove_file(store).unwrap()),
+        ];
+        for (way, damage) in ways {
+            let (_folder, layout) = root();
+            files::ensure_folder(layout.run(), 0o700).unwrap();
+            let store = Store::open(&layout).unwrap();
+            told(&layout, &store, run(1), &app("shop"));
+            drop(store);
+            assert_eq!(super::super::untold(&layout), None);
+            damage(&layout.store());
+
+            let store = Store::open(&layout).unwrap_or_else(|error| panic!("{way}: {error}"));
+
+            store.append(run(2), at(1), &note("goes on")).unwrap();
+            assert_eq!(aside(&layout).len(), usize::from(way != "gone"), "{way}: {:?}", aside(&layout));
+            let text = super::super::untold(&layout).unwrap();
+            assert!(text.contains("made anew"), "{way}: {text}");
+            drop(store);
+            Store::open(&layout).unwrap();
+            assert_eq!(aside(&layout).len(), usize::from(way != "gone"), "{way}: once");
+            super::super::told(&layout).unwrap();
+            assert_eq!(super::super::untold(&layout), None);
+        }
+    }
+
+    #[test]
+    fn of_a_store_with_a_page_that_is_none_the_rest_is_read() {
         let (_folder, layout) = root();
-        files::ensure_folder(layout.state(), 0o700).unwrap();
-        fs::write(layout.store(), b"no database at all, but long enough to be one").unwrap();
+        files::ensure_folder(layout.run(), 0o700).unwrap();
+        let store = Store::open(&layout).unwrap();
+        for number in 1..40 {
+            store.append(run(number), at(1), &note(&"x".repeat(3_000))).unwrap();
+        }
+        store.put_release(&release("7f3c9e1", "first")).unwrap();
+        store.mark_live(&app("shop"), &"7f3c9e1".parse().unwrap(), &[], &[]).unwrap();
+        drop(store);
+        let mut bytes = fs::read(layout.store()).unwrap();
+        // The last pages are the entries' own.
+        let from = bytes.len() - 3 * 4_096;
+        bytes[from..from + 4_096].fill(0xA5);
+        fs::write(layout.store(), bytes).unwrap();
 
-        let error = Store::open(&layout).unwrap_err();
+        let store = Store::open(&layout).unwrap();
 
-        assert!(error.to_string().contains("not a database"), "{error}");
+        let records = store.releases(&app("shop")).unwrap();
+        assert_eq!((records.len(), records[0].lived), (1, true));
+        assert!(store.has_begun(run(1)).unwrap(), "what can be read of the journals is there");
+        assert!(super::super::untold(&layout).unwrap().contains("is damaged"));
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub async fn run(layout: Layout) -> Result<(), WatchError> {
     });
     let watch = Watch::new(layout, host.store, host.ports, connect)?;
     tokio::select! {
-        () = watch.run() => {}
+        // Whoever keeps it up starts it again, and it opens what is there then.
+        () = watch.run() => tracing::warn!("the store is not what it was: watch begins anew"),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -149,6 +150,9 @@ impl Watch {
         let mut watches: JoinSet<AppId> = JoinSet::new();
         let mut settling = Settling::default();
         loop {
+            if !self.shared.store.is_current(&self.shared.layout) {
+                return;
+            }
             self.find(&mut apps, &mut watches);
             let pause = settling.pass(&self.shared.layout, &self.shared.store, &self.settler);
             tokio::select! {

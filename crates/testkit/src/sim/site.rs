@@ -402,6 +402,7 @@ impl Site {
             lock: None,
             verdicts: Vec::new(),
             listeners: Vec::new(),
+            remarks: Vec::new(),
             leftovers: None,
         })
     }
