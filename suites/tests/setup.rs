@@ -171,6 +171,9 @@ async fn a_published_port_stays_inside(machine: &Machine) {
     let listen = format!(
         "docker run -d -p 5432:5432 -p 443:5432 {base} sh -c 'while true; do echo hello | nc -l -p 5432; done'"
     );
+    // A package of its own since Debian 13; cutover needs none.
+    let client = "command -v docker || apt-get install -y -q --no-install-recommends docker-cli";
+    says(machine, client).await;
     says(machine, &format!("docker load --quiet --input /root/image.tar && {listen}")).await;
 
     let open = async || comes_in(machine, 443).await.then_some(());
