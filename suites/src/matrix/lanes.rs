@@ -12,7 +12,7 @@ use super::{Case, Kind, Matrix, Row, table};
 use crate::servers::started;
 
 /// So many servers at once: two cores are then busy, and not so busy that what is waited for comes late.
-const LANES: usize = 4;
+const LANES: usize = 6;
 
 /// What is still to be tried, and what came of the rest.
 struct Book {
