@@ -381,8 +381,8 @@ without_engine() {
 # What of suites/tests has no function of its own here.
 other_suites() {
     local file name
-    for file in suites/tests/*; do
-        name=$(basename "$file" .rs)
+    for file in suites/tests/*.rs suites/tests/*/main.rs; do
+        name=$(basename "${file%/main.rs}" .rs)
         case " site kill $(suites_on_engine | tr '\n' ' ') $(suites_on_servers | tr '\n' ' ')" in
             *" $name "*) ;;
             *) echo "$name" ;;
