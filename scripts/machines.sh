@@ -4,7 +4,8 @@
 #   machines.sh image NAME            prints the image's name; makes it where the engine has none yet
 #   machines.sh cgroups               what systemd in a container needs on this machine; once, before the first
 #
-#   bare-12 bare-13 bare-24.04        Debian 12 and 13, Ubuntu 24.04 as a provider hands them over: systemd, sshd, sudo
+#   bare-12 bare-13                   Debian 12 and 13 as a provider hands them over: systemd, sshd, sudo
+#   bare-22.04 bare-24.04             Ubuntu, the same
 #   engine-20.10 engine-26.1          the same with the distribution's engine: of Debian 12, of Debian 13,
 #   engine-29.1                       of Ubuntu 24.04
 #   stocked-12                        bare-12 with the packages that setup installs in apt's own store: not installed, and had
@@ -52,6 +53,7 @@ image() {
     case $name in
         bare-12) bare bookworm "$tag" ;;
         bare-13) bare trixie "$tag" ;;
+        bare-22.04) bare jammy "$tag" ;;
         bare-24.04) bare noble "$tag" ;;
         engine-20.10) engine bare-12 "$tag" ;;
         engine-26.1) engine bare-13 "$tag" ;;
@@ -89,12 +91,13 @@ bare() {
         --format=tar "$suite" "$folder/root.tar" "${from[@]}" >&2 || cannot "mmdebstrap failed for $suite"
     docker import "$folder/root.tar" "$tag-packages" >/dev/null
     cp machines/init.sh "$folder/"
+    # An engine's stores cannot lie on what this engine makes a container's files of.
     printf '%s\n' \
         "FROM $tag-packages" \
         "COPY init.sh /usr/local/sbin/machine-init" \
         "RUN systemctl mask ${MASKED[*]} && systemctl enable ssh && rm -f /etc/ssh/ssh_host_* && chmod 0755 /usr/local/sbin/machine-init" \
         "RUN useradd -m -s /bin/bash admin && useradd -m -s /bin/bash guest && echo 'admin ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/admin" \
-        "VOLUME /var/lib/docker" \
+        "VOLUME /var/lib/docker /var/lib/containerd" \
         "ENV container=docker" \
         "STOPSIGNAL SIGRTMIN+3" \
         'CMD ["/usr/local/sbin/machine-init"]' >"$folder/Dockerfile"
@@ -107,7 +110,7 @@ sources() {
     local suite=$1 mirror pocket
     mirror=$(mirror_of_this_machine)
     case $suite in
-        noble)
+        jammy | noble)
             if [[ $mirror != */ubuntu* ]]; then mirror=${UBUNTU_MIRROR:-}; fi
             if [[ -z $mirror ]]; then say "UBUNTU_MIRROR names no mirror of Ubuntu"; return; fi
             # Debian has no package with Ubuntu's key.

@@ -62,8 +62,14 @@ async fn a_bare_debian_12_serves_containers_after_setup_and_deploy() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: make soak"]
-async fn a_bare_ubuntu_serves_containers_after_setup_and_deploy() {
-    bare_to_serving("a_bare_ubuntu_serves_containers_after_setup_and_deploy", Image::Ubuntu2404).await;
+async fn a_bare_ubuntu_22_04_serves_containers_after_setup_and_deploy() {
+    bare_to_serving("a_bare_ubuntu_22_04_serves_containers_after_setup_and_deploy", Image::Ubuntu2204).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_bare_ubuntu_24_04_serves_containers_after_setup_and_deploy() {
+    bare_to_serving("a_bare_ubuntu_24_04_serves_containers_after_setup_and_deploy", Image::Ubuntu2404).await;
 }
 
 /// Nothing is done by hand. Then there are two apps, of which one goes again, and the server starts anew.

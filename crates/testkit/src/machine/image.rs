@@ -15,6 +15,8 @@ pub enum Image {
     Debian12,
     /// Debian 13, nothing else.
     Debian13,
+    /// Ubuntu 22.04, nothing else.
+    Ubuntu2204,
     /// Ubuntu 24.04, nothing else.
     Ubuntu2404,
     /// Debian 12, with the packages that setup installs to be had without a network.
@@ -33,6 +35,7 @@ impl Image {
         match self {
             Self::Debian12 => "bare-12",
             Self::Debian13 => "bare-13",
+            Self::Ubuntu2204 => "bare-22.04",
             Self::Ubuntu2404 => "bare-24.04",
             Self::Stocked12 => "stocked-12",
             Self::Engine20 => "engine-20.10",
