@@ -14,7 +14,8 @@ use std::time::Duration;
 use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
 use cutover_testkit::get;
 use cutover_testkit::probe::Probe;
-use cutover_testkit::site::{App, Binaries, Site};
+use cutover_testkit::site::{App, Binaries, Found, Site};
+use cutover_testkit::wait_until;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
@@ -299,10 +300,10 @@ async fn records_that_are_damaged_are_made_anew_while_all_goes_on_and_that_is_to
     let report = probe.stop().await;
     assert_eq!(report.failed(), 0, "{report}");
     // Watch works on the records that are there now.
-    let kept = site.kill(|process| process.is_instance_of("web")).unwrap();
-    let back =
-        site.await_process("the instance is back", |process| process.is_instance_of("web")).await.unwrap();
-    assert_ne!(kept.pid, back.pid);
+    let killed = site.kill(|process| process.is_instance_of("web")).unwrap();
+    let is_another = |found: &Found| found.process.is_instance_of("web") && found.pid != killed.pid;
+    let back = async || site.processes().iter().any(is_another).then_some(());
+    wait_until("the instance is back", SOON, back).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
