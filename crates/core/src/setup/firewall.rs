@@ -16,7 +16,12 @@ pub struct Openings {
 }
 
 /// Networks inside this machine: loopback, and those of container engines.
-const INSIDE: &str = r#"{ "lo", "docker*", "br-*", "veth*", "podman*" }"#;
+const INSIDE: [&str; 5] = ["lo", "docker*", "br-*", "veth*", "podman*"];
+
+/// A rule for each of them: the nftables of Ubuntu 22.04 takes no patterns in a set.
+fn inside(direction: &str, verdict: &str) -> String {
+    INSIDE.map(|name| format!("{direction} \"{name}\" {verdict}")).join("\n\t\t")
+}
 
 /// The file that `nft -f` loads, in the place of what was loaded before. Protocols stand in it by number (1, 6 and 58 are ICMP, TCP and ICMP of
 /// IPv6), since a bare server has no list of their names.
@@ -33,6 +38,7 @@ pub fn ruleset(openings: &Openings) -> String {
     } else {
         format!("meta l4proto 6 ct original proto-dst {{ {ports} }} accept\n\t\t")
     };
+    let (from_inside, to_inside) = (inside("iifname", "accept"), inside("oifname", "drop"));
     format!(
         "#!/usr/sbin/nft -f
 # Written by cutover setup; `cutover teardown` removes it. Each setup writes it anew.
@@ -42,7 +48,7 @@ table inet cutover {{
 \tchain input {{
 \t\ttype filter hook input priority filter - 5; policy accept;
 \t\tct state established,related accept
-\t\tiifname {INSIDE} accept
+\t\t{from_inside}
 \t\tmeta l4proto {{ 1, 58 }} accept
 \t\tudp dport {{ 68, 546 }} accept
 \t\t{tcp}drop
@@ -50,9 +56,9 @@ table inet cutover {{
 \tchain forward {{
 \t\ttype filter hook forward priority filter - 5; policy accept;
 \t\tct state established,related accept
-\t\tiifname {INSIDE} accept
+\t\t{from_inside}
 \t\t{published}ct status dnat drop
-\t\toifname {INSIDE} drop
+\t\t{to_inside}
 \t}}
 }}
 "

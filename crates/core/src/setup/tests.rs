@@ -254,7 +254,11 @@ fn the_rules_look_at_the_port_that_was_asked_for() {
         	chain input {
         		type filter hook input priority filter - 5; policy accept;
         		ct state established,related accept
-        		iifname { "lo", "docker*", "br-*", "veth*", "podman*" } accept
+        		iifname "lo" accept
+        		iifname "docker*" accept
+        		iifname "br-*" accept
+        		iifname "veth*" accept
+        		iifname "podman*" accept
         		meta l4proto { 1, 58 } accept
         		udp dport { 68, 546 } accept
         		tcp dport { 22, 80 } accept
@@ -263,10 +267,18 @@ fn the_rules_look_at_the_port_that_was_asked_for() {
         	chain forward {
         		type filter hook forward priority filter - 5; policy accept;
         		ct state established,related accept
-        		iifname { "lo", "docker*", "br-*", "veth*", "podman*" } accept
+        		iifname "lo" accept
+        		iifname "docker*" accept
+        		iifname "br-*" accept
+        		iifname "veth*" accept
+        		iifname "podman*" accept
         		meta l4proto 6 ct original proto-dst { 22, 80 } accept
         		ct status dnat drop
-        		oifname { "lo", "docker*", "br-*", "veth*", "podman*" } drop
+        		oifname "lo" drop
+        		oifname "docker*" drop
+        		oifname "br-*" drop
+        		oifname "veth*" drop
+        		oifname "podman*" drop
         	}
         }
         "#);
