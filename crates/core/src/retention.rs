@@ -88,8 +88,9 @@ pub(crate) fn forgotten(state: &HostState, release: &Release, becomes: &Live) ->
     let mut lived: Vec<_> =
         state.releases.iter().filter(|record| record.lived && !needed(&record.release.id)).collect();
     lived.sort_by_key(|record| std::cmp::Reverse(record.sequence));
-    // The live one of now is the first that rollback can reach.
-    let beyond = lived.into_iter().skip((release.keep as usize).saturating_sub(1));
+    // Where another goes live, the live one of now is the first that rollback can reach.
+    let reached = usize::from(live.is_some_and(|live| *live != release.id));
+    let beyond = lived.into_iter().skip((release.keep as usize).saturating_sub(reached));
     let never = state.releases.iter().filter(|record| !record.lived && !needed(&record.release.id));
     beyond.chain(never).map(|record| record.release.id.clone()).collect()
 }

@@ -4,9 +4,10 @@ use cutover_core::config::settings::Compatible;
 use cutover_core::journal::Step;
 use cutover_core::plan::{Direction, HeldDatabase, HostPlan, Refusals, Rule, Stage, Verb};
 use cutover_core::request::Request;
+use cutover_core::retention::unneeded_releases;
 use cutover_core::state::{Migrated, MigrationRecord};
 
-use crate::world::{Host, Journal, ask, incoming, todo, unhealthy};
+use crate::world::{Host, Journal, WEB, ask, incoming, todo, unhealthy};
 
 const SHOP: &str = r#"
 app: shop
@@ -148,4 +149,26 @@ fn given_a_rollback_that_put_the_database_back_and_has_switched_then_a_failure_d
     journal.failed(Stage::Bake, unhealthy());
 
     assert_eq!(host.way(&journal).direction, Direction::Forward);
+}
+
+#[test]
+fn given_more_releases_than_are_kept_then_a_deploy_and_a_prune_leave_as_many_to_roll_back_to() {
+    let mut host = Host::new(&format!("{WEB}keep: 2\n"));
+    for version in ["v1", "v2", "v3", "v4", "v5"] {
+        let plan = host.deploy(version).unwrap();
+        host.carry_out(&plan);
+    }
+    let mut by_sequence = host.state.releases.clone();
+    by_sequence.sort_by_key(|record| record.sequence);
+    let ids: Vec<_> = by_sequence.into_iter().map(|record| record.release.id).collect();
+
+    let pruned = unneeded_releases(&host.state);
+    let deployed = host.deploy("v6").unwrap().record.forget;
+
+    // The newest first.
+    assert!(pruned.iter().eq(ids[..2].iter().rev()), "v5 lives: v3 and v4 stay: {pruned:?} of {ids:?}");
+    assert!(
+        deployed.iter().eq(ids[..3].iter().rev()),
+        "v6 will live: v4 and v5 stay: {deployed:?} of {ids:?}"
+    );
 }
