@@ -346,7 +346,8 @@ pub fn in_snapshots(app: &AppId, name: &str) -> String {
     format!("{}/{}/{name}", app.app, app.environment)
 }
 
-/// The database that a snapshot is of, by its file name in the app's own folder; `None`: it is no snapshot.
+/// The database that a snapshot is of, by its file name in the app's own folder; `None`: it is no snapshot of ours, but for example a copy that somebody
+/// made of one.
 pub fn database_of_snapshot(name: &str) -> Option<DatabaseName> {
     // A database's name may have `_` in it; a moment has none, and always the same length.
     let is_moment = |text: &str| {
@@ -360,6 +361,8 @@ pub fn database_of_snapshot(name: &str) -> Option<DatabaseName> {
         let moment = name.get(place + 1..place + 20);
         moment.is_some_and(is_moment) && name.as_bytes().get(place + 20) == Some(&b'_')
     })?;
+    let release = name.get(place + 21..)?.strip_suffix(".sqlite")?;
+    release.parse::<ReleaseId>().ok()?;
     name[..place].parse().ok()
 }
 
@@ -394,6 +397,7 @@ mod tests {
             let name = file.strip_prefix("shop/local/").unwrap();
             assert_eq!(in_snapshots(&app, name), file);
             assert_eq!(database_of_snapshot(name), Some(database));
+            assert_eq!(database_of_snapshot(&format!("{name}.gz")), None, "it is somebody's own");
         }
         assert_eq!(database_of_snapshot("notes_of_mine.txt"), None);
     }
