@@ -175,11 +175,17 @@ async fn instances(host: &Host, app: &AppId, needs: Needs) -> Result<Vec<FoundIn
 /// # Errors
 /// When neither a proxy answers nor a table can be read, or the live file is none.
 pub fn live(host: &Host, app: &AppId, table: Option<&FoundTable>) -> Result<Option<Live>, Failure> {
-    let routed = match table {
-        Some(found) => live_in(&found.table, app),
-        None => live_in_table_on_disk(&host.layout, app)?,
-    };
-    if routed.is_some() { Ok(routed) } else { live_file(&host.layout, app) }
+    match table.map(|found| live_in(&found.table, app)) {
+        None => live_on_disk(&host.layout, app),
+        Some(None) => live_file(&host.layout, app),
+        Some(routed) => Ok(routed),
+    }
+}
+
+/// The same, as it is on the disk.
+pub(crate) fn live_on_disk(layout: &Layout, app: &AppId) -> Result<Option<Live>, Failure> {
+    let routed = live_in_table_on_disk(layout, app)?;
+    if routed.is_some() { Ok(routed) } else { live_file(layout, app) }
 }
 
 fn live_in(table: &cutover_routes::RouteTable, app: &AppId) -> Option<Live> {

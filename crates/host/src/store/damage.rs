@@ -1,23 +1,28 @@
 //! A store that is damaged, or lost: set aside, and made anew from what can still be read of it, from the event files of runs, and from what is
 //! live (S25). What the app's users see hangs on none of it. What is lost is kept in a file until a run has told it.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, Step, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::HostPlan;
 use cutover_core::recover::{goal, migration_records, restored};
-use cutover_core::verdict::Outcome;
+use cutover_core::verdict::{Outcome, Verdict};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params, params_from_iter};
 
 use super::{Store, StoreError, format, schema};
 use crate::files;
 use crate::lock::HostLock;
+use crate::observe::live_on_disk;
 
 /// The tables, those first that others are told by.
 const TABLES: [&str; 5] = ["runs", "releases", "verdicts", "snapshots", "entries"];
@@ -42,6 +47,11 @@ pub(super) fn sound(layout: &Layout) -> Result<Connection, StoreError> {
 /// The store, if nothing is wrong with it.
 fn whole(layout: &Layout) -> Result<Connection, StoreError> {
     let path = layout.store();
+    if mending(layout).exists() {
+        return Err(StoreError::damaged(
+            "the state database was being made anew when that was broken off".to_owned(),
+        ));
+    }
     if is_lost(layout) {
         return Err(StoreError::damaged(format!("{} is gone or empty", path.display())));
     }
@@ -103,6 +113,17 @@ fn noted(layout: &Layout) -> PathBuf {
     layout.run().join("store.checked")
 }
 
+/// It was found to be damaged while it was read: whoever opens it next checks it.
+pub(super) fn distrust(layout: &Layout) {
+    files::discard(&noted(layout));
+}
+
+/// Names where the damaged store is set aside, from before that begins until another one is in its place: a mend that was broken off is taken up by
+/// the next one.
+fn mending(layout: &Layout) -> PathBuf {
+    layout.state().join("store.mending")
+}
+
 /// Sets the store aside and makes another one. Nobody else works with it meanwhile: runs hold the host.
 fn mend(layout: &Layout, found: &StoreError) -> Result<Connection, StoreError> {
     let end = Instant::now() + super::BUSY;
@@ -122,28 +143,43 @@ fn mend(layout: &Layout, found: &StoreError) -> Result<Connection, StoreError> {
         other => return other,
     }
     tracing::error!(%found, "the state database is set aside and made anew");
-    let aside = set_aside(&layout.store())?;
-    let next = files::beside(&layout.store());
-    let built = build(layout, &next, aside.as_deref());
-    let told = built.inspect_err(|_| files::discard(&next))?;
-    fs::rename(&next, layout.store())
-        .map_err(|error| files::FileError::new("put in place", &layout.store(), &error))?;
-    files::sync_folder(layout.state())?;
-    keep(layout, found, aside.as_deref(), &told)?;
+    let (store, mark) = (layout.store(), mending(layout));
+    let taken_up = mark.exists();
+    let aside = place_aside(&store, &mark)?;
+    // Where it lies aside and there is one all the same, all was done but the last step.
+    if !(taken_up && aside.exists() && store.exists()) {
+        files::replace(&mark, aside.as_os_str().as_encoded_bytes(), 0o600)?;
+        set_aside(&store, &aside)?;
+        let aside = aside.exists().then_some(aside);
+        let next = files::beside(&store);
+        let built = build(layout, &next, aside.as_deref());
+        let told = built.inspect_err(|_| files::discard(&next))?;
+        keep(layout, found, aside.as_deref(), &told).inspect_err(|_| files::discard(&next))?;
+        fs::rename(&next, &store).map_err(|error| files::FileError::new("put in place", &store, &error))?;
+        files::sync_folder(layout.state())?;
+    }
+    files::remove(&mark)?;
     whole(layout)
 }
 
-/// Where it lies from now on; `None`: there was none. The log goes first: beside a file that takes the database's place it would be played into that.
-fn set_aside(store: &Path) -> Result<Option<PathBuf>, StoreError> {
-    let named = |number: u32| with_ending(store, &format!(".damaged-{number}"));
-    let aside = (1..ASIDE).map(named).find(|path| !path.exists()).unwrap_or_else(|| named(ASIDE));
-    for ending in BESIDE {
-        rename(&with_ending(store, ending), &with_ending(&aside, ending))?;
+/// Where it is to lie: where a mend that was broken off began to put it, else where there is none yet.
+fn place_aside(store: &Path, mark: &Path) -> Result<PathBuf, StoreError> {
+    match fs::read(mark) {
+        Ok(marked) => return Ok(PathBuf::from(OsString::from_vec(marked))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(files::FileError::new("read", mark, &error).into()),
     }
-    let there = store.exists();
-    rename(store, &aside)?;
-    files::sync_folder(files::folder_of(store))?;
-    Ok(there.then_some(aside))
+    let named = |number: u32| with_ending(store, &format!(".damaged-{number}"));
+    Ok((1..ASIDE).map(named).find(|path| !path.exists()).unwrap_or_else(|| named(ASIDE)))
+}
+
+/// The log goes first: beside a file that takes the database's place it would be played into that.
+fn set_aside(store: &Path, aside: &Path) -> Result<(), StoreError> {
+    for ending in BESIDE {
+        rename(&with_ending(store, ending), &with_ending(aside, ending))?;
+    }
+    rename(store, aside)?;
+    Ok(files::sync_folder(files::folder_of(store))?)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
@@ -174,13 +210,19 @@ fn build(layout: &Layout, next: &Path, aside: Option<&Path>) -> Result<Rebuilt, 
     super::make_private(std::fs::OpenOptions::new(), next)?;
     let mut connection = Connection::open(next)?;
     schema::upgrade(&mut connection)?;
-    let releases =
-        if aside.is_some_and(|aside| salvage(&connection, aside)) { Releases::Read } else { Releases::Lack };
+    let read = aside.map_or(Ok(false), |aside| salvage(&connection, aside))?;
+    let releases = if read { Releases::Read } else { Releases::Lack };
     let store = Store { connection: std::sync::Mutex::new(connection), ballast: None, file: None };
-    for run in runs(layout) {
-        // What cannot be taken in of one run is no reason to lose the others.
-        if let Err(error) = take_in(layout, &store, &run, releases) {
-            tracing::warn!(%error, "a run's events could not be taken in");
+    let runs = runs(layout);
+    // Of each app: whatever came before it was over when it began.
+    let newest: BTreeMap<&AppId, RunId> =
+        runs.iter().filter_map(|run| goal(run)).map(|goal| (&goal.app, goal.run)).collect();
+    for run in &runs {
+        match take_in(layout, &store, run, &newest, releases) {
+            Err(error) if error.full => return Err(error),
+            // What cannot be taken in of one run is no reason to lose the others.
+            Err(error) => tracing::warn!(%error, "a run's events could not be taken in"),
+            Ok(()) => {}
         }
     }
     let rebuilt = rebuilt(layout, &store)?;
@@ -205,28 +247,35 @@ enum Releases {
 }
 
 /// Row by row, from both ends up to where nothing can be read. Whether all releases were.
-fn salvage(into: &Connection, aside: &Path) -> bool {
+///
+/// # Errors
+/// When there is no room for them.
+fn salvage(into: &Connection, aside: &Path) -> Result<bool, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let from = match Connection::open_with_flags(aside, flags) {
         Ok(from) => from,
         Err(error) => {
             tracing::warn!(%error, "nothing can be read of the damaged store");
-            return false;
+            return Ok(false);
         }
     };
     let mut has_releases = false;
     for table in TABLES {
         for order in ["ASC", "DESC"] {
-            match copy(&from, into, table, order) {
+            let transaction = into.unchecked_transaction()?;
+            let copied = copy(&from, into, table, order);
+            transaction.commit()?;
+            match copied.map_err(StoreError::from) {
                 Ok(()) => {
                     has_releases |= table == "releases" && order == "ASC";
                     break;
                 }
+                Err(error) if error.full => return Err(error),
                 Err(error) => tracing::warn!(table, order, %error, "not all rows can be read"),
             }
         }
     }
-    has_releases
+    Ok(has_releases)
 }
 
 fn copy(from: &Connection, into: &Connection, table: &str, order: &str) -> rusqlite::Result<()> {
@@ -270,7 +319,13 @@ fn entries(path: &Path) -> Vec<Entry> {
     entries
 }
 
-fn take_in(layout: &Layout, store: &Store, entries: &[Entry], releases: Releases) -> Result<(), StoreError> {
+fn take_in(
+    layout: &Layout,
+    store: &Store,
+    entries: &[Entry],
+    newest: &BTreeMap<&AppId, RunId>,
+    releases: Releases,
+) -> Result<(), StoreError> {
     let Some(goal) = goal(entries) else { return Ok(()) };
     let (run, first) = (goal.run, &entries[0]);
     store.begin_run(run, &goal.app, goal.verb, &goal.by, first.at)?;
@@ -281,18 +336,19 @@ fn take_in(layout: &Layout, store: &Store, entries: &[Entry], releases: Releases
         }
     }
     let verdict = entries.iter().rev().find_map(|entry| match &entry.what {
-        What::Verdict { verdict } => Some(verdict),
+        What::Verdict { verdict } => Some(verdict.as_ref()),
         _ => None,
     });
-    let Some(verdict) = verdict else { return Ok(()) };
-    if releases == Releases::Lack && verdict.outcome == Outcome::Done {
-        put_release(layout, store, goal, entries)?;
+    if releases == Releases::Lack {
+        put_release(layout, store, goal, entries, verdict)?;
     }
-    // One that a person was told of is not over.
-    if verdict.exit() == cutover_core::exit::Exit::Person {
-        store.give_up_run(verdict)
-    } else {
-        store.finish_run(verdict)
+    // One that a person was told of is not over until another one begins: what had that done again would undo what came after it.
+    let is_newest = newest.get(&goal.app) == Some(&run);
+    match verdict {
+        Some(verdict) if is_newest && verdict.exit() == Exit::Person => store.give_up_run(verdict),
+        Some(verdict) => store.finish_run(verdict),
+        None if is_newest => Ok(()),
+        None => store.close_run(run, entries[entries.len() - 1].at),
     }
 }
 
@@ -308,14 +364,30 @@ fn put_entry(store: &Store, run: RunId, entry: &Entry) -> Result<(), StoreError>
     })
 }
 
-/// The release that a run put live, if it was not forgotten since: then its folder is gone.
-fn put_release(layout: &Layout, store: &Store, goal: &HostPlan, entries: &[Entry]) -> Result<(), StoreError> {
+/// The release of a run, if it was not forgotten since: then its folder is gone. It has lived where the run put it live, or where it is live now.
+fn put_release(
+    layout: &Layout,
+    store: &Store,
+    goal: &HostPlan,
+    entries: &[Entry],
+    verdict: Option<&Verdict>,
+) -> Result<(), StoreError> {
     let Some(release) = &goal.release else { return Ok(()) };
     if !layout.release(&goal.app, &release.id).is_dir() {
         return Ok(());
     }
     store.put_release(release)?;
-    store.mark_live(&goal.app, &release.id, &migration_records(entries, goal), &restored(entries, goal))
+    let live = live_on_disk(layout, &goal.app).ok().flatten();
+    let is_live = live.is_some_and(|live| live.release == release.id);
+    match verdict {
+        Some(verdict) if verdict.outcome == Outcome::Done || is_live => store.mark_live(
+            &goal.app,
+            &release.id,
+            &migration_records(entries, goal),
+            &restored(entries, goal),
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Of what is on the disk that of which nothing is on record.
@@ -338,7 +410,8 @@ fn rebuilt(layout: &Layout, store: &Store) -> Result<Rebuilt, StoreError> {
     Ok(rebuilt)
 }
 
-fn apps_on_disk(layout: &Layout) -> Vec<AppId> {
+/// Apps that have a folder here, whether or not anything of them is on record.
+pub(crate) fn apps_on_disk(layout: &Layout) -> Vec<AppId> {
     let below = |path: PathBuf| {
         let names = fs::read_dir(path).into_iter().flatten().flatten();
         names.filter_map(|entry| entry.file_name().into_string().ok())

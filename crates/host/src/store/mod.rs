@@ -75,6 +75,9 @@ impl Store {
     /// Whether what lies in the store's place is still what was opened, and can be read.
     pub fn is_current(&self, layout: &Layout) -> bool {
         let is_damaged = matches!(self.all_unfinished(), Err(error) if error.damaged);
+        if is_damaged {
+            damage::distrust(layout);
+        }
         self.file == file_id(&layout.store()) && !is_damaged
     }
 

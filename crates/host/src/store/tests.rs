@@ -527,6 +527,50 @@ mod on_disk {
         assert!(super::super::untold(&layout).unwrap().contains("is damaged"));
     }
 
+    /// A store with one release, and where a mend of it would lie.
+    fn with_release(layout: &Layout) -> (std::path::PathBuf, std::path::PathBuf) {
+        files::ensure_folder(layout.run(), 0o700).unwrap();
+        let store = Store::open(layout).unwrap();
+        told(layout, &store, run(1), &app("shop"));
+        store.put_release(&release("7f3c9e1", "first")).unwrap();
+        drop(store);
+        let (aside, mark) = ("cutover.db.damaged-1", "store.mending");
+        let aside = layout.state().join(aside);
+        fs::write(layout.state().join(mark), aside.as_os_str().as_encoded_bytes()).unwrap();
+        (aside, layout.state().join(mark))
+    }
+
+    #[test]
+    fn a_mend_that_was_broken_off_is_taken_up_with_all_that_can_be_read() {
+        // Killed before anything was set aside, and before another one was in its place.
+        for is_aside in [false, true] {
+            let (_folder, layout) = root();
+            let (aside, mark) = with_release(&layout);
+            if is_aside {
+                fs::rename(layout.store(), &aside).unwrap();
+            }
+
+            let store = Store::open(&layout).unwrap();
+
+            assert_eq!(store.releases(&app("shop")).unwrap().len(), 1, "set aside: {is_aside}");
+            assert!(super::super::untold(&layout).unwrap().contains("made anew"));
+            assert!(aside.exists() && !mark.exists());
+        }
+    }
+
+    #[test]
+    fn a_mend_that_lacked_its_last_step_only_is_not_made_again() {
+        let (_folder, layout) = root();
+        let (aside, mark) = with_release(&layout);
+        fs::write(&aside, "what was damaged").unwrap();
+
+        let store = Store::open(&layout).unwrap();
+
+        assert_eq!(store.releases(&app("shop")).unwrap().len(), 1);
+        assert_eq!(fs::read(&aside).unwrap(), b"what was damaged");
+        assert!(!mark.exists());
+    }
+
     #[test]
     fn on_a_full_disk_the_ballast_is_given_up_and_laid_again_when_there_is_room() {
         let (_folder, layout) = root();

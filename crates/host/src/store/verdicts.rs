@@ -2,6 +2,7 @@
 
 use cutover_core::names::{AppId, RunId};
 use cutover_core::verdict::Verdict;
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, format};
@@ -29,6 +30,18 @@ impl Store {
     /// When it is not recorded.
     pub fn give_up_run(&self, verdict: &Verdict) -> Result<(), StoreError> {
         self.write(|transaction| put_verdict(transaction, verdict))
+    }
+
+    /// Records that a run is over of which no outcome is known.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub(super) fn close_run(&self, run: RunId, at: Timestamp) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let close = "UPDATE runs SET finished = ?2 WHERE run = ?1 AND finished IS NULL";
+            transaction.execute(close, params![run.to_string(), at.to_string()])?;
+            Ok(())
+        })
     }
 
     /// Whether a run has an outcome that stays.
