@@ -13,10 +13,11 @@ use cutover_core::layout::{self, Layout};
 use cutover_core::names::{AppId, InstanceName, ReleaseId, RunId};
 use cutover_core::retention::{HeldSnapshot, Kind, Leftover, needed_snapshots, unneeded_snapshots};
 
-use super::Needed;
+use super::{Going, Needed};
 use crate::files::FileError;
 use crate::journal::Trouble;
 use crate::lock::RunLock;
+use crate::parcels;
 use crate::runtime::process::artifact::Artifacts;
 use crate::store::Store;
 
@@ -28,30 +29,32 @@ pub(super) fn look(
     layout: &Layout,
     store: &Store,
     app: &AppId,
-    going: &BTreeSet<ReleaseId>,
+    going: &Going,
     needed: &Needed,
 ) -> Result<Vec<Leftover>, Trouble> {
-    let mut gone = releases(layout, store, app, going)?;
+    let mut gone = releases(layout, store, app, going, needed)?;
     gone.extend(artifacts(layout, needed)?);
-    gone.extend(old_snapshots(layout, store, app, going, SNAPSHOTS)?);
+    gone.extend(old_snapshots(layout, store, app, &going.releases, SNAPSHOTS)?);
     gone.extend(runs(layout, store, app)?);
     gone.extend(logs(layout, app)?);
     gone.extend(staged(layout, store, app, needed)?);
     Ok(gone)
 }
 
-/// Those that go, and folders that a crash left when their record was gone.
+/// Those that go, and folders that a crash left when their record was gone. Where records were lost, folders stay: one of them may be what lives.
 fn releases(
     layout: &Layout,
     store: &Store,
     app: &AppId,
-    going: &BTreeSet<ReleaseId>,
+    going: &Going,
+    needed: &Needed,
 ) -> Result<Vec<Leftover>, Trouble> {
-    let mut all = going.clone();
+    let mut all = going.releases.clone();
     let known: BTreeSet<_> = store.releases(app)?.into_iter().map(|record| record.release.id).collect();
     let folders = names(&layout.app(app).join("releases"))?;
     let folders = folders.iter().filter_map(|name| name.parse::<ReleaseId>().ok());
-    all.extend(folders.filter(|id| !known.contains(id)));
+    let is_left = |id: &ReleaseId| !known.contains(id) && !going.carried.contains(id);
+    all.extend(folders.filter(|id| needed.is_complete() && is_left(id)));
     let leftover = |id: &ReleaseId| {
         let bytes = room(&layout.release(app, id));
         Leftover { kind: Kind::Release, name: id.to_string(), bytes }
@@ -60,7 +63,7 @@ fn releases(
 }
 
 fn artifacts(layout: &Layout, needed: &Needed) -> Result<Vec<Leftover>, Trouble> {
-    let needed = needed.artifacts();
+    let Some(needed) = needed.artifacts() else { return Ok(Vec::new()) };
     let all = Artifacts::new(layout.clone()).list()?;
     let unneeded = all.into_iter().filter(|hash| !needed.contains(hash));
     let leftover = |hash: ContentHash| {
@@ -143,14 +146,14 @@ fn staged(layout: &Layout, store: &Store, app: &AppId, needed: &Needed) -> Resul
             add("layers", &layers, &name);
         }
     }
-    let parcels = layout.parcels();
-    for name in names(&parcels)? {
+    let parcels_folder = layout.parcels();
+    for name in names(&parcels_folder)? {
         let list_of = name.strip_suffix(".list").and_then(ContentHash::from_hex);
         let is_stale = list_of.is_some_and(|artifact| !layout.artifact(&artifact).exists());
         // Chunks of a connection that was lost wait for whoever sends the rest.
-        let waits = name.starts_with('.') && !needed.is_leased();
-        if is_stale || waits || is_torn(&parcels, &name) {
-            add("parcels", &parcels, &name);
+        let is_part = name.starts_with('.') && !parcels::is_written(&parcels_folder.join(&name));
+        if is_stale || is_part && (!needed.is_leased() || is_old(&parcels_folder.join(&name))) {
+            add("parcels", &parcels_folder, &name);
         }
     }
     let contexts = layout.contexts();

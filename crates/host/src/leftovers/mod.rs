@@ -38,6 +38,8 @@ pub(crate) struct Going {
     pub(crate) releases: BTreeSet<ReleaseId>,
     /// Names of containers.
     pub(crate) containers: BTreeSet<String>,
+    /// Releases of which something is there, on record or not: they do not go.
+    pub(crate) carried: BTreeSet<ReleaseId>,
 }
 
 impl Going {
@@ -54,6 +56,7 @@ impl Going {
         Self {
             releases: unneeded_releases(state).into_iter().collect(),
             containers: candidates.map(|found| layout::container(&state.app, &found.name)).collect(),
+            carried: state.instances.iter().map(|found| found.release.clone()).collect(),
         }
     }
 }
@@ -65,10 +68,10 @@ impl Place<'_> {
     /// When something that may be needed cannot be looked at: then nothing is known to be needed by nobody.
     pub(crate) async fn look(&self, going: &Going) -> Result<Leftovers, Trouble> {
         let (layout, store, app) = (self.layout.clone(), Arc::clone(self.store), self.app.clone());
-        let releases = going.releases.clone();
+        let all = going.clone();
         let (needed, gone) = blocking(move || {
-            let needed = Needed::read(&layout, &store, &app, &releases)?;
-            let gone = disk::look(&layout, &store, &app, &releases, &needed)?;
+            let needed = Needed::read(&layout, &store, &app, &all.releases)?;
+            let gone = disk::look(&layout, &store, &app, &all, &needed)?;
             Ok::<_, Trouble>((needed, gone))
         })
         .await

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use cutover_core::hash::ContentHash;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, ReleaseId, RunId};
-use cutover_core::release::Release;
+use cutover_core::release::{Live, Release};
 
 use crate::journal::Trouble;
 use crate::lease::{Lease, Leased};
 use crate::lock::RetentionLock;
-use crate::store::Store;
+use crate::observe::live_on_disk;
+use crate::store::{Store, apps_on_disk};
 
 /// All that is needed, by whomever.
 pub(crate) struct Needed {
@@ -18,6 +19,8 @@ pub(crate) struct Needed {
     pub(crate) releases: Vec<Release>,
     /// What somebody has a lease of.
     pub(crate) leased: Leased,
+    /// Whether the live release of every app is on record: else it is not known what all of it needs (S25).
+    complete: bool,
 }
 
 impl Needed {
@@ -53,17 +56,69 @@ impl Needed {
         }
         let unfinished = store.all_unfinished()?.into_iter().map(|(_, run)| run);
         let unfinished = unfinished.filter(|run| Some(*run) != own).collect();
-        Ok(Self { releases, leased: Lease::all(alone, layout, &unfinished)? })
+        let complete = are_on_record(layout, &releases)?;
+        Ok(Self { releases, leased: Lease::all(alone, layout, &unfinished)?, complete })
     }
 
-    /// The artifacts among it.
-    pub(crate) fn artifacts(&self) -> BTreeSet<ContentHash> {
+    /// The artifacts among it; `None`: that is not known, so that none may go.
+    pub(crate) fn artifacts(&self) -> Option<BTreeSet<ContentHash>> {
         let of_releases = self.releases.iter().flat_map(Release::artifacts);
-        of_releases.chain(self.leased.artifacts.iter().cloned()).collect()
+        let all = || of_releases.chain(self.leased.artifacts.iter().cloned()).collect();
+        self.complete.then(all)
+    }
+
+    /// Whether all that lives is on record.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// Whether somebody brings something now, or has brought it for a run that has not ended.
     pub(crate) fn is_leased(&self) -> bool {
         !(self.leased.images.is_empty() && self.leased.artifacts.is_empty())
+    }
+}
+
+fn are_on_record(layout: &Layout, releases: &[Release]) -> Result<bool, Trouble> {
+    for app in apps_on_disk(layout) {
+        let live = live_on_disk(layout, &app)
+            .map_err(|failure| Trouble::plain(format!("what {app} needs is not known: {}", failure.what)))?;
+        let is_on_record =
+            |live: &Live| releases.iter().any(|release| release.app == app && release.id == live.release);
+        if !live.as_ref().is_none_or(is_on_record) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use cutover_core::names::Slot;
+
+    use super::*;
+
+    #[test]
+    fn where_something_lives_that_is_on_no_record_nothing_is_known_to_be_needless() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        let store = Store::open(&layout).unwrap();
+        let [shop, blog]: [AppId; 2] = ["shop/local", "blog/local"].map(|name| name.parse().unwrap());
+        let needed = || Needed::read(&layout, &store, &shop, &BTreeSet::new()).unwrap().artifacts();
+        assert_eq!(needed(), Some(BTreeSet::new()));
+
+        let live = Live {
+            release: "7f3c9e1".parse().unwrap(),
+            slot: Slot::Blue,
+            run: RunId::new(uuid::Uuid::nil()),
+            members: std::collections::BTreeMap::new(),
+            stopped: BTreeSet::new(),
+            repository: None,
+        };
+        fs::create_dir_all(layout.app(&blog)).unwrap();
+        fs::write(layout.live_file(&blog), serde_json::to_vec(&live).unwrap()).unwrap();
+
+        assert_eq!(needed(), None);
     }
 }

@@ -16,6 +16,7 @@ use crate::events;
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
 use crate::lock::RetentionLock;
+use crate::parcels;
 use crate::runtime::process::artifact::{Artifacts, open_up};
 use crate::stages::Act;
 use crate::store::Store;
@@ -99,7 +100,7 @@ fn artifact(act: &Act<'_>, name: &str) -> Result<u64, Trouble> {
     let Some(hash) = ContentHash::from_hex(name) else { return Ok(0) };
     let alone = RetentionLock::take(act.layout)?;
     let needed = Needed::under(&alone, act.layout, act.store, Some(act.journal.run()))?;
-    if needed.artifacts().contains(&hash) {
+    if needed.artifacts().is_none_or(|needed| needed.contains(&hash)) {
         return Ok(0);
     }
     let bytes = room(&act.layout.artifact(&hash));
@@ -126,6 +127,9 @@ fn staged(act: &Act<'_>, name: &str) -> Result<u64, Trouble> {
     let alone = RetentionLock::take(act.layout)?;
     let needed = Needed::under(&alone, act.layout, act.store, Some(act.journal.run()))?;
     if needed.is_leased() && (name.starts_with("layers/") || name.starts_with("parcels/.")) {
+        return Ok(0);
+    }
+    if name.starts_with("parcels/.") && parcels::is_written(&path) {
         return Ok(0);
     }
     let bytes = room(&path);

@@ -17,6 +17,7 @@ use crate::runtime::process::artifact::ArtifactError;
 
 pub(crate) use incoming::Incoming;
 pub(crate) use kept::forget_app;
+pub(crate) use pack::is_written;
 
 /// Why files were not taken in.
 #[derive(Debug, thiserror::Error)]

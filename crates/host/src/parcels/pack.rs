@@ -93,8 +93,7 @@ pub(super) fn left(layout: &Layout) -> Vec<PathBuf> {
     for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".pack."))
     {
         let path = entry.path();
-        // Whoever writes it holds it locked.
-        if !File::open(&path).is_ok_and(|file| file.try_lock_shared().is_ok()) {
+        if is_written(&path) {
             continue;
         }
         if entry.metadata().and_then(|found| found.modified()).is_ok_and(is_old) {
@@ -104,6 +103,11 @@ pub(super) fn left(layout: &Layout) -> Vec<PathBuf> {
         }
     }
     left
+}
+
+/// Whether a session writes it: that holds it locked. What cannot be looked at counts as such.
+pub(crate) fn is_written(path: &Path) -> bool {
+    !File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
 }
 
 /// What seems to come from the future is new: a clock may have jumped.

@@ -90,8 +90,10 @@ async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     let alone = RetentionLock::take(act.layout)?;
     let needed = Needed::under(&alone, act.layout, act.store, Some(act.journal.run()))?;
     let store = Artifacts::new(act.layout.clone());
-    for artifact in gone.artifacts().difference(&needed.artifacts()) {
-        store.remove(artifact)?;
+    if let Some(needed) = needed.artifacts() {
+        for artifact in gone.artifacts().difference(&needed) {
+            store.remove(artifact)?;
+        }
     }
     let images = images_to_remove(&gone, needed.releases.iter());
     for image in images.into_iter().filter(|image| !needed.leased.has_image(image)) {
@@ -100,10 +102,15 @@ async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Snapshots beyond those that stay. What cannot be looked at stays, and is told.
+/// Snapshots beyond those that stay. What cannot be looked at stays, and is told; and so does what is on no record, since nobody is asked: a
+/// person may have put it there.
 async fn let_snapshots_go(act: &Act<'_>, keep: u32) -> Result<(), StageError> {
-    let old = leftovers::old_snapshots(act.layout, act.store, act.app(), &BTreeSet::new(), keep);
-    let old = match old {
+    let old = || {
+        let known = act.store.snapshots(act.app())?;
+        let old = leftovers::old_snapshots(act.layout, act.store, act.app(), &BTreeSet::new(), keep)?;
+        Ok::<_, Trouble>(old.into_iter().filter(|one| known.contains_key(&one.name)).collect::<Vec<_>>())
+    };
+    let old = match old() {
         Ok(old) => old,
         Err(trouble) => {
             let text = format!("old snapshots stay: {trouble}");

@@ -22,8 +22,8 @@ use std::time::Duration;
 use cutover_core::layout::Layout;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-pub(crate) use damage::told;
 pub use damage::untold;
+pub(crate) use damage::{apps_on_disk, told};
 pub use error::StoreError;
 pub(crate) use error::is_full;
 pub use journal::RunRow;
