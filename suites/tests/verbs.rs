@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use cutover_core::layout::in_snapshots;
+use cutover_host::store::Store;
 use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
 use cutover_testkit::get;
 use cutover_testkit::probe::Probe;
@@ -29,6 +31,14 @@ fn site() -> Site {
 async fn exits(app: &App<'_>, words: &[&str], code: i32) -> String {
     let told = app.cutover(words).await.unwrap().expect(code).unwrap();
     format!("{}{}", told.output, told.talk)
+}
+
+/// In order.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn mode(path: &Path, mode: u32) {
@@ -191,8 +201,14 @@ async fn prune_takes_what_nothing_needs_and_nothing_else() {
     };
     let snapshots = || fs::read_dir(layout.snapshots(app.id())).unwrap().count();
     (10..22).for_each(snapshot);
+    let store = Store::open(&layout).unwrap();
+    for name in names_in(&layout.snapshots(app.id())) {
+        store.put_snapshot(app.id(), &in_snapshots(app.id(), &name)).unwrap();
+    }
+    drop(store);
+    snapshot(50);
     app.deploy("v2").await.unwrap().expect(0).unwrap();
-    assert_eq!(snapshots(), 10, "a deploy keeps the newest of them");
+    assert_eq!(snapshots(), 11, "a deploy keeps the newest of those on record, and what is on none");
     other.deploy("v1").await.unwrap().expect(0).unwrap();
     let told = exits(&app, &["prune", "--dry-run"], 0).await;
     assert!(!told.contains("artifacts"), "what rollback and the other app need is none of it: {told}");
