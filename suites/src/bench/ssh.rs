@@ -5,8 +5,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use cutover_engine::Engine;
 use cutover_testkit::site::{App, Binaries, Site};
 
+use crate::engine;
+
+use super::docker::Images;
 use super::figures::{differences, milliseconds};
 use super::sample::{self, HOST};
 use super::sheet::Section;
@@ -28,23 +32,60 @@ pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<Section> {
     };
     let near = Site::new()?;
     let (far, near) = (far.app("sample", HOST)?, near.app("sample", HOST)?);
-    let mut number = 0;
-    for app in [&far, &near] {
+    let next = |app: &App<'_>, number| {
         commit(app, number)?;
-        whole(app, &["deploy"]).await?;
+        Ok(vec!["deploy"])
+    };
+    in_turns(&mut section, "plain processes", &far, &near, next).await?;
+    rollbacks(&mut section, &far).await?;
+    match engine::usable().await {
+        Ok(engine) => containers(&mut section, binaries, &engine).await?,
+        Err(why) => section.not_run(format!("containers: {why}")),
+    }
+    Ok(section)
+}
+
+/// The same as containers, their images there. They differ by a label, which a rollback is right to replace nothing for: there is no row of it.
+async fn containers(section: &mut Section, binaries: &Binaries, engine: &Engine) -> anyhow::Result<()> {
+    let far = match Site::over_ssh_on_engine(binaries.clone(), engine.clone()).await? {
+        Ok(site) => site,
+        Err(why) => {
+            section.not_run(format!("containers: {why}"));
+            return Ok(());
+        }
+    };
+    let near = Site::on_engine(binaries.clone(), engine.clone()).await?;
+    let (far, near) = (far.app("sample", HOST)?, near.app("sample", HOST)?);
+    for app in [&far, &near] {
+        let images = Images::build(app).await?;
+        app.commit("v1", |_| app.own(&images.config(app)))?;
+    }
+    in_turns(section, "containers", &far, &near, |_, number| Ok(Images::deploy(number).to_vec())).await
+}
+
+/// Deploys over SSH and here, in turns; `next` makes the next release and gives the words that deploy it.
+async fn in_turns(
+    section: &mut Section,
+    what: &str,
+    far: &App<'_>,
+    near: &App<'_>,
+    next: impl Fn(&App<'_>, usize) -> anyhow::Result<Vec<&'static str>>,
+) -> anyhow::Result<()> {
+    let mut number = 0;
+    for app in [far, near] {
+        whole(app, &next(app, number)?).await?;
     }
     for time in ROUND_TRIPS {
         far.site().remote().round_trip(Duration::from_millis(u64::from(time)));
         let (mut over, mut here, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             number += 1;
-            nothing.push(ssh_true(&far).await?);
-            commit(&far, number)?;
-            commit(&near, number)?;
-            over.push(once(&far, &["deploy"]).await?);
-            here.push(whole(&near, &["deploy"]).await?);
+            nothing.push(ssh_true(far).await?);
+            over.push(once(far, &next(far, number)?).await?);
+            here.push(whole(near, &next(near, number)?).await?);
         }
-        let row = section.row(format!("deploy over SSH at {time} ms, the whole command"), "ms", &over);
+        let row =
+            section.row(format!("{what}: deploy over SSH at {time} ms, the whole command"), "ms", &over);
         if time == USUAL {
             row.goal(1000.0);
         }
@@ -57,13 +98,18 @@ pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<Section> {
             section.row("  the same in round trips", "", &trips).goal(6.0);
         }
     }
+    Ok(())
+}
+
+/// Back and forth between the last two, of which nothing runs warm.
+async fn rollbacks(section: &mut Section, far: &App<'_>) -> anyhow::Result<()> {
     far.site().remote().round_trip(Duration::from_millis(u64::from(USUAL)));
     let mut cold = Vec::new();
     for _ in 0..ROUNDS {
-        cold.push(once(&far, &["rollback", "--yes"]).await?);
+        cold.push(once(far, &["rollback", "--yes"]).await?);
     }
     section.row(format!("cold rollback over SSH at {USUAL} ms, the whole command"), "ms", &cold).goal(1000.0);
-    Ok(section)
+    Ok(())
 }
 
 /// A release that differs by a page.
