@@ -76,28 +76,26 @@ pub(super) fn command_for_key(server: &Server, file: &Path) -> Command {
         "ClearAllForwardings=yes",
         "PermitLocalCommand=no",
     ];
-    let mut command = Command::new(program());
-    command.arg("-T");
-    for option in OPTIONS {
-        command.args(["-o", option]);
-    }
-    if !server.asks {
-        command.args(["-o", "BatchMode=yes"]);
-    }
+    let mut command = with(server, &OPTIONS);
     command.args(["-o", &format!("UserKnownHostsFile={}", quoted(file))]);
     command.args(destination(server)).arg("true").stdin(Stdio::null());
     command
 }
 
-fn with_options(server: &Server) -> Command {
+fn with(server: &Server, options: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.arg("-T");
-    for option in OPTIONS {
+    for option in options {
         command.args(["-o", option]);
     }
     if !server.asks {
         command.args(["-o", "BatchMode=yes"]);
     }
+    command
+}
+
+fn with_options(server: &Server) -> Command {
+    let mut command = with(server, &OPTIONS);
     if server.known_hosts.is_file() {
         command.arg("-o").arg(known_hosts(&ssh_knows_globally(server), &server.known_hosts));
     }
