@@ -5,6 +5,7 @@
 #                                     socket, then the one in FOLDER); where none does and it may (root on Debian or
 #                                     Ubuntu), installs the distribution's and starts it with everything in FOLDER
 #   engine.sh own FOLDER              the same, but always starts one in FOLDER, beside those that answer
+#   engine.sh apart FOLDER            the same in a network of its own: it reaches nobody, and its loopback is not this machine's
 #   engine.sh stop FOLDER             stops the engine in FOLDER, and no other, and removes all it made
 #   engine.sh restart FOLDER          stops it in order, and starts it again with what it has
 #   engine.sh kill FOLDER             as a loss of power: the engine and all its containers end at once; what lies on the disk stays
@@ -22,6 +23,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
 readonly WAIT_FOR_SOCKET=60 # seconds
 readonly WAIT_FOR_END=30    # seconds
 readonly MARK=engine-of-the-tests
+readonly APART=apart
 readonly LOCK=/run/lock/cutover-test-engine
 readonly USUAL=/var/run/docker.sock
 
@@ -66,6 +68,21 @@ own() {
     launch "$folder"
 }
 
+apart() {
+    local folder=${1:?apart needs a folder} name
+    may_start "$folder"
+    one_at_a_time
+    install_engine
+    command -v unshare >/dev/null || cannot "there is no unshare (util-linux)"
+    clear_remains "$folder"
+    name=$(make_folder "$folder")
+    # No bridge: there is nobody to be reached by it.
+    options_of "$folder" "$name" none >"$folder/options"
+    printf '%s\n' --iptables=false --ip6tables=false >>"$folder/options"
+    touch "$folder/$APART"
+    begin "$folder"
+}
+
 # Packages, free subnets and the packet filter are the whole machine's.
 one_at_a_time() {
     mkdir -p "$(dirname "$LOCK")"
@@ -94,34 +111,48 @@ install_engine() {
 }
 
 launch() {
-    local folder=$1 name bridge address
-    name=$(basename "$(mktemp -u ctXXXXXX)")
-    bridge="$name"
-    mkdir -p "$folder/data" "$folder/exec"
-    chmod 0711 "$folder"
+    local folder=$1 bridge address
+    bridge=$(make_folder "$folder")
     # A bridge of its own: two engines on one machine would take docker0 from each other.
     address=$(free_address) || cannot "no free subnet for its bridge"
-    printf '%s\n' "$bridge" >"$folder/$MARK"
     ip link add name "$bridge" type bridge || cannot "no bridge can be made here (CAP_NET_ADMIN, kernel module)"
     ip address add "$address" dev "$bridge"
     ip link set "$bridge" up
-    local options=(
-        --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid"
-        --host "unix://$folder/sock" --group root --bridge "$bridge"
-        # Beside a containerd of the system's, or another engine's, nothing is mixed up.
-        --containerd-namespace "$name" --containerd-plugins-namespace "$name-plugins"
-    )
+    options_of "$folder" "$bridge" "$bridge" >"$folder/options"
     if another_engine_runs; then
         # Each start of an engine flushes the packet filter's chains, the other one's rules with them.
         say "another engine runs on this machine: ours leaves the packet filter alone (no way out for its containers)"
-        options+=(--iptables=false --ip6tables=false)
+        printf '%s\n' --iptables=false --ip6tables=false >>"$folder/options"
         # The other one's rules drop what is bridged between our containers, unless told otherwise. Taken back at the end.
         bridged_rule -I "$bridge" || say "containers of one network may not reach each other"
     elif ! iptables -w -t nat -nL DOCKER >/dev/null 2>&1; then
         # Else they are of an engine that does not run now, and are kept at the end.
         iptables -w -S FORWARD | sed -n 's/^-P FORWARD //p' >"$folder/forward-policy"
     fi
-    printf '%s\n' "${options[@]}" >"$folder/options"
+    begin "$folder"
+}
+
+# A folder that is known as one of ours; prints the name that is the engine's own.
+make_folder() {
+    local folder=$1 name
+    name=$(basename "$(mktemp -u ctXXXXXX)")
+    mkdir -p "$folder/data" "$folder/exec"
+    chmod 0711 "$folder"
+    printf '%s\n' "$name" | tee "$folder/$MARK"
+}
+
+# What it is started with, a line each.
+options_of() {
+    local folder=$1 name=$2 bridge=$3
+    # Beside a containerd of the system's, or another engine's, nothing is mixed up.
+    printf '%s\n' \
+        --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
+        --host "unix://$folder/sock" --group root --bridge "$bridge" \
+        --containerd-namespace "$name" --containerd-plugins-namespace "$name-plugins"
+}
+
+begin() {
+    local folder=$1
     say "starting $(dockerd --version) in $folder"
     if ! run_engine "$folder"; then
         stop "$folder"
@@ -133,9 +164,10 @@ launch() {
 
 # Runs the engine by the options in its folder, until it answers.
 run_engine() {
-    local folder=$1 options log="$1/log"
+    local folder=$1 options log="$1/log" within=()
     mapfile -t options <"$folder/options"
-    setsid dockerd "${options[@]}" >>"$log" 2>&1 </dev/null 9>&- &
+    if [[ -f $folder/$APART ]]; then within=(unshare --net); fi
+    setsid "${within[@]}" dockerd "${options[@]}" >>"$log" 2>&1 </dev/null 9>&- &
     if ! wait_for_socket "$folder" $!; then
         say "the last lines of $log:"
         tail -n 15 "$log" >&2 || true
@@ -153,11 +185,13 @@ wait_for_socket() {
     return 1
 }
 
+# One in another network, of a test's server for instance, has a packet filter of its own.
 another_engine_runs() {
     local entry name
     for entry in /proc/[0-9]*; do
         name=$(cat "$entry/comm" 2>/dev/null) || continue
-        if [[ $name == dockerd ]] && ! ended "${entry#/proc/}"; then return 0; fi
+        if [[ $name != dockerd || ! $entry/ns/net -ef /proc/self/ns/net ]]; then continue; fi
+        if ! ended "${entry#/proc/}"; then return 0; fi
     done
     return 1
 }
@@ -272,8 +306,9 @@ clear_remains() {
     remove_networks "$folder"
     ip link delete "$(cat "$folder/$MARK")" 2>/dev/null || true
     while bridged_rule -D "$(cat "$folder/$MARK")"; do :; done
+    remove_rules "$folder"
     if [[ -f $folder/forward-policy ]] && ! another_engine_runs; then
-        remove_chains "$(cat "$folder/$MARK")" "$(cat "$folder/forward-policy")"
+        remove_chains "$(cat "$folder/forward-policy")"
     fi
     rm -rf --one-file-system "$folder"
 }
@@ -331,15 +366,27 @@ networks_of() {
     grep -aoE 'br-[0-9a-f]{12}' "$1/data/network/files/local-kv.db" 2>/dev/null | sort -u || true
 }
 
+# What of the packet filter names a bridge of this engine, in whosever chain. Another engine that runs keeps its chains and its own rules.
+remove_rules() {
+    local folder=$1 bridges table rule
+    bridges=$({ cat "$folder/$MARK"; networks_of "$folder"; } | paste -s -d '|')
+    for table in nat filter; do
+        while read -r rule; do
+            # shellcheck disable=SC2086 # a rule is several words
+            iptables -w -t "$table" ${rule/#-A/-D} 2>/dev/null || true
+        done < <(iptables -w -t "$table" -S 2>/dev/null | grep -E -- "^-A .* -[io] ($bridges) " || true)
+    done
+}
+
 # The packet filter's chains of an engine; only where there were none before ours.
 remove_chains() {
-    local bridge=$1 policy=$2 table chain rule
+    local policy=$1 table chain rule
     for table in nat filter; do
         # Jumps first, then the chains they lead to.
         while read -r rule; do
             # shellcheck disable=SC2086 # a rule is several words
             iptables -w -t "$table" ${rule/#-A/-D} 2>/dev/null || true
-        done < <(iptables -w -t "$table" -S 2>/dev/null | grep -E -- "^-A .*( -j DOCKER| -[io] $bridge | -[io] br-[0-9a-f]{12} )" || true)
+        done < <(iptables -w -t "$table" -S 2>/dev/null | grep -E -- "^-A .*( -j DOCKER| -[io] br-[0-9a-f]{12} )" || true)
         for chain in $(chains_in "$table"); do iptables -w -t "$table" -F "$chain" 2>/dev/null || true; done
         for chain in $(chains_in "$table"); do iptables -w -t "$table" -X "$chain" 2>/dev/null || true; done
     done
@@ -405,11 +452,12 @@ databases() {
 case ${1:-} in
     start) start "${2:-}" ;;
     own) own "${2:-}" ;;
+    apart) apart "${2:-}" ;;
     restart) restart "${2:-}" ;;
     kill) kill_engine "${2:-}" ;;
     again) again "${2:-}" ;;
     stop) stop "${2:-}" ;;
     base) base ;;
     databases) databases ;;
-    *) fail "usage: engine.sh start | own | stop | restart | kill | again FOLDER, or base | databases" ;;
+    *) fail "usage: engine.sh start | own | apart | stop | restart | kill | again FOLDER, or base | databases" ;;
 esac
