@@ -32,13 +32,27 @@ struct Two {
     /// A line of a shell that what clients send goes through, where there is such a file.
     way: PathBuf,
     apps: Mutex<Vec<String>>,
+    /// The client's engine, where it is one of its own.
+    _apart: Option<OwnEngine>,
 }
 
 impl Two {
     /// `None`: they cannot be here, and it was said why.
     async fn start(name: &str) -> Option<Self> {
+        let client = usable().await.map_err(|why| println!("not run: {name}: {why}")).ok()?;
+        Self::with(name, client, None).await
+    }
+
+    /// The same with an engine that reaches nobody, and so no process on this machine's loopback.
+    async fn start_apart(name: &str) -> Option<Self> {
+        let apart = tokio::task::block_in_place(OwnEngine::start_apart).unwrap();
+        let apart = apart.map_err(|why| println!("not run: {name}: {why}")).ok()?;
+        let client = apart.connect().await.unwrap();
+        Self::with(name, client, Some(apart)).await
+    }
+
+    async fn with(name: &str, client: Engine, apart: Option<OwnEngine>) -> Option<Self> {
         let not_run = |why: String| println!("not run: {name}: {why}");
-        let client = usable().await.map_err(not_run).ok()?;
         shell_image(&client).map_err(not_run).ok()?;
         let host = tokio::task::block_in_place(OwnEngine::start).unwrap().map_err(not_run).ok()?;
         let folder = host.folder().join("programs");
@@ -60,7 +74,7 @@ impl Two {
         write_program(&folder.join("cutover-host"), &script);
         let binaries = Binaries { cutover: folder.join("cutover"), ..binaries };
         let site = Site::on_engine(binaries.with_host(folder.join("cutover-host")), engine).await.unwrap();
-        Some(Self { site, host, client, wire, way, apps: Mutex::default() })
+        Some(Self { site, host, client, wire, way, apps: Mutex::default(), _apart: apart })
     }
 
     /// An application; what is built for it goes with this.
@@ -215,6 +229,36 @@ async fn a_change_of_one_line_sends_one_layer_and_the_same_again_none() {
     assert!(second < 40_000, "{second}");
     assert!(third < second, "{third}");
     assert_eq!(two.docker(&["images", "--quiet", "--filter", "dangling=true"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_does_not_reach_us_is_read_by_what_it_saves() {
+    let name = "an_engine_that_does_not_reach_us_is_read_by_what_it_saves";
+    let Some(two) = Two::start_apart(name).await else { return };
+    // It is so: what it pushes to this machine's loopback comes to nobody.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let nobody = format!("{}/cutover-test/nobody", listener.local_addr().unwrap());
+    let called = cutover_engine::Reference::split(&format!("{nobody}:1"));
+    two.client.tag(SHELL_IMAGE, &called).await.unwrap();
+    let refused = two.client.push(&called).await.unwrap_err();
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{refused}");
+    two.client.remove_image(&called.to_string()).await.unwrap();
+
+    let app = two.app();
+    let mut sent = Vec::new();
+    for page in ["one", "two"] {
+        lay_out(&app, page);
+        deployed(&app).await;
+        assert_eq!(two.answer().await, page);
+        sent.push(two.sent());
+    }
+    // Then, too, what the host has is not sent.
+    println!("sent: first {}, one line changed {}", sent[0], sent[1]);
+    assert!(sent[0] > (LAYERS * LAYER) as u64 && sent[1] < 40_000, "{sent:?}");
+    assert_eq!(two.waiting(), 0);
+    let left = two.client.image_names("127.*/cutover/*").await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// All four answers are given.
@@ -439,6 +483,52 @@ async fn what_was_shipped_stays_as_long_as_its_client_does_and_goes_with_what_no
     wait_until("the session is over", SOON, over).await.unwrap();
     app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
     assert_eq!(images(), live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_under_way_are_not_pruned_and_come_once() {
+    let name = "files_under_way_are_not_pruned_and_come_once";
+    let Some(two) = Two::start(name).await else { return };
+    if let Err(why) = shell_image(&two.host.connect().await.unwrap()) {
+        return println!("not run: {name}: {why}");
+    }
+    let app = two.app();
+    lay_out_small(&app, "one", ".", "");
+    deployed(&app).await;
+    let layout = two.site.layout();
+    let under_way = || {
+        let names = std::fs::read_dir(layout.parcels()).into_iter().flatten().flatten();
+        names.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains(".pack."))
+    };
+
+    // Given a client in the middle of what an image is built from: nothing of it is leased yet.
+    lay_out_small(&app, "two", ON_HOST, "");
+    let goes_on = two.host.folder().join("goes-on");
+    let waits = format!(
+        "[__import__(\"time\").sleep(0.01) for _ in iter(lambda: os.path.exists(\"{}\"), True)]",
+        goes_on.display()
+    );
+    two.sent();
+    two.goes(Some(&way(1_500_000, &waits)));
+    let client = app.command(&["deploy"]).output();
+    let client = tokio::spawn(client);
+    let came = async || under_way().filter(|path| std::fs::metadata(path).is_ok_and(|found| found.len() > 0));
+    let pack = wait_until("files are under way", SOON, came).await.unwrap();
+    two.goes(None);
+
+    // When what nothing needs goes, then they stay.
+    let told = app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert!(!told.output.contains("left-overs"), "{}", told.output);
+    assert!(pack.exists(), "{}{}", told.output, told.talk);
+
+    std::fs::write(&goes_on, "").unwrap();
+    let output = tokio::time::timeout(SOON * 3, client).await.unwrap().unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(two.answer().await, "two");
+    let sent = two.sent();
+    println!("{sent} bytes were sent");
+    assert!(sent < ((LAYERS + 1) * LAYER) as u64, "some came twice: {sent}");
+    assert_eq!(under_way(), None);
 }
 
 /// A configuration that takes an image by its tag.

@@ -21,13 +21,22 @@ pub struct OwnEngine {
 impl OwnEngine {
     /// Starts one, beside those that run; `Err` inside: why there can be none here.
     pub fn start() -> anyhow::Result<Result<Self, String>> {
+        Self::start_by("own")
+    }
+
+    /// The same in a network of its own: it reaches nobody, this machine's loopback no more than others.
+    pub fn start_apart() -> anyhow::Result<Result<Self, String>> {
+        Self::start_by("apart")
+    }
+
+    fn start_by(word: &str) -> anyhow::Result<Result<Self, String>> {
         let engine = Self { folder: tempfile::Builder::new().prefix("eng-").tempdir()? };
-        let output = engine.run("own")?;
+        let output = engine.run(word)?;
         if output.status.code() == Some(NONE) {
             let said = String::from_utf8_lossy(&output.stderr);
             return Ok(Err(said.lines().last().unwrap_or_default().to_owned()));
         }
-        done("own", &output)?;
+        done(word, &output)?;
         Ok(Ok(engine))
     }
 
