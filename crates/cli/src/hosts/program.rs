@@ -1,5 +1,6 @@
 //! The `cutover-host` that is put on servers: this release's own, for the server's kind of machine.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use cutover_core::exit::Exit;
@@ -10,6 +11,8 @@ use sha2::{Digest, Sha256};
 const NAME: &str = "cutover-host";
 /// Digits of its sum that tell builds apart.
 const SHORT: usize = 12;
+/// What lies beside the programs of a release: a sum and a name in each line.
+const SUMS: &str = "SHA256SUMS";
 
 /// A program that is ready to be sent.
 pub(super) struct Program {
@@ -47,9 +50,33 @@ impl Program {
             }
         }
         let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        refuse_other_sum(path, &sum)?;
         let folder = format!("{}-{}", env!("CARGO_PKG_VERSION"), sum.get(..SHORT).unwrap_or(&sum));
         Ok(Self { folder, bytes, sum })
     }
+}
+
+/// A program that the sums beside it say something else of is cut off, or of another release: no server gets it. Where nothing is said of it, it
+/// is a developer's own build.
+fn refuse_other_sum(path: &Path, sum: &str) -> Result<(), Failure> {
+    let sums = path.with_file_name(SUMS);
+    let said = std::fs::read_to_string(&sums).unwrap_or_default();
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    match announced(&said, name) {
+        Some(announced) if !announced.eq_ignore_ascii_case(sum) => Err(Failure::new(
+            Exit::Failed,
+            format!("{} is not the program that it should be", path.display()),
+        )
+        .because(format!("its SHA-256 is {sum}, {} says {announced}", sums.display()))
+        .next("fetch it anew, with the SHA256SUMS of the same release")),
+        _ => Ok(()),
+    }
+}
+
+/// The sum of a file, as `sha256sum` writes it.
+fn announced<'a>(sums: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = sums.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(_, named)| named.trim_start_matches([' ', '*']) == name).map(|(sum, _)| sum)
 }
 
 /// Where it may lie, best first. A named one is the only one.
@@ -86,6 +113,19 @@ mod tests {
         assert_eq!(other, [Path::new("/opt/cutover/cutover-host-riscv64-linux")]);
         let named = candidates(Some("/tmp/host".into()), Some(beside), "x86_64");
         assert_eq!(named, [Path::new("/tmp/host")]);
+    }
+
+    #[test]
+    fn what_the_sums_beside_it_say_otherwise_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("cutover-host-x86_64-linux");
+        refuse_other_sum(&program, "ab").unwrap();
+        std::fs::write(folder.path().join(SUMS), "AB  cutover-host-x86_64-linux\ncd *cutover\n").unwrap();
+        refuse_other_sum(&program, "ab").unwrap();
+        refuse_other_sum(&folder.path().join("my-build"), "ef").unwrap();
+        refuse_other_sum(&folder.path().join("cutover"), "cd").unwrap();
+        let failure = refuse_other_sum(&program, "cd").unwrap_err();
+        assert!(failure.cause[0].contains("is cd, "), "{failure:?}");
     }
 
     #[test]
