@@ -8,9 +8,12 @@ use super::firewall::{Openings, ruleset};
 use super::found::{Clock, Engine, Found, Init, Room};
 use super::place;
 use super::record::Record;
+use super::support::has_client_apart;
 use super::texts::{self, RootLogin};
 use super::wanted::{Ingress, Item, Wanted};
 
+/// The distributions' own engine.
+const ENGINE: &str = "docker.io";
 /// Less memory than this without swap is told.
 const LITTLE_MEMORY: u64 = 2 << 30;
 /// Less room on the disk than this is told.
@@ -66,7 +69,12 @@ fn program(wanted: &Wanted, found: &Found, decision: &mut Decision) {
 fn packages(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     let mut parts: Vec<(Item, &str)> = Vec::new();
     if wanted.has(Item::Docker) && found.engine == Engine::Absent {
-        parts.push((Item::Docker, "docker.io"));
+        parts.push((Item::Docker, ENGINE));
+    }
+    // Cutover needs no `docker` command; whoever looks after the server at night does.
+    let is_distributions = found.engine == Engine::Absent || found.packages.contains(ENGINE);
+    if wanted.has(Item::Docker) && is_distributions && has_client_apart(&found.distribution) {
+        parts.push((Item::Docker, "docker-cli"));
     }
     if wanted.has(Item::Logs) && found.init == Init::Systemd {
         parts.push((Item::Logs, "logrotate"));

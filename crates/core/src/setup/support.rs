@@ -28,3 +28,8 @@ pub fn refuse_unsupported(found: &Distribution) -> Result<(), Failure> {
         .next("take a server with one of these")
         .next("or prepare this one by hand: Docker Engine, and `cutover-host` at /usr/local/bin; then `cutover deploy` works without setup"))
 }
+
+/// Whether the engine's package comes without its client, which is one of its own.
+pub(super) fn has_client_apart(found: &Distribution) -> bool {
+    found.id == "debian" && found.version != "12"
+}

@@ -123,6 +123,30 @@ fn given_a_fresh_server_then_everything_is_told_and_done_once() {
 }
 
 #[test]
+fn where_the_engine_comes_without_its_client_that_comes_too() {
+    let wanted = wanted(Ingress::Routes);
+    let mut found = fresh();
+    found.distribution.version = "13".to_owned();
+    let has_client = |decision: &Decision| {
+        let of_packages = decision.changes.iter().find_map(|change| match &change.act {
+            Act::Packages { names } => Some(names.contains("docker-cli")),
+            _ => None,
+        });
+        of_packages.unwrap_or_default()
+    };
+    let first = decide(&wanted, &found);
+    assert!(has_client(&first) && !has_client(&decide(&wanted, &fresh())));
+    assert_eq!(decide(&wanted, &after(&found, &wanted, &first.changes)).changes, []);
+
+    // An engine of other packages has a client of its own.
+    found.engine = Engine::Answers { running: 0, live_restore: true };
+    assert!(!has_client(&decide(&wanted, &found)));
+    // A host that was set up before this was so gets it now.
+    found.packages.insert("docker.io".to_owned());
+    assert!(has_client(&decide(&wanted, &found)));
+}
+
+#[test]
 fn given_a_host_that_has_something_of_everything_then_what_stands_there_stays() {
     let wanted = Wanted { secrets: std::collections::BTreeSet::new(), ..wanted(Ingress::None) };
     let mut found = fresh();

@@ -15,8 +15,8 @@ use super::system::ask;
 use super::{files, firewall, packages, program, record, sshd, units};
 use crate::up;
 
-const PACKAGES: [&str; 5] =
-    ["docker.io", "logrotate", "unattended-upgrades", "systemd-timesyncd", "nftables"];
+const PACKAGES: [&str; 6] =
+    ["docker.io", "docker-cli", "logrotate", "unattended-upgrades", "systemd-timesyncd", "nftables"];
 const FILES: [&str; 5] = [place::FIREWALL, place::SSHD, place::ENGINE, place::LOGROTATE, place::UPGRADES];
 const UNITS: [&str; 4] = [place::PROXY_UNIT, place::WATCH_UNIT, place::FIREWALL_UNIT, place::DEAD_MAN_UNIT];
 /// What keeps a clock.
