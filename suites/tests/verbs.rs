@@ -11,7 +11,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::{Entry, What};
 use cutover_core::layout::in_snapshots;
+use cutover_core::verdict::{Outcome, Verdict};
 use cutover_host::store::Store;
 use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
 use cutover_testkit::get;
@@ -320,6 +324,61 @@ async fn records_that_are_damaged_are_made_anew_while_all_goes_on_and_that_is_to
     let is_another = |found: &Found| found.process.is_instance_of("web") && found.pid != killed.pid;
     let back = async || site.processes().iter().any(is_another).then_some(());
     wait_until("the instance is back", SOON, back).await.unwrap();
+}
+
+/// What a run told, changed: a line of it, or none where that gives none.
+fn tell_otherwise(events: &Path, change: impl Fn(Entry) -> Option<Entry>) {
+    let text = fs::read_to_string(events).unwrap();
+    let entries = text.lines().filter_map(|line| change(serde_json::from_str(line).unwrap()));
+    let lines: Vec<String> = entries.map(|entry| serde_json::to_string(&entry).unwrap() + "\n").collect();
+    fs::write(events, lines.concat()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_which_no_end_is_known_is_not_settled_anew_when_others_came_after_it() {
+    let site = site();
+    let app = site.app("guestbook", "guestbook.localhost").unwrap();
+    for version in ["v1", "v2", "v1", "v2"] {
+        app.deploy(version).await.unwrap().expect(0).unwrap();
+    }
+    let layout = site.layout();
+    let store = Store::open(&layout).unwrap();
+    let runs: Vec<_> = store.verdicts(app.id(), 9).unwrap().into_iter().map(|verdict| verdict.run).collect();
+    drop(store);
+    let [_, third, second, _] = runs[..] else { panic!("{runs:?}") };
+    // Given two runs before the newest: of one the last line is lost, of the other a person was told that it could not be settled.
+    tell_otherwise(&layout.events(third), |entry| {
+        (!matches!(entry.what, What::Verdict { .. })).then_some(entry)
+    });
+    tell_otherwise(&layout.events(second), |mut entry| {
+        if let What::Verdict { verdict } = &mut entry.what {
+            verdict.outcome =
+                Outcome::Failed { failure: Failure::new(Exit::Person, "it could not be settled") };
+        }
+        Some(entry)
+    });
+    let probe = Probe::start(app.traffic().unwrap());
+
+    // When the records are lost, and made anew from what the runs have told.
+    for file in [layout.store(), layout.store().with_extension("db-wal")] {
+        fs::remove_file(file).unwrap();
+    }
+    assert!(exits(&app, &["status"], 0).await.contains("made anew"));
+
+    // Then neither is taken up again: what came after them stays, and the next deploy has nothing to settle before it.
+    let store = Store::open(&layout).unwrap();
+    assert_eq!(store.all_unfinished().unwrap(), []);
+    let known: Vec<_> = store.verdicts(app.id(), 9).unwrap().iter().map(Verdict::exit).collect();
+    assert_eq!(known, [Exit::Done, Exit::Person, Exit::Done], "of one no end is known");
+    assert_eq!(app.serving().await.unwrap(), "v2");
+    app.deploy("v1").await.unwrap().expect(0).unwrap();
+    exits(&app, &["rollback", "--yes"], 0).await;
+    assert_eq!(app.serving().await.unwrap(), "v2");
+    let report = probe.stop().await;
+    assert_eq!(report.failed(), 0, "{report}");
+    let resumed =
+        |run| site.journal(run).unwrap().iter().any(|entry| matches!(entry.what, What::Resumed { .. }));
+    assert!(!resumed(third) && !resumed(second));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,13 +109,9 @@ impl Checked {
     }
 }
 
-fn noted(layout: &Layout) -> PathBuf {
+/// Without this file the next one who opens the store checks it.
+pub(super) fn noted(layout: &Layout) -> PathBuf {
     layout.run().join("store.checked")
-}
-
-/// It was found to be damaged while it was read: whoever opens it next checks it.
-pub(super) fn distrust(layout: &Layout) {
-    files::discard(&noted(layout));
 }
 
 /// Names where the damaged store is set aside, from before that begins until another one is in its place: a mend that was broken off is taken up by
@@ -212,7 +208,8 @@ fn build(layout: &Layout, next: &Path, aside: Option<&Path>) -> Result<Rebuilt, 
     schema::upgrade(&mut connection)?;
     let read = aside.map_or(Ok(false), |aside| salvage(&connection, aside))?;
     let releases = if read { Releases::Read } else { Releases::Lack };
-    let store = Store { connection: std::sync::Mutex::new(connection), ballast: None, file: None };
+    let store =
+        Store { connection: std::sync::Mutex::new(connection), ballast: None, file: None, noted: None };
     let runs = runs(layout);
     // Of each app: whatever came before it was over when it began.
     let newest: BTreeMap<&AppId, RunId> =

@@ -75,12 +75,17 @@ impl From<FileError> for StoreError {
     }
 }
 
-/// Whether `SQLite` found something else than it has written. A file that was cut gives too few bytes.
+/// Whether something else was found than was written. A file that was cut gives too few bytes, a page that is none any more gives text that is none.
 fn is_damaged(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(error, rusqlite::Error::SqliteFailure(code, _)
-        if matches!(code.code, DatabaseCorrupt | NotADatabase)
-            || code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
+    match error {
+        rusqlite::Error::SqliteFailure(code, _) => {
+            matches!(code.code, DatabaseCorrupt | NotADatabase)
+                || code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ
+        }
+        rusqlite::Error::Utf8Error(..) => true,
+        _ => false,
+    }
 }
 
 /// Whether `SQLite` found no room. The shared memory of WAL cannot grow on a full disk either; it calls that an I/O error.

@@ -15,7 +15,7 @@ mod snapshots;
 mod verdicts;
 
 use std::ffi::c_int;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct Store {
     ballast: Option<Ballast>,
     /// The file that it is, where it is one.
     file: Option<FileId>,
+    /// Where it is noted that this file was found whole.
+    noted: Option<PathBuf>,
 }
 
 /// Tells a file from another that has taken its place: device and number.
@@ -56,7 +58,7 @@ impl Store {
     pub fn open(layout: &Layout) -> Result<Self, StoreError> {
         if files::is_read_only(layout.state()) {
             let connection = Mutex::new(read_only(&layout.store())?);
-            return Ok(Self { connection, ballast: None, file: file_id(&layout.store()) });
+            return Ok(Self { connection, ballast: None, file: file_id(&layout.store()), noted: None });
         }
         files::ensure_folder(layout.state(), 0o700)?;
         let ballast = Ballast::new(layout.ballast(), BALLAST);
@@ -69,15 +71,13 @@ impl Store {
             tracing::warn!(%error, "there is no ballast for a full disk");
         }
         let file = file_id(&layout.store());
-        Ok(Self { connection: Mutex::new(connection), ballast: Some(ballast), file })
+        let noted = Some(damage::noted(layout));
+        Ok(Self { connection: Mutex::new(connection), ballast: Some(ballast), file, noted })
     }
 
     /// Whether what lies in the store's place is still what was opened, and can be read.
     pub fn is_current(&self, layout: &Layout) -> bool {
         let is_damaged = matches!(self.all_unfinished(), Err(error) if error.damaged);
-        if is_damaged {
-            damage::distrust(layout);
-        }
         self.file == file_id(&layout.store()) && !is_damaged
     }
 
@@ -88,7 +88,7 @@ impl Store {
     pub fn in_memory() -> Result<Self, StoreError> {
         let mut connection = Connection::open_in_memory()?;
         schema::upgrade(&mut connection)?;
-        Ok(Self { connection: Mutex::new(connection), ballast: None, file: None })
+        Ok(Self { connection: Mutex::new(connection), ballast: None, file: None, noted: None })
     }
 
     /// A copy in memory, for tests that begin at the same moment again and again.
@@ -101,12 +101,20 @@ impl Store {
             let copying = rusqlite::backup::Backup::new(from, &mut connection)?;
             Ok(copying.run_to_completion(c_int::MAX, Duration::ZERO, None)?)
         })?;
-        Ok(Self { connection: Mutex::new(connection), ballast: None, file: None })
+        Ok(Self { connection: Mutex::new(connection), ballast: None, file: None, noted: None })
     }
 
     /// Reads.
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         read(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+            .inspect_err(|error| self.distrust(error))
+    }
+
+    /// What turned out to be damaged while it was used is checked by whoever opens it next, however unchanged its file looks.
+    fn distrust(&self, error: &StoreError) {
+        if let Some(noted) = self.noted.as_deref().filter(|_| error.damaged) {
+            files::discard(noted);
+        }
     }
 
     /// Writes in one transaction, which a loss of power finds done.
@@ -127,6 +135,7 @@ impl Store {
             }
             outcome => outcome,
         }
+        .inspect_err(|error| self.distrust(error))
         .map_err(|error| match connection.path() {
             Some(file) => error.at(Path::new(file)),
             None => error,

@@ -527,6 +527,40 @@ mod on_disk {
         assert!(super::super::untold(&layout).unwrap().contains("is damaged"));
     }
 
+    #[test]
+    fn damage_under_an_unchanged_date_is_noticed_by_who_reads_it_and_mended_by_who_comes_next() {
+        let (_folder, layout) = root();
+        files::ensure_folder(layout.run(), 0o700).unwrap();
+        let store = Store::open(&layout).unwrap();
+        for number in 1..40 {
+            store.append(run(number), at(1), &note(&"x".repeat(3_000))).unwrap();
+        }
+        drop(store);
+        // It is looked through, and noted as it is now.
+        drop(Store::open(&layout).unwrap());
+        let modified = fs::metadata(layout.store()).unwrap().modified().unwrap();
+        let mut bytes = fs::read(layout.store()).unwrap();
+        let from = bytes.len() - 3 * 4_096;
+        bytes[from..from + 4_096].fill(0xA5);
+        fs::write(layout.store(), bytes).unwrap();
+        fs::File::open(layout.store()).unwrap().set_modified(modified).unwrap();
+
+        let store = Store::open(&layout).unwrap();
+        assert_eq!(super::super::untold(&layout), None, "it looks as it did");
+        let found: Vec<_> = (1..40).filter_map(|number| store.entries(run(number), 0).err()).collect();
+        assert!(!found.is_empty() && found.iter().all(|error| error.damaged), "{found:?}");
+        drop(store);
+
+        let store = Store::open(&layout).unwrap();
+
+        assert!(super::super::untold(&layout).unwrap().contains("is damaged"));
+        assert!((1..40).all(|number| store.entries(run(number), 0).is_ok()));
+        drop(store);
+        assert_eq!(aside(&layout).iter().filter(|name| name.ends_with("-1")).count(), 1);
+        drop(Store::open(&layout).unwrap());
+        assert!(!aside(&layout).iter().any(|name| name.contains("damaged-2")), "mended once");
+    }
+
     /// A store with one release, and where a mend of it would lie.
     fn with_release(layout: &Layout) -> (std::path::PathBuf, std::path::PathBuf) {
         files::ensure_folder(layout.run(), 0o700).unwrap();
