@@ -3,6 +3,7 @@
 
 use cutover_suites::killing_binaries;
 use cutover_suites::scenes::killed::{Killed, steps_killed};
+use cutover_suites::scenes::pruned::prunes_killed;
 use cutover_testkit::site::Site;
 
 /// So many sites share the steps of a matrix.
@@ -28,4 +29,11 @@ async fn a_rollback_killed_at_every_step_is_settled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_killed_at_every_step_loses_nothing() {
     every_step(Killed::Migration).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_killed_at_every_step_is_carried_out_all_the_same_and_takes_nothing_that_is_needed() {
+    let sites: Vec<_> = (0..SITES).map(|_| Site::with(killing_binaries().unwrap()).unwrap()).collect();
+    let all = sites.iter().zip(1..).map(|(site, first)| prunes_killed(site, first, SITES));
+    futures_util::future::join_all(all).await;
 }

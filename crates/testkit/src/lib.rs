@@ -4,6 +4,7 @@
 
 mod get;
 pub mod guestbook;
+mod litter;
 pub mod machine;
 pub mod probe;
 mod redact;
@@ -13,5 +14,6 @@ pub mod ssh;
 mod wait;
 
 pub use get::{Answer, ask, get};
+pub use litter::Litter;
 pub use redact::redact;
 pub use wait::{NotInTime, wait_until};

@@ -247,7 +247,7 @@ fn traffic(app: &App<'_>) -> Probe {
     Probe::start(options)
 }
 
-fn was_killed(journal: &[Entry], step: u64) -> bool {
+pub(super) fn was_killed(journal: &[Entry], step: u64) -> bool {
     let resumed = journal.iter().any(|entry| matches!(entry.what, What::Resumed { .. }));
     resumed || journal.last().is_some_and(|last| last.seq == step)
 }

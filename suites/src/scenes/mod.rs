@@ -14,6 +14,7 @@ pub mod databases;
 pub mod deploys;
 pub mod engines;
 pub mod killed;
+pub mod pruned;
 pub mod secrets;
 
 pub use counted::one_bot_at_a_time;

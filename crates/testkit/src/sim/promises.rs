@@ -45,6 +45,7 @@ impl Site {
         }
         self.networks(state.live.as_ref(), &mut broken);
         self.databases(verdict, &mut broken);
+        self.pruned(verdict, &mut broken);
         Ok(broken)
     }
 
@@ -71,6 +72,18 @@ impl Site {
         {
             let which = if same { "the old" } else { "the new" };
             broken.push(format!("P2: {which} release serves, the host's env file says otherwise"));
+        }
+    }
+
+    /// What is somebody's stays, whatever fails; what nothing needs goes, or it is told why not.
+    fn pruned(&self, verdict: &Verdict, broken: &mut Vec<Broken>) {
+        let Some(litter) = &self.litter else { return };
+        let missing = litter.missing().into_iter();
+        broken.extend(missing.map(|path| format!("S26: {} went, which is somebody's", path.display())));
+        let is_told = self.journal().iter().any(|entry| matches!(entry.what, What::Warning { .. }));
+        if verdict.verb == Verb::Prune && verdict.exit() == Exit::Done && !is_told {
+            let left = litter.left().into_iter();
+            broken.extend(left.map(|path| format!("P4: done, and {} is left", path.display())));
         }
     }
 

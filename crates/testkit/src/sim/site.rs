@@ -19,6 +19,7 @@ use cutover_core::names::{AppId, HostName, InstanceName, RunId, ServiceName};
 use cutover_core::plan::{HostPlan, Refusals, Verb, lifecycle, plan};
 use cutover_core::release::{Content, Live, Provenance};
 use cutover_core::request::{Ancestry, Request, Stamp};
+use cutover_core::retention::Leftovers;
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{
     FoundEngine, FoundInstance, FoundTable, HostState, InstanceState, Role, World as Hosts,
@@ -37,6 +38,7 @@ use super::faults::FaultPlan;
 use super::machine::Machine;
 use super::ports::Simulated;
 use super::world::{Instance, World, image};
+use crate::Litter;
 
 /// Processes for one run, at most: one that dies is followed by another, as watch would start it.
 const PROCESSES: usize = 8;
@@ -88,6 +90,8 @@ pub struct Site {
     config: Config,
     /// What the journal of the newest run said.
     heard: Arc<Mutex<Vec<Entry>>>,
+    /// What nothing needs, where some lies there.
+    pub(super) litter: Option<Litter>,
     folder: tempfile::TempDir,
 }
 
@@ -115,6 +119,7 @@ impl Site {
             app: config.id.clone(),
             config,
             heard: Arc::default(),
+            litter: None,
             folder,
         })
     }
@@ -129,6 +134,15 @@ impl Site {
     /// When the text is no configuration.
     pub fn edit(&mut self, text: &str) -> Result<()> {
         self.config = configuration(text)?;
+        Ok(())
+    }
+
+    /// What nothing needs lies there from here on.
+    ///
+    /// # Errors
+    /// When it cannot be laid down.
+    pub fn litter(&mut self) -> Result<()> {
+        self.litter = Some(Litter::lay(&self.layout, &self.app)?);
         Ok(())
     }
 
@@ -403,7 +417,10 @@ impl Site {
             verdicts: Vec::new(),
             listeners: Vec::new(),
             remarks: Vec::new(),
-            leftovers: None,
+            leftovers: self
+                .litter
+                .as_ref()
+                .map(|litter| Leftovers { gone: litter.leftovers(), stays: Vec::new() }),
         })
     }
 
@@ -456,6 +473,8 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
             copy(&from, &to)?;
         } else {
             std::fs::copy(&from, &to)?;
+            // What is old stays so.
+            std::fs::File::open(&to)?.set_modified(entry.metadata()?.modified()?)?;
         }
     }
     Ok(())

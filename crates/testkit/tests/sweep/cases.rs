@@ -19,6 +19,8 @@ pub(crate) struct Case {
     pub(crate) ends: Exit,
     /// It may need a person under some faults (S18).
     pub(crate) person: bool,
+    /// What nothing needs lies there.
+    littered: bool,
 }
 
 /// What can be asked of a site.
@@ -65,7 +67,7 @@ impl Ask {
 impl Case {
     fn new(name: &'static str, text: &str, ask: Ask) -> Self {
         let text = text.to_owned();
-        Self { name, text, before: Vec::new(), ask, ends: Exit::Done, person: false }
+        Self { name, text, before: Vec::new(), ask, ends: Exit::Done, person: false, littered: false }
     }
 
     fn after(mut self, ask: Ask) -> Self {
@@ -80,6 +82,11 @@ impl Case {
 
     fn ends(mut self, exit: Exit) -> Self {
         self.ends = exit;
+        self
+    }
+
+    fn littered(mut self) -> Self {
+        self.littered = true;
         self
     }
 
@@ -101,6 +108,9 @@ impl Case {
                 "before: {:?}, {broken:?}",
                 outcome.verdict.outcome
             );
+        }
+        if self.littered {
+            site.litter()?;
         }
         Ok(site)
     }
@@ -315,7 +325,9 @@ fn lifecycle() -> Vec<Case> {
         on("stop of a bot", BOT_ALONE, Ask::Verb(Verb::Stop)),
         on("start", WEB_AND_BOT, Ask::Verb(Verb::Start)).after(Ask::Verb(Verb::Stop)),
         on("start of a service", WEB_AND_BOT, Ask::Service(Verb::Start, "bot")).after(Ask::Verb(Verb::Stop)),
-        on("prune", WEB_AND_BOT, Ask::Verb(Verb::Prune)),
+        on("prune of nothing", WEB_AND_BOT, Ask::Verb(Verb::Prune)),
+        on("prune", WEB_AND_BOT, Ask::Verb(Verb::Prune)).littered(),
+        on("prune beside containers", CONTAINERS, Ask::Verb(Verb::Prune)).littered(),
         on("remove", WEB_AND_BOT, Ask::Verb(Verb::Remove)),
         on("remove of a bot", BOT_ALONE, Ask::Verb(Verb::Remove)),
         Case::new("a variable is set", GREETING, Ask::Set("GREETING", "hello")).after(Ask::DeployWith(
