@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use cutover_core::defaults::{RUNS_PRUNED, SNAPSHOTS, STAGED};
 use cutover_core::hash::ContentHash;
 use cutover_core::layout::{self, Layout};
-use cutover_core::names::{AppId, InstanceName, ReleaseId, RunId};
+use cutover_core::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName};
 use cutover_core::retention::{HeldSnapshot, Kind, Leftover, needed_snapshots, unneeded_snapshots};
 
 use super::{Going, Needed};
@@ -160,6 +160,9 @@ fn staged(layout: &Layout, store: &Store, app: &AppId, needed: &Needed) -> Resul
     for name in names(&contexts)?.iter().filter(|name| is_torn(&contexts, name)) {
         add("contexts", &contexts, name);
     }
+    for name in old_contexts(layout, app, needed)? {
+        add("contexts", &contexts, &name);
+    }
     let artifacts = layout.artifacts();
     for name in names(&artifacts)?.iter().filter(|name| is_torn(&artifacts, name)) {
         add("artifacts", &artifacts, name);
@@ -176,6 +179,19 @@ fn staged(layout: &Layout, store: &Store, app: &AppId, needed: &Needed) -> Resul
         }
     }
     Ok(all)
+}
+
+/// What images of an app were built from, with its lists, where no release on record has such an image any more: names below the folder of contexts.
+/// One of a service that is still built stays, so that only what changed crosses again.
+pub(super) fn old_contexts(layout: &Layout, app: &AppId, needed: &Needed) -> Result<Vec<String>, FileError> {
+    let of_app = format!("{}.{}.", app.app, app.environment);
+    let mut names = names(&layout.contexts())?;
+    names.retain(|name| {
+        let service = name.strip_prefix(&of_app).map(|name| name.strip_suffix(".list").unwrap_or(name));
+        let service = service.and_then(|service| service.parse::<ServiceName>().ok());
+        needed.is_complete() && service.is_some_and(|service| !needed.is_built(app, &service))
+    });
+    Ok(names)
 }
 
 /// Where something of an area lies, as [`staged`] names it.

@@ -21,7 +21,7 @@ use crate::store::Store;
 
 pub(crate) use disk::old_snapshots;
 pub(crate) use needed::Needed;
-pub(crate) use remove::{forget_release, remove, remove_folder};
+pub(crate) use remove::{forget_contexts, forget_release, remove, remove_folder};
 
 /// Where it is looked, and for whom.
 #[derive(Clone)]

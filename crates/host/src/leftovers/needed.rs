@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use cutover_core::hash::ContentHash;
-use cutover_core::layout::Layout;
-use cutover_core::names::{AppId, ReleaseId, RunId};
-use cutover_core::release::{Live, Release};
+use cutover_core::layout::{self, Layout};
+use cutover_core::names::{AppId, ReleaseId, RunId, ServiceName};
+use cutover_core::release::{Content, Live, Release};
 
 use crate::journal::Trouble;
 use crate::lease::{Lease, Leased};
@@ -65,6 +65,21 @@ impl Needed {
         let of_releases = self.releases.iter().flat_map(Release::artifacts);
         let all = || of_releases.chain(self.leased.artifacts.iter().cloned()).collect();
         self.complete.then(all)
+    }
+
+    /// Whether a release on record has an image of this service that was built: it may have been built here, and may be again.
+    pub(crate) fn is_built(&self, app: &AppId, service: &ServiceName) -> bool {
+        let of_app = self.releases.iter().filter(|release| release.app == *app);
+        let mut contents = of_app.flat_map(|release| {
+            let services = release.services.get(service).map(|service| &service.content);
+            services.into_iter().chain(release.backing.get(service).map(|backing| &backing.content))
+        });
+        contents.any(|content| match content {
+            Content::Image { name, .. } => {
+                name.as_deref().and_then(layout::app_of_built_image).is_some_and(|built| built == *app)
+            }
+            Content::Artifact { .. } => false,
+        })
     }
 
     /// Whether all that lives is on record.

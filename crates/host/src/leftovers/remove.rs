@@ -11,7 +11,7 @@ use cutover_core::release::{BuiltImage, RuntimeKind};
 use cutover_core::retention::{HeldImage, ImageNeeds, Kind, Leftover, unneeded_images};
 
 use super::Needed;
-use super::disk::{room, staged_path};
+use super::disk::{old_contexts, room, staged_path};
 use crate::events;
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
@@ -61,6 +61,12 @@ fn release(act: &Act<'_>, id: &ReleaseId) -> Result<u64, Trouble> {
     let bytes = room(&act.layout.release(act.app(), id));
     forget_release(act.layout, act.store, act.app(), id)?;
     Ok(bytes)
+}
+
+/// Takes away what images were built from that no release has any more.
+pub(crate) fn forget_contexts(layout: &Layout, app: &AppId, needed: &Needed) -> Result<(), FileError> {
+    let names = old_contexts(layout, app, needed)?;
+    names.iter().try_for_each(|name| files::remove(&layout.contexts().join(name)))
 }
 
 /// Forgets a release: its folder with its env file, and its record.

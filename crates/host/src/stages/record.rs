@@ -80,7 +80,7 @@ fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Forgets a release: record, env file, and artifacts and built images that no other release of any app refers to (S26).
+/// Forgets a release: record, env file, and artifacts, built images and what they were built from that no other release of any app refers to (S26).
 async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     let records = act.store.releases(act.app())?;
     let Some(gone) = records.into_iter().find(|record| record.release.id == *id) else { return Ok(()) };
@@ -95,6 +95,7 @@ async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
             store.remove(artifact)?;
         }
     }
+    leftovers::forget_contexts(act.layout, act.app(), &needed)?;
     let images = images_to_remove(&gone, needed.releases.iter());
     for image in images.into_iter().filter(|image| !needed.leased.has_image(image)) {
         act.ports.runtime(RuntimeKind::Container)?.remove_image(&image).await?;
