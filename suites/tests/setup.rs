@@ -171,9 +171,6 @@ async fn a_published_port_stays_inside(machine: &Machine) {
     let listen = format!(
         "docker run -d -p 5432:5432 -p 443:5432 {base} sh -c 'while true; do echo hello | nc -l -p 5432; done'"
     );
-    // A package of its own since Debian 13; cutover needs none.
-    let client = "command -v docker || apt-get install -y -q --no-install-recommends docker-cli";
-    says(machine, client).await;
     says(machine, &format!("docker load --quiet --input /root/image.tar && {listen}")).await;
 
     let open = async || comes_in(machine, 443).await.then_some(());
@@ -417,6 +414,107 @@ async fn what_serves_outlives_the_login_that_started_it() {
         }
         let each = "began=$(date +%s%N); for i in $(seq 20); do systemd-run --scope --collect --quiet -- true; done; echo $((($(date +%s%N) - began) / 20000000))";
         println!("a unit of its own takes {} ms", says(machine, each).await);
+    })
+    .await;
+}
+
+/// What of a release lies beside `cutover`, in a folder of the test's own.
+struct Release {
+    folder: PathBuf,
+    binaries: Binaries,
+}
+
+impl Release {
+    /// With the program for servers of this kind alone.
+    fn new(machine: &Machine) -> Self {
+        let built = Binaries::beside_this_program().unwrap();
+        let folder = machine.folder().join("release");
+        std::fs::create_dir(&folder).unwrap();
+        let cutover = folder.join("cutover");
+        std::fs::copy(&built.cutover, &cutover).unwrap();
+        let release = Self { folder, binaries: Binaries { cutover, ..built } };
+        release.has(std::env::consts::ARCH, &std::fs::read(&release.binaries.host).unwrap());
+        release
+    }
+
+    /// It has this program, too, and says its sum.
+    fn has(&self, machine: &str, program: &[u8]) {
+        std::fs::write(self.folder.join(format!("cutover-host-{machine}-linux")), program).unwrap();
+        let sums = ["-c", "sha256sum cutover cutover-host-*-linux >SHA256SUMS"];
+        let mut command = std::process::Command::new("sh");
+        assert!(command.args(sums).current_dir(&self.folder).status().unwrap().success());
+    }
+
+    /// What setup says where nobody names a program; nothing of it stays on the server.
+    async fn refused(&self, app: &ServerApp<'_>, ssh: Option<&Path>, texts: &[&str]) {
+        let mut command = app.command(&["setup"]);
+        command.env_remove("CUTOVER_HOST_BINARY");
+        if let Some(ssh) = ssh {
+            command.env("CUTOVER_SSH", ssh);
+        }
+        let output = tokio::time::timeout(SOON, command.output()).await.unwrap().unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{talk}");
+        for text in texts.iter().chain(&["state: nothing was touched", "next:"]) {
+            assert!(talk.contains(text), "{text}: {talk}");
+        }
+    }
+}
+
+/// The head of a program for the other kind of machine.
+fn of_the_other_kind() -> (&'static str, Vec<u8>) {
+    let (machine, number) = match std::env::consts::ARCH {
+        "x86_64" => ("aarch64", 0xb7),
+        _ => ("x86_64", 0x3e),
+    };
+    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+    program.resize(18, 0);
+    program.extend([number, 0]);
+    program.resize(4_096, 7);
+    (machine, program)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_gets_the_program_of_its_own_kind_and_none_that_is_not_what_it_should_be() {
+    let name = "a_server_gets_the_program_of_its_own_kind_and_none_that_is_not_what_it_should_be";
+    on_server(name, Image::Stocked12, async |machine| {
+        let release = Release::new(machine);
+        let settings =
+            "docker: false, logs: false, services: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
+        let app = app(machine, &release.binaries).set_up_with(settings);
+        app.commit("v1", "of a release", str::to_owned).unwrap();
+        let before = traces(machine).await;
+        let (other, program) = of_the_other_kind();
+        let named = format!("cutover-host-{other}-linux");
+
+        // A server of the other kind, for which there is none, and then one.
+        says(machine, &format!("mv /usr/bin/uname /usr/bin/uname.kept && printf '#!/bin/sh\\ncase $1 in -m) echo {other};; *) exec uname.kept \"$@\";; esac\\n' >/usr/bin/uname && chmod 755 /usr/bin/uname")).await;
+        release.refused(&app, None, &[&format!("no cutover-host for a server of {other}"), &named]).await;
+        release.has(other, &program);
+        // What comes is that one: this server cannot carry it out.
+        release.refused(&app, None, &["Exec format error"]).await;
+        says(machine, "mv /usr/bin/uname.kept /usr/bin/uname").await;
+
+        // One of which the release says another sum, and one that changes on its way.
+        let own = release.folder.join(format!("cutover-host-{}-linux", std::env::consts::ARCH));
+        let whole = std::fs::read(&own).unwrap();
+        std::fs::write(&own, &whole[..whole.len() - 1]).unwrap();
+        release.refused(&app, None, &["is not the program that it should be", "SHA256SUMS"]).await;
+        std::fs::write(&own, &whole).unwrap();
+        let ssh = machine.folder().join("changes-a-byte");
+        let way = "import os\ndef send(piece):\n    while piece: piece = piece[os.write(1, piece):]\nleft = 1000000\nwhile True:\n    piece = os.read(0, 65536)\n    if not piece: break\n    left -= len(piece)\n    if left < 0 < left + len(piece): piece = piece[:-1] + bytes([255 - piece[-1]])\n    send(piece)";
+        std::fs::write(&ssh, format!("#!/bin/sh\npython3 -c '{way}' | exec {} \"$@\"\n", machine.ssh_program().display())).unwrap();
+        std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        release.refused(&app, Some(&ssh), &["what arrived there is not what was sent: the sums differ"]).await;
+        assert_eq!(traces(machine).await, before, "nothing of them is left");
+
+        // And the one of its own kind is what it then has.
+        let mut command = app.command(&["setup"]);
+        let output = command.env_remove("CUTOVER_HOST_BINARY").output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let there = says(machine, "sha256sum </usr/local/bin/cutover-host").await;
+        let sums = std::fs::read_to_string(release.folder.join("SHA256SUMS")).unwrap();
+        assert!(sums.contains(there.trim_end_matches([' ', '-'])), "{there} {sums}");
     })
     .await;
 }

@@ -28,9 +28,7 @@ pub async fn prunes_killed(site: &Site, first: u64, every: usize) {
     let mut killed = 0;
     for step in (first..).step_by(every) {
         let litter = Litter::lay(&site.layout(), app.id()).unwrap();
-        let all = litter.left().len();
-        let (was_killed, at_its_end) = killed_at(&app, step, &litter).await;
-        println!("prune killed at step {step}: {at_its_end} of {all} were left, {} are", litter.left().len());
+        let was_killed = killed_at(&app, step).await;
         let none: [&std::path::Path; 0] = [];
         assert_eq!((litter.left(), litter.missing()), (none.to_vec(), none.to_vec()), "step {step}");
         let told = app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
@@ -42,6 +40,7 @@ pub async fn prunes_killed(site: &Site, first: u64, every: usize) {
         }
         killed += 1;
     }
+    println!("{killed} prunes were killed");
     assert!(killed > 3, "a prune has more steps than {killed} times {every}");
     for probe in probes {
         let report = probe.stop().await;
@@ -53,8 +52,8 @@ pub async fn prunes_killed(site: &Site, first: u64, every: usize) {
     other.cutover(&["restart"]).await.unwrap().expect(0).unwrap();
 }
 
-/// Whether the run died at this entry, and how much it had left; it is settled then.
-async fn killed_at(app: &App<'_>, step: u64, litter: &Litter) -> (bool, usize) {
+/// Whether the run died at this entry; it is settled then.
+async fn killed_at(app: &App<'_>, step: u64) -> bool {
     let (site, layout) = (app.site(), app.site().layout());
     let store = Store::open(&layout).unwrap();
     let newest = || store.verdicts(app.id(), 1).unwrap().pop();
@@ -62,7 +61,6 @@ async fn killed_at(app: &App<'_>, step: u64, litter: &Litter) -> (bool, usize) {
     let mut command = app.command(&["prune", "--yes"]);
     command.env(KILL_AT, step.to_string());
     site.run(command).await.unwrap();
-    let at_its_end = litter.left().len();
     let settled = async || {
         let verdict = newest().filter(|verdict| Some(verdict.run) != before)?;
         let is_over = store.unfinished(app.id()).ok()?.is_none();
@@ -71,5 +69,5 @@ async fn killed_at(app: &App<'_>, step: u64, litter: &Litter) -> (bool, usize) {
     let verdict =
         wait_until(&format!("the prune killed at step {step} is settled"), SETTLED, settled).await.unwrap();
     assert_ne!(verdict.exit(), Exit::Person, "step {step}: {verdict:?}");
-    (was_killed(&site.journal(verdict.run).unwrap(), step), at_its_end)
+    was_killed(&site.journal(verdict.run).unwrap(), step)
 }
