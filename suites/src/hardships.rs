@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cutover_testkit::machine::{Machine, Part, ServerApp};
 use cutover_testkit::probe::{Probe, fetch_entries};
-use cutover_testkit::site::Binaries;
+use cutover_testkit::site::{Binaries, Told};
 use cutover_testkit::{redact, wait_until};
 
 use crate::engine;
@@ -20,9 +20,14 @@ const SOON: Duration = Duration::from_mins(1);
 const PLAIN: &str =
     "docker: false, logs: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
 /// The same where there are containers.
-const WITH_ENGINE: &str = "logs: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
+pub(crate) const WITH_ENGINE: &str =
+    "logs: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
 
-async fn says(machine: &Machine, line: &str) -> String {
+/// Where the state lies, and where the images do.
+pub(crate) const STATE: &str = "/var/lib/cutover";
+pub(crate) const IMAGES: &str = "/var/lib/docker";
+
+pub(crate) async fn says(machine: &Machine, line: &str) -> String {
     machine.exec(&["sh", "-c", line]).await.unwrap()
 }
 
@@ -36,7 +41,11 @@ pub async fn serves(app: &ServerApp<'_>, subject: &str) {
 
 /// The words of a command that fails, without what differs from time to time: each of the four answers is among them.
 pub async fn failed(app: &ServerApp<'_>, words: &[&str]) -> String {
-    let told = app.cutover(words).await.unwrap();
+    in_four_parts(app, words, &app.cutover(words).await.unwrap())
+}
+
+/// The same of what was told already.
+pub(crate) fn in_four_parts(app: &ServerApp<'_>, words: &[&str], told: &Told) -> String {
     let text = told.failure().to_owned();
     for part in ["error: ", "\n  cause: ", "\n  state: ", "\n  next:  "] {
         assert!(
@@ -54,23 +63,26 @@ pub async fn failed(app: &ServerApp<'_>, words: &[&str]) -> String {
 }
 
 /// A disk of this folder's own. It is full from then on, to the last byte.
-async fn fill(machine: &Machine, folder: &str) {
+pub(crate) async fn fill(machine: &Machine, folder: &str) {
     let line = format!(
         "dd if=/dev/zero of={folder}/filler bs=64k 2>/dev/null; dd if=/dev/zero of={folder}/rest bs=1 count=65536 2>/dev/null; df {folder}"
     );
     says(machine, &line).await;
 }
 
-async fn make_room(machine: &Machine, folder: &str) {
+pub(crate) async fn make_room(machine: &Machine, folder: &str) {
     says(machine, &format!("rm -f {folder}/filler {folder}/rest")).await;
+}
+
+/// State and images lie on disks of their own from here on.
+pub(crate) async fn on_small_disks(machine: &Machine) {
+    says(machine, &format!("mkdir -p {STATE} && mount -t tmpfs -o size=600m,mode=0711 tmpfs {STATE}")).await;
+    says(machine, &format!("systemctl stop docker docker.socket; mount -t tmpfs -o size=600m,mode=0710 tmpfs {IMAGES} && systemctl start docker")).await;
 }
 
 /// The disk with the state, and then the one with the images, is full before something is brought, and again while a run goes on.
 pub async fn a_full_disk(machine: &Machine) {
-    const STATE: &str = "/var/lib/cutover";
-    const IMAGES: &str = "/var/lib/docker";
-    says(machine, &format!("mkdir -p {STATE} && mount -t tmpfs -o size=600m,mode=0711 tmpfs {STATE}")).await;
-    says(machine, &format!("systemctl stop docker docker.socket; mount -t tmpfs -o size=600m,mode=0710 tmpfs {IMAGES} && systemctl start docker")).await;
+    on_small_disks(machine).await;
     let (binaries, engine) = (Binaries::beside_this_program().unwrap(), engine::usable().await.unwrap());
     let shop = ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap();
     let shop = shop.set_up_with(WITH_ENGINE);

@@ -12,6 +12,7 @@ pub mod hardships;
 pub mod input;
 pub mod matrix;
 pub mod neighbours;
+pub mod on_the_way;
 pub mod registry;
 pub mod scenes;
 pub mod servers;

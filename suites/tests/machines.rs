@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cutover_suites::hardships::{self, failed, serves};
 use cutover_suites::servers::{on_server, on_server_without_systemd};
-use cutover_suites::{engine, neighbours};
+use cutover_suites::{engine, neighbours, on_the_way};
 use cutover_testkit::machine::{Cut, Image, Machine, ServerApp, User};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
@@ -83,6 +83,8 @@ async fn bare_to_serving(name: &str, image: Image) {
         let set_up = began.elapsed();
         shop.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         let version = machine.exec(&["dockerd", "--version"]).await.unwrap();
+        // Whoever looks after it finds the command there.
+        assert!(machine.exec(&["docker", "ps", "--quiet"]).await.unwrap().lines().count() >= 2);
         println!(
             "{}: a host after {set_up:?}, serving after {:?}, engine {version}",
             image.name(),
@@ -163,6 +165,13 @@ async fn what_a_server_lacks_is_told() {
 async fn a_full_disk_is_told_and_nothing_of_what_serves_is_lost() {
     let name = "a_full_disk_is_told_and_nothing_of_what_serves_is_lost";
     on_server(name, Image::Engine26, hardships::a_full_disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_disk_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there() {
+    let name = "a_disk_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there";
+    on_server(name, Image::Engine20, on_the_way::all).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

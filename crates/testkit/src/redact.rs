@@ -9,18 +9,19 @@ use regex::{Captures, Regex};
 
 /// What is replaced, and by which name. The group `value`, where there is one, is what is replaced; several different values in one text are
 /// numbered in the order in which they come.
-const PATTERNS: [(&str, &str); 20] = [
+const PATTERNS: [(&str, &str); 21] = [
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "RUN"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\b)", "WHEN"),
     (r"\b[0-9a-f]{64}\b", "HASH"),
-    (r"\.HASH\.(?P<value>[0-9a-f]{32})\b", "DRAFT"),
+    (r"\.(?:HASH|pack)\.(?P<value>[0-9a-f]{32})\b", "DRAFT"),
+    (r"\bcutover/[^ :]+:(?P<value>[0-9a-f]{12})\b", "TAG"),
     (r"\b[0-9a-f]{40}\b", "COMMIT"),
     (r"\bSHA256:(?P<value>[A-Za-z0-9+/]{43})", "FINGERPRINT"),
     (r"\bshop-(?P<value>[0-9a-f]{8})\b", "APP"),
     (r"(?:---> |Running in |container )(?P<value>[0-9a-f]{12})\b", "LAYER"),
     (r"-(?:blue|green)-\d+-(?P<value>[0-9a-f]{8})\b", "END"),
     (
-        r#"(?:\b(?:release|commit|artifact) |--release |--to |"release":"|on record: |, )(?P<value>[0-9a-f]{7,12})\b"#,
+        r#"(?:\b(?:release|commit|artifact|layer) |--release |--to |"release":"|on record: |, )(?P<value>[0-9a-f]{7,12})\b"#,
         "ID",
     ),
     (r"\((?P<value>\d+ (?:try|tries) in \d+(?:\.\d+)?s)\)", "TRIES"),

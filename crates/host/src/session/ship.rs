@@ -139,8 +139,10 @@ where
                 return Ok(None);
             }
             Err(error) => {
-                // What waits may be what is wrong.
-                layers.remove(image.layers.clone());
+                // What waits may be what is wrong, unless nobody looked at it.
+                if !matches!(error.kind, Kind::Full | Kind::Unreachable) {
+                    layers.remove(image.layers.clone());
+                }
                 return Err(not_loaded(image, &error).into());
             }
         }
@@ -274,9 +276,11 @@ fn not_loaded(image: &ImageParts, error: &EngineError) -> Failure {
             .because(error.to_string());
     match error.kind {
         Kind::Full => {
-            failure.next("make room where the container engine keeps its images, then deploy again")
+            failure.next("make room where the container engine keeps its images, then deploy again: what came is not sent again")
         }
-        Kind::Unreachable => failure.next("see that the container engine is up, then deploy again"),
+        Kind::Unreachable => {
+            failure.next("see that the container engine is up, then deploy again: what came is not sent again")
+        }
         _ => failure.next("deploy again: the image is sent anew; the engine's own log says more"),
     }
 }

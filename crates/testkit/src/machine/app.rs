@@ -254,6 +254,22 @@ impl<'a> ServerApp<'a> {
         Ok(Told::new(&output, began.elapsed()))
     }
 
+    /// The image that its images are made from, on the developer's engine.
+    pub fn base(&self) -> Option<&str> {
+        self.images.as_ref().map(|images| images.base.as_str())
+    }
+
+    /// Its server has the image that its images are made from, as one has that builds them itself.
+    pub async fn base_to_server(&self) -> anyhow::Result<()> {
+        let base = self.base().context("it has no images")?;
+        let file = self.machine.folder().join("base.tar");
+        let saved = file.display().to_string();
+        super::server::docker(&["save", "--output", &saved, base]).await?;
+        self.machine.put(&file, "/root/base.tar").await?;
+        self.machine.exec(&["docker", "load", "--quiet", "--input", "/root/base.tar"]).await.map(drop)?;
+        Ok(std::fs::remove_file(file)?)
+    }
+
     /// What `status --json` says.
     pub async fn status(&self) -> anyhow::Result<Status> {
         let told = self.cutover(&["status", "--json"]).await?;

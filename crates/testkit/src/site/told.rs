@@ -18,7 +18,7 @@ pub struct Told {
 }
 
 impl Told {
-    pub(crate) fn new(output: &Output, took: Duration) -> Self {
+    pub fn new(output: &Output, took: Duration) -> Self {
         Self {
             exit: output.status.code(),
             signal: output.status.signal(),
