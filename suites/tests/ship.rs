@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cutover_engine::Engine;
 use cutover_suites::disk::Disk;
-use cutover_suites::engine::{SHELL_IMAGE, docker, shell_image, usable};
+use cutover_suites::engine::{SHELL_IMAGE, docker, on_engine, shell_image, usable};
 use cutover_testkit::site::{App, Binaries, OwnEngine, Process, Site, Told};
 use cutover_testkit::{get, wait_until};
 
@@ -529,6 +529,56 @@ async fn files_under_way_are_not_pruned_and_come_once() {
     println!("{sent} bytes were sent");
     assert!(sent < ((LAYERS + 1) * LAYER) as u64, "some came twice: {sent}");
     assert_eq!(under_way(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_built_on_the_hosts_own_engine_stays_while_the_next_is_built() {
+    let name = "what_is_built_on_the_hosts_own_engine_stays_while_the_next_is_built";
+    let test = async |site: &Site| {
+        if let Err(why) = shell_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = site.app("shop", HOST).unwrap();
+        lay_out_small(&app, "one", ".", "");
+        deployed(&app).await;
+
+        // Given a second service, whose build takes as long as it is told.
+        lay_out_small(&app, "two", ".", "");
+        let folder = app.repository();
+        let wait = format!(
+            "FROM {SHELL_IMAGE}\nRUN until [ -e /goes-on ]; do sleep 0.1; done\nCMD [\"sleep\", \"9999\"]\n"
+        );
+        std::fs::create_dir(folder.join("worker")).unwrap();
+        std::fs::write(folder.join("worker/Dockerfile"), wait).unwrap();
+        let text = std::fs::read_to_string(folder.join("cutover.yml")).unwrap();
+        let worker = "services:\n  zz-worker:\n    build: worker\n    init: true\n";
+        std::fs::write(folder.join("cutover.yml"), text.replace("services:\n", worker)).unwrap();
+        app.record("with a worker").unwrap();
+        let client = tokio::spawn(app.command(&["deploy"]).output());
+        let at_work = async || {
+            let running = docker(site, &["ps", "--no-trunc", "--format", "{{.ID}} {{.Command}}"]);
+            let line = running.lines().find(|line| line.contains("goes-on"))?;
+            Some(line.split_once(' ')?.0.to_owned())
+        };
+        let build = wait_until("the second build is at work", SOON, at_work).await.unwrap();
+        let images = || {
+            docker(
+                site,
+                &["images", "--format", "{{.Repository}}:{{.Tag}}", &format!("cutover/{}/web", app.id())],
+            )
+        };
+        let both = images();
+        assert_eq!(both.lines().count(), 2, "{both}");
+
+        app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
+        assert_eq!(images(), both, "the first one is built for a run");
+
+        docker(site, &["exec", &build, "touch", "/goes-on"]);
+        let output = tokio::time::timeout(SOON * 3, client).await.unwrap().unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(get(site.http().unwrap(), HOST, "/").await.unwrap().trim(), "two");
+    };
+    on_engine(name, Binaries::beside_this_program().unwrap(), test).await;
 }
 
 /// A configuration that takes an image by its tag.

@@ -11,7 +11,7 @@ use cutover_core::layout;
 use cutover_core::names::{AppId, RunId, ServiceName};
 use cutover_core::release::{Content, Provenance};
 use cutover_core::state::{FoundImage, HostState};
-use cutover_core::wire::{BuildOrder, Destination};
+use cutover_core::wire::{Ask, BuildOrder, Destination};
 use cutover_engine::{
     BaseImages, BuildCache, BuildError, BuildSpec, Commit, Context, ContextError, ContextSource, Engine,
     EngineError, Image, Kind, OriginLabels, Reference,
@@ -20,7 +20,7 @@ use cutover_engine::{
 use super::artifact::below;
 use super::platform;
 use super::project::Project;
-use crate::hosts::Channel;
+use crate::hosts::{Channel, Target};
 use crate::render::Progress;
 use crate::ship;
 use crate::verbs::Stop;
@@ -97,6 +97,11 @@ impl<'a> Images<'a> {
         // What its engine builds anyway need not be said.
         spec.platform = platform.clone().filter(|platform| !platform::is_of_this_machine(platform));
         let engine = self.engine().await?;
+        if let (Target::Here, Some(tag)) = (host.target(), &spec.tag) {
+            // Its engine may be the host's own: while others are built, a prune would find that nobody needs this one yet.
+            host.ask(&Ask::Lease { run: self.run, images: BTreeSet::from([tag.clone()]) }).await?;
+            host.done().await?;
+        }
         let built = engine
             .build(&spec, &mut |line| progress.doing("build", line))
             .await

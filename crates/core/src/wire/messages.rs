@@ -244,6 +244,14 @@ pub enum Ask {
         /// What.
         order: Box<super::BuildOrder>,
     },
+    /// Images of these names are about to be made on this host's engine, for a run → [`Reply::Done`]. They are not taken away before the run has ended,
+    /// or this session where none begins (S26).
+    Lease {
+        /// For which run.
+        run: RunId,
+        /// Their names.
+        images: BTreeSet<String>,
+    },
 }
 
 /// From the host.

@@ -180,6 +180,10 @@ where
             Ask::Chunks { chunks, bytes } => self.chunks(chunks, bytes).await,
             Ask::Unpack => self.unpack().await,
             Ask::Build { run, order } => self.build(run, *order).await,
+            Ask::Lease { run, images } => {
+                self.lease(run, images, &BTreeSet::new()).await?;
+                Ok(self.outgoing.send(&Reply::Done).await?)
+            }
         }
     }
 
