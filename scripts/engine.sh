@@ -25,6 +25,8 @@ readonly WAIT_FOR_END=30    # seconds
 readonly MARK=engine-of-the-tests
 readonly APART=apart
 readonly LOCK=/run/lock/cutover-test-engine
+# Where an engine of ours made the chains of the packet filter: what came before them.
+readonly POLICY=$LOCK.forward-policy
 readonly USUAL=/var/run/docker.sock
 
 say() { printf 'engine.sh: %s\n' "$*" >&2; }
@@ -307,8 +309,11 @@ clear_remains() {
     ip link delete "$(cat "$folder/$MARK")" 2>/dev/null || true
     while bridged_rule -D "$(cat "$folder/$MARK")"; do :; done
     remove_rules "$folder"
-    if [[ -f $folder/forward-policy ]] && ! another_engine_runs; then
-        remove_chains "$(cat "$folder/forward-policy")"
+    # Whoever ends last takes the chains away, too.
+    if [[ -f $folder/forward-policy ]]; then mv "$folder/forward-policy" "$POLICY"; fi
+    if [[ -f $POLICY ]] && ! another_engine_runs; then
+        remove_chains "$(cat "$POLICY")"
+        rm "$POLICY"
     fi
     rm -rf --one-file-system "$folder"
 }

@@ -1,6 +1,10 @@
 //! Real binaries, images built by cutover, containers on a real engine, constant traffic. Each test prints how many requests it sent and how many
 //! failed; without an engine none runs, and each says so.
-#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says why it did not run"
+)]
 
 use cutover_suites::engine;
 use cutover_suites::scenes::{backing, clients, crashes, databases, deploys, engines, secrets};
@@ -129,4 +133,47 @@ async fn without_a_bridge_ports_on_loopback_take_its_place() {
         engines::without_a_bridge_ports_on_loopback_take_its_place(site).await;
     })
     .await;
+}
+
+/// Two engines, of which the first made the chains of the packet filter, and ends first; what is left then, and in the end. In a network where
+/// there is nobody else.
+const ENDS_BESIDE_ANOTHER: &str = r#"
+mount -t tmpfs tmpfs /run/lock && ip link set lo up || exit 3
+script=$1 folder=$2
+found() { iptables -w -S; iptables -w -t nat -S; }
+for one in a b; do "$script" own "$folder/$one" 2>&1 >"$folder/address.$one" || exit; done
+DOCKER_HOST=unix://$folder/a/sock docker network create one >/dev/null
+bridge=$(cat "$folder/a/engine-of-the-tests")
+echo "there: $(found | grep -cE "MASQUERADE| $bridge ")"
+"$script" kill "$folder/a" 2>&1 && "$script" stop "$folder/a" 2>&1
+echo "beside another: $(found | grep -cE "MASQUERADE| $bridge | br-")"
+echo "chains: $(found | grep -c '^-N DOCKER')"
+"$script" stop "$folder/b" 2>&1
+echo "in the end: $(found | grep -vc '^-P')"
+"#;
+
+#[test]
+#[ignore = "long: make soak"]
+fn an_engine_of_the_tests_takes_its_rules_with_it_and_the_last_one_the_chains() {
+    let name = "an_engine_of_the_tests_takes_its_rules_with_it_and_the_last_one_the_chains";
+    if !rustix::process::geteuid().is_root() {
+        return println!("not run: {name}: the packet filter is root's");
+    }
+    let folder = tempfile::Builder::new().prefix("eng-").tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/engine.sh");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--net", "--pid", "--mount", "--fork", "--mount-proc", "bash", "-c", ENDS_BESIDE_ANOTHER]);
+    command.args(["ends", script]).arg(folder.path()).env_remove("DOCKER_HOST").env_remove("TMPDIR");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    if output.status.code() == Some(3) {
+        return println!("not run: {name}: {}", said.lines().last().unwrap_or_default());
+    }
+    let of = |what: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {what} in {said}")).parse::<u32>().unwrap()
+    };
+    assert!(of("there") > 2, "{said}");
+    assert_eq!((of("beside another"), of("in the end")), (0, 0), "{said}");
+    assert!(of("chains") > 2, "they are the other one's, too: {said}");
 }
