@@ -5,11 +5,13 @@ use anyhow::ensure;
 use cutover_testkit::site::Binaries;
 
 pub mod bench;
+pub mod built_there;
 pub mod demo;
 pub mod disk;
 pub mod engine;
 pub mod hardships;
 pub mod input;
+pub mod loads;
 pub mod matrix;
 pub mod neighbours;
 pub mod on_the_way;

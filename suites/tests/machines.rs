@@ -7,9 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use cutover_suites::built_there::{self, Keeps};
 use cutover_suites::hardships::{self, failed, serves};
 use cutover_suites::servers::{on_server, on_server_without_systemd};
-use cutover_suites::{engine, neighbours, on_the_way};
+use cutover_suites::{engine, loads, neighbours, on_the_way};
 use cutover_testkit::machine::{Cut, Image, Machine, ServerApp, User};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
@@ -172,6 +173,34 @@ async fn a_full_disk_is_told_and_nothing_of_what_serves_is_lost() {
 async fn a_disk_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there() {
     let name = "a_disk_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there";
     on_server(name, Image::Engine20, on_the_way::all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn engine_26_builds_on_the_server() {
+    let all = async |machine: &Machine| built_there::all(machine, Keeps::Usually).await;
+    on_server("engine_26_builds_on_the_server", Image::Engine26, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn engine_26_with_containerds_store_builds_on_the_server() {
+    let all = async |machine: &Machine| built_there::all(machine, Keeps::InContainerd).await;
+    on_server("engine_26_with_containerds_store_builds_on_the_server", Image::Engine26, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn engine_29_builds_on_the_server() {
+    let all = async |machine: &Machine| built_there::all(machine, Keeps::Usually).await;
+    on_server("engine_29_builds_on_the_server", Image::Engine29, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn an_image_is_loaded_whole_where_layers_only_seemed_to_be_there() {
+    let name = "an_image_is_loaded_whole_where_layers_only_seemed_to_be_there";
+    on_server(name, Image::Engine26, loads::after_a_refused_one).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
