@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use crate::built_there::Keeps;
 use crate::engine;
-use crate::hardships::{WITH_ENGINE, says};
+use crate::hardships::{WITH_ENGINE, says, serves};
 use crate::on_the_way::{SOON, Way};
 use crate::registry::{PASSWORD, Registry, USER};
 
@@ -70,31 +70,18 @@ pub async fn after_a_refused_one(machine: &Machine) {
     assert!(says(machine, "docker images").await.contains("base"), "it is an image all the same");
 
     let way = Way::new(machine);
-    shop.commit("v1", "first", of_a_bot).unwrap();
+    shop.commit("v1", "first", str::to_owned).unwrap();
     shop.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
     let mut sent = Vec::new();
     for subject in ["first", "second"] {
-        shop.commit("v1", subject, of_a_bot).unwrap();
+        shop.commit("v1", subject, str::to_owned).unwrap();
         way.stops_after(usize::MAX);
         let mut command = shop.command(&["deploy"]);
         let output = command.env("CUTOVER_SSH", way.program()).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let live = shop.status().await.unwrap().live.unwrap();
-        assert_eq!(live.subject.as_deref(), Some(subject));
+        serves(&shop, subject).await;
         sent.push(way.sent());
     }
     println!("sent: with layers that only seemed to be there {}, with layers that are {}", sent[0], sent[1]);
     assert!(sent[0] > MUCH && sent[1] < MUCH, "{sent:?}");
-}
-
-/// The configuration without its page and the page's database: of one image.
-fn of_a_bot(text: &str) -> String {
-    let (before, after) = text.split_once("  web:\n").unwrap();
-    let (_, bot) = after.split_once("  bot:\n").unwrap();
-    let (bot, after) = bot.split_once("databases:\n").unwrap();
-    let (_, after) = after.split_once("bake: ").unwrap();
-    // The other environment only gives the page another route.
-    let production: String =
-        after.lines().filter(|line| !line.contains("staging:")).map(|line| format!("{line}\n")).collect();
-    format!("{before}  bot:\n{bot}bake: {production}")
 }

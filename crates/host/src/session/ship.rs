@@ -135,6 +135,7 @@ where
             Ok(()) => {}
             Err(error) if base > 0 && !matches!(error.kind, Kind::Full | Kind::Unreachable) => {
                 tracing::info!(image = image.name, %error, "not made from the layers that seemed to be there");
+                take_back(docker, image).await?;
                 self.brought.in_full.insert(image.identity.clone());
                 return Ok(None);
             }
@@ -142,6 +143,9 @@ where
                 // What waits may be what is wrong, unless nobody looked at it.
                 if !matches!(error.kind, Kind::Full | Kind::Unreachable) {
                     layers.remove(image.layers.clone());
+                }
+                if error.kind != Kind::Unreachable && take_back(docker, image).await.is_err() {
+                    tracing::warn!(image = image.name, "what was not loaded keeps its name");
                 }
                 return Err(not_loaded(image, &error).into());
             }
@@ -248,6 +252,15 @@ async fn find(docker: &DockerRuntime, image: &ImageParts) -> Result<Option<Found
         }
     }
     Ok(None)
+}
+
+/// With containerd's store an engine has an image by its name also when it could not unpack it, and no container can be made of that. It was not
+/// there before.
+async fn take_back(docker: &DockerRuntime, image: &ImageParts) -> Result<(), Stop> {
+    if find(docker, image).await?.is_some() {
+        docker.engine().remove_image(&image.name).await.map_err(|error| not_looked(&error))?;
+    }
+    Ok(())
 }
 
 fn configuration(pieces: impl Read) -> std::io::Result<Vec<u8>> {
