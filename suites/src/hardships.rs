@@ -75,14 +75,16 @@ pub(crate) async fn make_room(machine: &Machine, folder: &str) {
 }
 
 /// State and images lie on disks of their own from here on.
-pub(crate) async fn on_small_disks(machine: &Machine) {
+pub(crate) async fn on_small_disks(machine: &Machine, images: &str) {
     says(machine, &format!("mkdir -p {STATE} && mount -t tmpfs -o size=600m,mode=0711 tmpfs {STATE}")).await;
-    says(machine, &format!("systemctl stop docker docker.socket; mount -t tmpfs -o size=600m,mode=0710 tmpfs {IMAGES} && systemctl start docker")).await;
+    let stop = "systemctl stop docker docker.socket containerd";
+    let mount = format!("mount -t tmpfs -o size=600m,mode=0710 tmpfs {images}");
+    says(machine, &format!("{stop}; {mount} && systemctl start containerd docker")).await;
 }
 
 /// The disk with the state, and then the one with the images, is full before something is brought, and again while a run goes on.
 pub async fn a_full_disk(machine: &Machine) {
-    on_small_disks(machine).await;
+    on_small_disks(machine, IMAGES).await;
     let (binaries, engine) = (Binaries::beside_this_program().unwrap(), engine::usable().await.unwrap());
     let shop = ServerApp::of_containers(machine, &binaries, &engine, "shop").await.unwrap();
     let shop = shop.set_up_with(WITH_ENGINE);

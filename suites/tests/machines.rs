@@ -172,7 +172,16 @@ async fn a_full_disk_is_told_and_nothing_of_what_serves_is_lost() {
 #[ignore = "long: make soak"]
 async fn a_disk_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there() {
     let name = "a_disk_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there";
-    on_server(name, Image::Engine20, on_the_way::all).await;
+    let all = async |machine: &Machine| on_the_way::all(machine, Keeps::Usually).await;
+    on_server(name, Image::Engine20, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_disk_of_containerds_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there() {
+    let name = "a_disk_of_containerds_that_fills_on_the_way_is_told_and_the_next_deploy_goes_on_from_there";
+    let all = async |machine: &Machine| on_the_way::all(machine, Keeps::InContainerd).await;
+    on_server(name, Image::Engine26, all).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
