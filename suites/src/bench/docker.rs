@@ -19,7 +19,7 @@ use super::sample::{self, HOST, Ran, each};
 use super::sheet::Section;
 
 const ROUNDS: usize = 15;
-/// In turns: each differs from the one before by its label.
+/// In turns: each differs from the one before by a page.
 const TAGS: [&str; 2] = ["one", "two"];
 const BROKEN: &str = "broken";
 const EXITS: &str = r#"{ "database": "memory", "start_delay_ms": 300, "exit_at_start": 3 }"#;
@@ -60,6 +60,7 @@ impl Images {
             Self { engine: docker.engine().clone(), repository: format!("cutover/{}/sample", app.id()) };
         let good = lay_out_image(app, "good", sample::IN_MEMORY)?;
         for tag in TAGS {
+            std::fs::write(good.join("pages/about.html"), format!("<p>{tag}</p>"))?;
             images.build_one(&good, tag, docker.base()).await?;
         }
         let broken = lay_out_image(app, BROKEN, EXITS)?;
@@ -73,7 +74,7 @@ impl Images {
             context,
             target: None,
             arguments: BTreeMap::from([("BASE".to_owned(), base.to_owned())]),
-            labels: BTreeMap::from([("bench".to_owned(), tag.to_owned())]),
+            labels: BTreeMap::new(),
             tag: Some(self.name(tag)),
             platform: None,
             cache: BuildCache::Use,
@@ -94,9 +95,9 @@ impl Images {
         sample::containers(app, &self.repository, "")
     }
 
-    /// The words that deploy the next of them. `--all`, because a label is no reason to replace anything.
-    pub(super) fn deploy(number: usize) -> [&'static str; 4] {
-        ["deploy", "--all", "--version", TAGS[number % TAGS.len()]]
+    /// The words that deploy the next of them.
+    pub(super) fn deploy(number: usize) -> [&'static str; 3] {
+        ["deploy", "--version", TAGS[number % TAGS.len()]]
     }
 }
 

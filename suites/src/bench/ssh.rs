@@ -37,7 +37,7 @@ pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<Section> {
         Ok(vec!["deploy"])
     };
     in_turns(&mut section, "plain processes", &far, &near, next).await?;
-    rollbacks(&mut section, &far).await?;
+    rollbacks(&mut section, "plain processes", &far).await?;
     match engine::usable().await {
         Ok(engine) => containers(&mut section, binaries, &engine).await?,
         Err(why) => section.not_run(format!("containers: {why}")),
@@ -45,7 +45,7 @@ pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-/// The same as containers, their images there. They differ by a label, which a rollback is right to replace nothing for: there is no row of it.
+/// The same as containers, their images there.
 async fn containers(section: &mut Section, binaries: &Binaries, engine: &Engine) -> anyhow::Result<()> {
     let far = match Site::over_ssh_on_engine(binaries.clone(), engine.clone()).await? {
         Ok(site) => site,
@@ -60,7 +60,8 @@ async fn containers(section: &mut Section, binaries: &Binaries, engine: &Engine)
         let images = Images::build(app).await?;
         app.commit("v1", |_| app.own(&images.config(app)))?;
     }
-    in_turns(section, "containers", &far, &near, |_, number| Ok(Images::deploy(number).to_vec())).await
+    in_turns(section, "containers", &far, &near, |_, number| Ok(Images::deploy(number).to_vec())).await?;
+    rollbacks(section, "containers", &far).await
 }
 
 /// Deploys over SSH and here, in turns; `next` makes the next release and gives the words that deploy it.
@@ -102,13 +103,14 @@ async fn in_turns(
 }
 
 /// Back and forth between the last two, of which nothing runs warm.
-async fn rollbacks(section: &mut Section, far: &App<'_>) -> anyhow::Result<()> {
+async fn rollbacks(section: &mut Section, what: &str, far: &App<'_>) -> anyhow::Result<()> {
     far.site().remote().round_trip(Duration::from_millis(u64::from(USUAL)));
     let mut cold = Vec::new();
     for _ in 0..ROUNDS {
         cold.push(once(far, &["rollback", "--yes"]).await?);
     }
-    section.row(format!("cold rollback over SSH at {USUAL} ms, the whole command"), "ms", &cold).goal(1000.0);
+    let row = format!("{what}: cold rollback over SSH at {USUAL} ms, the whole command");
+    section.row(row, "ms", &cold).goal(1000.0);
     Ok(())
 }
 
