@@ -1,8 +1,9 @@
 //! The journal of one run: intent, effect, outcome. The only mouth of a run: what is written here is at once what people see.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cutover_core::exit::Exit;
@@ -30,8 +31,8 @@ pub struct Journal {
     back: AtomicBool,
     /// Cancel is read between acts as long as it can be obeyed (S21).
     cancellable: AtomicBool,
-    /// The act that was begun last and has not ended: what a stage that is dropped was at.
-    under_way: Mutex<Option<UnderWay>>,
+    /// The acts that were begun and have not ended, in the order of their beginning: what a stage that is dropped was at.
+    under_way: Mutex<BTreeMap<u64, UnderWay>>,
 }
 
 /// An act between its intent and its outcome.
@@ -165,9 +166,9 @@ impl Journal {
         self.check_cancel()?;
         let (what, exit) = (describe(&step), exit_of(stage, &step));
         let intent = self.write(What::Intent { stage, step })?;
-        self.is_at(Some(UnderWay { what: what.clone(), exit, since: Instant::now() }));
+        let number = self.begin(UnderWay { what: what.clone(), exit, since: Instant::now() });
         let ended = effect.await;
-        self.is_at(None);
+        self.under_way().remove(&number);
         match ended {
             Ok((value, result)) => {
                 self.write(What::Outcome { intent, result })?;
@@ -181,13 +182,22 @@ impl Journal {
         }
     }
 
-    fn is_at(&self, act: Option<UnderWay>) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = act;
+    fn under_way(&self) -> MutexGuard<'_, BTreeMap<u64, UnderWay>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an act that begins; its number among those that go on.
+    fn begin(&self, act: UnderWay) -> u64 {
+        let mut all = self.under_way();
+        let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+        all.insert(number, act);
+        number
     }
 
     /// How a stage failed that was dropped at its deadline.
     pub(crate) fn hung(&self, stage: Stage, limit: Duration) -> Failure {
-        let act = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The one that was begun first has been waited for the longest.
+        let act = std::mem::take(&mut *self.under_way()).pop_first().map(|(_, act)| act);
         let exit = act.as_ref().map_or_else(|| exit_of_stage(stage), |act| act.exit);
         let what = format!("stage {stage} hung: it was given up after {} s", limit.as_secs());
         let failure = match act {
@@ -364,6 +374,8 @@ impl From<StoreError> for Trouble {
 
 #[cfg(test)]
 mod tests {
+    use cutover_core::plan::Verb;
+
     use super::*;
 
     #[test]
@@ -374,5 +386,27 @@ mod tests {
         assert_eq!(exit_of(Stage::Handover, &Step::Migrate { database }), Exit::Migration);
         assert_eq!(exit_of(Stage::Handover, &Step::Hold { services: Vec::new() }), Exit::NotHealthy);
         assert_eq!(exit_of(Stage::Switch, &Step::Switch), Exit::Failed);
+    }
+
+    #[tokio::test]
+    async fn given_acts_that_go_on_at_once_when_their_stage_is_given_up_then_the_first_of_them_is_named() {
+        let run = RunId::new(uuid::Uuid::now_v7());
+        let store = Store::in_memory().unwrap();
+        store.begin_run(run, &"shop/local".parse().unwrap(), Verb::Deploy, "ann", Timestamp::now()).unwrap();
+        let journal = Journal::new(Arc::new(store), run, Box::new(|_| ()));
+        let never = |name: &str| {
+            let effect = std::future::pending::<Result<((), StepResult), Trouble>>();
+            journal.act(Stage::Drain, Step::Stop { instance: name.parse().unwrap() }, effect)
+        };
+        let done = async { Ok::<_, Trouble>(((), StepResult::Done)) };
+        let ends = journal.act(Stage::Drain, Step::Stop { instance: "api".parse().unwrap() }, done);
+        let all = async { tokio::join!(ends, never("web"), never("bot")) };
+
+        assert!(tokio::time::timeout(Duration::from_millis(10), all).await.is_err());
+
+        let failure = journal.hung(Stage::Drain, Duration::from_secs(40));
+        assert!(failure.cause[0].starts_with("stopping web was begun"), "{failure:?}");
+        let nothing = journal.hung(Stage::Drain, Duration::from_secs(40));
+        assert_eq!(nothing.cause, ["what it waited for did not come"]);
     }
 }

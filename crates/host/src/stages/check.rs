@@ -13,8 +13,8 @@ use cutover_core::state::RestartPolicy;
 use futures_util::future::{join_all, select_all};
 use tokio::time::Instant;
 
-use super::Act;
 use super::start::Started;
+use super::{Act, at_once};
 use crate::journal::StageError;
 use crate::ports::ProbeTarget;
 use crate::probe::facts::{self, Seen};
@@ -42,15 +42,21 @@ pub(super) async fn admit_to_restarts(
     stage: Stage,
     instances: &[GatedInstance],
 ) -> Result<(), StageError> {
-    for instance in instances {
-        let name = &instance.spec.name;
-        let policy = RestartPolicy::UnlessStopped;
-        let runtime = act.ports.runtime(instance.spec.runtime());
-        let set =
-            async { runtime?.set_restart(act.app(), name, policy).await.map(|()| ((), StepResult::Done)) };
-        act.journal.act(stage, Step::Restart { instance: name.clone(), policy }, set).await?;
-    }
-    Ok(())
+    let policy = RestartPolicy::UnlessStopped;
+    let admit = |instance: &GatedInstance| {
+        let (name, runtime) = (instance.spec.name.clone(), instance.spec.runtime());
+        async move {
+            let set = async {
+                act.ports
+                    .runtime(runtime)?
+                    .set_restart(act.app(), &name, policy)
+                    .await
+                    .map(|()| ((), StepResult::Done))
+            };
+            act.journal.act(stage, Step::Restart { instance: name.clone(), policy }, set).await
+        }
+    };
+    at_once(instances.iter().map(admit).collect()).await
 }
 
 /// Waits until all have passed their gates; the first that cannot fails all.

@@ -6,9 +6,9 @@ use cutover_core::journal::{Step, StepResult};
 use cutover_core::plan::{DrainPlan, Planned, Stage};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Act;
 use super::bake::Baked;
-use super::start::stop;
+use super::start::{remove, stop};
+use super::{Act, at_once};
 use crate::journal::{StageError, Trouble};
 
 /// Over so long the closing of WebSockets and event streams is spread.
@@ -25,20 +25,14 @@ pub(crate) async fn drain(act: &Act<'_>, plan: &Planned<DrainPlan>, _: Baked) ->
         return keep_warm(act, plan);
     }
     quiet(act, plan).await?;
-    for instance in &plan.outgoing {
+    let end = |instance| async move {
         stop(act, Stage::Drain, instance).await?;
         if plan.kept_candidates.contains(&instance.name) {
-            continue;
+            return Ok(());
         }
-        let remove = async {
-            act.ports
-                .runtime(instance.runtime)?
-                .remove(act.app(), &instance.name)
-                .await
-                .map(|()| ((), StepResult::Done))
-        };
-        act.journal.act(Stage::Drain, Step::Remove { instance: instance.name.clone() }, remove).await?;
-    }
+        remove(act, Stage::Drain, instance).await
+    };
+    at_once(plan.outgoing.iter().map(end).collect()).await?;
     for leaving in &plan.leaves {
         let step =
             Step::Leave { instance: leaving.instance.clone(), network: leaving.network.network.clone() };

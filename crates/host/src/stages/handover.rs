@@ -13,10 +13,10 @@ use cutover_routes::{Entry, Hold, RouteState};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Act;
 use super::check::{Healthy, admit_to_restarts, gate};
 use super::migrate::{carry_out, path};
 use super::start::{run, stop};
+use super::{Act, at_once};
 use super::{snapshot, switch};
 use crate::files;
 use crate::journal::{StageError, Trouble};
@@ -37,15 +37,11 @@ pub(crate) async fn handover(
     switch::still_as_found(act).await?;
     quiet(act, plan).await?;
     let down = Instant::now();
-    for instance in &plan.outgoing {
-        stop(act, Stage::Handover, instance).await?;
-    }
+    at_once(plan.outgoing.iter().map(|instance| stop(act, Stage::Handover, instance)).collect()).await?;
     for held in &plan.databases {
         database(act, held).await?;
     }
-    for instance in &plan.incoming {
-        run(act, Stage::Handover, &instance.spec).await?;
-    }
+    at_once(plan.incoming.iter().map(|instance| run(act, Stage::Handover, &instance.spec)).collect()).await?;
     gate(act, Stage::Handover, &plan.incoming).await?;
     if act.plan.verb.is_of_backing() {
         was_down(act, plan, down.elapsed())?;

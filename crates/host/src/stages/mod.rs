@@ -18,6 +18,7 @@ pub(crate) mod verify;
 
 pub use environment::EnvChange;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use cutover_core::env_file;
@@ -27,10 +28,23 @@ use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, ReleaseId};
 use cutover_core::plan::{Direction, HostPlan};
 use cutover_core::secret::Secrets;
+use futures_util::{StreamExt, stream};
 
 use crate::journal::{Journal, StageError};
 use crate::ports::Ports;
 use crate::store::Store;
+
+/// Instances that are acted on at the same time: an engine takes a fifth of a second to start one, and an app up to its grace to stop.
+const AT_ONCE: usize = 8;
+
+/// Does the same for several at once, each to its end. The first trouble, in their order, is that of all.
+pub(super) async fn at_once<F>(acts: Vec<F>) -> Result<(), StageError>
+where
+    F: Future<Output = Result<(), StageError>>,
+{
+    let ended: Vec<_> = stream::iter(acts).buffered(AT_ONCE).collect().await;
+    ended.into_iter().collect()
+}
 
 /// What every stage works with.
 pub struct Act<'a> {
@@ -76,5 +90,47 @@ impl Act<'_> {
             failure.cause = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
             failure.into()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use cutover_core::exit::Exit;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn given_several_acts_then_each_goes_on_while_the_others_do() {
+        let all_have_begun = tokio::sync::Barrier::new(AT_ONCE);
+        let acts = (0..AT_ONCE).map(|_| async {
+            all_have_begun.wait().await;
+            Ok(())
+        });
+
+        let ended = tokio::time::timeout(Duration::from_secs(10), at_once(acts.collect())).await;
+
+        assert!(ended.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn given_acts_of_which_two_fail_then_all_come_to_their_end_and_the_first_is_told() {
+        let ended = AtomicUsize::new(0);
+        let acts = (0..20).map(|number| {
+            let ended = &ended;
+            async move {
+                tokio::task::yield_now().await;
+                ended.fetch_add(1, Ordering::Relaxed);
+                let fails = number == 7 || number == 3;
+                if fails { Err(Failure::new(Exit::Failed, format!("act {number}")).into()) } else { Ok(()) }
+            }
+        });
+
+        let trouble = at_once(acts.collect()).await.unwrap_err();
+
+        assert_eq!(trouble.failure().what, "act 3");
+        assert_eq!(ended.load(Ordering::Relaxed), 20);
     }
 }

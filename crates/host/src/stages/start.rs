@@ -6,8 +6,8 @@ use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::plan::{InstanceRef, InstanceSpec, Planned, Stage, StartPlan};
 use cutover_core::state::RestartPolicy;
 
-use super::Act;
 use super::check::{failed, gate};
+use super::{Act, at_once};
 use crate::journal::StageError;
 use crate::ports::RuntimeErrorKind;
 
@@ -16,13 +16,7 @@ pub(crate) struct Started(());
 
 pub(crate) async fn start(act: &Act<'_>, plan: &Planned<StartPlan>) -> Result<Started, StageError> {
     let Planned::Do(plan) = plan else { return Ok(Started(())) };
-    for instance in &plan.retire {
-        stop(act, Stage::Start, instance).await?;
-        // What is stopped is in nobody's way; the next deploy tries again.
-        if let Err(error) = remove(act, Stage::Start, instance).await {
-            act.journal.write(What::Warning { stage: Stage::Start, text: error.failure().to_string() })?;
-        }
-    }
+    at_once(plan.retire.iter().map(|instance| out_of_the_way(act, instance)).collect()).await?;
     for joining in &plan.joins {
         let step =
             Step::Join { instance: joining.instance.clone(), network: joining.network.network.clone() };
@@ -37,15 +31,22 @@ pub(crate) async fn start(act: &Act<'_>, plan: &Planned<StartPlan>) -> Result<St
     }
     let last = plan.waves.len().saturating_sub(1);
     for (number, wave) in plan.waves.iter().enumerate() {
-        for instance in wave {
-            run(act, Stage::Start, &instance.spec).await?;
-        }
+        at_once(wave.iter().map(|instance| run(act, Stage::Start, &instance.spec)).collect()).await?;
         // The stage after this one gates the last wave; a later wave waits for the health of those before.
         if number < last {
             gate(act, Stage::Start, wave).await?;
         }
     }
     Ok(Started(()))
+}
+
+/// Stops what an earlier run left where the candidates go. What is stopped is in nobody's way; the next deploy tries again to remove it.
+async fn out_of_the_way(act: &Act<'_>, instance: &InstanceRef) -> Result<(), StageError> {
+    stop(act, Stage::Start, instance).await?;
+    if let Err(error) = remove(act, Stage::Start, instance).await {
+        act.journal.write(What::Warning { stage: Stage::Start, text: error.failure().to_string() })?;
+    }
+    Ok(())
 }
 
 /// Makes and starts an instance; both look first, so that they can be repeated.
@@ -104,7 +105,8 @@ pub(super) async fn retire(act: &Act<'_>, stage: Stage, instance: &InstanceRef) 
     remove(act, stage, instance).await
 }
 
-async fn remove(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
+/// Removes what is left of a stopped instance.
+pub(super) async fn remove(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
     let remove = async {
         act.ports
             .runtime(instance.runtime)?

@@ -13,10 +13,10 @@ use cutover_core::release::RuntimeKind;
 use cutover_routes::figures::Figures;
 use tokio::time::Instant;
 
-use super::Act;
 use super::check::{admit_to_restarts, gate};
 use super::start::{retire, run, stop};
 use super::switch::Switched;
+use super::{Act, at_once};
 use crate::journal::{StageError, Trouble};
 use crate::ports::ProbeTarget;
 use crate::probe::facts::redacted;
@@ -159,13 +159,9 @@ fn unanswered(act: &Act<'_>, route: &RouteCheck, wrong: &Wrong, tries: u32) -> F
 /// A service without a route: old stopped and gone before new where it may never run twice, else new gated before the old goes in the drain.
 async fn replace(act: &Act<'_>, follow: &Follow) -> Result<(), StageError> {
     if follow.strategy == Strategy::Handover {
-        for instance in &follow.outgoing {
-            stop(act, Stage::Verify, instance).await?;
-        }
+        at_once(follow.outgoing.iter().map(|instance| stop(act, Stage::Verify, instance)).collect()).await?;
     }
-    for instance in &follow.incoming {
-        run(act, Stage::Verify, &instance.spec).await?;
-    }
+    at_once(follow.incoming.iter().map(|instance| run(act, Stage::Verify, &instance.spec)).collect()).await?;
     match gate(act, Stage::Verify, &follow.incoming).await {
         Err(StageError::Failed(failure)) if failure.exit == Exit::NotHealthy && was_begun_before(act) => {
             for instance in &follow.incoming {
