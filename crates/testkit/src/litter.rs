@@ -55,20 +55,24 @@ impl Litter {
         let log = layout.instance_log(app, &instance.parse().map_err(io::Error::other)?);
         put(&log, 1_000)?;
         litter.goes(Kind::Log, instance, log);
-        litter.lay_staged(layout)?;
+        litter.lay_staged(layout, app)?;
         litter.stays.push(layout.snapshots(app).join("notes of mine.txt"));
         litter.stays.push(layout.artifacts().join(".writing.0123"));
+        litter.stays.push(layout.contexts().join("another.local.web"));
         litter.stays.iter().filter(|path| !path.exists()).try_for_each(|path| put(path, 1_000))?;
         Ok(litter)
     }
 
-    fn lay_staged(&mut self, layout: &Layout) -> io::Result<()> {
+    fn lay_staged(&mut self, layout: &Layout, app: &AppId) -> io::Result<()> {
         let hash = ContentHash::of(b"of an artifact that is gone");
         let staged = [
             ("layers", layout.layers(), hash.as_str().to_owned()),
             ("parcels", layout.parcels(), ".pack.0123".to_owned()),
             ("parcels", layout.parcels(), format!("{}.list", hash.as_str())),
             ("contexts", layout.contexts(), ".torn.0123".to_owned()),
+            // Of a service that no release has.
+            ("contexts", layout.contexts(), format!("{}.{}.gone", app.app, app.environment)),
+            ("contexts", layout.contexts(), format!("{}.{}.gone.list", app.app, app.environment)),
             ("artifacts", layout.artifacts(), ".torn.0123".to_owned()),
         ];
         for (area, folder, name) in staged {
