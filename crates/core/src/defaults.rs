@@ -51,6 +51,12 @@ pub const STAGE: Duration = Duration::from_mins(2);
 pub const ACT: Duration = Duration::from_secs(20);
 /// For copying a database, or putting one back.
 pub const DATABASE: Duration = Duration::from_mins(10);
+/// For a dump of a server's database, or putting one back.
+pub const DUMP: Duration = Duration::from_hours(6);
+/// A dump that writes nothing for so long hangs.
+pub const DUMP_SILENCE: Duration = Duration::from_mins(5);
+/// Bytes of a server's database that are dumped in a second, where nothing better is known: few, since a hold waits for it.
+pub const DUMP_RATE: u64 = 25 * 1024 * 1024;
 /// For the records of a run, and what retention takes away.
 pub const RECORD: Duration = Duration::from_mins(1);
 /// For a look at the host.

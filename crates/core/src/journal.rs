@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::hash::ContentHash;
 use crate::names::{AppId, DatabaseName, InstanceName, RunId, ServiceName};
 use crate::plan::{HostPlan, Stage};
-use crate::state::RestartPolicy;
+use crate::state::{RestartPolicy, SchemaChange};
 use crate::verdict::Verdict;
 
 /// One line of the journal.
@@ -187,6 +188,11 @@ pub enum Step {
         /// Which.
         database: DatabaseName,
     },
+    /// Ask whether a migration of a database with a server is pending.
+    Pending {
+        /// Which.
+        database: DatabaseName,
+    },
     /// Hold the routes of these services.
     Hold {
         /// Which.
@@ -206,6 +212,11 @@ pub enum Step {
     },
     /// Migrate the database itself.
     Migrate {
+        /// Which.
+        database: DatabaseName,
+    },
+    /// Look at what a migration that did not end well left in the database's server.
+    Inspect {
         /// Which.
         database: DatabaseName,
     },
@@ -251,6 +262,21 @@ pub enum StepResult {
     Snapshot {
         /// Its size.
         bytes: u64,
+        /// Of its file; of a dump.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hash: Option<ContentHash>,
+    },
+    /// A database with a server was migrated.
+    Migrated {
+        /// What its migration tool says.
+        schema: SchemaChange,
+    },
+    /// What a migration left that did not end well.
+    Inspected {
+        /// Tables, columns and the like differ from before it.
+        changed: bool,
+        /// What its migration tool says.
+        schema: SchemaChange,
     },
     /// A drain's end.
     Quiet {

@@ -325,6 +325,15 @@ fn in_engine(app: &AppId, what: impl std::fmt::Display) -> String {
     format!("cutover-{}.{}.{what}", app.app, app.environment)
 }
 
+/// What the name of a snapshot of a SQLite file ends with.
+pub const SQLITE: &str = "sqlite";
+/// What the name of a dump of a server's database ends with: `pg_dump`'s own archive, packed.
+pub const DUMP: &str = "dump.zst";
+/// What a migration is called in a server's list of its clients.
+pub const MIGRATION_CLIENT: &str = "cutover-migration";
+/// What cutover itself is called there.
+pub const OWN_CLIENT: &str = "cutover-snapshot";
+
 /// The file name of a snapshot: `{database}_{timestamp}_{commit}.{ext}` below the app's own folder of the backups.
 pub fn snapshot_file(
     app: &AppId,
@@ -361,7 +370,9 @@ pub fn database_of_snapshot(name: &str) -> Option<DatabaseName> {
         let moment = name.get(place + 1..place + 20);
         moment.is_some_and(is_moment) && name.as_bytes().get(place + 20) == Some(&b'_')
     })?;
-    let release = name.get(place + 21..)?.strip_suffix(".sqlite")?;
+    let rest = name.get(place + 21..)?;
+    let ended = [SQLITE, DUMP].into_iter().find_map(|ending| rest.strip_suffix(ending)?.strip_suffix('.'));
+    let release = ended?;
     release.parse::<ReleaseId>().ok()?;
     name[..place].parse().ok()
 }
@@ -393,11 +404,13 @@ mod tests {
         for name in ["main", "my_main_20251126t", "1_2"] {
             let database: DatabaseName = name.parse().unwrap();
             let at = "2026-11-26T04:05:06.007Z".parse().unwrap();
-            let file = snapshot_file(&app, &database, at, &release, "sqlite");
-            let name = file.strip_prefix("shop/local/").unwrap();
-            assert_eq!(in_snapshots(&app, name), file);
-            assert_eq!(database_of_snapshot(name), Some(database));
-            assert_eq!(database_of_snapshot(&format!("{name}.gz")), None, "it is somebody's own");
+            for ending in [SQLITE, DUMP] {
+                let file = snapshot_file(&app, &database, at, &release, ending);
+                let name = file.strip_prefix("shop/local/").unwrap();
+                assert_eq!(in_snapshots(&app, name), file);
+                assert_eq!(database_of_snapshot(name), Some(database.clone()));
+                assert_eq!(database_of_snapshot(&format!("{name}.gz")), None, "it is somebody's own");
+            }
         }
         assert_eq!(database_of_snapshot("notes_of_mine.txt"), None);
     }

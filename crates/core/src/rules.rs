@@ -8,7 +8,7 @@ use cutover_routes::Entry;
 use crate::config::settings::{Compatible, SnapshotPolicy};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::{Crossing, HostPlan, Rule, SwitchPlan, Verb};
+use crate::plan::{Crossing, DatabasePlace, HostPlan, Migration, Rule, SwitchPlan, Verb};
 use crate::request::{Ancestry, Request};
 use crate::state::HostState;
 
@@ -63,7 +63,12 @@ fn refusal(rule: Rule, what: impl Into<String>) -> Failure {
 /// A migration of an engine whose snapshots cutover does not take runs only after the decision to go without one.
 pub fn refuse_migration_without_snapshot(plan: &HostPlan, _: &HostState) -> Option<Failure> {
     let direct = &plan.migrate.todo()?.direct;
-    let without = direct.iter().find(|migration| migration.snapshot == SnapshotPolicy::BeforeMigration)?;
+    let is_without = |migration: &&Migration| {
+        let taken =
+            matches!(&migration.place, Some(DatabasePlace::Server(server)) if server.kind.has_snapshots());
+        migration.snapshot == SnapshotPolicy::BeforeMigration && !taken
+    };
+    let without = direct.iter().find(is_without)?;
     let database = &without.database;
     let mut failure = refusal(
         Rule::MigrationWithoutSnapshot,
@@ -74,7 +79,7 @@ pub fn refuse_migration_without_snapshot(plan: &HostPlan, _: &HostState) -> Opti
     Some(failure)
 }
 
-/// A breaking migration takes the held path (S18), which there is for SQLite only: carried out beside the old release it would break that.
+/// A breaking migration takes the held path (S18), which there is for some engines only: carried out beside the old release it would break that.
 pub fn refuse_breaking_migration_beside_old(plan: &HostPlan, _: &HostState) -> Option<Failure> {
     // With all of it stopped there is no old release to break.
     plan.live.as_ref().filter(|live| !live.members.is_empty())?;
@@ -85,7 +90,7 @@ pub fn refuse_breaking_migration_beside_old(plan: &HostPlan, _: &HostState) -> O
         Rule::BreakingMigrationBesideOld,
         format!("the breaking migration of `{database}` would be carried out while the old release serves"),
     );
-    failure.cause.push("requests are held for migrations of SQLite only, so far".to_owned());
+    failure.cause.push("requests are held for migrations of SQLite and PostgreSQL only, so far".to_owned());
     failure.next.push(
         "split it: a release that adds (`compatible: expand`), then one that takes away what nobody uses any more"
             .to_owned(),
@@ -305,6 +310,26 @@ pub fn refuse_open_env_file(plan: &HostPlan, state: &HostState) -> Option<Failur
         let mut failure = refusal(Rule::OpenEnvFile, "the host's env file can be read by others");
         failure.cause.push(format!("{path} has mode {:04o}", mode & 0o7777));
         failure.next.insert(0, format!("`chmod 600 {path}`; consider its secrets known and change them"));
+        failure
+    })
+}
+
+/// A dump while requests are held that would take longer than half the hold's budget (S18).
+pub fn refuse_long_dump(database: &str, bytes: u64, budget_ms: u64) -> Option<Failure> {
+    let seconds = bytes / crate::defaults::DUMP_RATE;
+    (seconds.saturating_mul(2_000) > budget_ms).then(|| {
+        let what = format!("the snapshot of `{database}` would hold requests for too long");
+        let mut failure = refusal(Rule::LongHold, what);
+        failure.cause.push(format!(
+            "it has {}, which may take {seconds} s to dump; half the hold's budget is {} ms",
+            size(bytes),
+            budget_ms / 2
+        ));
+        failure.next.insert(
+            0,
+            "raise `hold: { budget: … }` of the services that use it; or split the migration: a release that adds (`compatible: expand`), then one that takes away"
+                .to_owned(),
+        );
         failure
     })
 }

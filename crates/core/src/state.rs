@@ -247,6 +247,36 @@ pub struct Migrated {
     pub compatible: crate::config::settings::Compatible,
     /// The snapshot taken before it, a file name under the backups folder; `None`: the decision to go without.
     pub snapshot: Option<String>,
+    /// What the migration tool says of the schema; `None`: not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaChange>,
+}
+
+/// What a migration tool said of a schema, before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SchemaChange {
+    /// Before the migration.
+    pub before: Vec<SchemaVersion>,
+    /// After it.
+    pub after: Vec<SchemaVersion>,
+}
+
+/// The version of a schema, as a migration tool keeps it in a table of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaVersion {
+    /// Whose table it is.
+    pub tool: String,
+    /// In the tool's own words; empty: no migration yet.
+    pub version: String,
+    /// The tool says that a migration did not come to its end, and refuses to go on.
+    pub broken: bool,
+}
+
+impl std::fmt::Display for SchemaVersion {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version = if self.version.is_empty() { "none" } else { &self.version };
+        write!(formatter, "{version} ({}{})", self.tool, if self.broken { ", not finished" } else { "" })
+    }
 }
 
 /// A snapshot that a run put in a database's place on its way to a live release.

@@ -46,6 +46,8 @@ pub mod given {
     pub const SLOT: &str = "CUTOVER_SLOT";
     /// The instance's id: `app/environment/instance`. What is left of it is found by this (S10).
     pub const INSTANCE: &str = "CUTOVER_INSTANCE";
+    /// By which name clients of `PostgreSQL` show in its list; given to migrations only.
+    pub const DATABASE_CLIENT: &str = "PGAPPNAME";
     /// The id of the installation that started it, for the same search.
     pub const INSTALLATION: &str = "CUTOVER_INSTALLATION";
 }

@@ -124,6 +124,7 @@ fn what_must_fit_together() {
         ("a service that is a backing service", shop("backing: { web: { image: \"redis:7\" } }\n")),
         ("sqlite", "app: shop\nservices:\n  web: { artifact: web, command: ./web, environment: { F: \"${databases.other.file}\" } }\n  api: { image: \"x:1\" }\ndatabases:\n  main: { engine: sqlite, volume: data, file: /a.db, services: [web, wep], migrate: { service: web, command: ./migrate } }\n  other: { engine: sqlite, volume: data, file: o.db, services: [api] }\n  third: { engine: sqlite, service: web }\n  fourth: { volume: data }\n".to_owned()),
         ("databases with a server", shop("backing: { postgres: { image: \"postgres:17\" } }\ndatabases:\n  a: { engine: postgres, service: postgers }\n  b: { engine: postgres, file: x.db }\n  c: { engine: oracle }\n  d: { engine: mysql, service: postgres, migrate: { command: x }, snapshot: never, backup: { every: 1d } }\n")),
+        ("migrations of servers", shop("backing: { db: { image: \"db:1\" } }\ndatabases:\n  a: { engine: mariadb, service: db, migrate: { service: web, command: x } }\n  b: { engine: postgres, service: db, url: \"${URL}\" }\n  c: { engine: postgres, url: \"postgres://ann:secret@db.example.com/x\" }\n  d: { engine: sqlite, volume: v, file: x.db, services: [web], migrate: { service: web, command: x, pending: y } }\n")),
         ("several hosts", shop("environments: { production: { hosts: [a@one, b@two] } }\n")),
         ("a password in the file", shop("registry: { server: registry.example.com, password: hunter2 }\n")),
     ]);

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::journal::StageError;
 use crate::stages::{
-    Act, EnvChange, backing, bake, check, drain, handover, migrate, preflight, record, start, switch, verify,
+    Act, EnvChange, backing, bake, check, drain, handover, migrate, preflight, record, snapshot, start,
+    switch, verify,
 };
 use crate::within::within;
 
@@ -26,9 +27,10 @@ pub async fn deploy(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageE
     let moved = backed.instead.take();
     let act = &Act { plan: moved.as_ref().unwrap_or(plan), ..*act };
     let plan = act.plan;
-    skip(act, Stage::Snapshot, why(&plan.snapshot))?;
+    let taken = snapshot::snapshot(act, &plan.snapshot, backed);
+    let taken = stage(act, Stage::Snapshot, why(&plan.snapshot), taken).await?;
     let migrated =
-        stage(act, Stage::Migrate, why(&plan.migrate), migrate::migrate(act, &plan.migrate, backed)).await?;
+        stage(act, Stage::Migrate, why(&plan.migrate), migrate::migrate(act, &plan.migrate, &taken)).await?;
     // A rehearsal that found something pending puts the plan with the handover in this one's place.
     let Some(instead) = migrated.instead else { return go_live(act, env).await };
     let written = act.journal.write(What::Planned { plan: Box::new(instead.clone()) });

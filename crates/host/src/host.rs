@@ -11,7 +11,7 @@ use cutover_core::names::AppId;
 use cutover_core::release::{Release, RuntimeKind};
 use tokio::time::Instant;
 
-use crate::database::sqlite::Sqlite;
+use crate::database::Databases;
 use crate::installation::{Installation, InstallationError};
 use crate::ports::{Ports, Runtime};
 use crate::probe::Probes;
@@ -127,7 +127,7 @@ impl Host {
             process: process.clone(),
             container: container.clone(),
             router: Arc::new(ProxyRouter::new(layout.clone())),
-            database: Arc::new(Sqlite),
+            database: Arc::new(Databases),
             prober: Arc::new(Probes::new(process.clone(), container, listeners)),
         };
         Ok(Self { layout, installation, store, ports, process, docker })

@@ -274,9 +274,12 @@ fn not_written(what: &str, full: bool, error: &dyn std::fmt::Display) -> Failure
 /// inside the handover.
 fn exit_of(stage: Stage, step: &Step) -> Exit {
     match step {
-        Step::Rehearse { .. } | Step::Snapshot { .. } | Step::Migrate { .. } | Step::Restore { .. } => {
-            Exit::Migration
-        }
+        Step::Rehearse { .. }
+        | Step::Pending { .. }
+        | Step::Snapshot { .. }
+        | Step::Migrate { .. }
+        | Step::Inspect { .. }
+        | Step::Restore { .. } => Exit::Migration,
         _ => exit_of_stage(stage),
     }
 }
@@ -312,10 +315,12 @@ pub fn describe(step: &Step) -> String {
         Step::Stop { instance } => format!("stopping {instance}"),
         Step::Remove { instance } => format!("removing {instance}"),
         Step::Rehearse { database } => format!("rehearsing the migration of `{database}`"),
+        Step::Pending { database } => format!("asking whether a migration of `{database}` is pending"),
         Step::Hold { .. } => "holding requests".to_owned(),
         Step::Quiet { .. } => "waiting for requests in flight".to_owned(),
         Step::Snapshot { database, .. } => format!("taking a snapshot of `{database}`"),
         Step::Migrate { database } => format!("migrating `{database}`"),
+        Step::Inspect { database } => format!("looking at what the migration left in `{database}`"),
         Step::Restore { database, .. } => format!("putting `{database}` back"),
         Step::Switch => "switching the routes".to_owned(),
         Step::Live => "writing what is live".to_owned(),

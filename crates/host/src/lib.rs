@@ -33,6 +33,7 @@ pub mod settle;
 pub mod setup;
 pub mod stages;
 pub mod store;
+mod tail;
 pub mod up;
 pub mod watch;
 pub mod within;

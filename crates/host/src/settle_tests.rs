@@ -1,7 +1,6 @@
 //! Giving up: a person is told, and the run goes on being one that is to be settled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::Path;
 use std::sync::Mutex;
 
 use cutover_core::config::settings::Verify;
@@ -11,30 +10,11 @@ use cutover_core::plan::{RouteCheck, Stage, Verb};
 use cutover_core::release::RuntimeKind;
 
 use super::*;
-use crate::ports::{Content, Database, DatabaseError, ProbeTarget, Prober};
-use crate::watch::fake::{FakeRouter, FakeRuntime};
+use crate::ports::{ProbeTarget, Prober};
+use crate::watch::fake::{FakeRouter, FakeRuntime, NoDatabase};
 
-/// Neither a database nor a probe: these runs end before they would need one.
+/// No probe: these runs end before they would need one.
 struct Nothing;
-
-#[async_trait]
-impl Database for Nothing {
-    async fn copy(&self, _: &Path, _: &Path) -> Result<u64, DatabaseError> {
-        unreachable!()
-    }
-    async fn content(&self, _: &Path) -> Result<Content, DatabaseError> {
-        unreachable!()
-    }
-    async fn snapshot(&self, _: &Path, _: &Path) -> Result<u64, DatabaseError> {
-        unreachable!()
-    }
-    async fn closed(&self, _: &Path) -> Result<(), DatabaseError> {
-        unreachable!()
-    }
-    async fn restore(&self, _: &Path, _: &Path) -> Result<(), DatabaseError> {
-        unreachable!()
-    }
-}
 
 #[async_trait]
 impl Prober for Nothing {
@@ -118,7 +98,7 @@ impl Dead {
             process: Arc::new(FakeRuntime::new(RuntimeKind::Process)),
             container: None,
             router: Arc::new(FakeRouter::default()),
-            database: Arc::new(Nothing),
+            database: Arc::new(NoDatabase),
             prober: Arc::new(Nothing),
         };
         Self { layout: Layout::under(folder.path()), _folder: folder, store, run, ports }

@@ -108,6 +108,7 @@ fn act(step: &Step) -> String {
         Step::Stop { instance } => format!("stop {instance}"),
         Step::Remove { instance } => format!("remove {instance}"),
         Step::Rehearse { database } => format!("rehearse the migration of {database} on a copy"),
+        Step::Pending { database } => format!("ask whether a migration of {database} is pending"),
         Step::Hold { services } => {
             let names: Vec<&str> = services.iter().map(cutover_core::names::ServiceName::as_str).collect();
             format!("hold new requests to {}", names.join(", "))
@@ -118,6 +119,7 @@ fn act(step: &Step) -> String {
         }
         Step::Snapshot { database, .. } => format!("take a snapshot of {database}"),
         Step::Migrate { database } => format!("migrate {database}"),
+        Step::Inspect { database } => format!("look at what the migration left in {database}"),
         Step::Restore { database, .. } => format!("put the snapshot of {database} back"),
         Step::Switch => "switch the routes".to_owned(),
         Step::Live => "write which release is live".to_owned(),
@@ -139,8 +141,17 @@ fn result_text(step: &Step, result: &StepResult) -> Option<String> {
             "{database}: a migration is pending; it went well on a copy in {}",
             span(Duration::from_millis(*took_ms))
         )),
-        (Step::Snapshot { database, file }, StepResult::Snapshot { bytes }) => {
+        (Step::Pending { database }, StepResult::Rehearsed { pending, .. }) => Some(if *pending {
+            format!("{database}: a migration is pending")
+        } else {
+            format!("{database}: no migration is pending, so no snapshot is taken")
+        }),
+        (Step::Snapshot { database, file }, StepResult::Snapshot { bytes, .. }) => {
             Some(format!("{database}: snapshot {file} ({})", size(*bytes)))
+        }
+        (Step::Migrate { database }, StepResult::Migrated { schema }) => {
+            let after = schema.after.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            (!after.is_empty()).then(|| format!("{database}: the schema is at {after}"))
         }
         (_, StepResult::Quiet { left: 0, closed }) => {
             Some(format!("{closed} WebSockets and event streams were closed"))
@@ -149,7 +160,14 @@ fn result_text(step: &Step, result: &StepResult) -> Option<String> {
             "{left} requests were cut at the deadline; {closed} WebSockets and event streams were closed"
         )),
         // The table before it has said how much, and the last line says it in all.
-        (_, StepResult::Rehearsed { .. } | StepResult::Snapshot { .. } | StepResult::Freed { .. }) => None,
+        (
+            _,
+            StepResult::Rehearsed { .. }
+            | StepResult::Snapshot { .. }
+            | StepResult::Migrated { .. }
+            | StepResult::Inspected { .. }
+            | StepResult::Freed { .. },
+        ) => None,
     }
 }
 

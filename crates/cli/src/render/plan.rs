@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use cutover_core::config::settings::{Origin, Strategy};
 use cutover_core::names::ServiceName;
 use cutover_core::plan::{
-    BackingPlan, BakePlan, Change, DrainPlan, HandoverPlan, HeldDatabase, HostPlan, MigratePlan, Plan,
-    Planned, PreflightPlan, ServicePlan, Stage, StartPlan, SwitchPlan, Verb, VerifyPlan, WhyNot,
+    BackingPlan, BakePlan, Change, DrainPlan, HandoverPlan, HeldDatabase, HostPlan, MigratePlan, Migration,
+    Plan, Planned, PreflightPlan, ServicePlan, SnapshotPlan, Stage, StartPlan, SwitchPlan, Verb, VerifyPlan,
+    WhyNot,
 };
 
 use super::event::size;
@@ -193,7 +194,7 @@ fn stages(host: &HostPlan) -> impl Iterator<Item = String> {
     [
         stage(Stage::Preflight, &host.preflight, preflight),
         stage(Stage::Backing, &host.backing, backing),
-        stage(Stage::Snapshot, &host.snapshot, |never| match *never {}),
+        stage(Stage::Snapshot, &host.snapshot, |plan| snapshot(plan, host)),
         stage(Stage::Migrate, &host.migrate, migrate),
         stage(Stage::Start, &host.start, start),
         stage(Stage::Check, &host.check, |check| format!("gates of {}", counted(check.instances.len()))),
@@ -263,19 +264,31 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// Which databases, and which file each dump goes to.
+fn snapshot(plan: &SnapshotPlan, host: &HostPlan) -> String {
+    let direct = host.migrate.todo().into_iter().flat_map(|migrate| &migrate.direct);
+    let parts = direct.filter(|migration| plan.databases.contains(&migration.database)).map(|migration| {
+        let unless = if migration.pending.is_some() { ", where something is pending" } else { "" };
+        format!("dumps {} into {}{unless}", migration.database, file_name(&migration.snapshot_file))
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
 fn migrate(plan: &MigratePlan) -> String {
-    let names = |migrations: &[cutover_core::plan::Migration]| {
+    let names = |migrations: &[&Migration]| {
         migrations.iter().map(|migration| migration.database.to_string()).collect::<Vec<_>>().join(", ")
     };
+    let (files, servers): (Vec<_>, Vec<_>) =
+        plan.rehearse.iter().partition(|migration| migration.file().is_some());
     let mut parts = Vec::new();
-    if !plan.rehearse.is_empty() {
-        parts.push(format!(
-            "rehearses {} on a copy; what is pending is done in a handover",
-            names(&plan.rehearse)
-        ));
+    if !files.is_empty() {
+        parts.push(format!("rehearses {} on a copy; what is pending is done in a handover", names(&files)));
+    }
+    if !servers.is_empty() {
+        parts.push(format!("{}: breaking, so what is pending is done in a handover", names(&servers)));
     }
     if !plan.direct.is_empty() {
-        parts.push(format!("migrates {}", names(&plan.direct)));
+        parts.push(format!("migrates {}", names(&plan.direct.iter().collect::<Vec<_>>())));
     }
     parts.join("; ")
 }

@@ -188,7 +188,10 @@ fn references(config: &Config, root: &At<'_>, issues: &mut Issues) {
     }
     for (name, database) in &config.databases {
         let (span, path) = place(root, "databases", name.as_str(), "migrate");
-        let words = database.migrate.iter().flat_map(|migrate| &migrate.command);
+        let words = database
+            .migrate
+            .iter()
+            .flat_map(|migrate| migrate.command.iter().chain(migrate.pending.iter().flatten()));
         words.for_each(|word| template_names(config, word, span, &path, issues));
     }
 }

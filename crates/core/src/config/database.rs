@@ -7,9 +7,12 @@ use super::problem::{Draft, ProblemKind};
 use super::read::At;
 use super::run::Context;
 use super::service::within;
-use super::settings::{Compatible, Database, DatabaseEngine, Migrate, Service, SnapshotPolicy, Source};
+use super::settings::{
+    Compatible, Database, DatabaseEngine, Migrate, ServerKind, Service, SnapshotPolicy, Source,
+};
 use crate::defaults;
 use crate::names::{DatabaseName, ServiceName};
+use crate::template::Template;
 
 /// Reads one database. `None` when it cannot be told where it lies: then that is among the problems.
 pub(crate) fn database(
@@ -18,7 +21,7 @@ pub(crate) fn database(
     services: &BTreeMap<ServiceName, Service>,
     context: &mut Context<'_>,
 ) -> Option<Database> {
-    let Some(kind) = at.string("engine") else {
+    let Some(engine) = at.string("engine") else {
         if at.get("engine").is_none() {
             let draft =
                 at.problem(ProblemKind::Missing, format!("database `{name}` does not say its `engine`"));
@@ -27,7 +30,12 @@ pub(crate) fn database(
         return None;
     };
     let migrate = migrate(at, context);
-    let engine = if kind == "sqlite" { sqlite(name, at, context) } else { server(kind, at, context) };
+    let engine = match engine.as_str() {
+        "sqlite" => sqlite(name, at, context),
+        "mysql" => server(ServerKind::Mysql, at, context),
+        "mariadb" => server(ServerKind::Mariadb, at, context),
+        _ => server(ServerKind::Postgres, at, context),
+    };
     let database = Database {
         engine: engine?,
         migrate,
@@ -39,18 +47,23 @@ pub(crate) fn database(
     };
     if let Some(migrate) = &database.migrate {
         refuse_blind_migration(name, at, &database, migrate, services, context);
+        refuse_without_snapshots(name, at, &database, context);
     }
     Some(database)
 }
 
 fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option<DatabaseEngine> {
-    for key in ["service", "url"] {
+    for key in ["service", "url", "name"] {
         if at.get(key).is_some() {
             let what =
                 format!("`{key}` is for engines with a server; SQLite takes `volume`, `file` and `services`");
             let draft = Draft::new(ProblemKind::Conflict, at.place(key), &at.path, what);
             context.issues.add(draft);
         }
+    }
+    if let Some(pending) = at.get("migrate").and_then(|migrate| migrate.get("pending")) {
+        let what = "what is pending for SQLite is told by a rehearsal on a copy";
+        context.issues.add(pending.problem(ProblemKind::Conflict, what).remedy("leave `pending` out"));
     }
     let missing: Vec<&str> =
         ["volume", "file", "services"].into_iter().filter(|key| at.get(key).is_none()).collect();
@@ -73,12 +86,8 @@ fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option
         }
     };
     context.volumes.insert(volume.clone());
-    let mut services: Vec<ServiceName> = Vec::new();
+    let services = services(at, context);
     let listed = at.get("services")?;
-    for item in listed.items() {
-        let named = service_named(&item, context);
-        services.extend(named.filter(|name| !services.contains(name)));
-    }
     if services.is_empty() && listed.node.items().is_empty() {
         let draft = listed.problem(ProblemKind::Missing, format!("no service opens database `{name}`"));
         context
@@ -88,30 +97,80 @@ fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option
     Some(DatabaseEngine::Sqlite { volume, file: super::run::folder(&at.string("file")?), services })
 }
 
-fn server(kind: String, at: &At<'_>, context: &mut Context<'_>) -> Option<DatabaseEngine> {
-    for key in ["volume", "file", "services"] {
+fn server(kind: ServerKind, at: &At<'_>, context: &mut Context<'_>) -> Option<DatabaseEngine> {
+    let engine = kind.as_str();
+    for key in ["volume", "file"] {
         if at.get(key).is_some() {
-            let what = format!("`{key}` is for SQLite; {kind} takes the backing `service`, or a `url`");
+            let what = format!("`{key}` is for SQLite; {engine} takes the backing `service`, or a `url`");
             context.issues.add(Draft::new(ProblemKind::Conflict, at.place(key), &at.path, what));
         }
     }
+    let services = services(at, context);
     let Some(service) = at.get("service") else {
         if at.get("url").is_none() && !context.issues.has_at(&at.path) {
             let draft = at.problem(
                 ProblemKind::Missing,
                 "where the database lies is not said: the backing `service`, or a `url`",
             );
-            context.issues.add(draft.near("", []).remedy(format!("service: {kind}")));
+            context.issues.add(draft.near("", []).remedy(format!("service: {engine}")));
         }
-        return Some(DatabaseEngine::Server { kind, service: None });
+        return Some(DatabaseEngine::Server {
+            kind,
+            service: None,
+            url: url(at, context),
+            name: None,
+            services,
+        });
     };
-    let name = service.text()?;
-    if !context.backing.contains(name) {
-        let draft = service.problem(ProblemKind::Reference, format!("there is no backing service `{name}`"));
-        context.issues.add(draft.allowed(name, context.backing.iter().map(String::as_str)));
+    if let Some(url) = at.get("url") {
+        let draft = url.problem(ProblemKind::Conflict, "the database has both a `service` and a `url`");
+        context.issues.add(draft.remedy("`service` for a backing service (with `name`, where it has several databases), `url` for a server elsewhere"));
+    }
+    let backing = service.text()?;
+    if !context.backing.contains(backing) {
+        let draft =
+            service.problem(ProblemKind::Reference, format!("there is no backing service `{backing}`"));
+        context.issues.add(draft.allowed(backing, context.backing.iter().map(String::as_str)));
         return None;
     }
-    Some(DatabaseEngine::Server { kind, service: name.parse().ok() })
+    let name = at.string("name");
+    Some(DatabaseEngine::Server { kind, service: backing.parse().ok(), url: None, name, services })
+}
+
+/// Where a server outside is reached. What stands in the file is known to all who can read it, so no password may.
+fn url(at: &At<'_>, context: &mut Context<'_>) -> Option<Template> {
+    let at = at.get("url")?;
+    let url = at.template()?;
+    let says_password = url.as_text().is_some_and(|text| {
+        let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let login = authority.split('/').next().unwrap_or_default().rsplit_once('@');
+        login.is_some_and(|(login, _)| login.contains(':'))
+    });
+    if says_password {
+        let draft = at.problem(ProblemKind::Refused, "a password is written in the file");
+        context.issues.add(draft.remedy("put it into the env file, and refer to it: `url: ${DATABASE_URL}`"));
+    }
+    Some(url)
+}
+
+/// A migration runs after a snapshot, or after the decision to go without one (P3).
+fn refuse_without_snapshots(
+    name: &DatabaseName,
+    at: &At<'_>,
+    database: &Database,
+    context: &mut Context<'_>,
+) {
+    let DatabaseEngine::Server { kind, .. } = &database.engine else { return };
+    if kind.has_snapshots() || database.snapshot == SnapshotPolicy::None {
+        return;
+    }
+    let Some(at) = at.get("migrate") else { return };
+    let what =
+        format!("cutover takes no snapshots of {} yet, and migrates nothing without one", kind.as_str());
+    let draft = at.problem(ProblemKind::Refused, what);
+    context.issues.add(draft.remedy(format!(
+        "take one yourself before each deploy, and say so: `databases.{name}.snapshot: none`"
+    )));
 }
 
 fn migrate(at: &At<'_>, context: &mut Context<'_>) -> Option<Migrate> {
@@ -130,6 +189,7 @@ fn migrate(at: &At<'_>, context: &mut Context<'_>) -> Option<Migrate> {
     Some(Migrate {
         service: service_named(&at.get("service")?, context)?,
         command: at.command("command")?,
+        pending: at.command("pending"),
         timeout: timeout(&at, context),
         compatible,
     })
@@ -142,6 +202,17 @@ fn timeout(at: &At<'_>, context: &mut Context<'_>) -> Duration {
     let (least, most) = (Duration::from_secs(1), Duration::from_hours(24));
     within(&given, "a migration", timeout, least, most, &mut context.issues);
     timeout
+}
+
+/// The services that open a database, each once.
+fn services(at: &At<'_>, context: &mut Context<'_>) -> Vec<ServiceName> {
+    let mut services: Vec<ServiceName> = Vec::new();
+    let Some(listed) = at.get("services") else { return services };
+    for item in listed.items() {
+        let named = service_named(&item, context);
+        services.extend(named.filter(|name| !services.contains(name)));
+    }
+    services
 }
 
 /// A service of this app, by what stands there.

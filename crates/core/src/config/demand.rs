@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fill::is_given_later;
 use super::problem::Issues;
-use super::settings::{Config, Origin};
+use super::settings::{Config, DatabaseEngine, Origin};
 use super::settle::Selection;
 use super::tree::{Node, Value};
 use crate::names::VariableName;
@@ -15,7 +15,11 @@ pub(crate) fn demand(config: &mut Config, selection: &Selection) {
     let environments = config.services.values().map(|service| &service.run.environment);
     let backing = config.backing.values().map(|backing| &backing.run.environment);
     let registry = config.registry.iter().flat_map(|r| r.username.iter().chain(&r.password));
-    let templates = environments.chain(backing).flat_map(BTreeMap::values).chain(registry);
+    let urls = config.databases.values().filter_map(|database| match &database.engine {
+        DatabaseEngine::Server { url, .. } => url.as_ref(),
+        DatabaseEngine::Sqlite { .. } => None,
+    });
+    let templates = environments.chain(backing).flat_map(BTreeMap::values).chain(registry).chain(urls);
     let required: BTreeSet<VariableName> = templates.flat_map(needed).cloned().collect();
     let declared = |name: &VariableName, environment: &BTreeMap<VariableName, Template>| {
         environment.get(name).is_some_and(|template| needed(template).any(|needed| needed == name))

@@ -244,9 +244,25 @@ static DATABASE: Shape = Shape::Keys(&[&[
     ),
     Key::own("volume", Shape::Text, "", "SQLite: the volume the file lies in."),
     Key::own("file", Shape::Form(&VOLUME_FILE), "", "SQLite: its path below the volume."),
-    Key::own("services", NAMES, "", "SQLite: the services that open it; they are handed over together."),
+    Key::own(
+        "services",
+        NAMES,
+        "",
+        "The services that open it. SQLite: needed; they are handed over together. Other engines: those that are stopped for a breaking migration, all where none are named.",
+    ),
     Key::own("service", Shape::Text, "", "Other engines: the backing service."),
-    Key::own("url", Shape::Secret, "", "Other engines: where it is, when it is not a backing service."),
+    Key::own(
+        "name",
+        Shape::Text,
+        "what `POSTGRES_DB` says",
+        "Other engines: the database's name in its backing service.",
+    ),
+    Key::own(
+        "url",
+        Shape::Secret,
+        "",
+        "Other engines: where it is, when it is not a backing service; a reference such as `${DATABASE_URL}`.",
+    ),
     Key::own(
         "snapshot",
         Shape::OneOf(&["none"]),
@@ -260,6 +276,12 @@ static DATABASE: Shape = Shape::Keys(&[&[
 const MIGRATE: Shape = Shape::Keys(&[&[
     Key::own("service", Shape::Text, "", "In whose image or artifact, with whose variables."),
     Key::own("command", Shape::Words, "", "What is run."),
+    Key::own(
+        "pending",
+        Shape::Words,
+        "",
+        "Not for SQLite: a command, run as `command` is, whose exit code 0 says that nothing is pending. Then no snapshot is taken and nothing is migrated; without it something may be.",
+    ),
     Key::own("timeout", TIME, "10m", "How long it may take."),
     Key::own(
         "compatible",

@@ -468,13 +468,50 @@ pub enum DatabaseEngine {
         /// The services that open it: one group.
         services: Vec<ServiceName>,
     },
-    /// Any other (`postgres`, `mysql` …), by its backing service.
+    /// A server: a backing service, or one outside.
     Server {
-        /// `postgres`, `mysql`, `mariadb` …
-        kind: String,
+        /// Which.
+        kind: ServerKind,
         /// The backing service; `None`: outside.
         service: Option<ServiceName>,
+        /// Where it is, when it is outside.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<Template>,
+        /// The database's name in the backing service; `None`: the one that its image made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// The services that write to it: stopped for a breaking migration. Empty: all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        services: Vec<ServiceName>,
     },
+}
+
+/// An engine with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerKind {
+    /// `PostgreSQL`.
+    Postgres,
+    /// `MySQL`.
+    Mysql,
+    /// `MariaDB`.
+    Mariadb,
+}
+
+impl ServerKind {
+    /// As the configuration has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Mariadb => "mariadb",
+        }
+    }
+
+    /// Whether cutover takes snapshots of it, and puts them back.
+    pub fn has_snapshots(self) -> bool {
+        self == Self::Postgres
+    }
 }
 
 /// How a database is migrated.
@@ -484,6 +521,9 @@ pub struct Migrate {
     pub service: ServiceName,
     /// What is run.
     pub command: Command,
+    /// What tells whether something is pending: exit code 0 says that nothing is. `None`: something may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Command>,
     /// How long it may take.
     #[serde(with = "crate::millis")]
     pub timeout: Duration,

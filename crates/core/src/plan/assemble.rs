@@ -43,13 +43,14 @@ pub(crate) struct Parts<'a> {
     pub(crate) notes: Vec<String>,
 }
 
-/// The plan, with its alternative for a pending SQLite migration inside.
+/// The plan, with its alternative for a pending migration inside that must be held.
 pub(crate) fn assemble(parts: &Parts<'_>) -> Result<HostPlan, NoTransition> {
-    let (sqlite, direct): (Vec<_>, Vec<_>) =
-        parts.migrations.iter().cloned().partition(|migration| migration.place.is_some());
+    let has_live = parts.state.live.as_ref().is_some_and(|live| !live.members.is_empty());
+    let (held, direct): (Vec<_>, Vec<_>) =
+        parts.migrations.iter().cloned().partition(|migration| databases::is_held(migration, has_live));
     let restored = restored_group(parts);
     let mut plan = base(parts, &restored, &parts.restores)?;
-    if sqlite.is_empty() && direct.is_empty() {
+    if held.is_empty() && direct.is_empty() {
         plan.migrate = Planned::NotNeeded(if parts.request.skip_migrations {
             WhyNot::SkipMigrations
         } else {
@@ -57,23 +58,21 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<HostPlan, NoTransition> {
         });
         return Ok(plan);
     }
-    let if_pending = if sqlite.is_empty() {
+    let if_pending = if held.is_empty() {
         None
     } else {
-        let migrated = sqlite.iter().map(|migration| &migration.database);
+        let migrated = held.iter().map(|migration| &migration.database);
         let mut group = databases::group(migrated, parts.release, was(parts.state));
         group.extend(restored);
-        let held =
-            sqlite.iter().map(|migration| HeldDatabase::Migrate { migration: Box::new(migration.clone()) });
-        let mut pending = base(parts, &group, &held.collect::<Vec<_>>())?;
+        let migrate =
+            held.iter().map(|migration| HeldDatabase::Migrate { migration: Box::new(migration.clone()) });
+        let mut pending = base(parts, &group, &migrate.collect::<Vec<_>>())?;
         pending.migrate = Planned::NotNeeded(WhyNot::InHandover);
         pending.snapshot = Planned::NotNeeded(WhyNot::InHandover);
         Some(Box::new(pending))
     };
-    if databases::decided_without(&parts.migrations) {
-        plan.snapshot = Planned::NotNeeded(WhyNot::Decided);
-    }
-    plan.migrate = Planned::Do(MigratePlan { rehearse: sqlite, direct, if_pending });
+    plan.snapshot = databases::snapshots(&parts.migrations, &direct);
+    plan.migrate = Planned::Do(MigratePlan { rehearse: held, direct, if_pending });
     Ok(plan)
 }
 

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::settings::{Database, DatabaseEngine, Migrate, SnapshotPolicy};
+use crate::config::settings::{Command, Compatible, Database, DatabaseEngine, Migrate, SnapshotPolicy};
 use crate::layout;
 use crate::names::{DatabaseName, ServiceName, Slot, VolumeName};
 use crate::plan::specify::{Ground, Identity};
-use crate::plan::{DatabasePlace, Migration};
+use crate::plan::{
+    DatabasePlace, FilePlace, InstanceSpec, Migration, Planned, Reached, ServerPlace, SnapshotPlan, WhyNot,
+};
 use crate::release::Release;
 use crate::request::Stamp;
+use crate::template::Template;
 
 /// Migrations that may be pending: those of databases whose migrating service has other content or another command than what is live.
 pub(crate) fn migrations(
@@ -44,16 +47,27 @@ fn migration(
     stamp: Stamp,
 ) -> Option<Migration> {
     let release = ground.release;
-    let instance = format!("migrate-{name}-{}", stamp.run.short()).parse().ok()?;
-    let identity = Identity { name: instance, slot, replica: 1, run: stamp.run, address: None };
-    let spec = ground.one_off(&migrate.service, migrate.command.clone(), &identity)?;
+    let one_off = |what: &str, command: &Command| -> Option<InstanceSpec> {
+        let instance = format!("{what}-{name}-{}", stamp.run.short()).parse().ok()?;
+        let identity = Identity { name: instance, slot, replica: 1, run: stamp.run, address: None };
+        ground.one_off(&migrate.service, command.clone(), &identity)
+    };
+    let mut spec = one_off("migrate", &migrate.command)?;
     let place = place(ground, &migrate.service, database);
-    let group: BTreeSet<ServiceName> =
-        if place.is_some() { openers(database).collect() } else { BTreeSet::new() };
+    if let Some(DatabasePlace::Server(_)) = place {
+        // Its sessions in the server are found by this (S19).
+        let variable = crate::variables::given::DATABASE_CLIENT.parse().ok()?;
+        spec.given.insert(variable, layout::MIGRATION_CLIENT.to_owned());
+    }
+    let group: BTreeSet<ServiceName> = openers(release, database).collect();
     let others = release.databases.iter().filter(|(other, _)| *other != name);
     let beside = others.filter_map(|(other, database)| {
-        Some((other.clone(), self::place(ground, &migrate.service, database)?))
+        Some((other.clone(), file_place(ground, &migrate.service, database)?))
     });
+    let extension = match &place {
+        Some(DatabasePlace::Server(_)) => layout::DUMP,
+        Some(DatabasePlace::File(_)) | None => layout::SQLITE,
+    };
     let hold = release
         .services
         .iter()
@@ -63,58 +77,109 @@ fn migration(
         database: name.clone(),
         place,
         spec,
+        pending: migrate.pending.as_ref().and_then(|command| one_off("pending", command)).map(Box::new),
         timeout: migrate.timeout,
         compatible: migrate.compatible,
         snapshot: database.snapshot,
-        snapshot_file: layout::snapshot_file(&release.app, name, stamp.now, &release.id, "sqlite"),
+        snapshot_file: layout::snapshot_file(&release.app, name, stamp.now, &release.id, extension),
         budget: hold.min().unwrap_or(crate::defaults::HOLD_BUDGET),
         beside: beside.collect(),
         group,
     })
 }
 
-/// Where a SQLite database's file lies, as the service that opens it carries it.
+/// Where a database lies: a file as the service that opens it carries it, or a server.
 pub(crate) fn place(
     ground: &Ground<'_>,
     service: &ServiceName,
     database: &Database,
 ) -> Option<DatabasePlace> {
-    let DatabaseEngine::Sqlite { volume, file, .. } = &database.engine else { return None };
-    let runtime = ground.release.services.get(service)?.content.runtime();
-    Some(DatabasePlace { volume: ground.volume(runtime, volume), name: volume.clone(), file: file.clone() })
+    let DatabaseEngine::Server { kind, service: backing, url, name, .. } = &database.engine else {
+        return file_place(ground, service, database).map(DatabasePlace::File);
+    };
+    let reached = match (backing, url) {
+        (Some(service), _) => {
+            let runtime = ground.release.backing.get(service)?.content.runtime();
+            Reached::Backing { service: service.clone(), runtime }
+        }
+        (None, Some(url)) => Reached::Url { url: url.clone(), release: ground.release.id.clone() },
+        (None, None) => return None,
+    };
+    Some(DatabasePlace::Server(ServerPlace { kind: *kind, reached, name: name.clone() }))
 }
 
-/// The services that have the files of these databases open, in the release that comes or in what is live: they are handed over together,
-/// also those that the new release drops or no longer lists. A file is told by where it lies, not by what the database is called.
+/// Where a SQLite database's file lies, as the service that opens it carries it.
+fn file_place(ground: &Ground<'_>, service: &ServiceName, database: &Database) -> Option<FilePlace> {
+    let DatabaseEngine::Sqlite { volume, file, .. } = &database.engine else { return None };
+    let runtime = ground.release.services.get(service)?.content.runtime();
+    Some(FilePlace { volume: ground.volume(runtime, volume), name: volume.clone(), file: file.clone() })
+}
+
+/// Whether a migration that is pending happens while the group is held: every one of SQLite (S16), and what the old release cannot live with
+/// (S18). Where nothing is live, nobody is held.
+pub(crate) fn is_held(migration: &Migration, has_live: bool) -> bool {
+    match &migration.place {
+        Some(DatabasePlace::File(_)) => true,
+        Some(DatabasePlace::Server(server)) => {
+            has_live && migration.compatible == Compatible::Breaking && server.kind.has_snapshots()
+        }
+        None => false,
+    }
+}
+
+/// The services that have these databases open, in the release that comes or in what is live: they are handed over together, also those that
+/// the new release drops or no longer lists. A database is told by where it lies, not by what it is called.
 pub(crate) fn group<'a>(
     databases: impl Iterator<Item = &'a DatabaseName>,
     release: &Release,
     was: Option<&Release>,
 ) -> BTreeSet<ServiceName> {
-    let files: BTreeSet<_> = databases.filter_map(|name| lies(release.databases.get(name)?)).collect();
-    let all = [Some(release), was].into_iter().flatten().flat_map(|release| release.databases.values());
-    let of_them = all.filter(|database| lies(database).is_some_and(|place| files.contains(&place)));
-    of_them.flat_map(openers).collect()
+    let meant: BTreeSet<_> = databases.filter_map(|name| release.databases.get(name)).map(lies).collect();
+    let releases = [Some(release), was].into_iter().flatten();
+    let all =
+        releases.flat_map(|release| release.databases.values().map(move |database| (release, database)));
+    let of_them = all.filter(|(_, database)| meant.contains(&lies(database)));
+    of_them.flat_map(|(release, database)| openers(release, database)).collect()
 }
 
-/// In which volume, and where there.
-fn lies(database: &Database) -> Option<(&VolumeName, &str)> {
+/// What tells one database from another.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Lies<'a> {
+    File(&'a VolumeName, &'a str),
+    Server(Option<&'a ServiceName>, Option<&'a Template>, Option<&'a str>),
+}
+
+fn lies(database: &Database) -> Lies<'_> {
     match &database.engine {
-        DatabaseEngine::Sqlite { volume, file, .. } => Some((volume, file)),
-        DatabaseEngine::Server { .. } => None,
+        DatabaseEngine::Sqlite { volume, file, .. } => Lies::File(volume, file),
+        DatabaseEngine::Server { service, url, name, .. } => {
+            Lies::Server(service.as_ref(), url.as_ref(), name.as_deref())
+        }
     }
 }
 
-/// The services that open a SQLite file, the migrating one included.
-fn openers(database: &Database) -> impl Iterator<Item = ServiceName> {
-    let listed = match &database.engine {
-        DatabaseEngine::Sqlite { services, .. } => services.as_slice(),
-        DatabaseEngine::Server { .. } => &[],
+/// The services that open a database, the migrating one included; of a server, where none are named, all.
+pub(crate) fn openers<'a>(
+    release: &'a Release,
+    database: &'a Database,
+) -> impl Iterator<Item = ServiceName> + 'a {
+    let (listed, all) = match &database.engine {
+        DatabaseEngine::Sqlite { services, .. } => (services.as_slice(), false),
+        DatabaseEngine::Server { services, .. } => (services.as_slice(), services.is_empty()),
     };
-    listed.iter().chain(database.migrate.iter().map(|migrate| &migrate.service)).cloned()
+    let all = release.services.keys().filter(move |_| all);
+    listed.iter().chain(all).chain(database.migrate.iter().map(|migrate| &migrate.service)).cloned()
 }
 
-/// Whether somebody decided to go without a snapshot.
-pub(crate) fn decided_without(migrations: &[Migration]) -> bool {
-    migrations.iter().all(|migration| migration.snapshot == SnapshotPolicy::None)
+/// The snapshots before what is migrated outside a handover.
+pub(crate) fn snapshots(all: &[Migration], direct: &[Migration]) -> Planned<SnapshotPlan> {
+    let is_wanted = |migration: &&Migration| migration.snapshot == SnapshotPolicy::BeforeMigration;
+    let databases: BTreeSet<DatabaseName> =
+        direct.iter().filter(is_wanted).map(|migration| migration.database.clone()).collect();
+    if !databases.is_empty() {
+        return Planned::Do(SnapshotPlan { databases });
+    }
+    // Somebody decided to go without one; or it happens inside the handover, where something is pending.
+    let decided = !all.iter().any(|migration| is_wanted(&migration));
+    Planned::NotNeeded(if decided { WhyNot::Decided } else { WhyNot::NothingPending })
 }

@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use super::{
-    BackingPlan, BakePlan, DrainPlan, Follow, GatedInstance, HandoverPlan, HeldDatabase, HostPlan,
-    InstanceRef, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck, Stage, StartPlan, VerifyPlan,
+    BackingPlan, BakePlan, DatabasePlace, DrainPlan, Follow, GatedInstance, HandoverPlan, HeldDatabase,
+    HostPlan, InstanceRef, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck, Stage, StartPlan,
+    VerifyPlan,
 };
 use crate::config::settings::Verify;
-use crate::defaults::{self, ACT, DATABASE, LOOK, PROBE_TIMEOUT, STAGE, VERIFY};
+use crate::defaults::{self, ACT, DATABASE, DUMP, LOOK, PROBE_TIMEOUT, STAGE, VERIFY};
 
 /// A bake starts over when the proxy restarts; so often it may.
 const BAKES: u32 = 3;
@@ -19,8 +20,9 @@ const BAKES: u32 = 3;
 /// The longest one stage of a plan may take.
 pub fn of(plan: &HostPlan, stage: Stage) -> Duration {
     let wanted = match stage {
-        // A wait for the lock has a limit of its own; SQLite's snapshots are taken in the handover.
-        Stage::Lock | Stage::Snapshot => None,
+        // A wait for the lock has a limit of its own.
+        Stage::Lock => None,
+        Stage::Snapshot => plan.migrate.todo().map(snapshots),
         Stage::Preflight => plan.preflight.todo().map(preflight),
         Stage::Backing => plan.backing.todo().map(backing),
         Stage::Migrate => plan.migrate.todo().map(migrate),
@@ -78,8 +80,18 @@ fn stops(instances: &[InstanceRef]) -> Duration {
 }
 
 fn migrate(plan: &MigratePlan) -> Duration {
-    let rehearsed: Duration = plan.rehearse.iter().map(|one| migration(one) + DATABASE).sum();
+    let rehearsed: Duration = plan.rehearse.iter().map(|one| migration(one) + copy(one.place.as_ref())).sum();
     rehearsed + plan.direct.iter().map(migration).sum::<Duration>()
+}
+
+/// Those that find nothing pending take none.
+fn snapshots(plan: &MigratePlan) -> Duration {
+    plan.direct.iter().map(|one| asked(one) + DUMP).sum()
+}
+
+/// Whether something is pending.
+fn asked(one: &Migration) -> Duration {
+    one.pending.as_ref().map_or(Duration::ZERO, |_| migration(one))
 }
 
 /// A one-off instance to its end; what an earlier one left is stopped first, and the late one afterwards.
@@ -99,8 +111,16 @@ fn handover(plan: &HandoverPlan) -> Duration {
 
 fn database(held: &HeldDatabase) -> Duration {
     match held {
-        HeldDatabase::Migrate { migration: one } => migration(one) + DATABASE,
-        HeldDatabase::Restore { .. } => 2 * DATABASE,
+        HeldDatabase::Migrate { migration: one } => migration(one) + copy(one.place.as_ref()),
+        HeldDatabase::Restore { place, .. } => 2 * copy(Some(place)),
+    }
+}
+
+/// A database from one place to another.
+fn copy(place: Option<&DatabasePlace>) -> Duration {
+    match place {
+        Some(DatabasePlace::Server(_)) => DUMP,
+        Some(DatabasePlace::File(_)) | None => DATABASE,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::config::settings::{Compatible, DatabaseEngine};
+use crate::config::settings::Compatible;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::layout;
@@ -15,8 +15,8 @@ use crate::plan::prune::prune;
 use crate::plan::specify::{Ground, reference};
 use crate::plan::transition::{Anew, transition};
 use crate::plan::{
-    DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals, ServicePlan,
-    SwitchPlan, Verb, WhyNot, backing, databases,
+    DatabasePlace, DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals,
+    ServicePlan, SwitchPlan, Verb, WhyNot, backing, databases,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
@@ -260,7 +260,6 @@ fn restores(
     {
         let migration = &migration.done;
         let Some(database) = release.databases.get(&migration.database) else { continue };
-        let DatabaseEngine::Sqlite { services, .. } = &database.engine else { continue };
         let Some(snapshot) = migration.snapshot.clone() else {
             return Err(Failure::new(
                 Exit::Refused,
@@ -269,16 +268,20 @@ fn restores(
             .because(format!("release {} was migrated without a snapshot", record.release.id))
             .into());
         };
-        let Some(place) = services.first().and_then(|service| databases::place(ground, service, database))
-        else {
+        let opener = databases::openers(release, database).next();
+        let Some(place) = opener.and_then(|service| databases::place(ground, &service, database)) else {
             continue;
+        };
+        let extension = match &place {
+            DatabasePlace::File(_) => layout::SQLITE,
+            DatabasePlace::Server(_) => layout::DUMP,
         };
         let present = Some(layout::snapshot_file(
             &release.app,
             &migration.database,
             stamp.now,
             &live.release,
-            "sqlite",
+            extension,
         ));
         let restore = HeldDatabase::Restore {
             database: migration.database.clone(),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::settings::{
-    Compatible, HoldSettings, RunSettings, SnapshotPolicy, StopSettings, Strategy, Verify,
+    Compatible, HoldSettings, RunSettings, ServerKind, SnapshotPolicy, StopSettings, Strategy, Verify,
 };
 use crate::gate::Gate;
 use crate::hash::ContentHash;
@@ -19,6 +19,7 @@ use crate::names::{
 use crate::release::{Content, Live, Release, RuntimeKind, Shipped};
 use crate::retention::Leftover;
 use crate::state::Role;
+use crate::template::Template;
 
 /// The version of the plan's format on wire and disk.
 pub const PLAN_VERSION: u32 = 1;
@@ -594,18 +595,22 @@ pub struct GatedInstance {
     pub gate: Gate,
 }
 
-/// Snapshots outside a handover. No engine needs one yet: SQLite's are taken inside (S16).
+/// Snapshots outside a handover: of databases with a server, before their migrations. SQLite's are taken inside (S16).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SnapshotPlan {}
+pub struct SnapshotPlan {
+    /// Which. Of one with nothing pending none is taken.
+    pub databases: BTreeSet<DatabaseName>,
+}
 
 /// Rehearsals, and migrations outside a handover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MigratePlan {
-    /// SQLite: rehearsed on a copy here; what is pending happens inside the handover of `if_pending`.
+    /// What happens inside the handover of `if_pending`, where it is pending: SQLite's, rehearsed on a copy here, and breaking ones of other
+    /// engines.
     pub rehearse: Vec<Migration>,
-    /// Other engines: carried out here, after the decision to go without a snapshot.
+    /// Other engines: carried out here, after their snapshots.
     pub direct: Vec<Migration>,
-    /// The plan to go on with when a rehearsal finds something pending: the group is handed over (S16).
+    /// The plan to go on with when something is found pending: the group is handed over (S16, S18).
     pub if_pending: Option<Box<HostPlan>>,
 }
 
@@ -614,10 +619,13 @@ pub struct MigratePlan {
 pub struct Migration {
     /// Of which database.
     pub database: DatabaseName,
-    /// Where its file lies; `None`: not SQLite.
+    /// Where it lies; `None`: nothing says so.
     pub place: Option<DatabasePlace>,
     /// The one-off instance that migrates.
     pub spec: InstanceSpec,
+    /// The one-off instance whose exit code 0 says that nothing is pending; `None`: something may be, or a rehearsal tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Box<InstanceSpec>>,
     /// How long it may take.
     #[serde(with = "crate::millis")]
     pub timeout: Duration,
@@ -627,19 +635,70 @@ pub struct Migration {
     pub snapshot: SnapshotPolicy,
     /// The file name of its snapshot under the backups folder.
     pub snapshot_file: String,
-    /// The services that open the file: one group.
+    /// The services that are handed over with it: one group.
     pub group: BTreeSet<ServiceName>,
     /// The release's other SQLite databases: a rehearsal gets copies of them, too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub beside: BTreeMap<DatabaseName, DatabasePlace>,
+    pub beside: BTreeMap<DatabaseName, FilePlace>,
     /// Deadline of the hold, for `refuse_long_hold`.
     #[serde(with = "crate::millis")]
     pub budget: Duration,
 }
 
+impl Migration {
+    /// Where its file lies; `None`: it has a server.
+    pub fn file(&self) -> Option<&FilePlace> {
+        match self.place.as_ref()? {
+            DatabasePlace::File(place) => Some(place),
+            DatabasePlace::Server(_) => None,
+        }
+    }
+}
+
+/// Where a database lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DatabasePlace {
+    /// A file of SQLite.
+    File(FilePlace),
+    /// A server.
+    Server(ServerPlace),
+}
+
+/// A database in a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerPlace {
+    /// Which engine.
+    pub kind: ServerKind,
+    /// By which way its server is reached.
+    pub reached: Reached,
+    /// The database's name there; `None`: the one that the image made, or that the URL names.
+    pub name: Option<String>,
+}
+
+/// By which way a server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum Reached {
+    /// Inside the instance of a backing service.
+    Backing {
+        /// Which.
+        service: ServiceName,
+        /// What carries it.
+        runtime: RuntimeKind,
+    },
+    /// By its URL, from the host.
+    Url {
+        /// References only, no values.
+        url: Template,
+        /// Whose env file fills them.
+        release: ReleaseId,
+    },
+}
+
 /// Where a SQLite file lies on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DatabasePlace {
+pub struct FilePlace {
     /// In which volume.
     pub volume: VolumeSpec,
     /// The volume's name in the configuration.
@@ -707,9 +766,9 @@ pub enum HeldDatabase {
     Restore {
         /// Which.
         database: DatabaseName,
-        /// Where its file lies.
+        /// Where it lies.
         place: DatabasePlace,
-        /// The snapshot's file name; `None`: there was no file, and none stays.
+        /// The snapshot's file name; `None`: there was no file of SQLite, and none stays.
         snapshot: Option<String>,
         /// Where the present is kept (a restore that somebody asked for); `None`: only candidates can have written (S16).
         present: Option<String>,

@@ -47,6 +47,10 @@ pub(super) fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) ->
                 return None;
             }
             let snapshot = taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone());
+            // No file before, and none after; a server's database was there, and is not thrown away either.
+            if snapshot.is_none() && migration.file().is_none() {
+                return None;
+            }
             Some(HeldDatabase::Restore {
                 database: migration.database.clone(),
                 place,

@@ -90,12 +90,21 @@ pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<Migrated> {
     let taken: BTreeSet<&String> = outcomes(journal)
         .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
         .collect();
+    let schema = |wanted: &DatabaseName| {
+        outcomes(journal).find_map(|(step, result)| match (step, result) {
+            (Step::Migrate { database }, StepResult::Migrated { schema }) if database == wanted => {
+                Some(schema.clone())
+            }
+            _ => None,
+        })
+    };
     migrated(journal, goal)
         .into_iter()
         .map(|migration| Migrated {
             database: migration.database.clone(),
             compatible: migration.compatible,
             snapshot: taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone()),
+            schema: schema(&migration.database),
         })
         .collect()
 }

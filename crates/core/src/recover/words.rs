@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::journal::{Entry, Step};
+use crate::journal::{Entry, Step, StepResult};
 use crate::names::DatabaseName;
 use crate::plan::HostPlan;
 use crate::release::Live;
@@ -74,22 +74,35 @@ fn backing_text(goal: &HostPlan, found: &HostState) -> Option<String> {
     Some(format!("backing service `{}` {how}", old.service))
 }
 
+/// What a migration left that did not come to its end.
+fn half_text(journal: &[Entry], half: &DatabaseName) -> String {
+    let found = outcomes(journal).find_map(|(step, result)| match (step, result) {
+        (Step::Inspect { database }, StepResult::Inspected { changed, .. }) if database == half => {
+            Some(*changed)
+        }
+        _ => None,
+    });
+    match found {
+        None => format!("the schema of `{half}` is not known: its migration did not come to its end"),
+        Some(true) => format!("the schema of `{half}` was changed by the migration that failed"),
+        Some(false) => format!("the schema of `{half}` is as it was before"),
+    }
+}
+
 /// What became of the databases, as far as it is known (S17).
 fn schema_text(journal: &[Entry], goal: &HostPlan) -> Option<String> {
     let touched = migrated(journal, goal);
     let ended: BTreeSet<&DatabaseName> = outcomes(journal)
         .filter_map(|(step, _)| if let Step::Migrate { database } = step { Some(database) } else { None })
         .collect();
-    let restored = outcomes(journal).any(|(step, _)| matches!(step, Step::Restore { .. }));
-    let half = touched
-        .iter()
-        .find(|migration| !(ended.contains(&migration.database) || (restored && migration.place.is_some())));
-    if let Some(half) = half {
-        let database = &half.database;
-        return Some(format!(
-            "the schema of `{database}` is not known: its migration did not come to its end"
-        ));
+    let restored: BTreeSet<&DatabaseName> = outcomes(journal)
+        .filter_map(|(step, _)| if let Step::Restore { database, .. } = step { Some(database) } else { None })
+        .collect();
+    let mut names = touched.iter().map(|migration| &migration.database);
+    if let Some(half) = names.find(|name| !(ended.contains(name) || restored.contains(name))) {
+        return Some(half_text(journal, half));
     }
+    let restored = !restored.is_empty();
     if restored {
         return Some("the database was put back as it was".to_owned());
     }

@@ -1,9 +1,10 @@
 //! Who has a database open when it is migrated, and where a migration may not run at all.
 
 use cutover_core::exit::Exit;
-use cutover_core::journal::Step;
-use cutover_core::plan::{HostPlan, Rule, Stage, Verb};
+use cutover_core::journal::{Step, StepResult, What};
+use cutover_core::plan::{HeldDatabase, HostPlan, Planned, Rule, Stage, Verb, WhyNot};
 use cutover_core::request::Request;
+use cutover_core::state::SchemaChange;
 
 use crate::world::{Host, Journal, ask, services, todo};
 
@@ -86,8 +87,37 @@ fn given_a_release_that_no_longer_lists_an_opener_then_it_is_stopped_before_the_
 }
 
 #[test]
-fn given_a_breaking_migration_of_a_server_then_it_is_refused_while_the_old_release_serves() {
-    let text = SERVER.replace("COMPATIBLE", "breaking");
+fn given_a_migration_of_postgres_then_a_snapshot_is_planned_before_it() {
+    let text = SERVER.replace("COMPATIBLE", "expand");
+    let mut host = Host::serving(&text.replace("    snapshot: none\n", ""));
+
+    let plan = host.deploy("v2").unwrap();
+
+    assert!(todo(&plan.snapshot).databases.iter().any(|name| name.as_str() == "main"));
+    let migration = &todo(&plan.migrate).direct[0];
+    assert!(migration.snapshot_file.ends_with(".dump.zst"), "{}", migration.snapshot_file);
+    assert!(migration.file().is_none());
+    let mut host = Host::serving(&text);
+    let plan = host.deploy("v2").unwrap();
+    assert_eq!(plan.snapshot, Planned::NotNeeded(WhyNot::Decided), "`snapshot: none`");
+}
+
+#[test]
+fn given_a_breaking_migration_of_postgres_then_what_opens_it_is_handed_over() {
+    let mut host = Host::serving(&SERVER.replace("COMPATIBLE", "breaking"));
+
+    let plan = pending(&mut host);
+
+    assert_eq!(stopped_in_the_handover(&plan), ["web"]);
+    assert!(matches!(todo(&plan.handover).databases[..], [HeldDatabase::Migrate { .. }]));
+    let mut first = Host::new(&SERVER.replace("COMPATIBLE", "breaking"));
+    let plan = first.deploy("v1").unwrap();
+    assert!(todo(&plan.migrate).if_pending.is_none(), "nobody is there to be held");
+}
+
+#[test]
+fn given_a_breaking_migration_of_mysql_then_it_is_refused_while_the_old_release_serves() {
+    let text = SERVER.replace("COMPATIBLE", "breaking").replace("engine: postgres", "engine: mysql");
     let mut host = Host::serving(&text);
 
     let refused = host.deploy("v2").unwrap_err().failure();
@@ -106,7 +136,7 @@ fn given_an_expanding_migration_of_a_server_that_failed_half_way_then_the_state_
     let plan = host.deploy("v2").unwrap();
     let mut journal = Journal::of(&plan);
     let step = Step::Migrate { database: "main".parse().unwrap() };
-    journal.write(cutover_core::journal::What::Intent { stage: Stage::Migrate, step });
+    journal.write(What::Intent { stage: Stage::Migrate, step });
     let failure = cutover_core::failure::Failure::new(Exit::Migration, "the migration of `main` failed");
     journal.failed(Stage::Migrate, failure);
     let back = host.way(&journal);
@@ -118,6 +148,35 @@ fn given_an_expanding_migration_of_a_server_that_failed_half_way_then_the_state_
     let cutover_core::verdict::Outcome::Failed { failure } = &verdict.outcome else { panic!("{verdict:?}") };
     assert_eq!(failure.exit, Exit::Migration);
     assert!(failure.state.contains("the schema of `main` is not known"), "{}", failure.state);
+}
+
+#[test]
+fn given_a_migration_of_a_server_that_failed_then_what_was_found_in_it_is_told() {
+    for (changed, told) in
+        [(false, "is as it was before"), (true, "was changed by the migration that failed")]
+    {
+        let mut host = Host::serving(&SERVER.replace("COMPATIBLE", "expand"));
+        let plan = host.deploy("v2").unwrap();
+        let mut journal = Journal::of(&plan);
+        let database = || "main".parse().unwrap();
+        journal.write(What::Intent { stage: Stage::Migrate, step: Step::Migrate { database: database() } });
+        let step = Step::Inspect { database: database() };
+        let intent = journal.write(What::Intent { stage: Stage::Migrate, step });
+        let result = StepResult::Inspected { changed, schema: SchemaChange::default() };
+        journal.write(What::Outcome { intent, result });
+        let failure = cutover_core::failure::Failure::new(Exit::Migration, "the migration of `main` failed");
+        journal.failed(Stage::Migrate, failure);
+        let back = host.way(&journal);
+        journal.resumed(&back);
+        journal.left(Stage::Record);
+
+        let verdict = host.verdict(&journal);
+
+        let cutover_core::verdict::Outcome::Failed { failure } = &verdict.outcome else {
+            panic!("{verdict:?}")
+        };
+        assert!(failure.state.contains(told), "{}", failure.state);
+    }
 }
 
 #[test]

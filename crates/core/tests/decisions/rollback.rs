@@ -39,6 +39,7 @@ fn goes_live(host: &mut Host, version: &str, snapshot: Option<&str>) -> String {
                 database: "main".parse().unwrap(),
                 compatible: Compatible::Breaking,
                 snapshot: Some(snapshot.to_owned()),
+                schema: None,
             },
             at: record.sequence,
             undone: None,

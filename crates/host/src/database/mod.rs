@@ -1,5 +1,60 @@
-//! Databases that lie on this host as files.
+//! Databases of apps: files of SQLite on this host, and those in a server. One port for both; the engine is chosen by where the database lies.
 
 mod content;
 mod openers;
-pub mod sqlite;
+mod server;
+mod sqlite;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use crate::ports::{Content, Database, DatabaseError, Located, Server, ServerState, Taken};
+use server::postgres;
+use sqlite::Sqlite;
+
+pub(crate) use server::by_hand;
+
+/// The databases that this host reaches.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Databases;
+
+#[async_trait]
+impl Database for Databases {
+    async fn copy(&self, from: &Path, to: &Path) -> Result<u64, DatabaseError> {
+        Sqlite::copy(from, to).await
+    }
+
+    async fn content(&self, file: &Path) -> Result<Content, DatabaseError> {
+        Sqlite::content(file).await
+    }
+
+    async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
+        match of {
+            Located::File(file) => Ok(Taken { bytes: Sqlite::snapshot(file, to).await?, hash: None }),
+            Located::Server(server) => postgres::of(server)?.snapshot(to).await,
+        }
+    }
+
+    async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {
+        match database {
+            Located::File(file) => Sqlite::closed(file).await,
+            Located::Server(server) => postgres::of(server)?.closed().await,
+        }
+    }
+
+    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError> {
+        match to {
+            Located::File(file) => Sqlite::restore(snapshot, file).await,
+            Located::Server(server) => postgres::of(server)?.restore(snapshot).await,
+        }
+    }
+
+    async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
+        postgres::of(server)?.look().await
+    }
+
+    async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {
+        postgres::of(server)?.end_sessions().await
+    }
+}

@@ -9,7 +9,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
@@ -17,7 +16,7 @@ use super::content;
 use super::openers::openers;
 use crate::blocking;
 use crate::files::{self, FileError};
-use crate::ports::{Certainty, Content, Database, DatabaseError};
+use crate::ports::{Certainty, Content, DatabaseError};
 use crate::store::is_full;
 
 /// For another connection that writes.
@@ -34,18 +33,16 @@ const STARTS: u32 = 5;
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// SQLite files of this host.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Sqlite;
+pub(super) struct Sqlite;
 
-#[async_trait]
-impl Database for Sqlite {
+impl Sqlite {
     /// An absent file, too, has a copy: an empty database.
-    async fn copy(&self, from: &Path, to: &Path) -> Result<u64, DatabaseError> {
+    pub(super) async fn copy(from: &Path, to: &Path) -> Result<u64, DatabaseError> {
         let (from, to) = (from.to_owned(), to.to_owned());
         blocking(move || copy(&from, &to, Check::No)).await
     }
 
-    async fn content(&self, file: &Path) -> Result<Content, DatabaseError> {
+    pub(super) async fn content(file: &Path) -> Result<Content, DatabaseError> {
         let file = file.to_owned();
         blocking(move || {
             if is_absent(&file)? {
@@ -56,17 +53,17 @@ impl Database for Sqlite {
         .await
     }
 
-    async fn snapshot(&self, file: &Path, to: &Path) -> Result<u64, DatabaseError> {
+    pub(super) async fn snapshot(file: &Path, to: &Path) -> Result<u64, DatabaseError> {
         let (file, to) = (file.to_owned(), to.to_owned());
         blocking(move || copy(&file, &to, Check::Integrity)).await
     }
 
-    async fn closed(&self, file: &Path) -> Result<(), DatabaseError> {
+    pub(super) async fn closed(file: &Path) -> Result<(), DatabaseError> {
         let file = file.to_owned();
         blocking(move || refuse_while_open(&file, "migrate")).await
     }
 
-    async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
+    pub(super) async fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
         let (snapshot, file) = (snapshot.to_owned(), file.to_owned());
         blocking(move || restore(&snapshot, &file)).await
     }

@@ -82,27 +82,34 @@ async fn a_snapshot_of_an_open_database_has_what_only_its_log_has() {
     let in_the_file = fs::metadata(shop.file()).unwrap().len();
     assert!(in_the_file <= 4096, "the entries lie in the log");
 
-    let bytes = Sqlite.snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    let bytes = Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
 
     let found = fs::metadata(shop.snapshot()).unwrap();
     assert_eq!((found.len(), found.mode() & 0o777), (bytes, 0o600));
     assert_eq!(names(&shop.path("backups/shop")), ["main.sqlite"]);
     assert_eq!(count(&shop.snapshot()), 50);
-    assert_eq!(Sqlite.content(&shop.snapshot()).await.unwrap(), Sqlite.content(&shop.file()).await.unwrap());
+    assert_eq!(
+        Sqlite::content(&shop.snapshot()).await.unwrap(),
+        Sqlite::content(&shop.file()).await.unwrap()
+    );
 }
 
 #[tokio::test]
 async fn content_follows_rows_not_bytes() {
     let mut shop = Shop::in_wal_mode();
     shop.write(0..20);
-    let before = Sqlite.content(&shop.file()).await.unwrap();
+    let before = Sqlite::content(&shop.file()).await.unwrap();
 
     shop.connection.as_ref().unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE); VACUUM").unwrap();
-    assert_eq!(Sqlite.content(&shop.file()).await.unwrap(), before);
+    assert_eq!(Sqlite::content(&shop.file()).await.unwrap(), before);
     shop.write(20..21);
-    assert_ne!(Sqlite.content(&shop.file()).await.unwrap(), before);
+    assert_ne!(Sqlite::content(&shop.file()).await.unwrap(), before);
     shop.kill();
-    assert_ne!(Sqlite.content(&shop.file()).await.unwrap(), before, "the row in a dead process's log counts");
+    assert_ne!(
+        Sqlite::content(&shop.file()).await.unwrap(),
+        before,
+        "the row in a dead process's log counts"
+    );
 }
 
 /// Copies in small pieces, and says after each whether a writer who cannot wait got through.
@@ -170,7 +177,7 @@ async fn a_copy_under_writers_is_whole() {
     });
 
     for _ in 0..10 {
-        Sqlite.copy(&shop.file(), &shop.path("copy.db")).await.unwrap();
+        Sqlite::copy(&shop.file(), &shop.path("copy.db")).await.unwrap();
         assert_eq!(count(&shop.path("copy.db")) % 2, 0, "transactions are copied whole");
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -181,20 +188,20 @@ async fn a_copy_under_writers_is_whole() {
 async fn a_restore_puts_the_content_back_and_a_stale_log_does_not_come_with_it() {
     let mut shop = Shop::in_wal_mode();
     shop.write(0..5);
-    Sqlite.snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
-    let before = Sqlite.content(&shop.file()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    let before = Sqlite::content(&shop.file()).await.unwrap();
     shop.write(5..300);
     shop.kill();
     fs::set_permissions(shop.file(), fs::Permissions::from_mode(0o640)).unwrap();
     assert!(fs::metadata(shop.path("app.db-wal")).unwrap().len() > 50_000);
 
-    Sqlite.restore(&shop.snapshot(), &shop.file()).await.unwrap();
+    Sqlite::restore(&shop.snapshot(), &shop.file()).await.unwrap();
 
     assert_eq!(names(shop.folder.path()), ["app.db", "backups"]);
     assert_eq!(fs::metadata(shop.file()).unwrap().mode() & 0o777, 0o640);
-    assert_eq!(Sqlite.content(&shop.file()).await.unwrap(), before);
+    assert_eq!(Sqlite::content(&shop.file()).await.unwrap(), before);
     assert_eq!(count(&shop.file()), 5);
-    Sqlite.restore(&shop.snapshot(), &shop.file()).await.unwrap();
+    Sqlite::restore(&shop.snapshot(), &shop.file()).await.unwrap();
     assert_eq!(count(&shop.file()), 5, "it can be repeated");
 }
 
@@ -203,7 +210,7 @@ async fn a_stale_log_beside_a_restored_file_would_corrupt_it() {
     // Why the log is removed before the rename: this is what a power cut in the other order leaves.
     let mut shop = Shop::in_wal_mode();
     shop.write(0..5);
-    Sqlite.snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
     shop.write(5..300);
     shop.kill();
 
@@ -219,11 +226,11 @@ async fn a_stale_log_beside_a_restored_file_would_corrupt_it() {
 async fn a_hot_rollback_journal_does_not_outlive_a_restore() {
     let mut shop = Shop::with("PRAGMA journal_mode = DELETE;");
     shop.write(0..5);
-    Sqlite.snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
     shop.close();
     fs::write(shop.path("app.db-journal"), b"left by a crash").unwrap();
 
-    Sqlite.restore(&shop.snapshot(), &shop.file()).await.unwrap();
+    Sqlite::restore(&shop.snapshot(), &shop.file()).await.unwrap();
 
     assert_eq!(names(shop.folder.path()), ["app.db", "backups"]);
 }
@@ -236,16 +243,16 @@ async fn nothing_at_all_can_be_copied_snapshot_and_restored() {
     let (absent, empty) = (shop.path("absent.db"), shop.path("empty.db"));
     fs::write(&empty, b"").unwrap();
 
-    assert_eq!(Sqlite.content(&absent).await.unwrap(), Content::default());
-    assert_eq!(Sqlite.content(&empty).await.unwrap(), Content::default());
-    Sqlite.copy(&absent, &shop.path("copy.db")).await.unwrap();
+    assert_eq!(Sqlite::content(&absent).await.unwrap(), Content::default());
+    assert_eq!(Sqlite::content(&empty).await.unwrap(), Content::default());
+    Sqlite::copy(&absent, &shop.path("copy.db")).await.unwrap();
     assert!(shop.path("copy.db").exists() && !absent.exists());
     for nothing in [&absent, &empty] {
-        Sqlite.snapshot(nothing, &shop.snapshot()).await.unwrap();
-        Sqlite.restore(&shop.snapshot(), &shop.file()).await.unwrap();
-        assert_eq!(Sqlite.content(&shop.file()).await.unwrap(), Content::default());
+        Sqlite::snapshot(nothing, &shop.snapshot()).await.unwrap();
+        Sqlite::restore(&shop.snapshot(), &shop.file()).await.unwrap();
+        assert_eq!(Sqlite::content(&shop.file()).await.unwrap(), Content::default());
     }
-    Sqlite.restore(&shop.snapshot(), &absent).await.unwrap();
+    Sqlite::restore(&shop.snapshot(), &absent).await.unwrap();
     assert_eq!(fs::metadata(&absent).unwrap().mode() & 0o777, 0o600);
 }
 
@@ -253,7 +260,7 @@ async fn nothing_at_all_can_be_copied_snapshot_and_restored() {
 async fn a_corrupt_or_missing_snapshot_is_refused_and_the_database_stays() {
     let mut shop = Shop::in_wal_mode();
     shop.write(0..200);
-    Sqlite.snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
     shop.close();
     let mut bytes = fs::read(shop.snapshot()).unwrap();
     let length = bytes.len();
@@ -261,7 +268,7 @@ async fn a_corrupt_or_missing_snapshot_is_refused_and_the_database_stays() {
     fs::write(shop.snapshot(), bytes).unwrap();
 
     for snapshot in [shop.snapshot(), shop.path("no such snapshot")] {
-        let error = Sqlite.restore(&snapshot, &shop.file()).await.unwrap_err();
+        let error = Sqlite::restore(&snapshot, &shop.file()).await.unwrap_err();
         assert_eq!(error.certainty, Certainty::NotDone, "{error}");
     }
     assert_eq!(count(&shop.file()), 200);
@@ -277,7 +284,7 @@ async fn a_corrupt_database_gives_no_snapshot() {
     bytes[8192..16384].fill(0xff);
     fs::write(shop.file(), bytes).unwrap();
 
-    let error = Sqlite.snapshot(&shop.file(), &shop.snapshot()).await.unwrap_err();
+    let error = Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap_err();
 
     assert!(error.message.contains("integrity_check") || error.message.contains("malformed"), "{error}");
     assert_eq!(names(&shop.path("backups/shop")), Vec::<String>::new());
@@ -287,10 +294,10 @@ async fn a_corrupt_database_gives_no_snapshot() {
 async fn a_restore_under_an_open_database_is_refused_and_names_who_has_it() {
     let shop = Shop::in_wal_mode();
     shop.write(0..5);
-    Sqlite.snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
     shop.write(5..6);
 
-    let error = Sqlite.restore(&shop.snapshot(), &shop.file()).await.unwrap_err();
+    let error = Sqlite::restore(&shop.snapshot(), &shop.file()).await.unwrap_err();
 
     assert!(error.message.contains(&format!("(process {}) has it open", std::process::id())), "{error}");
     assert_eq!(count(&shop.file()), 6);

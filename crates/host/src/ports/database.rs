@@ -1,12 +1,19 @@
-//! A database that lies on this host as a file: copied, compared, snapshot, restored (S16). Nothing here decides when.
+//! A database of an app, a file on this host or one in a server: looked at, snapshot, migrated alone, restored (S16–S19). Nothing here decides
+//! when.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
+use cutover_core::names::{AppId, InstanceName};
+use cutover_core::secret::Secret;
+use cutover_core::state::SchemaVersion;
 
-use super::Certainty;
+use super::{Certainty, Runtime};
 
 /// What is done with databases.
 #[async_trait]
@@ -14,19 +21,102 @@ pub trait Database: Send + Sync {
     /// A consistent copy of a live file at `to`, durable; `to` is replaced.
     async fn copy(&self, from: &Path, to: &Path) -> Result<u64, DatabaseError>;
 
-    /// The content, table by table; an absent file has none.
+    /// The content of a file, table by table; an absent file has none.
     async fn content(&self, file: &Path) -> Result<Content, DatabaseError>;
 
-    /// A verified, durable copy: `integrity_check` has passed. Gives its size in bytes.
-    async fn snapshot(&self, file: &Path, to: &Path) -> Result<u64, DatabaseError>;
+    /// A verified, durable copy. A file's has passed `integrity_check`; a dump came whole, and its table of contents was read back from the disk.
+    /// Where it does not work, nothing stays.
+    async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError>;
 
-    /// Returns once nothing has the file open: what may be migrated (P8). An absent file is open nowhere. Fails with the names of the
-    /// processes that still have it open after a while.
-    async fn closed(&self, file: &Path) -> Result<(), DatabaseError>;
+    /// Returns once nothing has it open but us: what may be migrated (P8). An absent file is open nowhere. Fails with the names of who still
+    /// has it open after a while.
+    async fn closed(&self, database: &Located) -> Result<(), DatabaseError>;
 
-    /// Puts a snapshot in the file's place while nothing has it open: verified, beside it, old `-wal` and `-shm` removed durably, then renamed;
-    /// owner and mode are kept.
-    async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError>;
+    /// Puts a snapshot in the database's place while nothing has it open: verified, beside it, then renamed. A file keeps owner and mode, and old
+    /// `-wal` and `-shm` are removed durably before; a server's database keeps owner, encoding and settings.
+    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError>;
+
+    /// What a server says of a database.
+    async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError>;
+
+    /// Ends the sessions of migrations and snapshots whose client is gone, and sees them gone (S19); how many there were.
+    async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError>;
+}
+
+/// A database, found.
+#[derive(Clone)]
+pub enum Located {
+    /// A file of SQLite.
+    File(PathBuf),
+    /// In a server.
+    Server(Server),
+}
+
+/// A database in a server, and the way to it.
+#[derive(Clone)]
+pub struct Server {
+    /// Which engine.
+    pub kind: ServerKind,
+    /// The database's name; `None`: the one that the image made, or that the URL names.
+    pub name: Option<String>,
+    /// By which way.
+    pub way: Way,
+}
+
+/// By which way a server is reached.
+#[derive(Clone)]
+pub enum Way {
+    /// By the tools in the server's own instance, which are of its version.
+    Inside {
+        /// What carries it.
+        runtime: Arc<dyn Runtime>,
+        /// Whose.
+        app: AppId,
+        /// Which.
+        instance: InstanceName,
+    },
+    /// By this host's tools.
+    Outside {
+        /// Where, as whom, with which password.
+        url: Secret,
+    },
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inside { app, instance, .. } => write!(formatter, "inside {app}/{instance}"),
+            Self::Outside { .. } => formatter.write_str("from outside"),
+        }
+    }
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Its size.
+    pub bytes: u64,
+    /// Of a dump's file.
+    pub hash: Option<ContentHash>,
+}
+
+/// What a server says of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerState {
+    /// Its name.
+    pub database: String,
+    /// The server's major version.
+    pub major: u32,
+    /// Its size on the server's disk.
+    pub bytes: u64,
+    /// Tables of the app.
+    pub tables: u64,
+    /// Other databases of the server.
+    pub others: Vec<String>,
+    /// Tells one set of tables, columns, indexes, functions and so on from another.
+    pub catalogue: String,
+    /// What migration tools say, as far as their tables are known.
+    pub schema: Vec<SchemaVersion>,
 }
 
 /// The content of a database: a hash by table, the schema among them.
@@ -41,6 +131,13 @@ pub struct DatabaseError {
     pub full: bool,
     /// Whether it may have happened all the same.
     pub certainty: Certainty,
-    /// What happened.
+    /// What happened. May hold what a client program said: not redacted yet.
     pub message: String,
+}
+
+impl DatabaseError {
+    /// It did not happen, and nothing more is known than this.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self { full: false, certainty: Certainty::NotDone, message: message.into() }
+    }
 }

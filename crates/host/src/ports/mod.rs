@@ -12,7 +12,7 @@ use std::sync::Arc;
 use cutover_core::release::RuntimeKind;
 
 pub use attached::{Attached, TerminalSize, Written};
-pub use database::{Content, Database, DatabaseError};
+pub use database::{Content, Database, DatabaseError, Located, Server, ServerState, Taken, Way};
 pub use prober::{ProbeTarget, Prober};
 pub use router::{Drained, Router, RouterError, RouterErrorKind};
 pub use runtime::{
@@ -38,7 +38,7 @@ pub struct Ports {
     pub container: Option<Arc<dyn Runtime>>,
     /// The proxy.
     pub router: Arc<dyn Router>,
-    /// SQLite.
+    /// Databases.
     pub database: Arc<dyn Database>,
     /// Probes of instances and of the public route.
     pub prober: Arc<dyn Prober>,

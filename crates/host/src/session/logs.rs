@@ -1,13 +1,12 @@
 //! Log lines of an app's instances, oldest first, without the values of its env files; then those that come.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
-use cutover_core::release::{Live, RuntimeKind};
+use cutover_core::release::Live;
 use cutover_core::secret::Secrets;
 use cutover_core::state::{FoundInstance, Role};
 use cutover_core::wire::Reply;
@@ -18,8 +17,9 @@ use super::frames::Stop;
 use super::serve::{self, Session};
 use crate::host::Host;
 use crate::observe::live;
-use crate::ports::{LogLine, LogQuery, RuntimeError, RuntimeErrorKind, Scope};
+use crate::ports::{LogLine, RuntimeError, Scope};
 use crate::redact;
+use crate::tail::Tail;
 
 /// Between two looks for new lines.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -48,8 +48,9 @@ where
             let values = redact::values(&self.layout, app, shown.iter().map(|found| &found.release));
             let mut lines = Vec::new();
             for found in shown {
-                let tail = tails.entry(found.name.clone()).or_insert_with(|| Tail::new(&wanted));
-                let reading = tail.read(&host, app, &found.name, found.runtime);
+                let tail = tails.entry(found.name.clone()).or_insert_with(|| wanted.tail());
+                let runtime = host.ports.runtime(found.runtime).map_err(|error| unreadable(&error))?;
+                let reading = tail.read(runtime.as_ref(), app, &found.name);
                 let new = tokio::select! {
                     new = reading => new,
                     // Whoever follows may go while the engine hangs.
@@ -116,6 +117,11 @@ impl Scene {
 }
 
 impl Wanted {
+    fn tail(&self) -> Tail {
+        let tail = self.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
+        Tail::new(self.since, tail.or(self.since.is_none().then_some(TAIL)), Scope::All)
+    }
+
     /// Without a release: what is live and what is newer, candidates that failed among them; with one: that.
     fn has(&self, scene: &Scene, found: &FoundInstance) -> bool {
         let wanted = self.services.is_empty() || self.services.contains(&found.service);
@@ -124,98 +130,5 @@ impl Wanted {
             None => scene.has_current(found),
         };
         wanted && of_release && found.ours && found.role != Role::OneOff
-    }
-}
-
-/// What was read of one instance's lines.
-struct Tail {
-    since: Option<Timestamp>,
-    /// At most so many of the past.
-    past: Option<usize>,
-    /// Lines of the moment `since` that were given already.
-    given: usize,
-}
-
-impl Tail {
-    fn new(wanted: &Wanted) -> Self {
-        let tail = wanted.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
-        Self { since: wanted.since, past: tail.or(wanted.since.is_none().then_some(TAIL)), given: 0 }
-    }
-
-    /// The lines that came since the last look.
-    async fn read(
-        &mut self,
-        host: &Arc<Host>,
-        app: &AppId,
-        name: &InstanceName,
-        runtime: RuntimeKind,
-    ) -> Result<Vec<LogLine>, RuntimeError> {
-        let query = LogQuery { since: self.since, tail: self.past, scope: Scope::All };
-        match host.ports.runtime(runtime)?.logs(app, name, &query).await {
-            Ok(lines) => Ok(self.take(lines)),
-            // Removed since the look.
-            Err(error) if error.kind == RuntimeErrorKind::Gone => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A look from a moment on shows again what was given of that very moment.
-    fn take(&mut self, lines: Vec<LogLine>) -> Vec<LogLine> {
-        let again = if self.given > 0 {
-            lines.iter().take_while(|line| line.at == self.since).count().min(self.given)
-        } else {
-            0
-        };
-        let new: Vec<LogLine> = lines.into_iter().skip(again).collect();
-        if let Some(last) = new.iter().rev().find_map(|line| line.at) {
-            let of_last = new.iter().filter(|line| line.at == Some(last)).count();
-            let before = if self.since == Some(last) { self.given } else { 0 };
-            (self.since, self.given) = (Some(last), before + of_last);
-        }
-        // From now on all that comes is wanted, however much.
-        self.past = None;
-        new
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(second: i64, text: &str) -> LogLine {
-        LogLine { at: Some(Timestamp::from_second(second).unwrap()), error: false, text: text.to_owned() }
-    }
-
-    fn texts(lines: Vec<LogLine>) -> Vec<String> {
-        lines.into_iter().map(|line| line.text).collect()
-    }
-
-    /// As a runtime answers: what is not older.
-    fn from(all: &[LogLine], since: Option<Timestamp>) -> Vec<LogLine> {
-        all.iter().filter(|line| line.at >= since).cloned().collect()
-    }
-
-    #[test]
-    fn each_line_is_given_once_even_when_many_have_the_same_time() {
-        let mut all = vec![line(1, "a"), line(2, "b"), line(2, "c")];
-        let mut tail = Tail { since: None, past: None, given: 0 };
-
-        assert_eq!(texts(tail.take(from(&all, tail.since))), ["a", "b", "c"]);
-        assert!(tail.take(from(&all, tail.since)).is_empty());
-        all.push(line(2, "d"));
-        assert_eq!(texts(tail.take(from(&all, tail.since))), ["d"]);
-        assert!(tail.take(from(&all, tail.since)).is_empty());
-        all.push(line(3, "e"));
-        assert_eq!(texts(tail.take(from(&all, tail.since))), ["e"]);
-        assert!(tail.take(from(&all, tail.since)).is_empty());
-    }
-
-    #[test]
-    fn a_start_that_was_asked_for_counts_its_own_moment_in() {
-        let all = [line(1, "a"), line(2, "b")];
-        let mut tail = Tail { since: Some(Timestamp::from_second(2).unwrap()), past: None, given: 0 };
-
-        assert_eq!(texts(tail.take(from(&all, tail.since))), ["b"]);
-        assert!(tail.take(from(&all, tail.since)).is_empty());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cutover_core::config::settings::SnapshotPolicy;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
@@ -14,12 +15,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::check::{Healthy, admit_to_restarts, gate};
-use super::migrate::{carry_out, path};
+use super::migrate::carry_out;
 use super::start::{run, stop};
-use super::{Act, at_once};
-use super::{snapshot, switch};
+use super::{Act, at_once, located, snapshot, switch};
 use crate::files;
 use crate::journal::{StageError, Trouble};
+use crate::ports::Located;
 
 /// Nothing runs twice, and what was handed over is healthy.
 pub(crate) struct HandedOver {
@@ -129,25 +130,36 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
     match held {
         HeldDatabase::Migrate { migration } => {
             let Some(place) = &migration.place else { return Ok(()) };
-            let file = located(act, place).await?;
-            nobody_has_open(act, migration.database.as_str(), &file).await?;
-            let decided = migration.snapshot == cutover_core::config::settings::SnapshotPolicy::None;
-            if file.exists() && !decided {
-                snapshot::take(act, Stage::Handover, &migration.database, &file, &migration.snapshot_file)
-                    .await?;
-            }
-            carry_out(act, Stage::Handover, migration).await
+            let found = located(act, place).await?;
+            nobody_has_open(act, migration.database.as_str(), &found).await?;
+            let wanted = migration.snapshot == SnapshotPolicy::BeforeMigration;
+            let before = match &found {
+                Located::Server(_) => snapshot::take_before(act, Stage::Handover, migration, wanted).await?,
+                Located::File(file) => {
+                    if wanted && file.exists() {
+                        let to = &migration.snapshot_file;
+                        snapshot::take(act, Stage::Handover, &migration.database, &found, to).await?;
+                    }
+                    snapshot::Before::default()
+                }
+            };
+            carry_out(act, Stage::Handover, migration, &before).await
         }
         HeldDatabase::Restore { database, place, snapshot: from, present } => {
-            let file = located(act, place).await?;
-            if let Some(present) = present.as_ref().filter(|_| file.exists()) {
-                snapshot::take(act, Stage::Handover, database, &file, present).await?;
+            let found = located(act, place).await?;
+            let exists = !matches!(&found, Located::File(file) if !file.exists());
+            if let Some(present) = present.as_ref().filter(|_| exists) {
+                nobody_has_open(act, database.as_str(), &found).await?;
+                snapshot::take(act, Stage::Handover, database, &found, present).await?;
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
             let restore = async {
-                match from {
-                    Some(from) => act.ports.database.restore(&act.layout.snapshot(from), &file).await?,
-                    None => absent(&file)?,
+                match (from, &found) {
+                    (Some(from), _) => act.ports.database.restore(&act.layout.snapshot(from), &found).await?,
+                    (None, Located::File(file)) => absent(file)?,
+                    (None, Located::Server(_)) => {
+                        return Err(Trouble::plain("there is no snapshot to put back"));
+                    }
                 }
                 Ok::<_, Trouble>(((), StepResult::Done))
             };
@@ -157,8 +169,15 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
 }
 
 /// What is not an instance (a console, a script of an operator) may have the file open, too: what it wrote after the snapshot would be lost.
-async fn nobody_has_open(act: &Act<'_>, database: &str, file: &std::path::Path) -> Result<(), StageError> {
-    act.ports.database.closed(file).await.map_err(|error| {
+async fn nobody_has_open(act: &Act<'_>, database: &str, found: &Located) -> Result<(), StageError> {
+    let closed = async {
+        if let Located::Server(server) = found {
+            // What an earlier run left there is nobody.
+            act.ports.database.end_sessions(server).await?;
+        }
+        act.ports.database.closed(found).await
+    };
+    closed.await.map_err(|error| {
         Failure::new(Exit::Migration, format!("`{database}` was not migrated: somebody has it open"))
             .because(error.message)
             .next("end what has it open (a `cutover exec`, a console, a script), then deploy again")
@@ -176,12 +195,8 @@ fn absent(file: &std::path::Path) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn located(
-    act: &Act<'_>,
-    place: &cutover_core::plan::DatabasePlace,
-) -> Result<std::path::PathBuf, StageError> {
-    let trouble = |trouble: Trouble| {
-        Failure::new(Exit::Migration, "a database's volume is not there").because(trouble.message)
-    };
-    path(act, place).await.map_err(|error| trouble(error).into())
+async fn located(act: &Act<'_>, place: &cutover_core::plan::DatabasePlace) -> Result<Located, StageError> {
+    let trouble =
+        |trouble: Trouble| Failure::new(Exit::Migration, "a database is not there").because(trouble.message);
+    located::located(act, place).await.map_err(|error| trouble(error).into())
 }

@@ -1,29 +1,27 @@
-//! Migrate: SQLite migrations are rehearsed on a copy here, other engines' carried out. One-off instances run under a deadline; what a
-//! killed one left is ended by recovery (S9).
+//! Migrate: SQLite migrations are rehearsed on a copy here, other engines' carried out after their snapshots, or looked at where they need the
+//! held path. One-off instances run under a deadline; what a killed one left is ended by recovery (S9), and in the server, too (S19).
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use cutover_core::config::settings::Mount;
-use cutover_core::exit::Exit;
-use cutover_core::failure::Failure;
-use cutover_core::journal::{Step, StepResult, What};
+use cutover_core::config::settings::{Mount, SnapshotPolicy};
+use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::VolumeName;
 use cutover_core::plan::{
-    DatabasePlace, HostPlan, InstanceRef, InstanceSpec, MigratePlan, Migration, Planned, Rule, Stage,
+    DatabasePlace, FilePlace, HostPlan, InstanceSpec, MigratePlan, Migration, Planned, Rule, ServerPlace,
+    Stage,
 };
 use cutover_core::release::RuntimeKind;
 use cutover_core::rules;
+use cutover_core::state::SchemaChange;
 use tokio::time::Instant;
 
 use super::Act;
-use super::backing::Backed;
+use super::located::{path, server};
+use super::once::run_once;
+use super::snapshot::{self, Before, Snapshotted};
+use super::told;
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
-use crate::ports::{LogQuery, Scope};
-
-/// Lines of a migration's output that are kept in the journal.
-const OUTPUT_LINES: usize = 200;
 
 /// Nothing stands between the release and its databases but what the handover does.
 pub(crate) struct Migrated {
@@ -34,22 +32,44 @@ pub(crate) struct Migrated {
 pub(crate) async fn migrate(
     act: &Act<'_>,
     plan: &Planned<MigratePlan>,
-    _: Backed,
+    taken: &Snapshotted,
 ) -> Result<Migrated, StageError> {
     let Planned::Do(plan) = plan else { return Ok(Migrated { instead: None }) };
     let mut pending = false;
     for migration in &plan.rehearse {
-        pending |= rehearse(act, migration).await?;
+        pending |= match &migration.place {
+            Some(DatabasePlace::Server(place)) => must_be_held(act, migration, place).await?,
+            Some(DatabasePlace::File(place)) => rehearse(act, migration, place).await?,
+            None => false,
+        };
     }
     for migration in &plan.direct {
-        carry_out(act, Stage::Migrate, migration).await?;
+        if let Some(before) = taken.before.get(&migration.database) {
+            carry_out(act, Stage::Migrate, migration, before).await?;
+        }
     }
     Ok(Migrated { instead: if pending { plan.if_pending.as_deref().cloned() } else { None } })
 }
 
+/// Whether a breaking migration of a server is pending, seen before anybody is held for it.
+async fn must_be_held(act: &Act<'_>, migration: &Migration, place: &ServerPlace) -> Result<bool, StageError> {
+    if !snapshot::is_pending(act, Stage::Migrate, migration).await? {
+        return Ok(false);
+    }
+    let found = async { Ok::<_, Trouble>(act.ports.database.look(&server(act, place).await?).await?) };
+    let found = found.await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
+    told::refuse_broken(act, migration, &found.schema)?;
+    let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
+    let is_dumped = migration.snapshot == SnapshotPolicy::BeforeMigration;
+    let long = rules::refuse_long_dump(migration.database.as_str(), found.bytes, budget);
+    match long.filter(|_| is_dumped && !act.plan.allowed.contains(&Rule::LongHold)) {
+        Some(refusal) => Err(refusal.into()),
+        None => Ok(true),
+    }
+}
+
 /// Migrates a copy; tells whether that changed its content.
-async fn rehearse(act: &Act<'_>, migration: &Migration) -> Result<bool, StageError> {
-    let Some(place) = &migration.place else { return Ok(false) };
+async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Result<bool, StageError> {
     let step = Step::Rehearse { database: migration.database.clone() };
     let folder = act.layout.run_folder(act.journal.run()).join("rehearsal").join(migration.database.as_str());
     let rehearsal = async {
@@ -73,7 +93,7 @@ async fn rehearse(act: &Act<'_>, migration: &Migration) -> Result<bool, StageErr
                 .map_err(|error| FileError::new("remove", &folder, &error))
         })
         .await;
-    ran.map_err(|ended| failed(act, migration, &ended, "its rehearsal on a copy"))?;
+    ran.map_err(|ended| told::failed(act, migration, &ended, "its rehearsal on a copy"))?;
     let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
     let long = rules::refuse_long_hold(migration.database.as_str(), took_ms, budget);
     match long.filter(|_| pending && act.plan.live.is_some() && !act.plan.allowed.contains(&Rule::LongHold)) {
@@ -94,12 +114,12 @@ fn as_live(live: &Path, copy: &Path, file: &str) -> Result<(), Trouble> {
 }
 
 /// Where the copy of a database lies: each volume is a folder of its own.
-fn copied(place: &DatabasePlace, folder: &Path) -> PathBuf {
+fn copied(place: &FilePlace, folder: &Path) -> PathBuf {
     folder.join(place.name.as_str()).join(&place.file)
 }
 
 /// Copies a database for a rehearsal; where there is none yet, there is none to copy.
-async fn copy_to(act: &Act<'_>, place: &DatabasePlace, folder: &Path) -> Result<PathBuf, Trouble> {
+async fn copy_to(act: &Act<'_>, place: &FilePlace, folder: &Path) -> Result<PathBuf, Trouble> {
     let live = path(act, place).await?;
     let copy = copied(place, folder);
     files::ensure_folder(copy.parent().unwrap_or(folder), 0o700)?;
@@ -112,7 +132,7 @@ async fn copy_to(act: &Act<'_>, place: &DatabasePlace, folder: &Path) -> Result<
 
 /// The migrating instance as it sees the copies: at the same paths and without network in a container, by their files' names in a plain
 /// process. Of the rest of the app's data a container can only read.
-fn on_copy(migration: &Migration, place: &DatabasePlace, folder: &Path) -> InstanceSpec {
+fn on_copy(migration: &Migration, place: &FilePlace, folder: &Path) -> InstanceSpec {
     let mut spec = migration.spec.clone();
     if let Ok(name) = format!("rehearse-{}", spec.name).parse() {
         spec.name = name;
@@ -136,89 +156,55 @@ fn on_copy(migration: &Migration, place: &DatabasePlace, folder: &Path) -> Insta
     spec
 }
 
-/// Migrates the database itself.
-pub(super) async fn carry_out(act: &Act<'_>, stage: Stage, migration: &Migration) -> Result<(), StageError> {
+/// Migrates the database itself. What it left that did not end well is looked at, and told.
+pub(super) async fn carry_out(
+    act: &Act<'_>,
+    stage: Stage,
+    migration: &Migration,
+    before: &Before,
+) -> Result<(), StageError> {
     let step = Step::Migrate { database: migration.database.clone() };
     let mut ended = None;
     let run = async {
         match run_once(act, &migration.spec, migration.timeout).await? {
-            Ok(()) => Ok(((), StepResult::Done)),
+            Ok(()) => Ok(((), came_of(act, before).await)),
             // The journal must not say that it was done: what it left is not known.
             Err(badly) => Err(Trouble::plain(ended.insert(badly).why.clone())),
         }
     };
     let outcome = act.journal.act(stage, step, run).await;
-    outcome.map_err(|error| ended.map_or(error, |ended| failed(act, migration, &ended, "it").into()))
+    let Err(error) = outcome else { return Ok(()) };
+    let left = inspect(act, stage, migration, before).await;
+    Err(ended.map_or(error, |ended| {
+        told::failed_for_real(act, stage, migration, &ended, &told::Known { before, left }).into()
+    }))
 }
 
-/// How a one-off instance ended that did not end well.
-pub(super) struct Ended {
-    why: String,
-    output: Vec<String>,
-}
-
-/// Runs a one-off instance to its end and removes it. An earlier one of the same name is ended first (S9).
-async fn run_once(
-    act: &Act<'_>,
-    spec: &InstanceSpec,
-    timeout: Duration,
-) -> Result<Result<(), Ended>, Trouble> {
-    let runtime = act.ports.runtime(spec.runtime())?;
-    let values = act.values(&spec.release).map_err(|error| Trouble::plain(error.failure().to_string()))?;
-    let app = act.app();
-    let reference = InstanceRef {
-        name: spec.name.clone(),
-        service: spec.service.clone(),
-        runtime: spec.runtime(),
-        stop: spec.settings.stop.clone(),
-    };
-    runtime.stop(app, &reference.name, &reference.stop).await?;
-    runtime.remove(app, &reference.name).await?;
-    runtime.create(spec, &values).await?;
-    runtime.start(app, &spec.name).await?;
-    let ended = tokio::time::timeout(timeout, runtime.exited(app, &spec.name)).await;
-    // Ended or late: nothing of it may be left when the database is looked at, opened or put back.
-    runtime.stop(app, &reference.name, &reference.stop).await?;
-    let query = LogQuery { tail: Some(OUTPUT_LINES), scope: Scope::ThisStart, since: None };
-    let lines = runtime.logs(app, &spec.name, &query).await.unwrap_or_default();
-    let output: Vec<String> = lines.into_iter().map(|line| values.redact(&line.text)).collect();
-    for line in &output {
-        let written = act.journal.write(What::Output { of: spec.name.to_string(), line: line.clone() });
-        written.map_err(|error| Trouble::plain(error.failure().to_string()))?;
-    }
-    runtime.remove(app, &spec.name).await?;
-    let why = match ended {
-        Ok(exit) => {
-            let exit = exit?;
-            if exit.code == Some(0) {
-                return Ok(Ok(()));
-            }
-            exit.to_string()
+/// What a migration that ended well made of the schema. It has ended well also where the server does not say.
+async fn came_of(act: &Act<'_>, before: &Before) -> StepResult {
+    let Some((server, was)) = &before.server else { return StepResult::Done };
+    match act.ports.database.look(server).await {
+        Ok(is) => {
+            StepResult::Migrated { schema: SchemaChange { before: was.schema.clone(), after: is.schema } }
         }
-        Err(_) => format!("it did not end within {} s and was stopped", timeout.as_secs()),
-    };
-    Ok(Err(Ended { why, output }))
-}
-
-fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: &str) -> Failure {
-    let release = &migration.spec.release;
-    let mut failure = Failure::new(
-        Exit::Migration,
-        format!("release {release} was not put live: the migration of `{}` failed", migration.database),
-    );
-    failure.cause.push(format!("{what}: {}", ended.why));
-    failure.log = ended.output.iter().rev().take(cutover_core::defaults::LOG_TAIL).rev().cloned().collect();
-    failure.next.push("mend the migration and deploy again".to_owned());
-    if migration.place.is_none() && what == "it" {
-        let database = &migration.database;
-        failure.next.insert(0, format!("see first what it left in `{database}`: nothing there was undone"));
+        Err(error) => {
+            tracing::warn!(%error, "the schema's version is not known");
+            StepResult::Done
+        }
     }
-    failure.next.push(format!("its whole output: `cutover attach {}`", act.journal.run()));
-    failure
 }
 
-/// The absolute path of a database's file.
-pub(super) async fn path(act: &Act<'_>, place: &DatabasePlace) -> Result<PathBuf, Trouble> {
-    let runtime = act.ports.runtime(place.volume.runtime)?;
-    Ok(runtime.volume_path(&place.volume).await?.join(&place.file))
+/// What a migration that did not end well left in its server, once no session of it goes on there (S19).
+async fn inspect(act: &Act<'_>, stage: Stage, migration: &Migration, before: &Before) -> Option<told::Left> {
+    let (server, was) = before.server.as_ref()?;
+    let step = Step::Inspect { database: migration.database.clone() };
+    let look = async {
+        let sessions = act.ports.database.end_sessions(server).await?;
+        let is = act.ports.database.look(server).await?;
+        let changed = is.catalogue != was.catalogue;
+        let schema = SchemaChange { before: was.schema.clone(), after: is.schema };
+        let left = told::Left { sessions, changed, schema: schema.clone() };
+        Ok::<_, Trouble>((left, StepResult::Inspected { changed, schema }))
+    };
+    act.journal.best_effort(stage, step, look).await
 }

@@ -7,13 +7,16 @@ pub(crate) mod check;
 pub(crate) mod drain;
 pub(crate) mod environment;
 pub(crate) mod handover;
+mod located;
 pub(crate) mod migrate;
+mod once;
 pub(crate) mod preflight;
 pub(crate) mod record;
 pub(crate) mod room;
 pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod switch;
+mod told;
 pub(crate) mod verify;
 
 pub use environment::EnvChange;

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use cutover_core::config::settings::SnapshotPolicy;
 use cutover_core::defaults;
 use cutover_core::failure::Failure;
-use cutover_core::plan::{Migration, PreflightPlan, Rule};
+use cutover_core::plan::{DatabasePlace, Migration, PreflightPlan, Rule};
 use cutover_core::release::RuntimeKind;
 use cutover_core::rules::{self, Room};
 
 use super::Act;
-use super::migrate;
+use super::located;
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
 
@@ -99,20 +99,34 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
     {
         wants.push(want("the container engine's data", &folder, defaults::DISK_FREE));
     }
-    for migration in act.plan.migrate.todo().iter().flat_map(|migrate| &migrate.rehearse) {
-        let Some((folder, bytes)) = database(act, migration).await else { continue };
-        // Its growth, or what is put back beside it.
-        wants.push(want(&format!("database `{}`", migration.database), &folder, bytes));
-        if migration.snapshot != SnapshotPolicy::None {
+    let Some(migrate) = act.plan.migrate.todo() else { return wants };
+    for migration in migrate.rehearse.iter().chain(&migrate.direct) {
+        let found = file(act, migration).await;
+        if let Some((folder, bytes)) = &found {
+            // Its growth, or what is put back beside it.
+            wants.push(want(&format!("database `{}`", migration.database), folder, *bytes));
+        }
+        let bytes = match found {
+            Some((_, bytes)) => Some(bytes),
+            None => in_server(act, migration).await,
+        };
+        if let Some(bytes) = bytes.filter(|_| migration.snapshot != SnapshotPolicy::None) {
             wants.push(want("snapshots", act.layout.backups(), bytes));
         }
     }
     wants
 }
 
-/// Where a database lies and how large it is with its log; `None`: there is none yet.
-async fn database(act: &Act<'_>, migration: &Migration) -> Option<(PathBuf, u64)> {
-    let path = migrate::path(act, migration.place.as_ref()?).await.ok()?;
+/// How large a database is in its server; a dump is smaller. `None`: it has none, or none that answers yet.
+async fn in_server(act: &Act<'_>, migration: &Migration) -> Option<u64> {
+    let Some(DatabasePlace::Server(place)) = &migration.place else { return None };
+    let server = located::server(act, place).await.ok()?;
+    Some(act.ports.database.look(&server).await.ok()?.bytes)
+}
+
+/// Where a database's file lies and how large it is with its log; `None`: there is none yet.
+async fn file(act: &Act<'_>, migration: &Migration) -> Option<(PathBuf, u64)> {
+    let path = located::path(act, migration.file()?).await.ok()?;
     let bytes = std::fs::metadata(&path).ok()?.len();
     let mut log = path.clone().into_os_string();
     log.push("-wal");

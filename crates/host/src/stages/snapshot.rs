@@ -1,29 +1,114 @@
-//! Snapshot: a restorable copy before a migration. SQLite's are taken inside the handover, while nothing has the file open (S16); no other
-//! engine has snapshots yet, so the stage itself has nothing to do.
+//! Snapshot: a restorable copy before a migration. Those of databases with a server are taken here, while the old release serves; those of SQLite,
+//! and of what takes the held path, inside the handover, while nothing has them open (S16, S18). Where nothing is pending, none is taken.
+
+use std::collections::BTreeMap;
 
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::DatabaseName;
-use cutover_core::plan::Stage;
+use cutover_core::plan::{DatabasePlace, Migration, Planned, SnapshotPlan, Stage};
+use tokio::time::Instant;
 
 use super::Act;
+use super::backing::Backed;
+use super::located::server;
+use super::once::run_once;
+use super::told;
 use crate::files;
 use crate::journal::{StageError, Trouble};
+use crate::ports::{Located, Server, ServerState};
 
-/// Takes a verified, durable snapshot of a file that is there.
+/// What may be migrated outside a handover, as it was before.
+pub(crate) struct Snapshotted {
+    /// Of each database for which something may be pending.
+    pub(super) before: BTreeMap<DatabaseName, Before>,
+}
+
+/// A database before its migration.
+#[derive(Default)]
+pub(super) struct Before {
+    /// The way to its server, and what that said; `None`: it has none, or none that is looked into.
+    pub(super) server: Option<(Server, ServerState)>,
+    /// The snapshot that was taken.
+    pub(super) snapshot: Option<String>,
+}
+
+pub(crate) async fn snapshot(
+    act: &Act<'_>,
+    plan: &Planned<SnapshotPlan>,
+    _: Backed,
+) -> Result<Snapshotted, StageError> {
+    let mut before = BTreeMap::new();
+    let Some(migrate) = act.plan.migrate.todo() else { return Ok(Snapshotted { before }) };
+    for migration in &migrate.direct {
+        let database = &migration.database;
+        if is_pending(act, Stage::Snapshot, migration).await? {
+            let wanted = plan.todo().is_some_and(|plan| plan.databases.contains(database));
+            before.insert(database.clone(), take_before(act, Stage::Snapshot, migration, wanted).await?);
+        }
+    }
+    Ok(Snapshotted { before })
+}
+
+/// Whether a migration is pending, as far as something tells it.
+pub(super) async fn is_pending(
+    act: &Act<'_>,
+    stage: Stage,
+    migration: &Migration,
+) -> Result<bool, StageError> {
+    let Some(spec) = &migration.pending else { return Ok(true) };
+    let step = Step::Pending { database: migration.database.clone() };
+    let asked = async {
+        let begun = Instant::now();
+        // Whatever else it ends with: a migration that finds nothing to do harms nobody.
+        let pending = run_once(act, spec, migration.timeout).await?.is_err();
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok::<_, Trouble>((pending, StepResult::Rehearsed { pending, took_ms }))
+    };
+    act.journal.act(stage, step, asked).await
+}
+
+/// Looks at a database that is about to be migrated, and takes its snapshot where one is wanted.
+pub(super) async fn take_before(
+    act: &Act<'_>,
+    stage: Stage,
+    migration: &Migration,
+    wanted: bool,
+) -> Result<Before, StageError> {
+    let place = match &migration.place {
+        Some(DatabasePlace::Server(place)) if place.kind.has_snapshots() => place,
+        Some(_) | None => return Ok(Before::default()),
+    };
+    let look = async {
+        let server = server(act, place).await?;
+        // What an earlier run left there would be in the way, and could still change something.
+        act.ports.database.end_sessions(&server).await?;
+        let state = act.ports.database.look(&server).await?;
+        Ok::<_, Trouble>((server, state))
+    };
+    let (server, state) = look.await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
+    told::refuse_broken(act, migration, &state.schema)?;
+    let file = &migration.snapshot_file;
+    if wanted {
+        take(act, stage, &migration.database, &Located::Server(server.clone()), file).await?;
+    }
+    Ok(Before { server: Some((server, state)), snapshot: wanted.then(|| file.clone()) })
+}
+
+/// Takes a verified, durable snapshot of a database that is there.
 pub(super) async fn take(
     act: &Act<'_>,
     stage: Stage,
     database: &DatabaseName,
-    path: &std::path::Path,
+    of: &Located,
     file: &str,
 ) -> Result<(), StageError> {
     let to = act.layout.snapshot(file);
     let step = Step::Snapshot { database: database.clone(), file: file.to_owned() };
     let snapshot = async {
         files::ensure_folder(to.parent().unwrap_or(&to), 0o700)?;
-        let bytes = act.ports.database.snapshot(path, &to).await?;
+        let taken = act.ports.database.snapshot(of, &to).await?;
         act.store.put_snapshot(act.app(), file)?;
-        Ok::<_, Trouble>(((), StepResult::Snapshot { bytes }))
+        Ok::<_, Trouble>(((), StepResult::Snapshot { bytes: taken.bytes, hash: taken.hash }))
     };
     act.journal.act(stage, step, snapshot).await
 }

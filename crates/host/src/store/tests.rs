@@ -200,6 +200,7 @@ fn a_restart_does_not_forget_a_breaking_migration() {
         database: database.parse().unwrap(),
         compatible: Compatible::Breaking,
         snapshot: Some(snapshot.to_owned()),
+        schema: None,
     };
     store.put_release(&release("v1", "x")).unwrap();
     let both = [migration("main", "one"), migration("jobs", "two")];
@@ -221,6 +222,7 @@ fn a_restore_undoes_what_was_migrated_since_its_snapshot() {
         database: database.parse().unwrap(),
         compatible: Compatible::Breaking,
         snapshot: Some(snapshot.to_owned()),
+        schema: None,
     };
     for (name, changes) in [
         ("v0", vec![migration("main", "zero")]),

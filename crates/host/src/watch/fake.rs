@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::ports::{
-    Certainty, Drained, Exec, Finished, LogLine, LogQuery, Router, RouterError, RouterErrorKind, Runtime,
-    RuntimeError, RuntimeErrorKind,
+    Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located, LogLine, LogQuery, Router,
+    RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
 };
 
 pub(crate) fn exit(code: i32) -> ExitStatus {
@@ -327,5 +327,33 @@ impl Router for FakeRouter {
 
     async fn figures(&self) -> Result<Figures, RouterError> {
         Ok(Figures::default())
+    }
+}
+
+/// No database: whoever is given it has no business with any.
+pub(crate) struct NoDatabase;
+
+#[async_trait]
+impl Database for NoDatabase {
+    async fn copy(&self, _: &Path, _: &Path) -> Result<u64, DatabaseError> {
+        unreachable!()
+    }
+    async fn content(&self, _: &Path) -> Result<Content, DatabaseError> {
+        unreachable!()
+    }
+    async fn snapshot(&self, _: &Located, _: &Path) -> Result<Taken, DatabaseError> {
+        unreachable!()
+    }
+    async fn closed(&self, _: &Located) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
+    async fn restore(&self, _: &Path, _: &Located) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
+    async fn look(&self, _: &Server) -> Result<ServerState, DatabaseError> {
+        unreachable!()
+    }
+    async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {
+        unreachable!()
     }
 }

@@ -17,7 +17,7 @@ use cutover_core::state::{FoundInstance, InstanceState, RestartPolicy, Role};
 use cutover_routes::{Address, Entry, Hold, Route, RouteState, RouteTable, Target};
 
 use super::decide::{Act, decide};
-use super::fake::{FakeRouter, FakeRuntime, exit};
+use super::fake::{FakeRouter, FakeRuntime, NoDatabase, exit};
 use super::memory::Memory;
 use super::seen::Seen;
 use super::*;
@@ -516,42 +516,6 @@ impl Prober for FakeProber {
 
     async fn verify(&self, _: &RouteCheck, _: &Verify, _: &ProbeTarget) -> Probe {
         Probe::Passed
-    }
-}
-
-struct NoDatabase;
-
-#[async_trait]
-impl crate::ports::Database for NoDatabase {
-    async fn copy(
-        &self,
-        _: &std::path::Path,
-        _: &std::path::Path,
-    ) -> Result<u64, crate::ports::DatabaseError> {
-        unreachable!("watch has no business with databases")
-    }
-    async fn content(
-        &self,
-        _: &std::path::Path,
-    ) -> Result<crate::ports::Content, crate::ports::DatabaseError> {
-        unreachable!("watch has no business with databases")
-    }
-    async fn snapshot(
-        &self,
-        _: &std::path::Path,
-        _: &std::path::Path,
-    ) -> Result<u64, crate::ports::DatabaseError> {
-        unreachable!("watch has no business with databases")
-    }
-    async fn closed(&self, _: &std::path::Path) -> Result<(), crate::ports::DatabaseError> {
-        unreachable!("watch has no business with databases")
-    }
-    async fn restore(
-        &self,
-        _: &std::path::Path,
-        _: &std::path::Path,
-    ) -> Result<(), crate::ports::DatabaseError> {
-        unreachable!("watch has no business with databases")
     }
 }
 

@@ -73,11 +73,11 @@ impl Runtime for Carrier {
         let ours = move |world: &mut World| {
             world.instances.values().filter(|one| one.spec.runtime() == kind).map(Instance::found).collect()
         };
-        Ok(self.sim.look(ours).await?)
+        Ok(self.sim.see(ours).await?)
     }
 
     async fn inspect(&self, _: &AppId, name: &InstanceName) -> Result<Option<FoundInstance>, RuntimeError> {
-        Ok(self.sim.look(|world| world.instances.get(name).map(Instance::found)).await?)
+        Ok(self.sim.see(|world| world.instances.get(name).map(Instance::found)).await?)
     }
 
     async fn create(&self, spec: &InstanceSpec, _: &Secrets) -> Result<(), RuntimeError> {
@@ -153,7 +153,7 @@ impl Runtime for Carrier {
 
     async fn image(&self, reference: &str) -> Result<Option<FoundImage>, RuntimeError> {
         let reference = reference.to_owned();
-        Ok(self.sim.look(move |world| world.images.get(&reference).cloned()).await?)
+        Ok(self.sim.see(move |world| world.images.get(&reference).cloned()).await?)
     }
 
     async fn exec(&self, _: &AppId, _: &InstanceName, _: &Exec) -> Result<Finished, RuntimeError> {

@@ -13,8 +13,8 @@ use cutover_core::plan::RouteCheck;
 use cutover_core::release::RuntimeKind;
 use cutover_core::state::FoundTable;
 use cutover_host::ports::{
-    Certainty, Content, Database, DatabaseError, Drained, Ports, ProbeTarget, Prober, Router, RouterError,
-    RouterErrorKind, RuntimeError, RuntimeErrorKind,
+    Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget, Prober, Router,
+    RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
 };
 use cutover_host::store::Store;
 use cutover_routes::figures::{Figures, TargetFigures};
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use super::carrier::Carrier;
 use super::faults::Fault;
 use super::machine::Machine;
-use super::world::World;
+use super::world::{World, schema};
 
 /// All ports of a simulated host, as one run uses them.
 #[derive(Clone)]
@@ -102,7 +102,7 @@ impl Simulated {
     }
 
     /// A look: no effect to land late.
-    pub(crate) async fn look<T>(&self, read: impl FnOnce(&mut World) -> T) -> Result<T, Failed> {
+    pub(crate) async fn see<T>(&self, read: impl FnOnce(&mut World) -> T) -> Result<T, Failed> {
         let fault = self.lock().call();
         match fault {
             Some(Fault::Fail | Fault::Late) => return Err(Failed(Certainty::NotDone)),
@@ -153,7 +153,7 @@ impl From<Failed> for DatabaseError {
 #[async_trait]
 impl Router for Simulated {
     async fn read(&self) -> Result<FoundTable, RouterError> {
-        Ok(self.look(|world| FoundTable { hash: world.hash(), table: world.table.clone() }).await?)
+        Ok(self.see(|world| FoundTable { hash: world.hash(), table: world.table.clone() }).await?)
     }
 
     async fn replace(&self, expect: &TableHash, table: &RouteTable) -> Result<TableHash, RouterError> {
@@ -176,11 +176,11 @@ impl Router for Simulated {
     }
 
     async fn drain(&self, _: &[String], _: Duration, _: Duration, _: bool) -> Result<Drained, RouterError> {
-        Ok(self.look(|_| Drained { left: 0, closed: 0 }).await?)
+        Ok(self.see(|_| Drained { left: 0, closed: 0 }).await?)
     }
 
     async fn figures(&self) -> Result<Figures, RouterError> {
-        let (boots, counted) = self.look(|world| (world.boots, world.answers.clone())).await?;
+        let (boots, counted) = self.see(|world| (world.boots, world.answers.clone())).await?;
         let target = |(answers, errors): (u64, u64)| TargetFigures {
             answers: [("2xx".to_owned(), answers - errors), ("5xx".to_owned(), errors)].into(),
             ..TargetFigures::default()
@@ -193,25 +193,42 @@ impl Router for Simulated {
 #[async_trait]
 impl Database for Simulated {
     async fn copy(&self, from: &Path, to: &Path) -> Result<u64, DatabaseError> {
-        self.snapshot(from, to).await
+        let (from, to) = (from.to_owned(), to.to_owned());
+        Ok(self.act(move |_| std::fs::copy(from, to).unwrap_or_default()).await?)
     }
 
     async fn content(&self, file: &Path) -> Result<Content, DatabaseError> {
         let text = std::fs::read(file).unwrap_or_default();
-        Ok(self.look(|_| Content([("all".to_owned(), ContentHash::of(&text))].into())).await?)
+        Ok(self.see(|_| Content([("all".to_owned(), ContentHash::of(&text))].into())).await?)
     }
 
-    async fn snapshot(&self, file: &Path, to: &Path) -> Result<u64, DatabaseError> {
-        let (from, to) = (file.to_owned(), to.to_owned());
-        Ok(self.act(move |_| std::fs::copy(from, to).unwrap_or_default()).await?)
+    async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
+        let (of, to) = (of.clone(), to.to_owned());
+        let bytes = self.act(move |world| std::fs::copy(world.file_of(&of), to).unwrap_or_default()).await?;
+        Ok(Taken { bytes, hash: None })
     }
 
-    async fn closed(&self, file: &Path) -> Result<(), DatabaseError> {
-        Ok(self.look(|world| world.nobody_has_open(file, "about to be migrated")).await?)
+    async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {
+        let closed = self.see(|world| {
+            let file = world.file_of(database);
+            world.nobody_has_open(&file, "about to be migrated");
+        });
+        Ok(closed.await?)
     }
 
-    async fn restore(&self, snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
-        let (from, to) = (snapshot.to_owned(), file.to_owned());
+    async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
+        let of = Located::Server(server.clone());
+        let found = self.see(|world| schema(&world.file_of(&of))).await?;
+        let catalogue = found.map(|version| version.to_string()).unwrap_or_default();
+        Ok(ServerState { catalogue, ..ServerState::default() })
+    }
+
+    async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {
+        Ok(self.see(|_| 0).await?)
+    }
+
+    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError> {
+        let (from, to) = (snapshot.to_owned(), self.lock().world.file_of(to));
         let restored = self.act(move |world| {
             world.nobody_has_open(&to, "restored");
             std::fs::copy(from, to).map(drop).unwrap_or_default();
@@ -223,7 +240,7 @@ impl Database for Simulated {
 #[async_trait]
 impl Prober for Simulated {
     async fn probe(&self, target: &ProbeTarget, _: &Check, _: Duration) -> Probe {
-        let probed = self.look(|world| {
+        let probed = self.see(|world| {
             let instance = world.instances.get(&target.instance)?;
             let passes = instance.runs() && !world.behaviour(&instance.spec.content).unhealthy;
             world.instances.get_mut(&target.instance)?.gated |= passes;
@@ -236,7 +253,7 @@ impl Prober for Simulated {
     }
 
     async fn route(&self, check: &RouteCheck, _: Duration) -> Probe {
-        let asked = self.look(|world| {
+        let asked = self.see(|world| {
             world.traffic();
             let mute = |name| {
                 world.instances.get(name).is_some_and(|found| world.behaviour(&found.spec.content).mute)

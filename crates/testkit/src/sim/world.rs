@@ -10,6 +10,7 @@ use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse};
 use cutover_core::release::{Content, Live, RuntimeKind};
 use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, InstanceState, RestartPolicy, Role};
+use cutover_host::ports::Located;
 use cutover_routes::{Entry, RouteState, RouteTable, TableHash};
 use jiff::Timestamp;
 
@@ -273,8 +274,24 @@ impl World {
         }
     }
 
-    /// Where the `SQLite` file of an instance lies on the host.
+    /// The file of a database; that of a server stands for what is in it.
+    pub(crate) fn file_of(&self, database: &Located) -> PathBuf {
+        match database {
+            Located::File(file) => file.clone(),
+            Located::Server(_) => self.server_file(),
+        }
+    }
+
+    /// There is one server at most.
+    fn server_file(&self) -> PathBuf {
+        self.volumes.join("server/database")
+    }
+
+    /// Where the database of an instance lies on the host.
     pub(crate) fn database(&self, spec: &InstanceSpec) -> Option<PathBuf> {
+        if spec.settings.environment.keys().any(|name| name.as_str() == "DATABASE_URL") {
+            return Some(self.server_file());
+        }
         let file = spec.files.values().next()?;
         if spec.runtime() == RuntimeKind::Process {
             return Some(file.into());

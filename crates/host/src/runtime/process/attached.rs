@@ -32,14 +32,18 @@ pub(super) fn start(
     terminal: Option<TerminalSize>,
 ) -> io::Result<Attached> {
     match terminal {
-        None => piped(launch),
+        None => {
+            let mut command = Command::from(launch.command());
+            command.stdin(Stdio::piped());
+            piped(command)
+        }
         Some(size) => at_terminal(launch, host_binary, size),
     }
 }
 
-fn piped(launch: &Launch) -> io::Result<Attached> {
-    let mut command = Command::from(launch.command());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// Starts a command, the leader of a process group of its own, with its output in pipes. Dropped, all of its group is ended.
+pub(crate) fn piped(mut command: Command) -> io::Result<Attached> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let input: Pin<Box<dyn AsyncWrite + Send>> = match child.stdin.take() {
         Some(input) => Box::pin(input),

@@ -23,5 +23,6 @@ mod signals;
 mod volumes;
 
 pub use attached::become_at_terminal;
+pub(crate) use attached::piped;
 pub use keeper::keep;
 pub use runtime::ProcessRuntime;

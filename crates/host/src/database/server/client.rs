@@ -1,0 +1,159 @@
+//! A client program of a server, started inside the server's instance or on this host, with its streams.
+//!
+//! Passwords reach it as variables of its own, set by a shell that takes them from the instance's variables: no command line has them (P6).
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use cutover_core::layout;
+use cutover_core::state::ExitStatus;
+use futures_util::StreamExt;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::url::Url;
+use crate::ports::{Attached, Certainty, DatabaseError, RuntimeError, Server, Way};
+use crate::runtime::process::piped;
+
+/// Who it is: what the usual images are told by, where nothing else says so. A database's name is the first word.
+const IDENTITY: &str = r#"set -f
+if [ -z "${PGPASSWORD:-}" ]; then
+    if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); else PGPASSWORD=${POSTGRES_PASSWORD:-}; fi
+    export PGPASSWORD
+fi
+export PGUSER="${PGUSER:-${POSTGRES_USER:-postgres}}"
+export PGDATABASE="${1:-${PGDATABASE:-${POSTGRES_DB:-$PGUSER}}}" PGCONNECT_TIMEOUT=10
+shift
+"#;
+
+/// The program takes the shell's place.
+const PLAIN: &str = r#"exec "$@""#;
+
+/// The program ends with whoever asked for it: it is told so by the end of its input. That all of its output came is told by a mark after it.
+///
+/// Every child is waited for. One that is left becomes a child of the instance's first process, which is often the server itself: `PostgreSQL`
+/// takes a stranger's end by a signal for a crash of its own, and ends all sessions.
+const GUARDED: &str = r#"exec 3<&0
+"$@" 3<&- </dev/null &
+program=$!
+(while read -r _; do :; done <&3; kill "$program") >/dev/null 2>&1 &
+guard=$!
+wait "$program"
+code=$?
+kill "$guard" 2>/dev/null
+wait "$guard" 2>/dev/null
+[ "$code" = 0 ] && printf %s "$CUTOVER_WHOLE"
+exit "$code""#;
+
+/// What comes after the output of a guarded program that ended well. Sixteen bytes that are in nobody's way: only the very end is compared.
+pub(super) const WHOLE: &[u8] = b"cutover-all-of-it";
+
+/// Of a program's output so much is kept.
+const KEPT: usize = 4 * 1024 * 1024;
+/// Of what it says of its failure.
+const SAID: usize = 8 * 1024;
+
+/// How a program is carried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carried {
+    /// It reads what it is given.
+    Plain,
+    /// It reads nothing, and ends with us.
+    Guarded,
+}
+
+/// What a program said.
+pub(super) struct Said {
+    pub(super) exit: ExitStatus,
+    pub(super) output: Vec<u8>,
+    pub(super) errors: String,
+}
+
+/// Starts a program of the server's own; `database` in the place of the usual one.
+pub(super) async fn start(
+    server: &Server,
+    database: Option<&str>,
+    words: &[String],
+    carried: Carried,
+) -> Result<Attached, DatabaseError> {
+    let body = if carried == Carried::Guarded { GUARDED } else { PLAIN };
+    let mark = String::from_utf8_lossy(WHOLE);
+    let script = format!("CUTOVER_WHOLE={mark}\nexport PGAPPNAME={}\n{IDENTITY}{body}", layout::OWN_CLIENT);
+    let name = database.or(server.name.as_deref()).unwrap_or_default();
+    let shell = ["sh", "-c", &script, "sh", name].map(str::to_owned);
+    let words: Vec<String> = shell.into_iter().chain(words.iter().cloned()).collect();
+    match &server.way {
+        Way::Inside { runtime, app, instance } => {
+            runtime.attach(app, instance, &words, None).await.map_err(|error| from_runtime(&error))
+        }
+        Way::Outside { url } => {
+            let url = Url::parse(url.expose())?;
+            let mut command = Command::new("/bin/sh");
+            command.args(words.iter().skip(1)).env_clear().env("PATH", PATH).envs(url.variables());
+            command.process_group(0).stdin(Stdio::piped());
+            piped(command)
+                .map_err(|error| DatabaseError::plain(format!("a shell cannot be started: {error}")))
+        }
+    }
+}
+
+/// Where this host's programs lie.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn from_runtime(error: &RuntimeError) -> DatabaseError {
+    DatabaseError::plain(format!("the database's instance: {}", error.message))
+}
+
+/// Runs a program to its end, without input.
+pub(super) async fn run(
+    server: &Server,
+    database: Option<&str>,
+    words: &[String],
+    timeout: Duration,
+) -> Result<Said, DatabaseError> {
+    let running = async {
+        let Attached { output, mut input, exit, .. } = start(server, database, words, Carried::Plain).await?;
+        // It may have ended, and its input with it.
+        input.shutdown().await.unwrap_or_default();
+        drop(input);
+        said(output, exit).await
+    };
+    let late = |_| DatabaseError {
+        full: false,
+        certainty: Certainty::Unknown,
+        message: format!("`{}` did not end within {} s", program(words), timeout.as_secs()),
+    };
+    tokio::time::timeout(timeout, running).await.map_err(late)?
+}
+
+type Output = std::pin::Pin<Box<dyn futures_util::Stream<Item = crate::ports::Written> + Send>>;
+type Exit = futures_util::future::BoxFuture<'static, Result<ExitStatus, RuntimeError>>;
+
+/// What it wrote, once it has ended.
+pub(super) async fn said(mut output: Output, exit: Exit) -> Result<Said, DatabaseError> {
+    let (mut wrote, mut errors) = (Vec::new(), Vec::new());
+    let reading = async {
+        while let Some(piece) = output.next().await {
+            let (kept, most) = if piece.error { (&mut errors, SAID) } else { (&mut wrote, KEPT) };
+            kept.extend_from_slice(&piece.bytes);
+            let over = kept.len().saturating_sub(most);
+            kept.drain(..over);
+        }
+    };
+    let (exit, ()) = tokio::join!(exit, reading);
+    let errors = String::from_utf8_lossy(&errors).trim().to_owned();
+    Ok(Said { exit: exit.map_err(|error| from_runtime(&error))?, output: wrote, errors })
+}
+
+/// The name of a program that was to be run.
+pub(super) fn program(words: &[String]) -> &str {
+    words.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word))
+}
+
+/// How a program ended that did not end well, in its own words.
+pub(super) fn badly(words: &[String], exit: &ExitStatus, errors: &str) -> DatabaseError {
+    let said =
+        errors.lines().rev().take(4).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("; ");
+    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+    DatabaseError::plain(format!("`{}` {exit}{said}", program(words)))
+}

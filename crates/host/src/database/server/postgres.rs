@@ -1,0 +1,137 @@
+//! `PostgreSQL`: asked by `psql`, dumped by `pg_dump` and put back by `pg_restore`, all of the server's own version or a newer one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cutover_core::config::settings::ServerKind;
+use cutover_core::layout;
+use tokio::time::Instant;
+
+use super::catalogue::{self, Found};
+use super::client::{self, badly};
+use super::{dump, tools};
+use crate::ports::{DatabaseError, Server, ServerState, Taken};
+
+/// For an answer of a server.
+const ANSWER: Duration = Duration::from_secs(30);
+/// For sessions to end whose client is gone, and for instances that were stopped to let go.
+const LET_GO: Duration = Duration::from_secs(10);
+/// Between two looks at them.
+const AGAIN: Duration = Duration::from_millis(100);
+/// The oldest whose tools do all that is wanted of them.
+const OLDEST: u32 = 13;
+
+/// A database of `PostgreSQL`.
+pub(in crate::database) struct Postgres<'a> {
+    pub(super) server: &'a Server,
+}
+
+/// The database, where cutover knows its engine.
+///
+/// # Errors
+/// It does not yet.
+pub(in crate::database) fn of(server: &Server) -> Result<Postgres<'_>, DatabaseError> {
+    match server.kind {
+        ServerKind::Postgres => Ok(Postgres { server }),
+        ServerKind::Mysql | ServerKind::Mariadb => {
+            Err(DatabaseError::plain(format!("{} is not looked into yet", server.kind.as_str())))
+        }
+    }
+}
+
+impl Postgres<'_> {
+    /// What a query gives, a line a row.
+    pub(super) async fn ask(&self, database: Option<&str>, query: &str) -> Result<String, DatabaseError> {
+        // Any version asks any other.
+        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query].map(str::to_owned);
+        let said = client::run(self.server, database, &words, ANSWER).await?;
+        if said.exit.code == Some(0) {
+            return Ok(String::from_utf8_lossy(&said.output).trim_end().to_owned());
+        }
+        if said.exit.code == Some(127) {
+            return Err(DatabaseError::plain(
+                "there is no `psql` where the database is reached from: the server's own image has it; on a host, `apt-get install postgresql-client` brings it",
+            ));
+        }
+        Err(badly(&words, &said.exit, &said.errors))
+    }
+
+    pub(in crate::database) async fn look(&self) -> Result<ServerState, DatabaseError> {
+        let told = self.ask(None, catalogue::STATE).await?;
+        let found: Found = serde_json::from_str(&told).map_err(|error| {
+            DatabaseError::plain(format!("the server's answer is not understood: {error}"))
+        })?;
+        let schema = match catalogue::versions(&found.tools) {
+            None => Vec::new(),
+            Some(query) => catalogue::read_versions(&self.ask(None, &query).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "a migration tool's table is not understood");
+                String::new()
+            })),
+        };
+        Ok(ServerState {
+            database: found.database,
+            major: found.number / 10_000,
+            bytes: found.bytes,
+            tables: found.tables,
+            others: found.others,
+            catalogue: found.catalogue,
+            schema,
+        })
+    }
+
+    pub(in crate::database) async fn snapshot(&self, to: &Path) -> Result<Taken, DatabaseError> {
+        let state = self.look().await?;
+        if state.major < OLDEST {
+            return Err(DatabaseError::plain(format!(
+                "the server is of version {}; snapshots are taken from version {OLDEST} on",
+                state.major
+            )));
+        }
+        // Which of them is the app's is not guessed: a snapshot of another one would be none.
+        if state.tables == 0 && self.server.name.is_none() && !state.others.is_empty() {
+            return Err(DatabaseError::plain(format!(
+                "database `{}` has no tables, and the server has others ({}): which of them is the app's is said by `name`",
+                state.database,
+                state.others.join(", ")
+            )));
+        }
+        let program = tools::program(self.server, state.major, "pg_dump")?;
+        // Packed by us: what is packed by table does not deduplicate.
+        let words = [&program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"];
+        dump::take(self.server, &words.map(str::to_owned), to).await
+    }
+
+    pub(in crate::database) async fn closed(&self) -> Result<(), DatabaseError> {
+        let end = Instant::now() + LET_GO;
+        loop {
+            let open = self.ask(None, catalogue::SESSIONS).await?;
+            if open.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let open = open.lines().collect::<Vec<_>>().join(", ");
+                return Err(DatabaseError::plain(format!("connected are: {open}")));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    pub(in crate::database) async fn end_sessions(&self) -> Result<u64, DatabaseError> {
+        let theirs = format!(
+            "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and application_name in ('{}', '{}')",
+            layout::MIGRATION_CLIENT,
+            layout::OWN_CLIENT
+        );
+        let ended = self.ask(None, &format!("select count(pg_terminate_backend(pid)) {theirs}")).await?;
+        let end = Instant::now() + LET_GO;
+        while self.ask(None, &format!("select count(*) {theirs}")).await? != "0" {
+            if Instant::now() >= end {
+                let message =
+                    "a session of a migration that was stopped goes on in the server, and does not end";
+                return Err(DatabaseError::plain(message));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        Ok(ended.parse().unwrap_or_default())
+    }
+}

@@ -1,0 +1,169 @@
+//! A dump put in a database's place: restored beside it first, then both are renamed at once. The server undoes a rename that is broken off, so
+//! there is always one whole database of the name, and all of it can be repeated.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::client::badly;
+use super::postgres::Postgres;
+use super::{dump, tools};
+use crate::ports::{DatabaseError, ServerState};
+
+/// Tries to rename, where somebody connects at the very moment.
+const TRIES: u32 = 10;
+/// Between two of them.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Where databases are made and renamed from: nobody renames one while he has it open.
+const ELSEWHERE: &str = "postgres";
+
+impl Postgres<'_> {
+    pub(in crate::database) async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+        let state = self.look().await?;
+        let program = tools::program(self.server, state.major, "pg_restore")?;
+        let listed = dump::contents(self.server, std::slice::from_ref(&program), snapshot).await?;
+        refuse_foreign(&listed, &state)?;
+        let name = &state.database;
+        let (next, before) = (beside(name, "restored"), beside(name, "replaced"));
+        self.discard(&next).await?;
+        self.discard(&before).await?;
+        let made = self.ask(Some(ELSEWHERE), &made_like(name, &next)).await?;
+        for statement in made.lines() {
+            self.ask(Some(ELSEWHERE), statement).await?;
+        }
+        let restored = self.fill(&program, &next, snapshot).await;
+        if let Err(error) = restored {
+            if let Err(error) = self.discard(&next).await {
+                tracing::warn!(%error, "a database that was restored in part stays beside");
+            }
+            return Err(error);
+        }
+        self.swap(name, &next, &before).await?;
+        if let Err(error) = self.discard(&before).await {
+            tracing::warn!(%error, "the database that was replaced stays beside");
+        }
+        Ok(())
+    }
+
+    async fn fill(&self, program: &str, next: &str, snapshot: &Path) -> Result<(), DatabaseError> {
+        let words = [program, "--exit-on-error", "--single-transaction", "--dbname", next].map(str::to_owned);
+        let said = dump::feed(self.server, Some(next), &words, snapshot).await?;
+        if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
+    }
+
+    async fn discard(&self, database: &str) -> Result<(), DatabaseError> {
+        let drop = format!("drop database if exists {} with (force)", quoted(database));
+        self.ask(Some(ELSEWHERE), &drop).await.map(std::mem::drop)
+    }
+
+    /// Both renames are one transaction.
+    async fn swap(&self, name: &str, next: &str, before: &str) -> Result<(), DatabaseError> {
+        let end = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}",
+            literal(name)
+        );
+        let rename = format!(
+            "begin; alter database {name} rename to {before}; alter database {next} rename to {name}; commit",
+            name = quoted(name),
+            before = quoted(before),
+            next = quoted(next)
+        );
+        let mut tries = TRIES;
+        loop {
+            self.ask(Some(ELSEWHERE), &end).await?;
+            match self.ask(Some(ELSEWHERE), &rename).await {
+                Ok(_) => return Ok(()),
+                Err(_) if tries > 0 => tries -= 1,
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// A name beside a database's; names have at most 63 bytes.
+fn beside(name: &str, what: &str) -> String {
+    let mut most = 63 - what.len() - 9;
+    while !name.is_char_boundary(most.min(name.len())) {
+        most -= 1;
+    }
+    format!("{}_cutover_{what}", &name[..most.min(name.len())])
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// What gives the statements that make a database like another: owner, encoding, order of letters, settings.
+fn made_like(name: &str, next: &str) -> String {
+    format!(
+        "with d as (select to_jsonb(d) j, d.* from pg_database d where datname = {name})
+select format('create database %I template template0 owner %I encoding %L lc_collate %L lc_ctype %L', {next}, pg_get_userbyid(datdba),
+    pg_encoding_to_char(encoding), datcollate, datctype)
+    || case when j->>'datlocprovider' = 'i' then format(' locale_provider icu icu_locale %L', coalesce(j->>'datlocale', j->>'daticulocale')) else '' end
+    from d
+union all
+select format('alter database %I set %s to ', {next}, quote_ident(split_part(setting, '=', 1)))
+    || case when split_part(setting, '=', 1) ~ '(search_path|_libraries)$' then substr(setting, strpos(setting, '=') + 1)
+        else quote_literal(substr(setting, strpos(setting, '=') + 1)) end
+    from pg_db_role_setting s join d on d.oid = s.setdatabase, unnest(setconfig) setting where setrole = 0",
+        name = literal(name),
+        next = literal(next)
+    )
+}
+
+/// A dump of another database, or of a newer server, is not put in this one's place.
+fn refuse_foreign(listed: &str, state: &ServerState) -> Result<(), DatabaseError> {
+    let said = |label: &str| {
+        let mut lines = listed.lines().map(|line| line.trim_start_matches(';').trim());
+        lines.find_map(|line| line.strip_prefix(label)).map(|value| value.trim().to_owned())
+    };
+    let of = said("dbname:").unwrap_or_default();
+    if of != state.database {
+        let what = format!("the dump is of database `{of}`, and this one is `{}`", state.database);
+        return Err(DatabaseError::plain(what));
+    }
+    let from = said("Dumped from database version:").unwrap_or_default();
+    let major = from.split('.').next().and_then(|major| major.trim().parse::<u32>().ok());
+    match major {
+        Some(major) if major <= state.major => Ok(()),
+        Some(major) => Err(DatabaseError::plain(format!(
+            "the dump is of a server of version {major}, and this one is of {}",
+            state.major
+        ))),
+        None => Err(DatabaseError::plain("the dump does not say of which version its server was")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTED: &str = ";\n; Archive created at 2026-11-26 07:00:00 UTC\n;     dbname: shop\n;     TOC Entries: 12\n\
+        ;     Format: CUSTOM\n;     Dumped from database version: 15.14 (Debian 15.14-0+deb12u1)\n";
+
+    #[test]
+    fn a_dump_of_another_database_or_a_newer_server_is_refused() {
+        let state = |database: &str, major| ServerState {
+            database: database.to_owned(),
+            major,
+            ..ServerState::default()
+        };
+        let told = |state: &ServerState| refuse_foreign(LISTED, state).map_err(|error| error.message);
+        assert_eq!(told(&state("shop", 15)), Ok(()));
+        assert_eq!(told(&state("shop", 17)), Ok(()));
+        assert!(told(&state("other", 15)).unwrap_err().contains("of database `shop`"));
+        assert!(told(&state("shop", 14)).unwrap_err().contains("of version 15"));
+    }
+
+    #[test]
+    fn names_beside_are_short_enough_and_quoted() {
+        assert_eq!(beside("shop", "restored"), "shop_cutover_restored");
+        assert!(beside(&"ä".repeat(40), "replaced").len() <= 63);
+        assert_eq!(quoted("we\"ird"), "\"we\"\"ird\"");
+        assert_eq!(literal("it's"), "'it''s'");
+    }
+}

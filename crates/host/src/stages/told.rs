@@ -1,0 +1,175 @@
+//! What people are told of a migration that failed, or is not begun: the state of the schema as far as it is known, the snapshot, and the way back
+//! by hand (S17).
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::layout;
+use cutover_core::plan::{DatabasePlace, Migration, Stage};
+use cutover_core::state::{SchemaChange, SchemaVersion};
+
+use super::Act;
+use super::once::Ended;
+use super::snapshot::Before;
+use crate::database::by_hand;
+use crate::journal::Trouble;
+
+/// What a migration that did not end well left in its server.
+pub(super) struct Left {
+    /// Sessions of it that still went on there, and were ended.
+    pub(super) sessions: u64,
+    /// Tables and the like differ.
+    pub(super) changed: bool,
+    /// What its tool says.
+    pub(super) schema: SchemaChange,
+}
+
+/// What is known of a database besides how its migration ended.
+pub(super) struct Known<'a> {
+    pub(super) before: &'a Before,
+    pub(super) left: Option<Left>,
+}
+
+/// A migration, or its rehearsal, that did not end well.
+pub(super) fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: &str) -> Failure {
+    let release = &migration.spec.release;
+    let mut failure = Failure::new(
+        Exit::Migration,
+        format!("release {release} was not put live: the migration of `{}` failed", migration.database),
+    );
+    failure.cause.push(format!("{what}: {}", ended.why));
+    failure.log = ended.output.iter().rev().take(cutover_core::defaults::LOG_TAIL).rev().cloned().collect();
+    failure.next.push("mend the migration and deploy again".to_owned());
+    failure.next.push(format!("its whole output: `cutover attach {}`", act.journal.run()));
+    failure
+}
+
+/// A migration of the database itself that did not end well.
+pub(super) fn failed_for_real(
+    act: &Act<'_>,
+    stage: Stage,
+    migration: &Migration,
+    ended: &Ended,
+    known: &Known<'_>,
+) -> Failure {
+    let mut failure = failed(act, migration, ended, "it");
+    if let Some(left) = &known.left {
+        failure.cause.extend(causes(left));
+    }
+    // A file, and what takes the held path, is put back by itself.
+    if migration.file().is_some() || stage == Stage::Handover {
+        return failure;
+    }
+    let database = &migration.database;
+    let mut next = Vec::new();
+    match &known.left {
+        None => next.push(format!("see first what it left in `{database}`: nothing there was undone")),
+        Some(left) if left.changed => {
+            next.push(format!(
+                "what it changed in `{database}` stays: see that what serves can live with it"
+            ));
+        }
+        Some(_) => {}
+    }
+    if let (Some((server, _)), Some(file)) = (&known.before.server, &known.before.snapshot) {
+        let path = act.layout.snapshot(file);
+        next.push(format!("the snapshot before it is {}", path.display()));
+        if known.left.as_ref().is_none_or(|left| left.changed) {
+            let command = by_hand(server, &path);
+            next.push(format!("to put it back, and lose what was written since: `{command}`"));
+        }
+    }
+    if let Some(broken) = known.left.iter().flat_map(|left| &left.schema.after).find(|version| version.broken)
+    {
+        next.push(mended(broken));
+    }
+    next.append(&mut failure.next);
+    failure.next = next;
+    failure
+}
+
+fn causes(left: &Left) -> Vec<String> {
+    let mut causes = Vec::new();
+    if left.sessions > 0 {
+        causes.push("it still went on in the server: its sessions there were ended".to_owned());
+    }
+    let versions =
+        |versions: &[SchemaVersion]| versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let (before, after) = (versions(&left.schema.before), versions(&left.schema.after));
+    match (before.as_str(), after.as_str()) {
+        ("", "") => {}
+        _ if before == after => causes.push(format!("the schema is at version {after}, as before")),
+        ("", _) => causes.push(format!("the schema is at version {after}, and had none before")),
+        (_, "") => causes.push(format!("the schema was at version {before}, and has none now")),
+        _ => causes.push(format!("the schema was at version {before}, and is at {after}")),
+    }
+    causes.push(if left.changed {
+        "tables, columns, indexes or functions were changed, and no transaction took that back".to_owned()
+    } else {
+        "tables, columns, indexes and functions are as they were: a transaction took back what it did, or it did nothing to them".to_owned()
+    });
+    causes
+}
+
+/// A database whose migration tool says that an earlier migration did not come to its end is not migrated: the tool would refuse, or go on from
+/// what nobody knows.
+pub(super) fn refuse_broken(
+    act: &Act<'_>,
+    migration: &Migration,
+    schema: &[SchemaVersion],
+) -> Result<(), Failure> {
+    let Some(broken) = schema.iter().find(|version| version.broken) else { return Ok(()) };
+    let database = &migration.database;
+    let mut failure = Failure::new(
+        Exit::Migration,
+        format!("`{database}` was not migrated: an earlier migration of it did not come to its end"),
+    );
+    failure.cause.push(format!("the schema is at version {broken}"));
+    failure.next.push(mended(broken));
+    let newest = newest_snapshot(act, migration);
+    failure.next.push(match newest {
+        Some(path) => format!("or put a snapshot from before it back: the newest is {path}"),
+        None => "or put a backup from before it back".to_owned(),
+    });
+    Err(failure)
+}
+
+/// The way out in the tool's own words.
+fn mended(broken: &SchemaVersion) -> String {
+    let version = &broken.version;
+    let tell = match broken.tool.as_str() {
+        "golang-migrate" => format!(
+            "`migrate force {version}` where it is done, `migrate force` with the version before where it is not"
+        ),
+        "prisma" => "`prisma migrate resolve --applied` or `--rolled-back` with its name".to_owned(),
+        "flyway" => "`flyway repair`".to_owned(),
+        _ => "delete its row in the tool's table".to_owned(),
+    };
+    format!("finish or undo by hand what it left, then tell {}: {tell}", broken.tool)
+}
+
+fn newest_snapshot(act: &Act<'_>, migration: &Migration) -> Option<String> {
+    let known = act.store.snapshots(act.app()).ok()?;
+    let of_it = known.into_iter().filter(|(file, _)| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        layout::database_of_snapshot(name).as_ref() == Some(&migration.database)
+    });
+    let (file, _) = of_it.max_by_key(|(_, place)| *place)?;
+    Some(act.layout.snapshot(&file).display().to_string())
+}
+
+/// A database that cannot be looked at is not migrated.
+pub(super) fn unseen(act: &Act<'_>, migration: &Migration, trouble: &Trouble) -> Failure {
+    let database = &migration.database;
+    // A client program may say what it was told.
+    let cause = act.values(&migration.spec.release).map_or_else(
+        |_| "what its client program said is not shown: the env file cannot be read".to_owned(),
+        |values| values.redact(&trouble.message),
+    );
+    let server = match &migration.place {
+        Some(DatabasePlace::Server(_)) => "its server",
+        Some(DatabasePlace::File(_)) | None => "it",
+    };
+    Failure::new(Exit::Migration, format!("`{database}` was not migrated: {server} cannot be asked"))
+        .because(cause)
+        .next(format!("see that {server} runs and can be reached; then deploy again"))
+}

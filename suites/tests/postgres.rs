@@ -1,0 +1,397 @@
+//! Migrations of a real `PostgreSQL` in a deploy, under traffic that writes numbered rows: the snapshot before it, what becomes of one that fails,
+//! hangs or breaks the old release, and the way back. Every row whose answer was good is there in the end.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says its numbers"
+)]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cutover_core::journal::{StepResult, What};
+use cutover_core::verdict::Verdict;
+use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
+use cutover_testkit::ask;
+use cutover_testkit::site::{App, Binaries, Site};
+
+const HOST: &str = "ledger.localhost";
+const SOON: Duration = Duration::from_secs(60);
+
+const CONFIG: &str = r#"app: APP
+environment:
+  DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/ledger
+services:
+  web:
+    build: .
+    command: [httpd, -f, -p, "8080", -h, /www]
+    port: 8080
+    init: true
+    stop_grace_period: 2s
+    route: { host: ledger.localhost }
+    health: { path: /cgi-bin/health, interval: 200ms, timeout: 5s, within: 60s }
+    hold: { budget: 60s }
+databases:
+  main:
+    engine: postgres
+    service: postgres
+    migrate: { service: web, command: sh /migrate.sh, timeout: TIMEOUT, compatible: COMPATIBLE MORE }
+backing:
+  postgres:
+    image: IMAGE
+    command: [sh, -c, "START"]
+    environment: { POSTGRES_USER: ledger, POSTGRES_DB: ledger, POSTGRES_PASSWORD: }
+    volumes: ["pgdata:/data"]
+    healthcheck: { test: [CMD, pg_isready, -h, 127.0.0.1, -U, ledger], interval: 1s, retries: 60 }
+bake: 500ms
+"#;
+
+/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
+const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data /var/run/postgresql; chmod 700 /data; \
+    if [ ! -s /data/PG_VERSION ]; then printf %s $POSTGRES_PASSWORD > /tmp/password; chmod 644 /tmp/password; \
+    gosu postgres initdb --no-sync -D /data/new -U $POSTGRES_USER --pwfile=/tmp/password -A scram-sha-256 > /dev/null; \
+    gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
+    echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
+    (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
+    createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
+    fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
+
+const HEALTH: &str = r#"#!/bin/sh
+if psql "$DATABASE_URL" -qAtc 'select count(*) from entries' >/dev/null 2>&1
+then printf 'Content-Type: text/plain\r\n\r\n%s\n' "$(cat /version)"
+else printf 'Status: 503 Service Unavailable\r\n\r\n'; fi
+"#;
+
+/// A row, in the words of this release.
+const ADD: &str = r#"#!/bin/sh
+if psql "$DATABASE_URL" -qc "insert into entries (COLUMN) values ('$QUERY_STRING')" >/dev/null 2>&1
+then printf 'Content-Type: text/plain\r\n\r\nadded %s\n' "$QUERY_STRING"
+else printf 'Status: 500 Internal Server Error\r\n\r\n'; fi
+"#;
+
+/// One release of the application.
+struct Version<'a> {
+    name: &'a str,
+    /// What its migration does: a shell's words, with `sql` to run one.
+    migrate: &'a str,
+    compatible: &'a str,
+    timeout: &'a str,
+    more: &'a str,
+    /// The column it writes to.
+    column: &'a str,
+}
+
+const FIRST: Version<'static> = Version {
+    name: "first",
+    migrate: "sql 'create table if not exists entries (text text primary key)'",
+    compatible: "expand",
+    timeout: "60s",
+    more: "",
+    column: "text",
+};
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A commit of the application, as a developer would have it.
+fn commit(app: &App<'_>, version: &Version<'_>) {
+    let folder = app.repository();
+    let config = CONFIG
+        .replace("IMAGE", DATABASES_IMAGE)
+        .replace("START", &START.replace('$', "$$"))
+        .replace("TIMEOUT", version.timeout)
+        .replace("COMPATIBLE", version.compatible)
+        .replace("MORE", version.more)
+        .replace("app: APP", &format!("app: {}", app.id().app));
+    write(folder, "cutover.yml", &config);
+    write(folder, "Dockerfile", &format!("FROM {DATABASES_IMAGE}\nCOPY www /www\nCOPY *.sh version /\n"));
+    write(folder, "www/cgi-bin/health", HEALTH);
+    write(folder, "www/cgi-bin/add", &ADD.replace("COLUMN", version.column));
+    let run = "sql() { psql \"$DATABASE_URL\" -v ON_ERROR_STOP=1 -qAtc \"$1\"; }\nset -e\n";
+    write(folder, "migrate.sh", &format!("{run}{}\n", version.migrate));
+    // Nothing is pending where there is no such column to be added.
+    write(
+        folder,
+        "pending.sh",
+        &format!(
+            "{run}[ \"$(sql \"select count(*) from information_schema.columns where column_name = 'mark'\")\" = 1 ]\n"
+        ),
+    );
+    write(folder, "version", version.name);
+    app.record(version.name).unwrap();
+}
+
+/// Deploys it, and expects this exit code; gives what was said.
+async fn deploy(app: &App<'_>, version: &Version<'_>, exit: i32) -> String {
+    commit(app, version);
+    let told = app.cutover(&["deploy"]).await.unwrap().expect(exit).unwrap();
+    println!("--- {} ({exit})\n{}", version.name, told.talk);
+    told.talk
+}
+
+/// What a query in the backing service itself says.
+async fn query(app: &App<'_>, query: &str) -> String {
+    let script = format!("PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U ledger -qAtc \"{query}\"");
+    let told = app.cutover(&["exec", "postgres", "--", "sh", "-c", &script]).await.unwrap();
+    told.expect(0).unwrap().output.trim().to_owned()
+}
+
+async fn serves(app: &App<'_>, version: &str) {
+    let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
+    assert!(answer.status == 200 && answer.body.contains(version), "{answer:?}");
+}
+
+/// Adds rows until it is told to stop; gives those that were answered well, and what the others were answered.
+async fn writes(site: &Site, over: &AtomicBool, name: &str) -> (BTreeSet<String>, Vec<String>) {
+    let (mut good, mut bad) = (BTreeSet::new(), Vec::new());
+    for number in 1.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let row = format!("{name}{number}");
+        let path = format!("/cgi-bin/add?{row}");
+        match tokio::time::timeout(SOON, ask(site.http().unwrap(), HOST, &path)).await.unwrap() {
+            Ok(answer) if answer.status == 200 => drop(good.insert(row)),
+            Ok(answer) => bad.push(format!("{path}: {} {}", answer.status, answer.body)),
+            Err(error) => bad.push(format!("{path}: {error}")),
+        }
+    }
+    (good, bad)
+}
+
+/// Rows are written all the while; none fails, and every one is there afterwards.
+async fn under_traffic(app: &App<'_>, name: &str, column: &str, acts: impl Future<Output = ()>) {
+    let over = AtomicBool::new(false);
+    let acting = async {
+        acts.await;
+        over.store(true, Ordering::Relaxed);
+    };
+    let ((good, bad), ()) = tokio::join!(writes(app.site(), &over, name), acting);
+    println!("{name}: {} rows, {} failed", good.len(), bad.len());
+    assert!(bad.is_empty(), "{name}: {bad:?}");
+    let rows = query(app, &format!("select {column} from entries")).await;
+    let rows: BTreeSet<&str> = rows.lines().collect();
+    let missing: Vec<&String> = good.iter().filter(|row| !rows.contains(row.as_str())).collect();
+    assert!(!good.is_empty() && missing.is_empty(), "{name}: {missing:?} of {}", good.len());
+}
+
+/// The dumps that lie there; nothing else may.
+fn dumps(app: &App<'_>) -> Vec<PathBuf> {
+    let folder = app.site().layout().snapshots(app.id());
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    let is_dump = |path: &PathBuf| path.to_string_lossy().ends_with(".dump.zst");
+    assert!(found.iter().all(is_dump), "{found:?}");
+    found
+}
+
+fn newest(app: &App<'_>) -> Verdict {
+    let store = cutover_host::store::Store::open(&app.site().layout()).unwrap();
+    store.verdicts(app.id(), 1).unwrap().pop().unwrap()
+}
+
+/// A site with the first release live.
+async fn with_ledger(name: &str, test: impl AsyncFnOnce(&App<'_>)) {
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = databases_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = site.app("ledger", HOST).unwrap();
+        deploy(&app, &FIRST, 0).await;
+        test(&app).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_is_told() {
+    with_ledger("a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_is_told", async |app| {
+        let before = dumps(app).len();
+        under_traffic(app, "beside", "text", async {
+            let wider = Version {
+                name: "wider",
+                migrate: "sql \"alter table entries add column if not exists mark text not null default 'wider'\"",
+                ..FIRST
+            };
+            let talk = deploy(app, &wider, 0).await;
+            assert!(talk.contains(".dump.zst"), "{talk}");
+            serves(app, "wider").await;
+            assert_eq!(dumps(app).len(), before + 1);
+
+            // In a transaction: nothing of it stays.
+            let talk = deploy(
+                app,
+                &Version {
+                    name: "undone",
+                    migrate: "sql 'begin; alter table entries add column half text; select nonsense; commit'",
+                    ..FIRST
+                },
+                5,
+            )
+            .await;
+            assert!(talk.contains("the schema of `main` is as it was before"), "{talk}");
+            assert!(talk.contains("a transaction took back"), "{talk}");
+
+            // Outside of one: half of it stays, and the way back is said.
+            let talk = deploy(
+                app,
+                &Version {
+                    name: "half",
+                    migrate: "sql 'alter table entries add column half text'; sql 'select nonsense'",
+                    ..FIRST
+                },
+                5,
+            )
+            .await;
+            assert!(talk.contains("was changed by the migration that failed"), "{talk}");
+            assert!(talk.contains("| docker exec -i"), "{talk}");
+            serves(app, "wider").await;
+        })
+        .await;
+        put_back_by_hand(app).await;
+    })
+    .await;
+}
+
+/// What the message says to type does what it says.
+async fn put_back_by_hand(app: &App<'_>) {
+    let failure = newest(app);
+    let cutover_core::verdict::Outcome::Failed { failure } = failure.outcome else { panic!("{failure:?}") };
+    let line = failure.next.iter().find(|line| line.contains("docker exec")).unwrap();
+    let command = line.split('`').nth(1).unwrap();
+    let address = app.site().docker().unwrap().address().to_owned();
+    let ran =
+        std::process::Command::new("sh").args(["-c", command]).env("DOCKER_HOST", address).output().unwrap();
+    assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+    let halves = "select count(*) from information_schema.columns where column_name = 'half'";
+    assert_eq!(query(app, halves).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_hangs_is_ended_in_the_server_too() {
+    with_ledger("a_migration_that_hangs_is_ended_in_the_server_too", async |app| {
+        under_traffic(app, "hangs", "text", async {
+            let hangs = Version {
+                name: "hangs",
+                migrate: "echo it begins; sql 'select pg_sleep(600)'",
+                timeout: "3s",
+                ..FIRST
+            };
+            let talk = deploy(app, &hangs, 5).await;
+            assert!(talk.contains("did not end within 3 s"), "{talk}");
+            assert!(talk.contains("the schema of `main` is as it was before"), "{talk}");
+            let sleeping = "select count(*) from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()";
+            assert_eq!(query(app, sleeping).await, "0");
+        })
+        .await;
+        told_while_it_ran(app);
+    })
+    .await;
+}
+
+/// A migration's words are heard while it runs, not at its end.
+fn told_while_it_ran(app: &App<'_>) {
+    let journal = app.site().journal(newest(app).run).unwrap();
+    let said =
+        journal.iter().find(|entry| matches!(&entry.what, What::Output { line, .. } if line == "it begins"));
+    let ended = journal.iter().find(|entry| matches!(&entry.what, What::Broke { .. }));
+    let (said, ended) = (said.unwrap().at, ended.unwrap().at);
+    assert!(ended.duration_since(said) > jiff::SignedDuration::from_secs(1), "{said} {ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_pending_no_snapshot_is_taken() {
+    with_ledger("where_nothing_is_pending_no_snapshot_is_taken", async |app| {
+        let asked = Version {
+            name: "asked",
+            migrate: "sql \"alter table entries add column mark text\"",
+            more: ", pending: sh /pending.sh",
+            ..FIRST
+        };
+        let before = dumps(app).len();
+        deploy(app, &asked, 0).await;
+        assert_eq!(dumps(app).len(), before + 1, "it was pending");
+
+        // It would fail, were it run.
+        let talk = deploy(app, &Version { name: "again", ..asked }, 0).await;
+
+        assert!(talk.contains("no migration is pending"), "{talk}");
+        assert_eq!(dumps(app).len(), before + 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_with_its_snapshot() {
+    let name = "a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_with_its_snapshot";
+    with_ledger(name, async |app| {
+        let renamed = Version {
+            name: "renamed",
+            migrate: "sql 'alter table entries rename column text to line'",
+            compatible: "breaking",
+            column: "line",
+            ..FIRST
+        };
+        under_traffic(app, "held", "text", async {
+            let fails = Version {
+                name: "fails",
+                migrate: "sql 'alter table entries rename column text to line'; sql 'select nonsense'",
+                ..renamed
+            };
+            let talk = deploy(app, &fails, 5).await;
+            assert!(talk.contains("the database was put back as it was"), "{talk}");
+            serves(app, "first").await;
+        })
+        .await;
+        under_traffic(app, "renamed", "line", async {
+            deploy(app, &renamed, 0).await;
+            serves(app, "renamed").await;
+        })
+        .await;
+        let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/add?afterwards").await.unwrap();
+        assert_eq!(answer.status, 200);
+        let refused = app.cutover(&["rollback", "--yes"]).await.unwrap().expect(7).unwrap();
+        assert!(refused.failure().contains("--restore-db"), "{}", refused.talk);
+        app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
+        serves(app, "first").await;
+        assert_eq!(query(app, "select count(*) from entries where text = 'afterwards'").await, "0");
+        assert_ne!(query(app, "select count(*) from entries where text like 'held%'").await, "0");
+        assert_eq!(query(app, "select count(*) from pg_database where datname like '%cutover%'").await, "0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_that_cannot_be_taken_keeps_the_migration_away() {
+    with_ledger("a_dump_that_cannot_be_taken_keeps_the_migration_away", async |app| {
+        let before = dumps(app);
+        let wider = Version { name: "wider", migrate: "sql 'alter table entries add column mark text'", ..FIRST };
+        let container = containers(app, "postgres");
+        let tool = docker(app.site(), &["exec", &container, "readlink", "-f", "/usr/bin/pg_dump"]);
+        // Half of an archive and a good end, then nothing at all, then a bad end.
+        for (what, told) in [("head -c 300; exit 0", "`pg_restore` exited with code 1"), ("true", "cannot be trusted"), ("echo no; exit 3", "exited with code 3")] {
+            let script = format!("printf '#!/bin/sh\\n{}\\n' > /usr/bin/pg_dump.false; chmod 755 /usr/bin/pg_dump.false; ln -sf /usr/bin/pg_dump.false /usr/bin/pg_dump",
+                what.replace("head", &format!("{tool} \"$@\" | head")));
+            docker(app.site(), &["exec", &container, "sh", "-c", &script]);
+            let talk = deploy(app, &wider, 5).await;
+            assert!(talk.contains(told), "{talk}");
+            assert_eq!(dumps(app), before);
+            serves(app, "first").await;
+        }
+        docker(app.site(), &["exec", &container, "ln", "-sf", &tool, "/usr/bin/pg_dump"]);
+        assert_eq!(query(app, "select count(*) from information_schema.columns where column_name = 'mark'").await, "0");
+        deploy(app, &wider, 0).await;
+        let journal = app.site().journal(newest(app).run).unwrap();
+        let taken = journal.iter().any(|entry| matches!(&entry.what, What::Outcome { result: StepResult::Snapshot { bytes, hash: Some(_) }, .. } if *bytes > 0));
+        assert!(taken, "its size and hash are on record");
+    })
+    .await;
+}
