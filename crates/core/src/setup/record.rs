@@ -29,6 +29,9 @@ pub struct Record {
     /// Units that were enabled.
     #[serde(default)]
     pub units: BTreeSet<String>,
+    /// The account of the deploy user is one that was made here.
+    #[serde(default)]
+    pub user: bool,
 }
 
 /// What an app needs of the host's firewall.
@@ -49,6 +52,7 @@ impl Default for Record {
             engine_keys: BTreeMap::new(),
             packages: BTreeSet::new(),
             units: BTreeSet::new(),
+            user: false,
         }
     }
 }

@@ -36,8 +36,8 @@ where
             SetupAsk::LookUndo { app } => SetupReply::Told { lines: setup::look_undo(&self.layout, &app)? },
             SetupAsk::Undo { app } => SetupReply::Told { lines: setup::undo(&self.layout, &app).await? },
             SetupAsk::Keys => SetupReply::Keys { keys: setup::list_keys() },
-            SetupAsk::AddKey { key } => return self.done(setup::add_key(&key).await).await,
-            SetupAsk::RevokeKey { key } => SetupReply::Told { lines: setup::revoke_key(&key)? },
+            SetupAsk::AddKey { key } => return self.done(setup::add_key(&self.layout, &key).await).await,
+            SetupAsk::RevokeKey { key } => SetupReply::Told { lines: setup::revoke_key(&self.layout, &key)? },
         };
         Ok(self.outgoing.send(&Reply::Setup(reply)).await?)
     }

@@ -9,7 +9,7 @@ use cutover_core::setup::{self, Act, Change, Decision, EngineEffect, Record, Wan
 
 use super::system::{ask, failed, run};
 use super::{files, handover, look, packages, program, record, trial, units};
-use crate::lock::{LockError, ProcessLock};
+use crate::lock::ProcessLock;
 use crate::session::change_environment;
 use crate::stages::environment::generated;
 
@@ -65,7 +65,7 @@ impl<'a> Setup<'a> {
         &self,
         mut tell: impl AsyncFnMut(SetupEvent) -> std::io::Result<()>,
     ) -> Result<(), Failure> {
-        let _alone = ProcessLock::take(self.layout, "setup").map_err(|error| busy(&error))?;
+        let _alone = alone(self.layout)?;
         trial::clear(self.layout).await?;
         let untold = |error: std::io::Error| failed("go on").because(format!("nobody listens: {error}"));
         let mut tried = Vec::new();
@@ -162,10 +162,16 @@ async fn renew_engine(effect: EngineEffect) -> Result<(), Failure> {
     }
 }
 
-fn busy(error: &LockError) -> Failure {
-    let mut failure = failed("begin").because(error.to_string());
-    failure.exit = Exit::Locked;
-    failure.next("wait for its end, then try again")
+/// One at a time changes this server: who holds this.
+///
+/// # Errors
+/// While another does.
+pub(super) fn alone(layout: &Layout) -> Result<ProcessLock, Failure> {
+    ProcessLock::take(layout, "setup").map_err(|error| {
+        let mut failure = failed("begin").because(error.to_string());
+        failure.exit = Exit::Locked;
+        failure.next("wait for its end, then try again")
+    })
 }
 
 /// Lets this program go on in the place of the one before; what serves drops nothing.
@@ -173,7 +179,7 @@ fn busy(error: &LockError) -> Failure {
 /// # Errors
 /// When a run goes on, or the new one does not serve.
 pub async fn upgrade(layout: &Layout, program: &str) -> Result<Vec<String>, Failure> {
-    let _alone = ProcessLock::take(layout, "setup").map_err(|error| busy(&error))?;
+    let _alone = alone(layout)?;
     let old = program::linked();
     if old.as_deref() == Some(program) {
         return Ok(vec![format!("cutover-host {program} is there already")]);

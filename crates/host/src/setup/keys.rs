@@ -4,12 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
 use cutover_core::setup::{place, user_sshd, user_sudoers};
 use cutover_core::wire::DeployKey;
 use sha2::{Digest, Sha256};
 
-use super::system::{ask, run};
-use super::{files, packages, sshd};
+use super::system::{ask, failed, run};
+use super::{carry, files, packages, record, sshd};
 
 /// What a key may not do, whatever sshd's own settings say.
 const LIMITS: &str = "restrict,command=\"sudo -n /usr/local/bin/cutover-host session\"";
@@ -17,14 +18,15 @@ const LIMITS: &str = "restrict,command=\"sudo -n /usr/local/bin/cutover-host ses
 /// Lets a key in.
 ///
 /// # Errors
-/// When it is no public key.
-pub async fn add(text: &str) -> Result<(), Failure> {
+/// When it is no public key, or the account is somebody else's, or sshd would not let it in.
+pub async fn add(layout: &Layout, text: &str) -> Result<(), Failure> {
     let key = parse(text).ok_or_else(|| {
         Failure::new(Exit::Usage, "this is no public key")
             .because("a line of a .pub file is expected: kind, key, comment")
             .next("`ssh-keygen -t ed25519 -f ci-key` makes one; give ci-key.pub here and ci-key to your CI")
     })?;
-    user().await?;
+    let _alone = carry::alone(layout)?;
+    user(layout).await?;
     let mut lines = lines();
     if lines
         .iter()
@@ -45,8 +47,9 @@ pub fn list() -> Vec<DeployKey> {
 ///
 /// # Errors
 /// When there is none of that name.
-pub fn revoke(named: &str) -> Result<Vec<String>, Failure> {
+pub fn revoke(layout: &Layout, named: &str) -> Result<Vec<String>, Failure> {
     let fits = |key: &DeployKey| key.fingerprint == named || key.comment == named;
+    let _alone = carry::alone(layout)?;
     let lines = lines();
     let (gone, left): (Vec<String>, Vec<String>) =
         lines.into_iter().partition(|line| parse_limited(line).is_some_and(|found| fits(&found.key)));
@@ -63,8 +66,14 @@ pub fn revoke(named: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// The user, made where there is none: without a password, with no key but those above, and with one command as root.
-async fn user() -> Result<(), Failure> {
-    if !ask(&["getent", "passwd", place::USER]).await.ok {
+async fn user(layout: &Layout) -> Result<(), Failure> {
+    let mut record = record::read(layout)?;
+    if ask(&["getent", "passwd", place::USER]).await.ok {
+        refuse_another(record.user)?;
+    } else {
+        // Intent first: only an account that stands in the record is ever taken away again.
+        record.user = true;
+        record::write(layout, &record)?;
         let words = [
             "useradd",
             "--system",
@@ -86,19 +95,46 @@ async fn user() -> Result<(), Failure> {
     if files::read(place::KEYS).is_none() {
         write(&[])?;
     }
-    if files::read(place::SSHD_USER).as_deref() == Some(&user_sshd()) {
-        return Ok(());
+    let is_new = files::read(place::SSHD_USER).as_deref() != Some(&user_sshd());
+    if is_new {
+        files::write(place::SSHD_USER, &user_sshd(), 0o644)?;
     }
-    files::write(place::SSHD_USER, &user_sshd(), 0o644)?;
-    if let Err(failure) = sshd::check().await {
-        files::remove(place::SSHD_USER)?;
+    let lets_in = async {
+        sshd::check().await?;
+        refuse_kept_out(sshd::keeps_out(place::USER, place::KEYS).await)
+    };
+    if let Err(failure) = lets_in.await {
+        if is_new {
+            files::remove(place::SSHD_USER)?;
+        }
         return Err(failure);
     }
-    sshd::reload().await
+    if is_new { sshd::reload().await } else { Ok(()) }
 }
 
-/// Takes the user away with its keys.
-pub(super) async fn remove_user() -> Result<(), Failure> {
+/// Keys for an account of somebody's own would limit it to sessions, and `teardown` would take it away.
+fn refuse_another(is_ours: bool) -> Result<(), Failure> {
+    if is_ours {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Refused, format!("there is an account `{}` that cutover did not make", place::USER))
+        .because("its logins would be limited to deploys, and `cutover teardown` would remove it")
+        .while_serving("nothing was changed")
+        .next(format!("give that account another name on the server: `usermod --login NAME {}`", place::USER))
+        .next("or deploy as a user that may use sudo, without a deploy key"))
+}
+
+/// A key that sshd does not listen to would be told as one that may deploy.
+fn refuse_kept_out(why: Option<String>) -> Result<(), Failure> {
+    let Some(why) = why else { return Ok(()) };
+    Err(Failure::new(Exit::Refused, format!("sshd would not let the user `{}` in: no key was added", place::USER))
+        .because(why)
+        .while_serving("no key was changed")
+        .next(format!("let sshd on the server allow `{}`, then `cutover key add` again", place::USER)))
+}
+
+/// Takes the user's keys away, and the user where cutover made it.
+pub(super) async fn remove_user(is_ours: bool) -> Result<(), Failure> {
     let had = files::read(place::SSHD_USER).is_some();
     for file in [place::KEYS, place::SSHD_USER, place::SUDOERS] {
         files::remove(file)?;
@@ -106,7 +142,7 @@ pub(super) async fn remove_user() -> Result<(), Failure> {
     if had {
         sshd::reload().await?;
     }
-    if ask(&["getent", "passwd", place::USER]).await.ok {
+    if is_ours && ask(&["getent", "passwd", place::USER]).await.ok {
         run("remove the deploy user", &["userdel", place::USER]).await?;
     }
     Ok(())
@@ -118,7 +154,12 @@ fn lines() -> Vec<String> {
 
 fn write(lines: &[String]) -> Result<(), Failure> {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    files::write(place::KEYS, &text, 0o644)
+    files::write(place::KEYS, &text, 0o644)?;
+    // sshd reads them as that user, whatever mode the folder got from whoever made it.
+    let keys = std::path::Path::new(place::KEYS);
+    let folder = crate::files::folder_of(keys);
+    crate::files::let_through(folder, keys)
+        .map_err(|error| failed("let sshd read the keys").because(error.to_string()))
 }
 
 struct Parsed {
@@ -172,5 +213,20 @@ mod tests {
             assert!(parse(text).is_none(), "{text}");
         }
         assert!(parse_limited(&format!("{LIMITS} {KEY}")).is_some());
+    }
+
+    #[test]
+    fn an_account_that_was_there_before_gets_no_keys() {
+        let failure = refuse_another(false).unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+        assert_eq!(failure.what, "there is an account `cutover` that cutover did not make");
+        assert!(refuse_another(true).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_sshd_does_not_listen_to_is_not_told_as_one_that_may_deploy() {
+        let failure = refuse_kept_out(Some("`AllowUsers` names others".to_owned())).unwrap_err();
+        assert_eq!((failure.exit, failure.cause.len()), (Exit::Refused, 1));
+        assert!(refuse_kept_out(None).is_ok());
     }
 }

@@ -70,6 +70,58 @@ pub(super) async fn check() -> Result<(), Failure> {
     run("let sshd read its settings", &[SSHD, "-t"]).await.map(drop)
 }
 
+/// Why it would not let a user in by the keys in this file; `None`: it would, or does not say.
+pub(super) async fn keeps_out(user: &str, keys: &str) -> Option<String> {
+    let login = format!("user={user},host=localhost,addr=127.0.0.1");
+    let said = ask(&[SSHD, "-T", "-C", &login]).await;
+    let groups = ask(&["id", "-Gn", user]).await;
+    let groups: Vec<&str> = groups.out.split_whitespace().collect();
+    if said.ok { kept_out(&said.out, user, &groups, keys) } else { None }
+}
+
+/// By the settings that hold for that login.
+fn kept_out(settings: &str, user: &str, groups: &[&str], keys: &str) -> Option<String> {
+    let values = |key: &str| -> Vec<&str> {
+        let lines = settings.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        lines.flat_map(str::split_whitespace).collect()
+    };
+    // A pattern may limit it to an address: from some it is let in, or kept out.
+    let named = |patterns: &[&str], names: &[&str]| {
+        let users = patterns.iter().map(|pattern| pattern.split('@').next().unwrap_or_default());
+        users.into_iter().any(|pattern| names.iter().any(|name| fits(pattern.as_bytes(), name.as_bytes())))
+    };
+    for (key, word, names) in [("denyusers", "DenyUsers", &[user][..]), ("denygroups", "DenyGroups", groups)] {
+        if named(&values(key), names) {
+            return Some(format!("its `{word}` names it"));
+        }
+    }
+    for (key, word, names) in [("allowusers", "AllowUsers", &[user][..]), ("allowgroups", "AllowGroups", groups)]
+    {
+        let allowed = values(key);
+        if !allowed.is_empty() && !named(&allowed, names) {
+            return Some(format!("its `{word}` names others: {}", allowed.join(", ")));
+        }
+    }
+    let read = values("authorizedkeysfile");
+    if !read.is_empty() && !read.contains(&keys) {
+        return Some(format!(
+            "a `Match` or `AuthorizedKeysFile` before ours lets it read keys from {} only",
+            read.join(", ")
+        ));
+    }
+    (values("pubkeyauthentication") == ["no"]).then(|| "its `PubkeyAuthentication` is off".to_owned())
+}
+
+/// A pattern of sshd's: `*` is any text, `?` any character.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => fits(rest, name) || name.split_first().is_some_and(|(_, left)| fits(pattern, left)),
+        (Some((one, rest)), Some((first, left))) => (*one == b'?' || one == first) && fits(rest, left),
+        _ => false,
+    }
+}
+
 /// Lets it read its settings again; connections go on.
 pub(super) async fn reload() -> Result<(), Failure> {
     if Path::new("/run/systemd/system").is_dir() {
@@ -93,6 +145,20 @@ mod tests {
     #[test]
     fn every_port_is_heard() {
         assert_eq!(ports("port 22\nport 2222\naddressfamily any\n"), [22, 2222].into());
+    }
+
+    #[test]
+    fn what_keeps_a_user_out_is_named() {
+        let kept = |settings: &str| kept_out(settings, "cutover", &["cutover"], "/etc/cutover/authorized_keys");
+        let good = "pubkeyauthentication yes\nauthorizedkeysfile /etc/cutover/authorized_keys\n";
+        assert_eq!(kept(good), None);
+        assert_eq!(kept(&format!("{good}allowusers ann\nallowusers cut*@10.0.0.0/8\n")), None);
+        let told = kept(&format!("{good}allowusers ann\nallowusers bob\n"));
+        assert_eq!(told.unwrap(), "its `AllowUsers` names others: ann, bob");
+        assert!(kept(&format!("{good}allowgroups admin\n")).unwrap().contains("AllowGroups"));
+        assert!(kept(&format!("{good}denyusers cut?ver\n")).unwrap().contains("DenyUsers"));
+        assert!(kept("authorizedkeysfile .ssh/authorized_keys\n").unwrap().contains(".ssh/authorized_keys"));
+        assert!(kept("pubkeyauthentication no\n").unwrap().contains("PubkeyAuthentication"));
     }
 
     #[test]

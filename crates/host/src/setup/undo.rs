@@ -9,7 +9,7 @@ use cutover_core::names::AppId;
 use cutover_core::setup::{Record, engine_file_without, place};
 
 use super::system::{ask, run};
-use super::{files, firewall, record, sshd, trial, units};
+use super::{carry, files, firewall, record, sshd, trial, units};
 
 const UNITS: [&str; 4] = [place::WATCH_UNIT, place::PROXY_UNIT, place::FIREWALL_UNIT, place::DEAD_MAN_UNIT];
 const FILES: [&str; 4] = [place::FIREWALL, place::SSHD, place::LOGROTATE, place::UPGRADES];
@@ -46,7 +46,8 @@ fn lines(record: &Record) -> Vec<String> {
         let keys: Vec<&str> = record.engine_keys.keys().map(String::as_str).collect();
         lines.push(format!("take {} out of {}", keys.join(", "), place::ENGINE));
     }
-    lines.push(format!("remove {} and the deploy user with its keys", place::LINK));
+    let user = if record.user { " and the deploy user with its keys" } else { "" };
+    lines.push(format!("remove {}{user}", place::LINK));
     if !record.packages.is_empty() {
         let names: Vec<&str> = record.packages.iter().map(String::as_str).collect();
         lines.push(format!("packages stay: {}", names.join(", ")));
@@ -63,6 +64,7 @@ fn lines(record: &Record) -> Vec<String> {
 /// # Errors
 /// At the first step that fails.
 pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> {
+    let _alone = carry::alone(layout)?;
     let record = record::read(layout)?;
     refuse_others(&record, app)?;
     trial::clear(layout).await?;
@@ -82,7 +84,7 @@ pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> 
         sshd::reload().await?;
     }
     engine_file(&record)?;
-    super::keys::remove_user().await?;
+    super::keys::remove_user(record.user).await?;
     if units::is_systemd() {
         run("let systemd forget the units", &["systemctl", "daemon-reload"]).await?;
     }
