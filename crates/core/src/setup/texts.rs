@@ -117,6 +117,7 @@ Description=cutover: take back what was on trial when this machine stopped
 DefaultDependencies=no
 ConditionPathExists=|/var/lib/cutover/setup/trial.json
 ConditionPathExists=|/var/lib/cutover/setup/trial.taken-back.json
+ConditionPathExists=|/var/lib/cutover/setup/trial.confirmed.json
 After=local-fs.target
 Before=ssh.service sshd.service cutover-firewall.service
 

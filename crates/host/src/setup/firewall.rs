@@ -2,6 +2,7 @@
 
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
+use serde::{Deserialize, Serialize};
 
 use super::record;
 use super::system::{ask, failed, run};
@@ -16,6 +17,54 @@ pub(super) async fn loaded(layout: &Layout) -> Option<String> {
     let as_loaded = std::fs::read_to_string(folder.join("firewall.listed")).ok()?;
     let rules = std::fs::read_to_string(folder.join("firewall.nft")).ok()?;
     (listed.ok && listed.out == as_loaded).then_some(rules)
+}
+
+/// What the kernel has of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub(super) enum Table {
+    /// There is no such table.
+    None,
+    /// As it was loaded.
+    AsLoaded { rules: String },
+    /// Somebody added to it, or another nft lists it in other words.
+    Other { listed: String },
+}
+
+/// What is there before it is changed.
+///
+/// # Errors
+/// When it cannot be told whether there is anything.
+pub(super) async fn table(layout: &Layout) -> Result<Table, Failure> {
+    if let Some(rules) = loaded(layout).await {
+        return Ok(Table::AsLoaded { rules });
+    }
+    let what = "look at the firewall";
+    let tables = run(what, &["nft", "list", "tables"]).await?;
+    if !tables.lines().any(|line| line.trim() == "table inet cutover") {
+        return Ok(Table::None);
+    }
+    Ok(Table::Other { listed: run(what, &TABLE).await? })
+}
+
+/// Lets the kernel have again what it had.
+pub(super) async fn put_back(layout: &Layout, table: &Table) -> Result<(), Failure> {
+    match table {
+        Table::None => unload().await,
+        Table::AsLoaded { rules } => load(layout, rules).await,
+        Table::Other { listed } => {
+            let file = record::folder(layout).join("firewall.before.nft");
+            let put_back = "put the firewall back";
+            files::replace(&file, replaces(listed).as_bytes(), 0o600)
+                .map_err(|error| failed(put_back).because(error.to_string()))?;
+            run(put_back, &["nft", "-f", &file.to_string_lossy()]).await.map(drop)
+        }
+    }
+}
+
+/// What `nft` lists, as a file that it loads in the place of what is there.
+fn replaces(listed: &str) -> String {
+    format!("table inet cutover\ndelete table inet cutover\n{listed}")
 }
 
 /// Loads rules in the place of those there are, and keeps how the kernel lists them.

@@ -117,20 +117,26 @@ fn refuse_another(is_ours: bool) -> Result<(), Failure> {
     if is_ours {
         return Ok(());
     }
-    Err(Failure::new(Exit::Refused, format!("there is an account `{}` that cutover did not make", place::USER))
-        .because("its logins would be limited to deploys, and `cutover teardown` would remove it")
-        .while_serving("nothing was changed")
-        .next(format!("give that account another name on the server: `usermod --login NAME {}`", place::USER))
-        .next("or deploy as a user that may use sudo, without a deploy key"))
+    Err(Failure::new(
+        Exit::Refused,
+        format!("there is an account `{}` that cutover did not make", place::USER),
+    )
+    .because("its logins would be limited to deploys, and `cutover teardown` would remove it")
+    .while_serving("nothing was changed")
+    .next(format!("give that account another name on the server: `usermod --login NAME {}`", place::USER))
+    .next("or deploy as a user that may use sudo, without a deploy key"))
 }
 
 /// A key that sshd does not listen to would be told as one that may deploy.
 fn refuse_kept_out(why: Option<String>) -> Result<(), Failure> {
     let Some(why) = why else { return Ok(()) };
-    Err(Failure::new(Exit::Refused, format!("sshd would not let the user `{}` in: no key was added", place::USER))
-        .because(why)
-        .while_serving("no key was changed")
-        .next(format!("let sshd on the server allow `{}`, then `cutover key add` again", place::USER)))
+    Err(Failure::new(
+        Exit::Refused,
+        format!("sshd would not let the user `{}` in: no key was added", place::USER),
+    )
+    .because(why)
+    .while_serving("no key was changed")
+    .next(format!("let sshd on the server allow `{}`, then `cutover key add` again", place::USER)))
 }
 
 /// Takes the user's keys away, and the user where cutover made it.

@@ -90,12 +90,14 @@ fn kept_out(settings: &str, user: &str, groups: &[&str], keys: &str) -> Option<S
         let users = patterns.iter().map(|pattern| pattern.split('@').next().unwrap_or_default());
         users.into_iter().any(|pattern| names.iter().any(|name| fits(pattern.as_bytes(), name.as_bytes())))
     };
-    for (key, word, names) in [("denyusers", "DenyUsers", &[user][..]), ("denygroups", "DenyGroups", groups)] {
+    for (key, word, names) in [("denyusers", "DenyUsers", &[user][..]), ("denygroups", "DenyGroups", groups)]
+    {
         if named(&values(key), names) {
             return Some(format!("its `{word}` names it"));
         }
     }
-    for (key, word, names) in [("allowusers", "AllowUsers", &[user][..]), ("allowgroups", "AllowGroups", groups)]
+    for (key, word, names) in
+        [("allowusers", "AllowUsers", &[user][..]), ("allowgroups", "AllowGroups", groups)]
     {
         let allowed = values(key);
         if !allowed.is_empty() && !named(&allowed, names) {
@@ -116,7 +118,9 @@ fn kept_out(settings: &str, user: &str, groups: &[&str], keys: &str) -> Option<S
 fn fits(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
-        (Some((b'*', rest)), _) => fits(rest, name) || name.split_first().is_some_and(|(_, left)| fits(pattern, left)),
+        (Some((b'*', rest)), _) => {
+            fits(rest, name) || name.split_first().is_some_and(|(_, left)| fits(pattern, left))
+        }
         (Some((one, rest)), Some((first, left))) => (*one == b'?' || one == first) && fits(rest, left),
         _ => false,
     }
@@ -149,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_keeps_a_user_out_is_named() {
-        let kept = |settings: &str| kept_out(settings, "cutover", &["cutover"], "/etc/cutover/authorized_keys");
+        let kept =
+            |settings: &str| kept_out(settings, "cutover", &["cutover"], "/etc/cutover/authorized_keys");
         let good = "pubkeyauthentication yes\nauthorizedkeysfile /etc/cutover/authorized_keys\n";
         assert_eq!(kept(good), None);
         assert_eq!(kept(&format!("{good}allowusers ann\nallowusers cut*@10.0.0.0/8\n")), None);

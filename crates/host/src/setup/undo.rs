@@ -68,6 +68,7 @@ pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> 
     let record = record::read(layout)?;
     refuse_others(&record, app)?;
     trial::clear(layout).await?;
+    trial::forget(layout)?;
     let done = lines(&record);
     if units::is_systemd() {
         for unit in UNITS {
