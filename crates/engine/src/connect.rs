@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bollard::models::LocalNodeState;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 
 use crate::error::{Certainty, EngineError, Kind, Subject, explain};
@@ -79,6 +80,8 @@ pub struct EngineInfo {
     pub running: u32,
     /// Containers go on when the engine is restarted.
     pub live_restore: bool,
+    /// It is part of a swarm.
+    pub swarm: bool,
     /// What the engine itself warns of.
     pub warnings: Vec<String>,
 }
@@ -176,6 +179,10 @@ impl Engine {
             limits_memory: info.memory_limit.unwrap_or(false),
             limits_processes: info.pids_limit.unwrap_or(false),
             running: info.containers_running.and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+            swarm: info
+                .swarm
+                .and_then(|swarm| swarm.local_node_state)
+                .is_some_and(|state| !matches!(state, LocalNodeState::EMPTY | LocalNodeState::INACTIVE)),
             live_restore: info.live_restore_enabled.unwrap_or(false),
             warnings: info.warnings.unwrap_or_default(),
         })

@@ -1,6 +1,6 @@
 //! The decision: wanted × found → changes, in the order in which they are made. The last ones are those that could lock somebody out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Act, Change, EngineEffect};
 use super::engine_file;
@@ -106,7 +106,9 @@ fn logs(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     if !comes {
         return;
     }
-    match engine_file::merged(found.files.get(place::ENGINE).map(String::as_str)) {
+    let file = found.files.get(place::ENGINE).map(String::as_str);
+    decision.warnings.extend(engine_file::left_out(file, &found.engine_told));
+    match engine_file::merged(file, &found.engine_told) {
         Ok((_, added)) if added.is_empty() => {}
         Ok((text, added)) => {
             let effect = match found.engine {
@@ -144,7 +146,12 @@ fn services(wanted: &Wanted, found: &Found, decision: &mut Decision) {
         file(Item::Services, &unit(place::DEAD_MAN_UNIT), texts::dead_man_unit(), found, decision);
         units.extend(pending(place::DEAD_MAN_UNIT, found, Wants::Enabled));
     }
-    if wanted.has(Item::Services) {
+    // A unit that cannot have its port would be started again and again, and take it at the next boot.
+    let serves = wanted.has(Item::Services) && found.taken.is_empty();
+    if wanted.has(Item::Services) && !serves {
+        decision.warnings.push(taken(&found.taken));
+    }
+    if serves {
         file(Item::Services, &unit(place::PROXY_UNIT), texts::proxy_unit(), found, decision);
         file(Item::Services, &unit(place::WATCH_UNIT), texts::watch_unit(), found, decision);
         for name in [place::PROXY_UNIT, place::WATCH_UNIT] {
@@ -156,9 +163,19 @@ fn services(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     let renewed = rewritten || found.linked.as_ref() != Some(&wanted.program);
     if !units.is_empty() {
         add(decision, Item::Services, Act::Units { names: units });
-    } else if wanted.has(Item::Services) && runs && renewed {
+    } else if serves && runs && renewed {
         add(decision, Item::Services, Act::Renew);
     }
+}
+
+fn taken(ports: &BTreeMap<u16, String>) -> String {
+    let taken: Vec<String> =
+        ports.iter().map(|(port, name)| format!("port {port} is taken by {name}")).collect();
+    format!(
+        "proxy and watch are not started: {}; stop it or move it, or let the proxy stand behind it (`http: 127.0.0.1:8080` in {}), then `cutover setup` again",
+        taken.join(", "),
+        place::HOST_FILE
+    )
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::found::EngineTold;
+use super::place;
+
 /// Bounds of a container's log where nothing says otherwise: five files of 20 MB.
 const LIMITS: [(&str, &str); 2] = [("max-size", "20m"), ("max-file", "5")];
 
@@ -11,12 +14,10 @@ const LIMITS: [(&str, &str); 2] = [("max-size", "20m"), ("max-file", "5")];
 pub(super) type Added = BTreeMap<String, String>;
 
 /// The file with the limits in it, and what had to be added; `Err`: it is no JSON object, and is left alone.
-pub(super) fn merged(found: Option<&str>) -> Result<(String, Added), String> {
+pub(super) fn merged(found: Option<&str>, told: &EngineTold) -> Result<(String, Added), String> {
     let mut file = read(found)?;
     let mut added = Added::new();
-    let driver = file.get("log-driver").and_then(Value::as_str).unwrap_or("json-file");
-    // Other drivers have other options, or keep logs elsewhere.
-    if matches!(driver, "json-file" | "local") {
+    if limits_fit(&file, told) {
         let options = file.entry("log-opts").or_insert_with(|| json!({}));
         let options = options.as_object_mut().ok_or("`log-opts` in it is not an object")?;
         for (key, value) in LIMITS {
@@ -26,11 +27,38 @@ pub(super) fn merged(found: Option<&str>) -> Result<(String, Added), String> {
             }
         }
     }
-    if !file.contains_key("live-restore") {
+    if !file.contains_key("live-restore") && !told.swarm && !told.flags.contains("live-restore") {
         file.insert("live-restore".to_owned(), json!(true));
         added.insert("live-restore".to_owned(), "true".to_owned());
     }
     Ok((text(&file), added))
+}
+
+/// Other drivers have other options, or keep logs elsewhere; and the engine does not start with the same key in the file and as a flag.
+fn limits_fit(file: &Map<String, Value>, told: &EngineTold) -> bool {
+    let in_file = file.get("log-driver").and_then(Value::as_str);
+    let unknown = if told.flags.contains("log-driver") { "" } else { "json-file" };
+    let driver = in_file.or(told.log_driver.as_deref()).unwrap_or(unknown);
+    matches!(driver, "json-file" | "local") && !told.flags.contains("log-opt")
+}
+
+/// What a person should know of what was not added.
+pub(super) fn left_out(found: Option<&str>, told: &EngineTold) -> Vec<String> {
+    let file = read(found).unwrap_or_default();
+    let mut told_of = Vec::new();
+    if told.swarm && !file.contains_key("live-restore") && !told.flags.contains("live-restore") {
+        told_of.push(format!(
+            "live-restore was not added to {}: the engine is part of a swarm, and would not start with it",
+            place::ENGINE
+        ));
+    }
+    if told.flags.contains("log-opt") {
+        told_of.push(format!(
+            "limits of logs were not added to {}: the engine is started with --log-opt, and would not start with both",
+            place::ENGINE
+        ));
+    }
+    told_of
 }
 
 /// The file without what was added and still stands there as it was added; `None`: nothing would be left in it.

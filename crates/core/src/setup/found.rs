@@ -22,6 +22,8 @@ pub struct Found {
     pub files: BTreeMap<String, String>,
     /// The engine.
     pub engine: Engine,
+    /// What stands beside the engine's file.
+    pub engine_told: EngineTold,
     /// Units by name, of those that setup may enable.
     pub units: BTreeMap<String, Unit>,
     /// The rules the kernel has of ours, as [`super::ruleset`] would have written them; `None`: none, or others.
@@ -30,6 +32,8 @@ pub struct Found {
     pub ssh: SshFound,
     /// Where the proxy listens, or will.
     pub http: BTreeSet<u16>,
+    /// Of those, which another process has, by its name.
+    pub taken: BTreeMap<u16, String>,
     /// Another firewall is at work, by its name.
     pub other_firewall: Option<String>,
     /// Whether something keeps the clock.
@@ -80,12 +84,23 @@ pub enum Engine {
     },
 }
 
+/// What the engine goes by beside its own file: it does not start with the same said twice, or with what does not fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineTold {
+    /// It is part of a swarm, with which there is no live-restore.
+    pub swarm: bool,
+    /// Where output of containers goes; `None`: it does not answer.
+    pub log_driver: Option<String>,
+    /// Names of the flags it is started with, without dashes.
+    pub flags: BTreeSet<String>,
+}
+
 /// A unit of the init system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
     /// Started at boot.
     pub enabled: bool,
-    /// At work.
+    /// At work, or waiting for its turn; not one that fails and is started again and again.
     pub active: bool,
 }
 

@@ -15,7 +15,7 @@ pub use change::{Act, Change, EngineEffect};
 pub use decide::{Decision, decide};
 pub use engine_file::without as engine_file_without;
 pub use firewall::{Openings, ruleset};
-pub use found::{Clock, Distribution, Engine, Found, Init, Room, SshFound, Unit};
+pub use found::{Clock, Distribution, Engine, EngineTold, Found, Init, Room, SshFound, Unit};
 pub use record::{AppSetup, RECORD_VERSION, Record};
 pub use support::{SUPPORTED, refuse_unsupported};
 pub use texts::{program, user_sshd, user_sudoers};
@@ -37,6 +37,8 @@ pub mod place {
     pub const DEAD_MAN_UNIT: &str = "cutover-dead-man.service";
     /// Where units lie.
     pub const UNITS: &str = "/etc/systemd/system";
+    /// What a person says of the host itself.
+    pub const HOST_FILE: &str = "/var/lib/cutover/host.yml";
     /// The rules.
     pub const FIREWALL: &str = "/etc/cutover/firewall.nft";
     /// What sshd is told. The first value it reads counts: the name sorts before others.

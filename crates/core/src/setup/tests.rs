@@ -25,6 +25,7 @@ fn fresh() -> Found {
         packages: ["logrotate".to_owned()].into(),
         files: std::collections::BTreeMap::new(),
         engine: Engine::Absent,
+        engine_told: EngineTold::default(),
         units: std::collections::BTreeMap::new(),
         firewall: None,
         ssh: SshFound {
@@ -36,6 +37,7 @@ fn fresh() -> Found {
             installed: true,
         },
         http: [80].into(),
+        taken: std::collections::BTreeMap::new(),
         other_firewall: None,
         clock: Clock::Unkept,
         secrets: std::collections::BTreeSet::new(),
@@ -198,6 +200,21 @@ fn given_a_host_that_has_something_of_everything_then_what_stands_there_stays() 
 }
 
 #[test]
+fn given_another_web_server_then_the_proxy_is_not_started_against_it() {
+    let taken = [(80, "nginx (process 812)".to_owned())].into();
+    let found = Found { taken, clock: Clock::Kept, ..fresh() };
+
+    let decision = decide(&wanted(Ingress::Routes), &found);
+
+    let told = sentences(&decision);
+    assert!(!told.contains("cutover-proxy") && !told.contains("cutover-watch"), "{told}");
+    insta::assert_snapshot!(
+        decision.warnings[0],
+        @"proxy and watch are not started: port 80 is taken by nginx (process 812); stop it or move it, or let the proxy stand behind it (`http: 127.0.0.1:8080` in /var/lib/cutover/host.yml), then `cutover setup` again"
+    );
+}
+
+#[test]
 fn what_another_app_needs_stays_open() {
     let mut found = fresh();
     found.record = found.record.with(&Wanted {
@@ -254,17 +271,50 @@ fn a_new_program_goes_on_with_the_sockets_of_the_old_one() {
         ");
 }
 
+/// What is done to the engine's file, and what is told of it.
+fn engine_file_changes(engine_told: EngineTold) -> String {
+    let engine = Engine::Answers { running: 3, live_restore: false };
+    let decision = decide(&wanted(Ingress::Routes), &Found { engine, engine_told, ..fresh() });
+    let lines = sentences(&decision);
+    lines.lines().filter(|line| line.contains("daemon.json")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_the_engine_would_not_start_with_is_not_written() {
+    let flags = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let json = Some("json-file".to_owned());
+
+    let swarm = EngineTold { swarm: true, log_driver: json.clone(), ..EngineTold::default() };
+    insta::assert_snapshot!(engine_file_changes(swarm), @r"
+        add log-opts.max-file = 5, log-opts.max-size = 20m to /etc/docker/daemon.json, without a restart of the engine: its containers run; limits of logs hold from its next start on
+        ! live-restore was not added to /etc/docker/daemon.json: the engine is part of a swarm, and would not start with it
+        ");
+    let flag = EngineTold { log_driver: json, flags: flags(&["log-opt", "host"]), ..EngineTold::default() };
+    insta::assert_snapshot!(engine_file_changes(flag), @r"
+        add live-restore = true to /etc/docker/daemon.json, without a restart of the engine: its containers run; limits of logs hold from its next start on
+        ! limits of logs were not added to /etc/docker/daemon.json: the engine is started with --log-opt, and would not start with both
+        ");
+    let journal = EngineTold {
+        log_driver: Some("journald".to_owned()),
+        flags: flags(&["log-driver", "live-restore"]),
+        ..EngineTold::default()
+    };
+    assert_eq!(engine_file_changes(journal), "");
+}
+
 #[test]
 fn what_was_added_to_the_engines_file_can_be_taken_out_again_and_nothing_else() {
     let theirs = "{\"log-opts\":{\"max-size\":\"1g\"},\"debug\":true}";
-    let (text, added) = engine_file::merged(Some(theirs)).unwrap();
+    let (text, added) = engine_file::merged(Some(theirs), &EngineTold::default()).unwrap();
     let left = engine_file_without(&text, &added).unwrap().unwrap();
     let (left, theirs): (serde_json::Value, serde_json::Value) =
         (serde_json::from_str(&left).unwrap(), serde_json::from_str(theirs).unwrap());
     assert_eq!(left, theirs);
-    let (text, added) = engine_file::merged(None).unwrap();
+    let (text, added) = engine_file::merged(None, &EngineTold::default()).unwrap();
     assert_eq!(engine_file_without(&text, &added).unwrap(), None);
-    assert!(engine_file::merged(Some("[]")).is_err() && engine_file::merged(Some("{")).is_err());
+    for text in ["[]", "{"] {
+        assert!(engine_file::merged(Some(text), &EngineTold::default()).is_err());
+    }
 }
 
 #[test]

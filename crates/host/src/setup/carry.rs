@@ -115,8 +115,13 @@ impl<'a> Setup<'a> {
             }
             Act::EngineFile { text, added, effect } => {
                 self.note(|record| record.engine_keys.extend(added.clone()))?;
-                files::write(place::ENGINE, text, 0o644)?;
-                renew_engine(*effect).await
+                let before = files::read(place::ENGINE);
+                files::write(place::ENGINE, text, files::mode(place::ENGINE).unwrap_or(0o644))?;
+                let Err(failure) = renew_engine(*effect).await else { return Ok(()) };
+                put_engine_back(before).await?;
+                self.note(|record| record.engine_keys.retain(|key, _| !added.contains_key(key)))?;
+                Err(failure
+                    .while_serving("the engine's file is as it was, and the engine was started with it"))
             }
             Act::Engine => run("start Docker Engine", &["systemctl", "enable", "--now", "docker.service"])
                 .await
@@ -160,6 +165,17 @@ async fn renew_engine(effect: EngineEffect) -> Result<(), Failure> {
         EngineEffect::ReadAgain => run(what, &["systemctl", "reload", "docker.service"]).await.map(drop),
         EngineEffect::Restarted => run(what, &["systemctl", "restart", "docker.service"]).await.map(drop),
     }
+}
+
+/// The engine does not go on with what was written: it gets again what it went on with before.
+async fn put_engine_back(before: Option<String>) -> Result<(), Failure> {
+    match before {
+        Some(text) => files::write(place::ENGINE, &text, files::mode(place::ENGINE).unwrap_or(0o644))?,
+        None => files::remove(place::ENGINE)?,
+    }
+    // One that failed too often is not started any more.
+    ask(&["systemctl", "reset-failed", "docker.service"]).await;
+    run("start Docker Engine as it was", &["systemctl", "start", "docker.service"]).await.map(drop)
 }
 
 /// One at a time changes this server: who holds this.

@@ -104,6 +104,7 @@ fn init_system() -> io::Result<Option<UnixDatagram>> {
 pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(), Failure> {
     let proxies = names.contains(place::PROXY_UNIT);
     let unit_runs = units::look(&[place::PROXY_UNIT]).await.values().any(|unit| unit.active);
+    let served_before = ProcessLock::peek(layout, "proxy").is_some();
     let offer = if proxies && !unit_runs { Offer::begin(layout) } else { None };
     units::enable(names).await?;
     if !proxies {
@@ -127,6 +128,10 @@ pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(
         None => waits.await,
     };
     drop(std::fs::remove_file(layout.run().join(HANDOVER)));
+    if served.is_err() && !served_before {
+        // It would be tried for ever, and at the next boot come before what stands in its way now.
+        units::disable(names).await;
+    }
     served
 }
 

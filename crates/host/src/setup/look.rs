@@ -8,12 +8,13 @@ use cutover_core::env_file;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, VariableName};
-use cutover_core::setup::{Clock, Distribution, Engine, Found, Init, Room, place};
+use cutover_core::setup::{Clock, Distribution, Engine, EngineTold, Found, Init, Room, place};
 use cutover_engine::Engine as Client;
 
 use super::system::ask;
 use super::{files, firewall, packages, program, record, sshd, units};
-use crate::up;
+use crate::lock::ProcessLock;
+use crate::{listening, up};
 
 const PACKAGES: [&str; 6] =
     ["docker.io", "docker-cli", "logrotate", "unattended-upgrades", "systemd-timesyncd", "nftables"];
@@ -34,17 +35,20 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Looks at everything.
 pub(super) async fn look(layout: &Layout, app: &AppId) -> Result<Found, Failure> {
     let clocks = units::look(&CLOCKS).await;
+    let (engine, engine_told) = engine().await;
     Ok(Found {
         distribution: distribution(),
         init: if units::is_systemd() { Init::Systemd } else { Init::Other },
         linked: program::linked(),
         packages: packages::installed(&PACKAGES).await,
         files: found_files(),
-        engine: engine().await,
+        engine,
+        engine_told,
         units: units::look(&UNITS).await,
         firewall: firewall::loaded(layout).await,
         ssh: sshd::look().await,
         http: http(layout),
+        taken: taken(layout),
         other_firewall: other_firewall().await,
         clock: if clocks.values().any(|unit| unit.enabled) { Clock::Kept } else { Clock::Unkept },
         secrets: secrets(layout, app),
@@ -69,13 +73,16 @@ fn found_files() -> BTreeMap<String, String> {
     all.filter_map(|path| Some((path.clone(), files::read(&path)?))).collect()
 }
 
-async fn engine() -> Engine {
+async fn engine() -> (Engine, EngineTold) {
+    let mut told = EngineTold { flags: engine_flags().await, ..EngineTold::default() };
     let answers = async {
         let client = Client::connect().await.ok()?;
         let info = client.info().await.ok()?;
+        told.swarm = info.swarm;
+        told.log_driver = Some(info.logging_driver).filter(|driver| !driver.is_empty());
         Some(Engine::Answers { running: info.running, live_restore: info.live_restore })
     };
-    match tokio::time::timeout(ANSWER, answers).await {
+    let engine = match tokio::time::timeout(ANSWER, answers).await {
         Ok(Some(engine)) => engine,
         _ if ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"]
             .iter()
@@ -84,7 +91,25 @@ async fn engine() -> Engine {
             Engine::Silent
         }
         _ => Engine::Absent,
-    }
+    };
+    (engine, told)
+}
+
+/// The flags the engine is started with, as far as anybody says: the process itself, its unit, and the file its unit reads.
+async fn engine_flags() -> BTreeSet<String> {
+    let pid = files::read("/run/docker.pid").and_then(|text| text.trim().parse::<u32>().ok());
+    let line = pid.and_then(|pid| files::read(&format!("/proc/{pid}/cmdline"))).unwrap_or_default();
+    let unit = ask(&["systemctl", "show", "--property=ExecStart", "--value", "docker.service"]).await.out;
+    let defaults = files::read("/etc/default/docker").unwrap_or_default();
+    let options = defaults.lines().filter(|line| !line.trim_start().starts_with('#'));
+    flags(&[line.replace('\0', " "), unit, options.collect::<Vec<_>>().join(" ")].join(" "))
+}
+
+/// Names of flags in a command line, without dashes and values.
+fn flags(words: &str) -> BTreeSet<String> {
+    let words = words.split(|sign: char| sign.is_whitespace() || matches!(sign, '"' | '\''));
+    let names = words.filter_map(|word| word.split_once("--")?.1.split('=').next());
+    names.map(str::to_owned).collect()
 }
 
 fn http(layout: &Layout) -> BTreeSet<u16> {
@@ -94,6 +119,17 @@ fn http(layout: &Layout) -> BTreeSet<u16> {
         .filter(|address| !address.ip().is_loopback())
         .map(|address| address.port())
         .collect()
+}
+
+/// Where the proxy would listen and another process does; nothing, where ours serves or `cutover-host up` keeps it.
+fn taken(layout: &Layout) -> BTreeMap<u16, String> {
+    if ["proxy", "up"].iter().any(|process| ProcessLock::peek(layout, process).is_some()) {
+        return BTreeMap::new();
+    }
+    let listening = listening::ports();
+    let wanted = up::http_addresses(layout).unwrap_or_default().into_iter().map(|address| address.port());
+    let taken = wanted.filter(|port| listening.contains(port));
+    taken.map(|port| (port, up::port::holder(port).unwrap_or_else(|| "another process".to_owned()))).collect()
 }
 
 async fn other_firewall() -> Option<String> {
@@ -123,4 +159,16 @@ fn room(layout: &Layout) -> Room {
     let at = layout.state().ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let disk = crate::files::free(at).unwrap_or_default();
     Room { memory: value("MemTotal"), swap: value("SwapTotal"), disk }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_found_however_they_are_written() {
+        let words = "/usr/sbin/dockerd -H fd:// --containerd=/run/c.sock DOCKER_OPTS=\"--log-opt max-size=50m --live-restore=true\"";
+        let expected = ["containerd", "log-opt", "live-restore"].map(str::to_owned);
+        assert_eq!(flags(words), expected.into());
+    }
 }

@@ -109,7 +109,7 @@ fn engine_file(record: &Record) -> Result<(), Failure> {
         return Ok(());
     };
     match engine_file_without(&text, &record.engine_keys) {
-        Ok(Some(left)) => files::write(place::ENGINE, &left, 0o644),
+        Ok(Some(left)) => files::write(place::ENGINE, &left, files::mode(place::ENGINE).unwrap_or(0o644)),
         Ok(None) => files::remove(place::ENGINE),
         // Somebody made it something else: it is theirs.
         Err(_) => Ok(()),

@@ -29,7 +29,7 @@ pub(super) async fn look(names: &[&str]) -> BTreeMap<String, Unit> {
     if !is_systemd() {
         return BTreeMap::new();
     }
-    let mut words = vec!["systemctl", "show", "--property=Id,ActiveState,UnitFileState"];
+    let mut words = vec!["systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState"];
     words.extend(names);
     read(&ask(&words).await.out)
 }
@@ -40,7 +40,9 @@ fn read(said: &str) -> BTreeMap<String, Unit> {
         let value = |key: &str| block.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         let unit = Unit {
             enabled: value("UnitFileState") == Some("enabled"),
-            active: matches!(value("ActiveState"), Some("active" | "activating" | "reloading")),
+            // One that waits for its turn is activating; one that fails, too, until it is started again.
+            active: matches!(value("ActiveState"), Some("active" | "activating" | "reloading"))
+                && value("SubState") != Some("auto-restart"),
         };
         Some((value("Id")?.to_owned(), unit))
     });
@@ -63,6 +65,13 @@ pub(super) async fn enable(names: &BTreeSet<String>) -> Result<(), Failure> {
         return Ok(());
     }
     run(what, &[&["systemctl", "start", "--no-block"], started.as_slice()].concat()).await.map(drop)
+}
+
+/// Stops units, now and at boot; one that is gone already is as good.
+pub(super) async fn disable(names: &BTreeSet<String>) {
+    let named: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| *name != place::DEAD_MAN_UNIT).collect();
+    ask(&[&["systemctl", "disable", "--now"], named.as_slice()].concat()).await;
 }
 
 /// Starts proxy and watch by their units.
@@ -106,9 +115,10 @@ mod tests {
 
     #[test]
     fn a_unit_that_starts_counts_as_active_and_one_that_is_not_there_as_neither() {
-        let said = "Id=a.service\nActiveState=activating\nUnitFileState=enabled\n\nId=b.service\nActiveState=inactive\nUnitFileState=\n";
+        let said = "Id=a.service\nActiveState=activating\nSubState=start\nUnitFileState=enabled\n\nId=c.service\nActiveState=activating\nSubState=auto-restart\nUnitFileState=enabled\n\nId=b.service\nActiveState=inactive\nUnitFileState=\n";
         let units = read(said);
         assert_eq!(units["a.service"], Unit { enabled: true, active: true });
+        assert_eq!(units["c.service"], Unit { enabled: true, active: false });
         assert_eq!(units["b.service"], Unit { enabled: false, active: false });
     }
 }
