@@ -189,6 +189,7 @@ pub async fn all(machine: &Machine, keeps: Keeps) {
     commit(&blog, "chunks", 4, str::to_owned);
     told.push(fills(&blog, &way, STATE, "chunks", "first").await);
 
+    what_came_goes_where_there_is_no_room(&blog, &way).await;
     for (app, probe) in [&shop, &blog].into_iter().zip(probes) {
         let report = probe.stop().await;
         assert_eq!(report.failed(), 0, "{report}");
@@ -202,6 +203,21 @@ pub async fn all(machine: &Machine, keeps: Keeps) {
         return println!("{told}");
     }
     insta::assert_snapshot!("a_disk_that_fills_on_the_way_is_told", told);
+}
+
+/// What came whole fills the disk, too: whoever looks for room there finds it by `prune`, which works without any.
+async fn what_came_goes_where_there_is_no_room(app: &ServerApp<'_>, way: &Way) {
+    commit(app, "with room", 5, str::to_owned);
+    assert_eq!(deployed_meanwhile(app, way, STATE).await.exit, Some(1));
+    let came = "ls -A /var/lib/cutover/parcels | grep -c '^.pack' || true";
+    assert_ne!(says(app.machine(), came).await, "0");
+    let told = app.cutover(&["prune", "--yes"]).await.unwrap().expect(0).unwrap();
+    println!("on a full disk: {}", told.talk.lines().last().unwrap_or_default());
+    assert_eq!(says(app.machine(), came).await, "0", "{}{}", told.output, told.talk);
+    serves(app, "chunks").await;
+    make_room(app.machine(), STATE).await;
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    serves(app, "with room").await;
 }
 
 /// The same configuration, with images that the server builds.
