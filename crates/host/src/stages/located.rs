@@ -1,6 +1,6 @@
 //! Where a database of a plan lies on this host: its file, or the way to its server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cutover_core::names::{DatabaseName, ServiceName, VariableName};
 use cutover_core::plan::{DatabasePlace, FilePlace, Reached, ServerPlace};
@@ -26,7 +26,28 @@ pub(super) async fn located(act: &Act<'_>, place: &DatabasePlace) -> Result<Loca
 /// The absolute path of a database's file.
 pub(super) async fn path(act: &Act<'_>, place: &FilePlace) -> Result<PathBuf, Trouble> {
     let runtime = act.ports.runtime(place.volume.runtime)?;
-    Ok(runtime.volume_path(&place.volume).await?.join(&place.file))
+    below(&runtime.volume_path(&place.volume).await?, &place.file)
+}
+
+/// The path of a file in its volume, and nowhere else. The app writes there: by a link it could lead us, who may do more, to another app's files (S2).
+fn below(volume: &Path, file: &str) -> Result<PathBuf, Trouble> {
+    let path = volume.join(file);
+    let folders = path.ancestors().skip(1).take_while(|folder| *folder != volume).map(Path::to_owned);
+    let with_logs = ["", "-wal", "-shm", "-journal"].map(|ending| {
+        let mut name = path.clone().into_os_string();
+        name.push(ending);
+        PathBuf::from(name)
+    });
+    match folders.chain(with_logs).find(|path| path.is_symlink()) {
+        Some(link) => Err(Trouble {
+            remedy: Some("put the file itself in the volume, in the place of the link"),
+            ..Trouble::plain(format!(
+                "{} is a link, which may lead out of the database's volume",
+                link.display()
+            ))
+        }),
+        None => Ok(path),
+    }
 }
 
 /// The way to a server.
@@ -68,5 +89,39 @@ impl Lookup for Known<'_> {
 
     fn database_file(&self, _: &DatabaseName) -> Option<String> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn given_a_link_on_the_way_or_beside_the_file_then_nobody_follows_it() {
+        let (volume, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(volume.path().join("data")).unwrap();
+        std::fs::write(other.path().join("app.db"), "another app's").unwrap();
+        assert_eq!(below(volume.path(), "data/app.db").unwrap(), volume.path().join("data/app.db"));
+
+        for name in ["data/app.db", "data/app.db-wal", "data/app.db-journal"] {
+            let link = volume.path().join(name);
+            symlink(other.path().join("app.db"), &link).unwrap();
+            let trouble = below(volume.path(), "data/app.db").unwrap_err();
+            assert!(trouble.message.starts_with(&link.display().to_string()), "{trouble}");
+            std::fs::remove_file(link).unwrap();
+        }
+        symlink(other.path(), volume.path().join("elsewhere")).unwrap();
+        assert!(below(volume.path(), "elsewhere/app.db").is_err());
+    }
+
+    #[test]
+    fn given_a_volume_that_lies_behind_a_link_of_the_hosts_own_then_its_files_are_found() {
+        let (volume, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = above.path().join("volume");
+        symlink(volume.path(), &link).unwrap();
+
+        assert_eq!(below(&link, "app.db").unwrap(), link.join("app.db"));
     }
 }
