@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::asked::{Command, Place, ServerVerb};
 use crate::verbs::{
-    AttachArguments, BackingWord, CheckArguments, CompletionArguments, EnvWord, ExecArguments,
+    AttachArguments, BackingWord, BackupWord, CheckArguments, CompletionArguments, EnvWord, ExecArguments,
     HistoryArguments, KeyWord, LogsArguments, ManArguments, PruneArguments, ServerArguments, SetupArguments,
     StatusArguments, TunnelArguments,
 };
@@ -102,6 +102,9 @@ enum Word {
     /// Backing services: make one anew as the live release wants it, or restart it
     #[command(subcommand)]
     Backing(BackingWord),
+    /// Copies of all data off the host, in a repository that restic reads
+    #[command(subcommand)]
+    Backup(BackupWord),
     /// Take away what nothing on the host needs any more
     Prune(PruneArguments),
     /// Turn a fresh server into a host; a second time it changes nothing
@@ -151,6 +154,7 @@ impl Arguments {
             Word::Restart(words) => words.into_command(Verb::Restart, by),
             Word::Remove(words) => words.into_command(by),
             Word::Backing(words) => words.into_command(by),
+            Word::Backup(words) => words.into_command(by),
             Word::Prune(words) => words.into_command(by),
             Word::Setup(words) => words.into_command(&mut place)?,
             Word::Upgrade(words) => words.into_command(ServerVerb::Upgrade, &mut place)?,

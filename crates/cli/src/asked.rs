@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cutover_core::names::{EnvironmentName, HostName, ReleaseId, RunId, ServiceName, VariableName};
 use cutover_core::request::Request;
+use cutover_core::wire::BackupWork;
 use jiff::Timestamp;
 
 /// Which app and environment a verb is about, and how its answer is wanted.
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Lock,
     /// Verbs that are about a server as a whole.
     Server(ServerAsked),
+    Backup(Box<BackupAsked>),
     Key(KeyAsked),
     Schema,
     Completion {
@@ -76,6 +78,14 @@ pub(crate) struct ServerAsked {
     pub(crate) verb: ServerVerb,
     /// Show what would be changed and stop.
     pub(crate) dry_run: bool,
+    /// Every question is answered with yes.
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BackupAsked {
+    pub(crate) work: BackupWork,
+    pub(crate) by: String,
     /// Every question is answered with yes.
     pub(crate) yes: bool,
 }

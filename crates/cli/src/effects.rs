@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 37] = [
+pub(crate) const TABLE: [(&str, Effect); 42] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -43,6 +43,11 @@ pub(crate) const TABLE: [(&str, Effect); 37] = [
     ("remove", Effect::Destroys),
     ("backing apply", Effect::Changes),
     ("backing restart", Effect::Changes),
+    ("backup run", Effect::Changes),
+    ("backup list", Effect::Reads),
+    ("backup verify", Effect::Reads),
+    ("backup restore", Effect::Changes),
+    ("backup prune", Effect::Destroys),
     ("prune", Effect::Destroys),
     ("setup", Effect::Changes),
     ("upgrade", Effect::Changes),

@@ -37,6 +37,10 @@ pub const BAKE_REQUESTS: u64 = 20;
 pub const BAKE_PERCENT: u64 = 5;
 /// Releases that rollback can reach.
 pub const KEEP: u32 = 5;
+/// From a backup that failed to the next try.
+pub const BACKUP_AGAIN: Duration = Duration::from_mins(15);
+/// From one backup to the next.
+pub const BACKUP_EVERY: Duration = Duration::from_hours(24);
 /// For a migration.
 pub const MIGRATE: Duration = Duration::from_mins(10);
 /// For a command that verifies.

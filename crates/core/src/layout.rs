@@ -105,6 +105,14 @@ impl Layout {
     pub fn lock(&self, app: &AppId) -> PathBuf {
         self.locks().join(format!("{}.{}.lock", app.app, app.environment))
     }
+    /// What of an app's data waits to go into a backup, or comes out of one.
+    pub fn backup_room(&self, app: &AppId) -> PathBuf {
+        self.state.join("backup").join(app.app.as_str()).join(app.environment.as_str())
+    }
+    /// What restic remembers of repositories that lie elsewhere.
+    pub fn backup_cache(&self) -> PathBuf {
+        self.state.join("backup").join(".cache")
+    }
     /// The lock of the host itself (upgrades; runs hold it shared, S23).
     pub fn host_lock(&self) -> PathBuf {
         self.locks().join("host.lock")

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod artifact;
+pub mod backup;
 pub mod bake;
 pub mod config;
 pub mod defaults;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::backup::BackupSettings;
 use crate::config::settings::{Backing, Database, Registry, Service, Volume};
 use crate::hash::ContentHash;
 use crate::layout;
@@ -30,6 +31,9 @@ pub struct Release {
     pub databases: BTreeMap<DatabaseName, Database>,
     /// The volumes it uses.
     pub volumes: BTreeMap<VolumeName, Volume>,
+    /// Backups of its data while it is live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupSettings>,
     /// For pulling its images again.
     pub registry: Option<Registry>,
     /// Salted hashes of the variables' values (S28).

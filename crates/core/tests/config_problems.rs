@@ -127,6 +127,11 @@ fn what_must_fit_together() {
         ("migrations of servers", shop("backing: { db: { image: \"db:1\" } }\ndatabases:\n  a: { engine: mariadb, service: db, migrate: { service: web, command: x } }\n  b: { engine: postgres, service: db, url: \"${URL}\" }\n  c: { engine: postgres, url: \"postgres://ann:secret@db.example.com/x\" }\n  d: { engine: sqlite, volume: v, file: x.db, services: [web], migrate: { service: web, command: x, pending: y } }\n")),
         ("several hosts", shop("environments: { production: { hosts: [a@one, b@two] } }\n")),
         ("a password in the file", shop("registry: { server: registry.example.com, password: hunter2 }\n")),
+        ("backups that say too little", shop("backup: { every: day }\n")),
+        ("backups that nobody could read", shop("backing: { redis: { image: \"redis:7\", environment: { REDIS_PASSWORD: } } }\nbackup: { to: /mnt/b, password: \"${REDIS_PASSWORD}\" }\n")),
+        ("backups with their secrets in the file", shop("backup: { to: \"s3:https://s3.example.com/b\", password: hunter2, key: \"${K}\" }\n")),
+        ("backups to places and times that are none", shop("backup: { to: ./here, password: \"${P}\", every: 5m, at: noon, keep: { daily: 0 } }\n")),
+        ("backups at a time of no day", shop("backup: { to: \"sftp:a@b:/c\", password: \"${P}\", every: hour, at: \"03:00\", secret: \"${S}\" }\n")),
     ]);
 }
 

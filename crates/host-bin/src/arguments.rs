@@ -58,6 +58,9 @@ pub(crate) enum Command {
         #[arg(long)]
         now: bool,
     },
+    /// Work on an app's backups, as told on standard input (started by a session or by watch)
+    #[command(hide = true)]
+    Backup,
     /// Take requests and pass them on, by the last good route table
     Proxy,
     /// Bring instances and routes back, settle runs that died, probe health

@@ -14,9 +14,12 @@ pub(crate) fn to_developers(command: &Command) {
         Command::Session | Command::Terminal { .. } | Command::Down | Command::DeadMan { .. } => {
             LevelFilter::WARN
         }
-        Command::Up | Command::Run { .. } | Command::Keep { .. } | Command::Proxy | Command::Watch => {
-            LevelFilter::INFO
-        }
+        Command::Up
+        | Command::Run { .. }
+        | Command::Keep { .. }
+        | Command::Backup
+        | Command::Proxy
+        | Command::Watch => LevelFilter::INFO,
     };
     let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
     // Where a line cannot be written, saying so cannot be either: that would end the process, a keeper say, on a disk that is full.

@@ -274,6 +274,7 @@ fn release(app: &AppId, replicas: u32) -> Release {
         backing: BTreeMap::new(),
         databases: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        backup: None,
         registry: None,
         variables: BTreeMap::new(),
         bake: Duration::ZERO,

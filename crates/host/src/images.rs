@@ -86,7 +86,7 @@ fn login(registry: &Registry, values: &Secrets) -> Result<Option<Login>, Failure
 }
 
 /// Credentials refer to variables only.
-struct Values<'a>(&'a Secrets);
+pub(crate) struct Values<'a>(pub(crate) &'a Secrets);
 
 impl Lookup for Values<'_> {
     fn variable(&self, name: &VariableName) -> Option<String> {

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod assignment;
+pub mod backup;
 mod blocking;
 pub mod database;
 pub mod deploy;

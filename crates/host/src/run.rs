@@ -292,8 +292,9 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     } else {
         AppLock::take(&host.layout, &plan.app, &holder)
     };
-    // What watch does takes moments, and is nobody's run.
-    if matches!(&taken, Err(LockError::Busy { holder: Some(by) }) if by.by == crate::watch::HOLDER) {
+    // What watch and a backup do takes moments, and is nobody's run.
+    let is_passing = |by: &str| by == crate::watch::HOLDER || by == crate::backup::HOLDER;
+    if matches!(&taken, Err(LockError::Busy { holder: Some(by) }) if is_passing(&by.by)) {
         let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
         if let Ok(had) = tokio::time::timeout(defaults::GATE, waiting).await {
             taken = had;

@@ -11,7 +11,7 @@ use cutover_core::names::{InstanceName, RunId, VariableName};
 use cutover_core::plan::Plan;
 use cutover_core::setup::Change;
 use cutover_core::verdict::Verdict;
-use cutover_core::wire::DeployKey;
+use cutover_core::wire::{BackupTold, DeployKey};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -68,6 +68,8 @@ pub(crate) enum Line<'a> {
     Setup { change: &'a Change, done: bool },
     /// A line for people.
     Told { text: &'a str },
+    /// What became of work on backups.
+    Backup { told: &'a BackupTold },
     /// A key that may deploy.
     Key { key: &'a DeployKey },
     /// A host has an image that it lacked: so many of its layers crossed, in so many bytes as they were sent.

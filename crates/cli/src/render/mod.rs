@@ -3,6 +3,7 @@
 //! The renderers give text with colour codes in it; the streams take the codes out where nobody can see them (no terminal, `NO_COLOR`).
 //! Colour never carries what the words do not say.
 
+mod backup;
 mod drift;
 mod event;
 mod failure;
@@ -19,6 +20,7 @@ mod time;
 
 use std::io::{IsTerminal, Write};
 
+pub(crate) use backup::backup;
 pub(crate) use drift::{Compared, compared, drift, finding};
 pub(crate) use event::size;
 pub(crate) use failure::failure;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cutover_core::backup::BackupState;
 use cutover_core::gate::Finding;
 use cutover_core::journal::LockHolder;
 use cutover_core::names::{AppId, ReleaseId, ServiceName, Slot};
@@ -33,6 +34,7 @@ pub(crate) struct Status {
     /// Whether a proxy answers.
     proxy: bool,
     lock: Option<LockHolder>,
+    backups: BackupState,
     /// The newest run's verdict.
     last: Option<Verdict>,
     /// What people should know of the host's own records.
@@ -84,6 +86,7 @@ impl Status {
         state: &HostState,
         host: HostLine,
         services: BTreeMap<ServiceName, ServiceHealth>,
+        backups: BackupState,
     ) -> Self {
         Self {
             app: state.app.clone(),
@@ -104,6 +107,7 @@ impl Status {
             routes: routes(state),
             proxy: state.table.is_some(),
             lock: state.lock.clone(),
+            backups,
             last: state.verdicts.first().cloned(),
             remarks: state.remarks.clone(),
         }
@@ -142,10 +146,13 @@ fn routes(state: &HostState) -> Vec<RouteLine> {
     lines
 }
 
-/// Whether a release is live and all that should run does, as far as is known.
+/// Whether a release is live and all that should run does, as far as is known; and its backups are not old, where there should be some.
 pub(crate) fn is_healthy(status: &Status) -> bool {
     let routed = status.routes.is_empty() || status.proxy;
-    status.live.is_some() && routed && status.services.values().all(is_service_healthy)
+    status.live.is_some()
+        && routed
+        && !status.backups.stale
+        && status.services.values().all(is_service_healthy)
 }
 
 fn is_service_healthy(service: &ServiceHealth) -> bool {
@@ -191,6 +198,9 @@ pub(crate) fn status(status: &Status) -> String {
         ));
     }
     text.line(host_text(&status.host));
+    if let Some(line) = super::backup::state(&status.backups, status.now) {
+        text.line(line);
+    }
     for remark in &status.remarks {
         text.line(format!("{} {remark}", paint::warn("warning:")));
     }

@@ -38,7 +38,7 @@ fn live() -> HostState {
 
 #[test]
 fn an_empty_host_says_the_next_step() {
-    let status = Status::new(&samples::host(), machine(), BTreeMap::new());
+    let status = Status::new(&samples::host(), machine(), BTreeMap::new(), BackupState::default());
     insta::assert_snapshot!(
         paint::plain(&super::status(&status)),
         @r"
@@ -65,7 +65,7 @@ fn what_is_not_healthy_says_why() {
         ("bot".parse().unwrap(), service(vec![crashed])),
         ("web".parse().unwrap(), service(vec![failing])),
     ]);
-    let status = Status::new(&live(), machine(), services);
+    let status = Status::new(&live(), machine(), services, BackupState::default());
     assert!(!is_healthy(&status));
     insta::assert_snapshot!(paint::plain(&super::status(&status)), @r#"
         shop/local: release 7f3c9e1 is live (blue, commit 7f3c9e1 "Greet people by name")
@@ -84,7 +84,7 @@ fn stopped_services_do_not_make_an_app_unhealthy() {
         ("bot".parse().unwrap(), stopped),
         ("web".parse().unwrap(), service(vec![running("web-blue-1-deadbeef", Some(true))])),
     ]);
-    let status = Status::new(&live(), machine(), services);
+    let status = Status::new(&live(), machine(), services, BackupState::default());
     assert!(is_healthy(&status));
     insta::assert_snapshot!(paint::plain(&super::status(&status)), @r#"
         shop/local: release 7f3c9e1 is live (blue, commit 7f3c9e1 "Greet people by name")

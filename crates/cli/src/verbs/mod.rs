@@ -3,6 +3,7 @@
 mod approval;
 mod attach;
 mod backing;
+mod backup;
 mod check;
 mod completion;
 mod deploy;
@@ -38,6 +39,7 @@ use crate::sources::{Identity, Project};
 
 pub(crate) use attach::AttachArguments;
 pub(crate) use backing::BackingWord;
+pub(crate) use backup::BackupWord;
 pub(crate) use check::CheckArguments;
 pub(crate) use completion::{CompletionArguments, ManArguments};
 pub(crate) use doctor::{Finding, Level};
@@ -111,6 +113,7 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
         Command::Attach { run } => attach::attach(desk, run).await,
         Command::Cancel { by } => attach::cancel(desk, by).await,
         Command::Server(asked) => setup::server(desk, asked).await,
+        Command::Backup(asked) => backup::backup(desk, *asked).await,
         Command::Key(asked) => key::key(desk, asked).await,
     }
 }

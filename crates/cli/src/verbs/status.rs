@@ -58,7 +58,11 @@ async fn look(channel: &mut Channel, app: &AppId) -> Result<Status, Stop> {
         other => return Err(unexpected("health", &other).into()),
     };
     let facts = facts(channel, app).await?;
-    Ok(Status::new(&state, host_line(channel, &facts), services))
+    let backups = match channel.answer(&Ask::Backups { app: app.clone() }).await? {
+        Reply::Backups { state } => *state,
+        other => return Err(unexpected("backups", &other).into()),
+    };
+    Ok(Status::new(&state, host_line(channel, &facts), services, backups))
 }
 
 fn host_line(channel: &Channel, facts: &HostFacts) -> HostLine {

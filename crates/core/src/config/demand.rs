@@ -7,6 +7,7 @@ use super::problem::Issues;
 use super::settings::{Config, DatabaseEngine, Origin};
 use super::settle::Selection;
 use super::tree::{Node, Value};
+use crate::backup::BackupSettings;
 use crate::names::VariableName;
 use crate::template::{Otherwise, Piece, Template};
 
@@ -19,7 +20,9 @@ pub(crate) fn demand(config: &mut Config, selection: &Selection) {
         DatabaseEngine::Server { url, .. } => url.as_ref(),
         DatabaseEngine::Sqlite { .. } => None,
     });
-    let templates = environments.chain(backing).flat_map(BTreeMap::values).chain(registry).chain(urls);
+    let backup = config.backup.iter().flat_map(BackupSettings::templates);
+    let environments = environments.chain(backing).flat_map(BTreeMap::values);
+    let templates = environments.chain(registry).chain(urls).chain(backup);
     let required: BTreeSet<VariableName> = templates.flat_map(needed).cloned().collect();
     let declared = |name: &VariableName, environment: &BTreeMap<VariableName, Template>| {
         environment.get(name).is_some_and(|template| needed(template).any(|needed| needed == name))

@@ -63,7 +63,7 @@ pub(crate) fn choose(root: &Node, selection: &Selection, issues: &mut Issues) ->
 }
 
 /// The sections that an environment lays over those of the file.
-const LAID_OVER: [&str; 4] = ["services", "backing", "databases", "volumes"];
+const LAID_OVER: [&str; 5] = ["services", "backing", "databases", "volumes", "backup"];
 
 /// Whether this part of an environment is laid over the file.
 pub(crate) fn is_laid_over(section: &str) -> bool {

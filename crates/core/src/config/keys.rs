@@ -58,6 +58,12 @@ const TOP: &[Key] = &[
         "",
         "Compose files whose services are taken over; cutover.yml adds to them.",
     ),
+    Key::own(
+        "backup",
+        BACKUP,
+        "",
+        "Backups of every database and volume, in a repository that restic reads.",
+    ),
     Key::own("bake", TIME, "10s", "Watching after the switch, up to 10m; `0` switches it off."),
     Key::own("keep_warm", TIME, "0", "How long the old release keeps running after the bake."),
     Key::own("keep", Shape::Whole { least: 1, most: 100 }, "5", "Releases that rollback can reach."),
@@ -270,7 +276,7 @@ static DATABASE: Shape = Shape::Keys(&[&[
         "`none` is the recorded decision to migrate without a snapshot.",
     ),
     Key::own("migrate", MIGRATE, "", "How it is migrated."),
-    Key::later("backup", "copy the snapshots off the host from its own scheduler"),
+    Key::later("backup", "`backup:` of the file, or of an environment, takes every database and volume"),
 ]]);
 
 const MIGRATE: Shape = Shape::Keys(&[&[
@@ -323,6 +329,50 @@ const REGISTRY: Shape = Shape::Keys(&[&[
     Key::own("password", Shape::Secret, "", "A reference such as `${REGISTRY_TOKEN}`; never a value."),
 ]]);
 
+const BACKUP: Shape = Shape::Keys(&[&[
+    Key::own("to", Shape::Form(&BACKUP_PLACE), "", "Where the repository lies. Needed."),
+    Key::own(
+        "password",
+        Shape::Secret,
+        "",
+        "What it is encrypted with: a reference such as `${BACKUP_PASSWORD}`, to a value that you keep elsewhere, too. Needed.",
+    ),
+    Key::own("key", Shape::Secret, "", "`s3:`: the access key's id, a reference."),
+    Key::own("secret", Shape::Secret, "", "`s3:`: the access key's secret, a reference."),
+    Key::own("every", Shape::Form(&BACKUP_PERIOD), "day", "From one to the next."),
+    Key::own(
+        "at",
+        Shape::Form(&TIME_OF_DAY),
+        "",
+        "The time of day, in UTC, of those that come in whole days.",
+    ),
+    Key::own("keep", BACKUP_KEEP, "", "Which stay."),
+]]);
+
+const BACKUP_KEEP: Shape = Shape::Keys(&[&[
+    Key::own("daily", Shape::Whole { least: 1, most: 3_650 }, "7", "The newest of so many days."),
+    Key::own("weekly", Shape::Whole { least: 0, most: 520 }, "4", "The newest of so many weeks."),
+    Key::own("monthly", Shape::Whole { least: 0, most: 120 }, "6", "The newest of so many months."),
+]]);
+
+static BACKUP_PLACE: super::shape::Form = super::shape::Form {
+    expected: "a folder of the host such as `/mnt/backups`, or a place such as `sftp:user@host:/backups` or `s3:https://s3.example.com/bucket`",
+    check: |text| text.parse::<crate::backup::Target>().map(drop),
+    pattern: r"^(/|sftp:|s3:)",
+};
+
+static BACKUP_PERIOD: super::shape::Form = super::shape::Form {
+    expected: "`hour`, `day`, `week`, or a duration from 1h to 31 days",
+    check: |text| super::backup::every(text).map(drop),
+    pattern: r"^(hour|day|week|([0-9.]+(m|h|d))+)$",
+};
+
+static TIME_OF_DAY: super::shape::Form = super::shape::Form {
+    expected: "a time of day such as `\"03:00\"`",
+    check: |text| super::backup::time_of_day(text).map(drop),
+    pattern: r"^[0-2][0-9]:[0-5][0-9]$",
+};
+
 const SETUP: Shape = Shape::Keys(&[&[
     Key::own(
         "docker",
@@ -369,6 +419,7 @@ pub(crate) static ENVIRONMENT: Shape = Shape::Keys(&[&[
     Key::own("backing", Shape::Map(Naming::Service, &BACKING), "", "Laid over `backing`."),
     Key::own("databases", Shape::Map(Naming::Database, &DATABASE), "", "Laid over `databases`."),
     Key::own("volumes", Shape::Map(Naming::Volume, &VOLUME), "", "Laid over `volumes`."),
+    Key::own("backup", BACKUP, "", "Laid over `backup`."),
 ]]);
 
 /// A Compose file named in `compose:`.

@@ -7,6 +7,7 @@
 pub mod settings;
 
 mod backing;
+mod backup;
 mod check;
 mod compose;
 mod compose_keys;

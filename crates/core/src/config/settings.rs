@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::BackupSettings;
 use crate::gate::Gate;
 use crate::names::{AppId, DatabaseName, HostName, ServiceName, VariableName, VolumeName};
 use crate::setup::SetupSettings;
@@ -34,6 +35,8 @@ pub struct Config {
     pub databases: BTreeMap<DatabaseName, Database>,
     /// The volumes by name.
     pub volumes: BTreeMap<VolumeName, Volume>,
+    /// Backups; `None`: none are made.
+    pub backup: Option<BackupSettings>,
     /// Watching after the switch; zero: none.
     pub bake: Duration,
     /// How long the old release keeps running after the bake.

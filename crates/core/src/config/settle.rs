@@ -13,7 +13,7 @@ use super::run::Context;
 use super::settings::{Backing, Config, Database, Registry, Service, Volume};
 use super::shape::Shape;
 use super::tree::{self, Node, Span, Value};
-use super::{backing, compose, cross, database, demand, service, value};
+use super::{backing, backup, compose, cross, database, demand, service, value};
 use crate::defaults;
 use crate::names::{
     AppId, AppName, DatabaseName, EnvironmentName, HostName, ServiceName, VariableName, VolumeName,
@@ -221,6 +221,7 @@ fn read(
     let databases = databases(&at, &services, &mut context);
     let volumes = volumes(&at, &mut context);
     let registry = registry(&at, &mut context);
+    let backup = backup::backup(&at, &mut context);
     let meant = at.get("environments").and_then(|all| all.get(environment.as_str()));
     let mut config = Config {
         // A placeholder where the name is a problem of its own.
@@ -233,6 +234,7 @@ fn read(
         backing,
         databases,
         volumes,
+        backup,
         bake: time(&at, "bake", defaults::BAKE, defaults::BAKE_MOST, &mut context.issues),
         keep_warm: time(&at, "keep_warm", Duration::ZERO, Duration::from_hours(24), &mut context.issues),
         keep: at.parsed("keep").unwrap_or(defaults::KEEP),
@@ -243,6 +245,11 @@ fn read(
     };
     *issues = context.issues;
     demand::demand(&mut config, selection);
+    let backup = config.backup.as_ref();
+    if let Some(problem) = backup.and_then(|backup| backup::refuse_key_of_host(backup, &config.generate, &at))
+    {
+        issues.add(problem);
+    }
     cross::check(&config, &at, issues);
     demand::unused(&config, root, selection, issues);
     Some(config)

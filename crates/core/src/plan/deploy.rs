@@ -126,6 +126,11 @@ fn release(config: &Config, state: &HostState, request: &Request, stamp: Stamp) 
     let variables = variables(state, request);
     let identity =
         ContentHash::of_value(&(&services, &backing, &config.databases, &config.volumes, &variables));
+    // A schedule that changes is something to put live.
+    let identity = match &config.backup {
+        Some(backup) => ContentHash::of_value(&(&identity, backup)),
+        None => identity,
+    };
     let id = release_id(state, request, &identity)
         .map_err(|error| Failure::new(Exit::Failed, "the release has no name").because(error.to_string()))?;
     Ok(Release {
@@ -136,6 +141,7 @@ fn release(config: &Config, state: &HostState, request: &Request, stamp: Stamp) 
         backing,
         databases: config.databases.clone(),
         volumes: config.volumes.clone(),
+        backup: config.backup.clone(),
         registry: config.registry.clone(),
         variables,
         bake: config.bake,

@@ -22,7 +22,7 @@ pub use lifecycle::lifecycle;
 pub(crate) use lifecycle::{Crossing, crossed};
 pub use shape::*;
 pub use specify::one_off;
-pub(crate) use specify::respecify;
+pub(crate) use specify::{respecify, volume_spec};
 
 use crate::failure::Failure;
 

@@ -37,6 +37,22 @@ pub(crate) struct Ground<'a> {
     pub(crate) urls: BTreeMap<ServiceName, String>,
 }
 
+/// Where a volume lies. `root` is the host's folder of state.
+pub(crate) fn volume_spec(
+    release: &Release,
+    root: &str,
+    runtime: RuntimeKind,
+    volume: &VolumeName,
+) -> VolumeSpec {
+    let external = release.volumes.get(volume).and_then(|settings| settings.external.clone());
+    let name = match (&external, runtime) {
+        (Some(name), _) => name.clone(),
+        (None, RuntimeKind::Container) => layout::engine_volume(&release.app, volume),
+        (None, RuntimeKind::Process) => layout::volume_folder(root, &release.app, volume),
+    };
+    VolumeSpec { runtime, name, external: external.is_some() }
+}
+
 impl Ground<'_> {
     /// The specification of an instance of a service.
     pub(crate) fn service(&self, service: &ServiceName, identity: &Identity) -> Option<GatedInstance> {
@@ -196,15 +212,7 @@ impl Ground<'_> {
 
     /// A volume as the host makes it.
     pub(crate) fn volume(&self, runtime: RuntimeKind, volume: &VolumeName) -> VolumeSpec {
-        let external = self.release.volumes.get(volume).and_then(|settings| settings.external.clone());
-        let name = match (&external, runtime) {
-            (Some(name), _) => name.clone(),
-            (None, RuntimeKind::Container) => layout::engine_volume(&self.release.app, volume),
-            (None, RuntimeKind::Process) => {
-                layout::volume_folder(&self.state.root, &self.release.app, volume)
-            }
-        };
-        VolumeSpec { runtime, name, external: external.is_some() }
+        volume_spec(self.release, &self.state.root, runtime, volume)
     }
 
     /// `${databases.X.file}` as the instance sees it.

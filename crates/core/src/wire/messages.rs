@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::backup::BackupState;
 use crate::config::settings::Registry;
 use crate::failure::Failure;
 use crate::hash::ContentHash;
@@ -190,6 +191,19 @@ pub enum Ask {
     },
     /// About what makes this server a host.
     Setup(super::setup::SetupAsk),
+    /// Work on an app's backups; `env` bytes follow: an env file's text laid over the host's, for the repository's password and credentials
+    /// → [`Reply::Doing`]s, then [`Reply::Backup`]. Work that changes something goes on when the client leaves.
+    Backup {
+        /// What.
+        order: Box<super::BackupOrder>,
+        /// Bytes of an env file that follow.
+        env: u64,
+    },
+    /// What the host knows of an app's backups → [`Reply::Backups`].
+    Backups {
+        /// Whose.
+        app: AppId,
+    },
     /// From now on a client that was silent for so long has left: a network that is gone tells nobody. An empty line between messages is a
     /// sign of life and nothing else. There is no answer.
     Alive {
@@ -377,6 +391,16 @@ pub enum Reply {
     Leftovers {
         /// As found.
         leftovers: Leftovers,
+    },
+    /// To [`Ask::Backup`].
+    Backup {
+        /// What became of it.
+        told: Box<super::BackupTold>,
+    },
+    /// What the host knows of an app's backups.
+    Backups {
+        /// It.
+        state: Box<BackupState>,
     },
     /// It is done.
     Done,

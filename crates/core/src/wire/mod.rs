@@ -2,12 +2,14 @@
 //!
 //! A frame is one JSON object on a line. A message that brings bulk data says how many bytes follow its line; they follow at once.
 
+mod backup;
 mod facts;
 mod images;
 mod messages;
 mod parcels;
 mod setup;
 
+pub use backup::*;
 pub use facts::*;
 pub use images::*;
 pub use messages::*;

@@ -3,7 +3,7 @@
 mod content;
 mod openers;
 mod server;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use std::path::Path;
 

@@ -232,7 +232,7 @@ fn refuse_while_open(file: &Path, act: &str) -> Result<(), DatabaseError> {
 }
 
 /// Every page and index of a file that nobody writes; nothing is left beside it.
-fn verify(file: &Path) -> Result<(), DatabaseError> {
+pub(crate) fn verify(file: &Path) -> Result<(), DatabaseError> {
     let mut uri = String::from("file:");
     for character in file.to_string_lossy().chars() {
         match character {

@@ -2,6 +2,7 @@
 //! them; it carries nothing out itself, and a client that leaves ends the session, never a run (P7).
 
 mod artifact;
+mod backup;
 mod build;
 mod environment;
 mod exec;

@@ -174,6 +174,8 @@ where
             Ask::Tunnel { app, service, port } => self.tunnel(&app, &service, port).await,
             Ask::Facts { app } => self.facts(&app).await,
             Ask::Leftovers { app } => self.leftovers(&app).await,
+            Ask::Backup { order, env } => self.backup(*order, env).await,
+            Ask::Backups { app } => self.backups(&app).await,
             Ask::Load { image, bytes } => self.load(&image, bytes).await,
             Ask::Setup(ask) => self.setup(ask).await,
             Ask::Parcels { bytes } => self.parcels(bytes).await,

@@ -25,7 +25,7 @@ use crate::lock::HostLock;
 use crate::observe::live_on_disk;
 
 /// The tables, those first that others are told by.
-const TABLES: [&str; 5] = ["runs", "releases", "verdicts", "snapshots", "entries"];
+const TABLES: [&str; 6] = ["runs", "releases", "verdicts", "snapshots", "backups", "entries"];
 /// What may lie beside a database and belongs to its content.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 /// So many damaged stores lie beside each other; then the last one's place is taken.

@@ -4,6 +4,7 @@
 //! It records and answers; it decides nothing, and what is live it does not know (S1: the table and the live file say that). Figures that
 //! may be lost lie in a file of their own ([`samples`]).
 
+mod backups;
 mod damage;
 mod error;
 mod format;

@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::StoreError;
 
 /// The version of the tables that this build writes, kept in `user_version`.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Order is by `number` and `sequence`, never by clock: a clock that jumps reorders nothing (S26).
 const V1: &str = "
@@ -75,6 +75,16 @@ INSERT OR IGNORE INTO snapshots (app, file)
     ORDER BY runs.number, entries.seq;
 ";
 
+/// Backups that were tried, and how each ended.
+const V4: &str = "
+CREATE TABLE backups (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    app TEXT NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE INDEX backups_by_app ON backups (app, sequence);
+";
+
 /// Sets the connection up and brings the tables to [`VERSION`]. A newer store is refused before anything is written.
 pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     refuse_newer(version(connection)?)?;
@@ -96,6 +106,9 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found < 3 {
         transaction.execute_batch(V3)?;
+    }
+    if found < 4 {
+        transaction.execute_batch(V4)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

@@ -35,6 +35,7 @@ fn release(name: &str, subject: &str) -> Release {
         backing: [].into(),
         databases: [].into(),
         volumes: [].into(),
+        backup: None,
         registry: None,
         variables: [].into(),
         bake: Duration::from_secs(10),
@@ -377,8 +378,8 @@ mod on_disk {
 
         let error = Store::open(&layout).unwrap_err();
 
-        assert_eq!(error.newer, Some((7, 3)));
-        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 3");
+        assert_eq!(error.newer, Some((7, 4)));
+        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 4");
         assert_eq!(fs::read(layout.store()).unwrap(), before);
     }
 
@@ -443,7 +444,8 @@ mod on_disk {
         store.append(run(1), at(0), &What::Intent { stage: Stage::Handover, step }).unwrap();
         store
             .write(|transaction| {
-                Ok(transaction.execute_batch("DROP TABLE snapshots; PRAGMA user_version = 2")?)
+                Ok(transaction
+                    .execute_batch("DROP TABLE snapshots; DROP TABLE backups; PRAGMA user_version = 2")?)
             })
             .unwrap();
         drop(store);

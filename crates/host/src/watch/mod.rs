@@ -7,6 +7,7 @@
 mod act;
 mod app;
 mod attend;
+mod backups;
 mod changes;
 mod decide;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::store::{Store, StoreError};
 
 use app::AppWatch;
 pub use app::HOLDER;
+use backups::Backups;
 use changes::LockChanges;
 use memory::Now;
 use settle::{Settler, Settling};
@@ -149,16 +151,21 @@ impl Watch {
         let mut apps: BTreeMap<AppId, Arc<Notify>> = BTreeMap::new();
         let mut watches: JoinSet<AppId> = JoinSet::new();
         let mut settling = Settling::default();
+        let mut backups = Backups::by_processes();
         loop {
             if !self.shared.store.is_current(&self.shared.layout) {
                 return;
             }
             self.find(&mut apps, &mut watches);
             let pause = settling.pass(&self.shared.layout, &self.shared.store, &self.settler);
+            backups.pass(&self.shared.layout, &self.shared.store);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 let_go = self.changes.next() => match let_go {
-                    Ok(names) => wake(&apps, &names),
+                    Ok(names) => {
+                        wake(&apps, &names);
+                        backups.wake();
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "locks cannot be listened to");
                         tokio::time::sleep(pause).await;

@@ -111,6 +111,7 @@ fn release(services: &[(&str, Service)]) -> Release {
         backing: BTreeMap::new(),
         databases: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        backup: None,
         registry: None,
         variables: BTreeMap::new(),
         bake: Duration::ZERO,

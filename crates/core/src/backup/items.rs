@@ -1,0 +1,124 @@
+//! What belongs into a backup of a release: every database and every volume that it has, and of what cannot be taken, why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::settings::{Database, DatabaseEngine, Mount};
+use crate::names::{DatabaseName, ServiceName, VolumeName};
+use crate::plan::{VolumeSpec, volume_spec};
+use crate::release::{Release, RuntimeKind};
+
+/// What belongs into a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Items {
+    /// Databases that are files.
+    pub databases: Vec<DatabaseItem>,
+    /// Volumes.
+    pub volumes: Vec<VolumeItem>,
+    /// What is not taken, and why, in words.
+    pub left_out: Vec<String>,
+}
+
+/// A database that is a file of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseItem {
+    /// Which.
+    pub name: DatabaseName,
+    /// In which volume.
+    pub volume: VolumeName,
+    /// Where that lies.
+    pub spec: VolumeSpec,
+    /// Its path below it.
+    pub file: String,
+    /// Who opens it.
+    pub services: BTreeSet<ServiceName>,
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeItem {
+    /// Which.
+    pub name: VolumeName,
+    /// Where it lies.
+    pub spec: VolumeSpec,
+    /// Who uses it.
+    pub services: BTreeSet<ServiceName>,
+}
+
+/// What belongs into a backup of a release. `root` is the host's folder of state.
+pub fn items(release: &Release, root: &str) -> Items {
+    let users = users(release);
+    let mut items = Items::default();
+    for (name, database) in &release.databases {
+        match &database.engine {
+            DatabaseEngine::Sqlite { volume, file, .. } => {
+                let Some((runtime, _)) = users.get(volume) else { continue };
+                items.databases.push(DatabaseItem {
+                    name: name.clone(),
+                    volume: volume.clone(),
+                    spec: volume_spec(release, root, *runtime, volume),
+                    file: file.clone(),
+                    services: openers(database),
+                });
+            }
+            DatabaseEngine::Server { kind, .. } => items.left_out.push(format!(
+                "database `{name}`: {} is not taken yet; keep dumps of it yourself until then",
+                kind.as_str()
+            )),
+        }
+    }
+    let servers: BTreeSet<&ServiceName> = release
+        .databases
+        .values()
+        .filter_map(|database| match &database.engine {
+            DatabaseEngine::Server { service, .. } => service.as_ref(),
+            DatabaseEngine::Sqlite { .. } => None,
+        })
+        .collect();
+    for (name, (runtime, services)) in &users {
+        if let Some(server) = services.iter().find(|service| servers.contains(service)) {
+            items.left_out.push(format!(
+                "volume `{name}`: files that the database server `{server}` has open are no copy of a database"
+            ));
+            continue;
+        }
+        let spec = volume_spec(release, root, *runtime, name);
+        items.volumes.push(VolumeItem { name: name.clone(), spec, services: services.clone() });
+    }
+    items
+}
+
+fn openers(database: &Database) -> BTreeSet<ServiceName> {
+    let listed = match &database.engine {
+        DatabaseEngine::Sqlite { services, .. } => services.as_slice(),
+        DatabaseEngine::Server { .. } => &[],
+    };
+    listed.iter().chain(database.migrate.iter().map(|migrate| &migrate.service)).cloned().collect()
+}
+
+/// Who uses each volume, and what carries it.
+fn users(release: &Release) -> BTreeMap<VolumeName, (RuntimeKind, BTreeSet<ServiceName>)> {
+    let services = release
+        .services
+        .iter()
+        .map(|(name, service)| (name, service.content.runtime(), &service.settings.run.mounts));
+    let backing = release
+        .backing
+        .iter()
+        .map(|(name, backing)| (name, backing.content.runtime(), &backing.settings.run.mounts));
+    let mut users: BTreeMap<VolumeName, (RuntimeKind, BTreeSet<ServiceName>)> = BTreeMap::new();
+    for (name, runtime, mounts) in services.chain(backing) {
+        for mount in mounts {
+            let Mount::Volume { volume, .. } = mount else { continue };
+            users.entry(volume.clone()).or_insert_with(|| (runtime, BTreeSet::new())).1.insert(name.clone());
+        }
+    }
+    for database in release.databases.values() {
+        let DatabaseEngine::Sqlite { volume, .. } = &database.engine else { continue };
+        for opener in openers(database) {
+            let Some(service) = release.services.get(&opener) else { continue };
+            let runtime = service.content.runtime();
+            users.entry(volume.clone()).or_insert_with(|| (runtime, BTreeSet::new())).1.insert(opener);
+        }
+    }
+    users
+}

@@ -1,0 +1,13 @@
+//! Backups: what people want of them, what belongs into one, when one is due, and what is known of those that were made.
+
+mod items;
+mod record;
+mod schedule;
+mod settings;
+
+pub use items::{DatabaseItem, Items, VolumeItem, items};
+pub use record::{
+    BackupOutcome, BackupRecord, BackupState, KnownBackup, MANIFEST_VERSION, Manifest, VolumeInBackup,
+};
+pub use schedule::{Attempt, is_due, is_stale};
+pub use settings::{Access, BackupSettings, Keep, Target};

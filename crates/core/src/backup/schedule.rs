@@ -1,0 +1,154 @@
+//! When a backup is due. The clock comes in, and may have been changed: one that jumps back is followed by one backup, not by none until it
+//! has come round again, and not by many.
+
+use std::time::Duration;
+
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::BackupSettings;
+use crate::defaults::BACKUP_AGAIN;
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// The newest backup that was tried, by its place in the records and not by its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it began.
+    pub at: Timestamp,
+    /// It was verified.
+    pub good: bool,
+}
+
+/// Whether one is due now. One that was missed is made up for at once; one that failed is tried again after a pause.
+pub fn is_due(settings: &BackupSettings, last: Option<Attempt>, now: Timestamp) -> bool {
+    match last {
+        None => true,
+        // The clock has jumped back since.
+        Some(last) if last.at > now => true,
+        Some(last) if !last.good => after(last.at, BACKUP_AGAIN) <= now,
+        Some(last) => next(settings, last.at) <= now,
+    }
+}
+
+/// Whether the newest verified one is older than twice the time from one to the next, or there is none.
+pub fn is_stale(every: Duration, verified: Option<Timestamp>, now: Timestamp) -> bool {
+    verified.is_none_or(|at| after(at, every.saturating_mul(2)) < now)
+}
+
+fn next(settings: &BackupSettings, last: Timestamp) -> Timestamp {
+    match settings.at {
+        None => after(last, settings.every),
+        Some(at) => first(at, after(last, settings.every.saturating_sub(DAY))),
+    }
+}
+
+/// The first moment after `moment` with this time of day.
+fn first(at: Time, moment: Timestamp) -> Timestamp {
+    let zoned = moment.to_zoned(TimeZone::UTC);
+    let today = zoned.date().to_datetime(at).to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp());
+    match today {
+        Ok(today) if today > moment => today,
+        Ok(today) => after(today, DAY),
+        Err(_) => after(moment, DAY),
+    }
+}
+
+fn after(moment: Timestamp, time: Duration) -> Timestamp {
+    SignedDuration::try_from(time)
+        .ok()
+        .and_then(|time| moment.checked_add(time).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Keep;
+    use super::*;
+
+    fn settings(every: Duration, at: Option<&str>) -> BackupSettings {
+        BackupSettings {
+            to: "/srv/backups".parse().unwrap(),
+            password: "${BACKUP_PASSWORD}".parse().unwrap(),
+            access: None,
+            every,
+            at: at.map(|at| at.parse().unwrap()),
+            keep: Keep::default(),
+        }
+    }
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn good(text: &str) -> Attempt {
+        Attempt { at: moment(text), good: true }
+    }
+
+    #[test]
+    fn given_none_then_one_is_due_at_once() {
+        assert!(is_due(&settings(DAY, Some("03:00")), None, moment("2026-11-26T14:00:00Z")));
+    }
+
+    #[test]
+    fn given_a_time_of_day_then_the_next_is_due_when_it_comes_and_one_that_was_missed_at_once() {
+        let daily = settings(DAY, Some("03:00"));
+        let last = good("2026-11-25T03:00:07Z");
+        assert!(!is_due(&daily, Some(last), moment("2026-11-26T02:59:59Z")));
+        assert!(is_due(&daily, Some(last), moment("2026-11-26T03:00:00Z")));
+        // The host was down at 03:00; the one that makes up for it moves nothing.
+        assert!(is_due(&daily, Some(last), moment("2026-11-26T09:12:00Z")));
+        let made_up = good("2026-11-26T09:12:00Z");
+        assert!(!is_due(&daily, Some(made_up), moment("2026-11-27T02:59:00Z")));
+        assert!(is_due(&daily, Some(made_up), moment("2026-11-27T03:00:00Z")));
+    }
+
+    #[test]
+    fn given_a_week_then_the_time_of_day_counts_on_the_seventh_day() {
+        let weekly = settings(DAY * 7, Some("03:00"));
+        let last = good("2026-11-20T03:00:00Z");
+        assert!(!is_due(&weekly, Some(last), moment("2026-11-26T23:00:00Z")));
+        assert!(is_due(&weekly, Some(last), moment("2026-11-27T03:00:00Z")));
+    }
+
+    #[test]
+    fn given_no_time_of_day_then_the_next_is_due_after_that_time() {
+        let hourly = settings(Duration::from_hours(1), None);
+        let last = good("2026-11-26T14:00:00Z");
+        assert!(!is_due(&hourly, Some(last), moment("2026-11-26T14:59:59Z")));
+        assert!(is_due(&hourly, Some(last), moment("2026-11-26T15:00:00Z")));
+    }
+
+    #[test]
+    fn given_a_clock_that_jumps_back_then_one_is_made_and_not_a_thousand() {
+        let daily = settings(DAY, Some("03:00"));
+        let mut last = Some(good("2027-11-26T03:00:00Z"));
+        let mut made = 0;
+        let mut now = moment("2026-11-26T14:00:00Z");
+        for _ in 0..1_000 {
+            if is_due(&daily, last, now) {
+                made += 1;
+                last = Some(Attempt { at: now, good: true });
+            }
+            now = after(now, Duration::from_secs(5));
+        }
+        assert_eq!(made, 1);
+    }
+
+    #[test]
+    fn given_one_that_failed_then_it_is_tried_again_after_a_pause() {
+        let daily = settings(DAY, Some("03:00"));
+        let last = Some(Attempt { at: moment("2026-11-26T03:00:00Z"), good: false });
+        assert!(!is_due(&daily, last, moment("2026-11-26T03:00:05Z")));
+        assert!(is_due(&daily, last, after(moment("2026-11-26T03:00:00Z"), BACKUP_AGAIN)));
+    }
+
+    #[test]
+    fn one_is_stale_after_twice_its_time_and_none_is_at_once() {
+        let now = moment("2026-11-26T14:00:00Z");
+        assert!(is_stale(DAY, None, now));
+        assert!(!is_stale(DAY, Some(moment("2026-11-24T14:00:00Z")), now));
+        assert!(is_stale(DAY, Some(moment("2026-11-24T13:59:59Z")), now));
+    }
+}

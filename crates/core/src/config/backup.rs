@@ -1,0 +1,136 @@
+//! Backups: where they go, when, and with what they are encrypted.
+
+use std::time::Duration;
+
+use jiff::civil::Time;
+
+use super::problem::{Draft, ProblemKind};
+use super::read::At;
+use super::run::Context;
+use super::value;
+use crate::backup::{Access, BackupSettings, Keep, Target};
+use crate::defaults;
+use crate::template::{Piece, Template};
+
+const DAY: Duration = Duration::from_hours(24);
+const LEAST: Duration = Duration::from_hours(1);
+const MOST: Duration = Duration::from_hours(31 * 24);
+
+const EXAMPLE: &str = "backup: { to: \"sftp:user@host:/backups\", password: \"${BACKUP_PASSWORD}\" }";
+/// A way to a password that lies in two places.
+const KEEP_IT: &str = "make one (`openssl rand -base64 32`), keep it where you find it when this host is gone (a password manager, an \
+                       envelope), and give it to the host: `cutover env set BACKUP_PASSWORD --no-deploy`";
+
+/// Reads `hour`, `day`, `week` or a duration.
+pub(crate) fn every(text: &str) -> Result<Duration, String> {
+    let time = match text {
+        "hour" => LEAST,
+        "day" => DAY,
+        "week" => DAY * 7,
+        other => value::duration(other)?,
+    };
+    if (LEAST..=MOST).contains(&time) { Ok(time) } else { Err(format!("`{text}` is not from 1h to 31 days")) }
+}
+
+/// Reads `03:00`.
+pub(crate) fn time_of_day(text: &str) -> Result<Time, String> {
+    let wrong = || format!("`{text}` is not a time of day");
+    let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
+    let number = |text: &str| {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse::<i8>().ok()).flatten()
+    };
+    let (hours, minutes) = (number(hours).ok_or_else(wrong)?, number(minutes).ok_or_else(wrong)?);
+    Time::new(hours, minutes, 0, 0).map_err(|_| wrong())
+}
+
+/// Reads `backup`. `None` when there is none, or not enough of it: then that is among the problems.
+pub(crate) fn backup(root: &At<'_>, context: &mut Context<'_>) -> Option<BackupSettings> {
+    let at = root.get("backup")?;
+    let missing: Vec<&str> = ["to", "password"].into_iter().filter(|key| at.get(key).is_none()).collect();
+    if !missing.is_empty() {
+        if !context.issues.has_at(&at.path) {
+            let what = format!("a backup needs `{}`", missing.join("` and `"));
+            context.issues.add(at.problem(ProblemKind::Missing, what).remedy(EXAMPLE));
+        }
+        return None;
+    }
+    let to: Target = at.parsed("to")?;
+    let every = at.get("every").and_then(|at| every(at.text()?).ok()).unwrap_or(defaults::BACKUP_EVERY);
+    let time = at.get("at").and_then(|at| time_of_day(at.text()?).ok());
+    if let (Some(place), true) = (at.get("at"), every < DAY) {
+        let what = "a time of day is for backups that come in whole days";
+        let draft = place.problem(ProblemKind::Conflict, what).also(at.place("every"));
+        context.issues.add(draft.remedy("leave `at` away, or write `every: day`"));
+    }
+    if let Some(folder) = to.folder() {
+        context.issues.note(format!(
+            "backups go to {folder} of the host itself: they are gone with it, unless another machine's disk is mounted there"
+        ));
+    }
+    let (password, access) = (reference(&at, "password", context), access(&at, &to, context));
+    Some(BackupSettings {
+        password: password?,
+        access,
+        keep: keep(&at),
+        at: time.filter(|_| every >= DAY),
+        to,
+        every,
+    })
+}
+
+fn keep(at: &At<'_>) -> Keep {
+    let default = Keep::default();
+    let Some(at) = at.get("keep") else { return default };
+    Keep {
+        daily: at.parsed("daily").unwrap_or(default.daily),
+        weekly: at.parsed("weekly").unwrap_or(default.weekly),
+        monthly: at.parsed("monthly").unwrap_or(default.monthly),
+    }
+}
+
+fn access(at: &At<'_>, to: &Target, context: &mut Context<'_>) -> Option<Access> {
+    for key in ["key", "secret"] {
+        match at.get(key) {
+            Some(place) if !to.is_s3() => {
+                let what = format!("`{key}` is for `s3:`; {} needs none", to.as_str());
+                context.issues.add(place.problem(ProblemKind::Conflict, what));
+                return None;
+            }
+            None if to.is_s3() => {
+                let draft = at.problem(ProblemKind::Missing, format!("backups to `s3:` need `{key}`"));
+                context.issues.add(draft.remedy(format!("{key}: \"${{S3_{}}}\"", key.to_uppercase())));
+                return None;
+            }
+            Some(_) | None => {}
+        }
+    }
+    Some(Access { key: reference(at, "key", context)?, secret: reference(at, "secret", context)? })
+}
+
+/// A secret stands in no file of the repository.
+fn reference(at: &At<'_>, key: &str, context: &mut Context<'_>) -> Option<Template> {
+    let place = at.get(key)?;
+    let template = place.template()?;
+    if template.pieces().iter().any(|piece| matches!(piece, Piece::Variable { .. })) {
+        return Some(template);
+    }
+    let what = format!("the `{key}` of the backups is written in the file");
+    let remedy = if key == "password" { KEEP_IT } else { "put it into the env file, and refer to it" };
+    context.issues.add(place.problem(ProblemKind::Refused, what).remedy(remedy));
+    None
+}
+
+/// A value that is made on the host is nowhere else: the backups could not be read when they are needed.
+pub(crate) fn refuse_key_of_host(
+    settings: &BackupSettings,
+    generated: &std::collections::BTreeSet<crate::names::VariableName>,
+    root: &At<'_>,
+) -> Option<Draft> {
+    let name = settings.password.variables().into_iter().find(|name| generated.contains(*name))?;
+    let place = root.get("backup")?.get("password")?;
+    let what = format!(
+        "the backups' password is `{name}`, which is made on the host when it is absent: with the host the only key to its backups would be lost"
+    );
+    Some(place.problem(ProblemKind::Refused, what).remedy(KEEP_IT))
+}

@@ -1,0 +1,19 @@
+//! Backups: a copy of every database and volume of what is live, in a repository that restic reads. The work is done by a process of its own
+//! (`cutover-host backup`), one at a time for an app; sessions and watch only start it.
+
+mod gather;
+mod job;
+mod manifest;
+mod proof;
+mod prose;
+mod prune;
+mod restic;
+mod restore;
+mod work;
+
+pub(crate) use job::{Heard, Job, begin, values};
+pub(crate) use work::{last, settings, state};
+pub use work::{lock_name, main};
+
+/// Who holds an app's lock while its `SQLite` files are copied: for moments. Others may wait for it.
+pub const HOLDER: &str = "cutover-host backup";

@@ -1,0 +1,155 @@
+//! A backup comes out of the repository: into a folder of its own, beside everything. What it is made of is checked there; names and links in it
+//! lead nowhere else.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cutover_core::failure::Failure;
+
+use super::gather::{failed, trouble};
+use super::manifest::{self, DATABASES, Found, VOLUMES};
+use super::restic::{Listed, Restic};
+use crate::database::sqlite;
+use crate::files::{self, FileError};
+
+/// What was put back.
+pub(super) struct PutBack {
+    pub(super) found: Found,
+    /// What lies where, a line each.
+    pub(super) lines: Vec<String>,
+}
+
+/// Puts a backup back into `folder`, which must not be there: `volumes/NAME` as they were, and `databases/NAME.sqlite`, a copy each.
+pub(super) async fn beside(restic: &Restic, backup: &Listed, folder: &Path) -> Result<PutBack, Failure> {
+    refuse_taken(folder)?;
+    let what = "the backup was not put back";
+    let failed_restic = |error: super::restic::ResticError| error.failure(what, restic.target());
+    let found = manifest::read(restic, backup).await.map_err(failed_restic)?;
+    let raw = raw(folder);
+    remove(&raw)?;
+    files::ensure_folder(&raw, 0o700).map_err(|error| trouble(&error))?;
+    let words =
+        ["restore".as_ref(), "--no-lock".as_ref(), backup.id.as_ref(), "--target".as_ref(), raw.as_os_str()];
+    let restored = restic.run(&words).await;
+    let arranged = match restored {
+        Ok(_) => arrange(&found, &raw, folder),
+        Err(error) => Err(failed_restic(error)),
+    };
+    remove(&raw)?;
+    if arranged.is_err() {
+        remove(folder)?;
+    }
+    Ok(PutBack { lines: arranged?, found })
+}
+
+fn raw(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+fn refuse_taken(folder: &Path) -> Result<(), Failure> {
+    let usage = |why: &str| {
+        Failure::new(cutover_core::exit::Exit::Usage, "the backup was not put back")
+            .because(format!("{}: {why}", folder.display()))
+            .while_serving("what was serving goes on")
+            .next("name a folder of the host, by its whole path, that is not there yet: `--to /srv/scratch`")
+    };
+    if !folder.is_absolute() || folder.components().any(|part| part.as_os_str() == "..") {
+        return Err(usage("it is no absolute path"));
+    }
+    match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(usage("something is there")),
+    }
+}
+
+/// Brings what restic laid out by whole paths into the form that people look for, and checks it.
+fn arrange(found: &Found, raw: &Path, folder: &Path) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
+    let made = |path: &Path| files::ensure_folder(path, 0o700).map_err(|error| trouble(&error));
+    made(&folder.join(VOLUMES))?;
+    for (name, volume) in &found.manifest.volumes {
+        let to = folder.join(VOLUMES).join(name.as_str());
+        let from = inside(raw, Path::new(&volume.path))?;
+        rename(&from, &to)?;
+        for file in &volume.copies {
+            let copy = inside(raw, &found.folder.join(VOLUMES).join(name.as_str()).join(file))?;
+            let place = inside_parent(&to, Path::new(file))?;
+            rename(&copy, &place)?;
+            sqlite::verify(&place).map_err(|error| broken(&error.message))?;
+        }
+        lines.push(format!("volume {name}: {}", to.display()));
+    }
+    for (name, file) in &found.manifest.databases {
+        made(&folder.join(DATABASES))?;
+        let to = folder.join(DATABASES).join(format!("{name}.sqlite"));
+        let copied = fs::copy(inside(folder, Path::new("/").join(file).as_path())?, &to);
+        copied.map_err(|error| trouble(&FileError::new("copy to", &to, &error)))?;
+        lines.push(format!("database {name}: {} (integrity_check: ok)", to.display()));
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+/// The place of an absolute path below a folder. Every folder on the way is one, and no link.
+fn inside(top: &Path, path: &Path) -> Result<PathBuf, Failure> {
+    let below = path.strip_prefix("/").unwrap_or(path);
+    let place = inside_parent(top, below)?;
+    match fs::symlink_metadata(&place) {
+        Ok(about) if !about.is_symlink() => Ok(place),
+        Ok(_) => Err(broken(&format!("{} is a link", path.display()))),
+        Err(_) => Err(broken(&format!("{} is not in it", path.display()))),
+    }
+}
+
+fn inside_parent(top: &Path, below: &Path) -> Result<PathBuf, Failure> {
+    let mut place = top.to_owned();
+    let mut parts = below.components().peekable();
+    while let Some(part) = parts.next() {
+        place.push(part);
+        if parts.peek().is_some() && !fs::symlink_metadata(&place).is_ok_and(|about| about.is_dir()) {
+            return Err(broken(&format!("{} leads through something that is no folder", below.display())));
+        }
+    }
+    Ok(place)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::rename(from, to).map_err(|error| trouble(&FileError::new("move to", to, &error)))
+}
+
+fn broken(why: &str) -> Failure {
+    failed("the backup was not put back")
+        .because(why)
+        .next("`cutover backup list` shows the others; `cutover backup verify` tells which are good")
+}
+
+fn remove(folder: &Path) -> Result<(), Failure> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(trouble(&FileError::new("remove", folder, &error)))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_a_backup_is_not_gone_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (top, outside) = (folder.path().join("raw"), folder.path().join("outside"));
+        fs::create_dir_all(top.join("srv")).unwrap();
+        fs::create_dir_all(outside.join("data")).unwrap();
+        std::os::unix::fs::symlink(&outside, top.join("srv/volumes")).unwrap();
+        assert!(inside(&top, Path::new("/srv/volumes/data")).is_err());
+        std::os::unix::fs::symlink(&outside, top.join("srv/data")).unwrap();
+        assert!(inside(&top, Path::new("/srv/data")).is_err());
+        fs::create_dir(top.join("srv/good")).unwrap();
+        assert_eq!(inside(&top, Path::new("/srv/good")).unwrap(), top.join("srv/good"));
+    }
+}

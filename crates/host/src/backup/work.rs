@@ -1,0 +1,511 @@
+//! The process that works on an app's backups: reads its job, does it alone, and says what came of it, a reply of a session on each line.
+
+use std::fs;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cutover_core::backup::{Attempt, BackupOutcome, BackupRecord, BackupState, Items, is_stale, items};
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::journal::LockHolder;
+use cutover_core::layout::Layout;
+use cutover_core::names::{AppId, RunId};
+use cutover_core::plan::Verb;
+use cutover_core::release::Release;
+use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Reply};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::gather::{Gathered, failed, gather, trouble};
+use super::job::Job;
+use super::proof::{Amount, prove};
+use super::prose::Trouble;
+use super::prune::{is_verified, known, prune};
+use super::restic::{Listed, Restic, ResticError, VERIFIED, tag};
+use super::restore;
+use crate::files;
+use crate::host::Host;
+use crate::lock::{AppLock, LockError, ProcessLock};
+use crate::observe;
+use crate::store::Store;
+
+/// For a deploy to end that is in the way of copying databases.
+const LOCK_WAIT: Duration = Duration::from_hours(1);
+/// From one word about a copy that goes on to the next.
+const WORD: Duration = Duration::from_secs(2);
+
+/// `cutover-host backup`: does the job on its input.
+pub async fn main(layout: Layout) -> ExitCode {
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "no session of its own");
+    }
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    let job = read.ok().and_then(|_| serde_json::from_str::<Job>(&line).ok());
+    let Some(job) = job else { return ExitCode::from(Exit::Usage.code()) };
+    match Worker::open(layout, job).await {
+        Ok(worker) => worker.work().await,
+        Err(failure) => refuse(failure),
+    }
+}
+
+fn refuse(failure: Failure) -> ExitCode {
+    let exit = ExitCode::from(failure.exit.code());
+    tracing::warn!(%failure, "the work on backups was not done");
+    say(&Reply::Failed { failure: Box::new(failure) });
+    exit
+}
+
+/// Whoever began us may have left: the work goes on.
+fn say(reply: &Reply) {
+    let mut text = serde_json::to_vec(reply).unwrap_or_default();
+    text.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody listens any more");
+    }
+}
+
+fn doing(what: impl Into<String>) {
+    say(&Reply::Doing { what: what.into() });
+}
+
+struct Worker {
+    host: Host,
+    order: BackupOrder,
+    restic: Restic,
+    room: PathBuf,
+    /// For as long as we work.
+    _lock: ProcessLock,
+}
+
+impl Worker {
+    async fn open(layout: Layout, job: Job) -> Result<Self, Failure> {
+        let app = &job.order.app;
+        let lock = ProcessLock::take(&layout, &lock_name(app)).map_err(|error| busy(app, &error))?;
+        let host = Host::open_for(&layout, app).await.map_err(|error| error.failure())?;
+        let room = layout.backup_room(app);
+        empty(&room)?;
+        let temporary = room.join("restic");
+        for folder in [&temporary, &layout.backup_cache()] {
+            files::ensure_folder(folder, 0o700).map_err(|error| trouble(&error))?;
+        }
+        let restic = Restic::new(&job.order.settings, &job.values(), layout.backup_cache(), temporary)?;
+        Ok(Self { host, order: job.order, restic, room, _lock: lock })
+    }
+
+    async fn work(self) -> ExitCode {
+        let done = self.carry_out().await;
+        if let Err(failure) = empty(&self.room) {
+            tracing::warn!(%failure, "what was made for a backup stays until the next");
+        }
+        match done {
+            Ok(told) => {
+                say(&Reply::Backup { told: Box::new(told) });
+                ExitCode::SUCCESS
+            }
+            Err(failure) => refuse(failure),
+        }
+    }
+
+    async fn carry_out(&self) -> Result<BackupTold, Failure> {
+        match &self.order.work {
+            BackupWork::Run => self.run().await,
+            BackupWork::List => {
+                let all = self.listed("the backups cannot be listed").await?;
+                Ok(BackupTold::Listed { backups: all.iter().map(known).collect() })
+            }
+            BackupWork::Verify { id } => self.verify(id.as_deref()).await,
+            BackupWork::Beside { id, folder } => {
+                let backup = self.chosen(id.as_deref(), "the backup was not put back").await?;
+                doing(format!("backup {} comes to {folder}", known(&backup).id));
+                let back = restore::beside(&self.restic, &backup, Path::new(folder)).await?;
+                Ok(BackupTold::Restored { id: known(&backup).id, lines: back.lines })
+            }
+            BackupWork::Replaces { .. } | BackupWork::Restore { .. } => {
+                Err(failed("putting a backup in the place of what is there comes later")
+                    .next("put it beside (`--to FOLDER`), stop the app, and move what you want into place"))
+            }
+            BackupWork::Prune => {
+                let what = "the old backups were not taken away";
+                self.there(what).await?;
+                self.unlock(what).await?;
+                doing("backups beyond `keep` go");
+                let pruned = prune(&self.restic, &self.order.app, self.order.settings.keep).await;
+                let pruned = pruned.map_err(|error| self.because(&error, what))?;
+                Ok(BackupTold::Pruned { gone: pruned.gone, stay: pruned.stay })
+            }
+        }
+    }
+
+    fn because(&self, error: &ResticError, what: &str) -> Failure {
+        error.failure(what, self.restic.target())
+    }
+
+    /// Makes one, and records how it ended.
+    async fn run(&self) -> Result<BackupTold, Failure> {
+        let started = Timestamp::now();
+        let mut remarks = Vec::new();
+        let made = self.make(&mut remarks).await;
+        let outcome = match &made {
+            Ok(outcome) => outcome.clone(),
+            Err(failure) => BackupOutcome::Failed { why: failure.to_string() },
+        };
+        let record = BackupRecord {
+            to: self.order.settings.to.clone(),
+            by: self.order.by.clone(),
+            started,
+            finished: Timestamp::now(),
+            outcome,
+        };
+        let recorded = self.host.store.put_backup(&self.order.app, &record);
+        made?;
+        recorded.map_err(|error| {
+            failed("the backup was made, and is not on record")
+                .because(error.to_string())
+                .next("see that the host's disk has room, then `cutover backup run`")
+        })?;
+        self.tidy(&mut remarks).await;
+        Ok(BackupTold::Made { record, remarks })
+    }
+
+    async fn make(&self, remarks: &mut Vec<String>) -> Result<BackupOutcome, Failure> {
+        let what = "there is no new backup";
+        self.ready(what, remarks).await?;
+        let (release, gathered) = self.gathered().await?;
+        doing(format!("{} go to {}", gathered.items.join(", "), self.restic.target().as_str()));
+        let summary = self.store(&gathered).await.map_err(|error| self.because(&error, what))?;
+        doing("it is read back");
+        let amount = Amount { files: summary.total_files_processed, bytes: summary.total_bytes_processed };
+        let proved = prove(&self.restic, &summary.snapshot_id, amount, &gathered.hashes).await;
+        if let Err(error) = proved {
+            return Err(
+                self.because(&error, "a backup was made, and does not count: it could not be read back")
+            );
+        }
+        let id = self.mark(&summary.snapshot_id).await.map_err(|error| self.because(&error, what))?;
+        tracing::info!(app = %self.order.app, %id, %release, "a backup was made and read back");
+        Ok(BackupOutcome::Verified {
+            id,
+            items: gathered.items,
+            bytes: summary.total_bytes_processed,
+            added: summary.data_added,
+            left_out: gathered.left_out,
+        })
+    }
+
+    /// A repository that can be written. One is made where none ever was; one that was there and is not any more is a disk that is not mounted.
+    async fn ready(&self, what: &str, remarks: &mut Vec<String>) -> Result<(), Failure> {
+        let is_there = self.restic.is_there().await.map_err(|error| self.because(&error, what))?;
+        if is_there {
+            if self.unlock(what).await? {
+                remarks
+                    .push("a lock that a dead process had left in the repository was taken away".to_owned());
+            }
+            return Ok(());
+        }
+        let to = &self.order.settings.to;
+        let known = self.host.store.backups(&self.order.app).map_err(|error| unreadable(&error))?;
+        if known.iter().any(|record| record.to == *to && record.is_verified()) {
+            let gone = ResticError { trouble: Trouble::NoRepository, words: String::new() };
+            return Err(self
+                .because(&gone, what)
+                .because("there was one: backups of this app went there before"));
+        }
+        doing(format!("a repository is made at {}", to.as_str()));
+        self.restic.init().await.map_err(|error| self.because(&error, what))?;
+        remarks.push(format!(
+            "a new repository was made at {}: without its password nobody reads it",
+            to.as_str()
+        ));
+        Ok(())
+    }
+
+    async fn there(&self, what: &str) -> Result<(), Failure> {
+        let gone = ResticError { trouble: Trouble::NoRepository, words: String::new() };
+        match self.restic.is_there().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.because(&gone, what)),
+            Err(error) => Err(self.because(&error, what)),
+        }
+    }
+
+    async fn unlock(&self, what: &str) -> Result<bool, Failure> {
+        self.restic.unlock_stale().await.map_err(|error| self.because(&error, what))
+    }
+
+    /// Copies what cannot be taken where it lies, under the app's lock.
+    async fn gathered(&self) -> Result<(String, Gathered), Failure> {
+        let app = &self.order.app;
+        let _alone = self.alone().await?;
+        let (release, items) = self.items()?;
+        doing("databases are copied");
+        let gathered = gather(&self.host, app, &release.id, &items, &self.room).await?;
+        Ok((release.id.to_string(), gathered))
+    }
+
+    async fn alone(&self) -> Result<AppLock, Failure> {
+        let app = &self.order.app;
+        let holder = LockHolder {
+            app: app.clone(),
+            run: RunId::new(uuid::Uuid::now_v7()),
+            by: super::HOLDER.to_owned(),
+            verb: Verb::Restart,
+            since: Timestamp::now(),
+            pid: std::process::id(),
+        };
+        let waiting = AppLock::wait(&self.host.layout, app, &holder, |by| {
+            doing(format!("waits for the {} by {}", by.verb.as_str(), by.by));
+        });
+        let taken = tokio::time::timeout(LOCK_WAIT, waiting).await;
+        let taken = taken.map_err(|_| {
+            failed("there is no new backup")
+                .because(format!("a run of {app} goes on for more than {} min", LOCK_WAIT.as_secs() / 60))
+                .next("`cutover attach` follows it; then `cutover backup run`")
+        })?;
+        taken.map_err(|error| {
+            failed("there is no new backup")
+                .because(error.to_string())
+                .next("see that the host's disk can be written")
+        })
+    }
+
+    /// What is live, and what of it belongs into a backup.
+    fn items(&self) -> Result<(Release, Items), Failure> {
+        let app = &self.order.app;
+        let live = observe::live_on_disk(&self.host.layout, app)?;
+        let releases = self.host.store.releases(app).map_err(|error| unreadable(&error))?;
+        let release =
+            live.and_then(|live| releases.into_iter().find(|record| record.release.id == live.release));
+        let release = release.map(|record| record.release).ok_or_else(|| {
+            failed("there is nothing to back up")
+                .because(format!("nothing of {app} is live on this host"))
+                .next("`cutover deploy` puts a release live; `cutover backup restore` brings data back")
+        })?;
+        let items = items(&release, &self.host.layout.state().display().to_string());
+        Ok((release, items))
+    }
+
+    /// Lets restic take what was gathered. What went away meanwhile, as files of a live volume do, is no error.
+    async fn store(&self, gathered: &Gathered) -> Result<Summary, ResticError> {
+        let mut words: Vec<std::ffi::OsString> =
+            ["backup", "--json", "--tag", "cutover", "--tag"].map(Into::into).into();
+        words.push(tag(&self.order.app).into());
+        for path in &gathered.exclude {
+            let mut word = std::ffi::OsString::from("--exclude=");
+            word.push(literal(path));
+            words.push(word);
+        }
+        words.push("--".into());
+        words.extend(gathered.paths.iter().map(|path| path.clone().into_os_string()));
+        let mut summary = None;
+        let mut told = tokio::time::Instant::now();
+        let ended = self
+            .restic
+            .run_hearing(&words, |line| match serde_json::from_str::<Line>(line) {
+                Ok(Line::Summary(found)) => summary = Some(found),
+                Ok(Line::Status { bytes_done, total_bytes }) if told.elapsed() >= WORD => {
+                    told = tokio::time::Instant::now();
+                    let size = cutover_core::rules::size;
+                    doing(format!("{} of {}", size(bytes_done), size(total_bytes)));
+                }
+                Ok(Line::Status { .. }) | Err(_) => {}
+            })
+            .await?;
+        if ended.code != Some(0) && !(ended.code == Some(3) && only_gone(&ended.said)) {
+            return Err(ended.error());
+        }
+        summary.ok_or_else(|| ended.error())
+    }
+
+    /// Says of a backup, in the repository itself, that it was read back; gives its new id.
+    async fn mark(&self, id: &str) -> Result<String, ResticError> {
+        let app = tag(&self.order.app);
+        self.restic.run_alone(&["tag", "--set", "cutover", "--set", &app, "--set", VERIFIED, id]).await?;
+        let all = self.restic.list(&format!("{app},{VERIFIED}")).await?;
+        let marked =
+            all.iter().find(|backup| backup.original.as_deref().is_some_and(|was| was.starts_with(id)));
+        marked.map(|backup| known(backup).id).ok_or_else(|| ResticError {
+            trouble: Trouble::Other,
+            words: format!("backup {id} is not there any more once it was marked"),
+        })
+    }
+
+    /// What is beyond `keep` goes; that it could not is no reason to doubt the backup that was made.
+    async fn tidy(&self, remarks: &mut Vec<String>) {
+        doing("backups beyond `keep` go");
+        match prune(&self.restic, &self.order.app, self.order.settings.keep).await {
+            Ok(pruned) if pruned.gone.is_empty() => {}
+            Ok(pruned) => {
+                remarks.push(format!("{} older backups are gone, {} stay", pruned.gone.len(), pruned.stay));
+            }
+            Err(error) => remarks.push(format!("older backups stay: {}", error.words)),
+        }
+    }
+
+    async fn listed(&self, what: &str) -> Result<Vec<Listed>, Failure> {
+        self.there(what).await?;
+        self.restic.list(&tag(&self.order.app)).await.map_err(|error| self.because(&error, what))
+    }
+
+    /// The one that is meant: by its id, else the newest that counts.
+    async fn chosen(&self, id: Option<&str>, what: &str) -> Result<Listed, Failure> {
+        let all = self.listed(what).await?;
+        let is_meant = |backup: &&Listed| match id {
+            Some(id) => !id.is_empty() && backup.id.starts_with(id),
+            None => is_verified(backup),
+        };
+        let found: Vec<&Listed> = all.iter().filter(is_meant).collect();
+        match (id, found.as_slice()) {
+            (None, [newest, ..]) | (Some(_), [newest]) => Ok((*newest).clone()),
+            (Some(id), [_, ..]) => Err(failed(what)
+                .because(format!("`{id}` may be several of them"))
+                .next("`cutover backup list` shows their whole ids")),
+            (Some(id), []) => Err(failed(what)
+                .because(format!("there is no backup `{id}` of {}", self.order.app))
+                .next("`cutover backup list` shows those that there are")),
+            (None, []) => Err(failed(what)
+                .because(format!(
+                    "no backup of {} counts: none was read back after it was made",
+                    self.order.app
+                ))
+                .next(
+                    "`cutover backup run` makes one; `cutover backup list` shows all, and each can be named",
+                )),
+        }
+    }
+
+    /// Reads all of the repository, and puts a backup back for a moment.
+    async fn verify(&self, id: Option<&str>) -> Result<BackupTold, Failure> {
+        let what = "the backups are not as they should be";
+        self.there(what).await?;
+        self.unlock(what).await?;
+        doing("every piece in the repository is read");
+        self.restic.run_alone(&["check", "--read-data"]).await.map_err(|error| self.because(&error, what))?;
+        let backup = self.chosen(id, what).await?;
+        doing(format!("backup {} is put back for a moment", known(&backup).id));
+        let scratch = self.room.join("scratch");
+        let back = restore::beside(&self.restic, &backup, &scratch).await?;
+        let databases = back
+            .found
+            .manifest
+            .databases
+            .keys()
+            .map(|name| format!("database {name}: put back, integrity_check: ok"));
+        let volumes = back.found.manifest.volumes.keys().map(|name| format!("volume {name}: put back"));
+        let mut lines = vec!["repository: every piece is what was written".to_owned()];
+        lines.extend(databases.chain(volumes));
+        Ok(BackupTold::Verified { id: known(&backup).id, lines })
+    }
+}
+
+/// What the host knows of an app's backups.
+pub(crate) fn state(layout: &Layout, store: &Store, app: &AppId) -> Result<BackupState, Failure> {
+    let records = store.backups(app).map_err(|error| unreadable(&error))?;
+    let settings = settings(layout, store, app)?;
+    let verified = records.iter().find(|record| record.is_verified()).cloned();
+    let stale = settings.as_ref().is_some_and(|settings| {
+        is_stale(settings.every, verified.as_ref().map(|record| record.started), Timestamp::now())
+    });
+    let every = settings.map(|settings| u64::try_from(settings.every.as_millis()).unwrap_or(u64::MAX));
+    Ok(BackupState { every_ms: every, last: records.into_iter().next(), verified, stale })
+}
+
+/// The backups that the live release wants.
+pub(crate) fn settings(
+    layout: &Layout,
+    store: &Store,
+    app: &AppId,
+) -> Result<Option<cutover_core::backup::BackupSettings>, Failure> {
+    let Some(live) = observe::live_on_disk(layout, app)? else { return Ok(None) };
+    let releases = store.releases(app).map_err(|error| unreadable(&error))?;
+    let live = releases.into_iter().find(|record| record.release.id == live.release);
+    Ok(live.and_then(|record| record.release.backup))
+}
+
+/// The newest that was tried.
+pub(crate) fn last(store: &Store, app: &AppId) -> Result<Option<Attempt>, Failure> {
+    let records = store.backups(app).map_err(|error| unreadable(&error))?;
+    Ok(records.first().map(|record| Attempt { at: record.started, good: record.is_verified() }))
+}
+
+/// A lock of its own: a deploy goes on beside it.
+pub fn lock_name(app: &AppId) -> String {
+    format!("backup.{}.{}", app.app, app.environment)
+}
+
+fn busy(app: &AppId, error: &LockError) -> Failure {
+    let why = match error {
+        LockError::Running { pid: Some(pid), .. } => format!("process {pid} works on them"),
+        LockError::Running { .. } => "another process works on them".to_owned(),
+        other => other.to_string(),
+    };
+    Failure::new(Exit::Locked, format!("somebody works on the backups of {app} already"))
+        .because(why)
+        .while_serving("what was serving goes on")
+        .next("wait for its end; `cutover status` tells what came of it")
+}
+
+fn unreadable(error: &crate::store::StoreError) -> Failure {
+    let failure = failed("the state database did not answer").because(error.to_string());
+    error.next().into_iter().fold(failure, Failure::next)
+}
+
+/// What a process that was killed left in the room goes, too.
+fn empty(room: &Path) -> Result<(), Failure> {
+    let emptied = match fs::remove_dir_all(room) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(files::FileError::new("empty", room, &error))
+        }
+        _ => files::ensure_folder(room, 0o700),
+    };
+    emptied.map_err(|error| trouble(&error))
+}
+
+/// A path as a pattern that means it alone.
+fn literal(path: &Path) -> std::ffi::OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut bytes = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if b"*?[\\".contains(byte) {
+            bytes.push(b'\\');
+        }
+        bytes.push(*byte);
+    }
+    std::ffi::OsString::from_vec(bytes)
+}
+
+/// Whether all that could not be read is gone.
+fn only_gone(said: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Trouble {
+        item: String,
+    }
+    let troubles = said.lines().filter_map(|line| serde_json::from_str::<Trouble>(line).ok());
+    let mut all =
+        troubles.map(|trouble| !Path::new(&trouble.item).exists() && !trouble.item.is_empty()).peekable();
+    all.peek().is_some() && all.all(|gone| gone)
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "message_type", rename_all = "snake_case")]
+enum Line {
+    Status {
+        #[serde(default)]
+        bytes_done: u64,
+        #[serde(default)]
+        total_bytes: u64,
+    },
+    Summary(Summary),
+}
+
+/// What restic says of a backup that it made.
+#[derive(Debug, Deserialize)]
+struct Summary {
+    snapshot_id: String,
+    data_added: u64,
+    total_files_processed: u64,
+    total_bytes_processed: u64,
+}

@@ -1,0 +1,97 @@
+//! The schedule of backups: each is due by the records of those before it, so that one that was missed while the host was down is made up for, and
+//! none is made twice. The work is done by a process of its own; watch only starts it.
+
+use std::collections::BTreeMap;
+use std::process::Child;
+use std::time::Duration;
+
+use cutover_core::backup::is_due;
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::names::AppId;
+use cutover_core::wire::{BackupOrder, BackupWork};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::backup::{self, Heard, Job};
+use crate::lock::ProcessLock;
+use crate::store::Store;
+
+/// From one look at what is due to the next.
+pub(super) const LOOK: Duration = Duration::from_secs(20);
+/// From a start to the next for the same app, whatever the records say: a process may die before it writes a word.
+const FLOOR: Duration = Duration::from_mins(10);
+/// Who asks, in the records.
+const BY: &str = "schedule";
+
+/// Begins a backup; what a process of its own does.
+pub(super) type Starter = Box<dyn Fn(&Layout, &Job) -> std::io::Result<Option<Child>> + Send + Sync>;
+
+/// What was started, and when.
+pub(super) struct Backups {
+    start: Starter,
+    started: BTreeMap<AppId, (Instant, Option<Child>)>,
+    looked: Option<Instant>,
+}
+
+impl Backups {
+    pub(super) fn new(start: Starter) -> Self {
+        Self { start, started: BTreeMap::new(), looked: None }
+    }
+
+    /// By real processes.
+    pub(super) fn by_processes() -> Self {
+        Self::new(Box::new(|layout, job| backup::begin(layout, job, Heard::ByNobody).map(Some)))
+    }
+
+    /// What is live may have changed: the next pass looks.
+    pub(super) fn wake(&mut self) {
+        self.looked = None;
+    }
+
+    /// One look at all apps, where the last was long ago.
+    pub(super) fn pass(&mut self, layout: &Layout, store: &Store) {
+        self.reap();
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        for app in store.apps().unwrap_or_default() {
+            if let Err(failure) = self.look(layout, store, &app, Timestamp::now()) {
+                tracing::warn!(%app, %failure, "whether a backup is due cannot be told");
+            }
+        }
+    }
+
+    fn look(&mut self, layout: &Layout, store: &Store, app: &AppId, now: Timestamp) -> Result<(), Failure> {
+        let Some(settings) = backup::settings(layout, store, app)? else { return Ok(()) };
+        let was_started = self.started.get(app).is_some_and(|(at, _)| at.elapsed() < FLOOR);
+        if was_started || !is_due(&settings, backup::last(store, app)?, now) {
+            return Ok(());
+        }
+        if ProcessLock::peek(layout, &backup::lock_name(app)).is_some() {
+            return Ok(());
+        }
+        tracing::info!(%app, "a backup is due");
+        let values = backup::values(layout, app)?;
+        let order = BackupOrder { app: app.clone(), settings, by: BY.to_owned(), work: BackupWork::Run };
+        match (self.start)(layout, &Job::new(order, &values)) {
+            Ok(child) => {
+                self.started.insert(app.clone(), (Instant::now(), child));
+            }
+            Err(error) => tracing::warn!(%app, %error, "a backup that is due could not be started"),
+        }
+        Ok(())
+    }
+
+    /// Takes the numbers of those back that have ended.
+    fn reap(&mut self) {
+        for (_, child) in self.started.values_mut() {
+            if let Some(process) = child
+                && !matches!(process.try_wait(), Ok(None))
+            {
+                *child = None;
+            }
+        }
+    }
+}
