@@ -130,6 +130,7 @@ async fn setup(desk: &Desk, asked: ServerAsked) -> Ended {
 fn wanted(config: &Config, program: String) -> Wanted {
     let routed = config.services.values().any(|service| service.route.is_some());
     Wanted {
+        backups: config.backup.is_some(),
         app: config.id.clone(),
         program,
         settings: config.setup.clone(),

@@ -88,6 +88,9 @@ fn packages(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     if wanted.has(Item::Firewall) {
         parts.push((Item::Firewall, "nftables"));
     }
+    if wanted.backups {
+        parts.push((Item::Backups, "restic"));
+    }
     let missing = parts.iter().filter(|(_, name)| !found.packages.contains(*name));
     let names: BTreeSet<String> = missing.clone().map(|(_, name)| (*name).to_owned()).collect();
     if let Some((item, _)) = missing.clone().next() {

@@ -4,6 +4,7 @@ use super::*;
 
 fn wanted(ingress: Ingress) -> Wanted {
     Wanted {
+        backups: false,
         app: "shop/production".parse().unwrap(),
         program: "0.1.0-aaaaaaaaaaaa".to_owned(),
         settings: SetupSettings::default(),

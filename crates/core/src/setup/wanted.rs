@@ -12,6 +12,8 @@ use crate::names::{AppId, VariableName};
 pub enum Item {
     /// `cutover-host` itself.
     Program,
+    /// What backups are made with.
+    Backups,
     /// Docker Engine.
     Docker,
     /// Rotation of logs, and limits of the logs of containers.
@@ -73,6 +75,9 @@ pub struct Wanted {
     pub settings: SetupSettings,
     /// Whether the firewall lets requests in.
     pub ingress: Ingress,
+    /// Whether there are backups to be made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backups: bool,
     /// Secrets that are made where the host has no value for them.
     pub secrets: BTreeSet<VariableName>,
 }

@@ -16,8 +16,15 @@ use super::{files, firewall, packages, program, record, sshd, units};
 use crate::lock::ProcessLock;
 use crate::{listening, up};
 
-const PACKAGES: [&str; 6] =
-    ["docker.io", "docker-cli", "logrotate", "unattended-upgrades", "systemd-timesyncd", "nftables"];
+const PACKAGES: [&str; 7] = [
+    "docker.io",
+    "docker-cli",
+    "logrotate",
+    "unattended-upgrades",
+    "systemd-timesyncd",
+    "nftables",
+    "restic",
+];
 const FILES: [&str; 5] = [place::FIREWALL, place::SSHD, place::ENGINE, place::LOGROTATE, place::UPGRADES];
 const UNITS: [&str; 4] = [place::PROXY_UNIT, place::WATCH_UNIT, place::FIREWALL_UNIT, place::DEAD_MAN_UNIT];
 /// What keeps a clock.

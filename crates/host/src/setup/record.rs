@@ -60,6 +60,7 @@ mod tests {
         let layout = Layout::under(folder.path());
         assert_eq!(read(&layout).unwrap(), Record::default());
         let wanted = Wanted {
+            backups: false,
             app: "shop/production".parse().unwrap(),
             program: "0.1.0-aaaaaaaaaaaa".to_owned(),
             settings: SetupSettings::default(),
