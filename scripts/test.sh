@@ -233,6 +233,8 @@ prepare() {
     done
     # For servers on loopback; without them those tests say that they did not run.
     command -v sshd >/dev/null || [[ -x /usr/sbin/sshd ]] || missing+=(openssh-server openssh-client)
+    # Reads what backups wrote.
+    command -v restic >/dev/null || missing+=(restic)
     if ((${#missing[@]} == 0)); then return; fi
     install "${missing[@]}"
 }

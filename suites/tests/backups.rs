@@ -1,0 +1,280 @@
+//! Backups of a running application, read by restic itself: made, listed, verified, put back; and what is said when they cannot be.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says why it did not run"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cutover_core::backup::BackupRecord;
+use cutover_host::backup::lock_name;
+use cutover_host::lock::ProcessLock;
+use cutover_host::store::Store;
+use cutover_suites::disk::Disk;
+use cutover_testkit::probe::Probe;
+use cutover_testkit::site::{App, Binaries, Site};
+use cutover_testkit::wait_until;
+
+const PASSWORD: &str = "correct-horse-battery-staple";
+const SOON: Duration = Duration::from_secs(60);
+
+/// A site with the guestbook live and backups to a folder; `None`, told, where restic is not installed.
+struct Place {
+    site: Site,
+}
+
+impl Place {
+    fn new(test: &str) -> Option<Self> {
+        if std::process::Command::new("restic").arg("version").output().is_err() {
+            println!("not run: {test}: restic is not installed");
+            return None;
+        }
+        Some(Self { site: Site::with(Binaries::beside_this_program().unwrap()).unwrap() })
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.site.folder().join("backups")
+    }
+
+    /// The guestbook, live, with `backup` in its configuration.
+    async fn app(&self, backup: &str) -> App<'_> {
+        let app = self.site.app("guestbook", "guestbook.localhost").unwrap();
+        app.add_to_env(&format!("BACKUP_PASSWORD={PASSWORD}")).unwrap();
+        self.deploy(&app, backup).await;
+        app
+    }
+
+    /// The same, once the schedule has made the first.
+    async fn backed_up(&self) -> App<'_> {
+        let app = self.app(MONTHLY).await;
+        self.records(&app, 1).await;
+        app
+    }
+
+    /// The records of backups, once there are so many; the newest first.
+    async fn records(&self, app: &App<'_>, count: usize) -> Vec<BackupRecord> {
+        let store = Store::open(&self.site.layout()).unwrap();
+        let look = async || {
+            // What is beyond `keep` goes after it is on record.
+            let is_over = ProcessLock::peek(&self.site.layout(), &lock_name(app.id())).is_none();
+            Some(store.backups(app.id()).unwrap()).filter(|records| is_over && records.len() >= count)
+        };
+        wait_until("a backup was tried", SOON, look).await.unwrap()
+    }
+
+    async fn deploy(&self, app: &App<'_>, backup: &str) {
+        let to = self.repository().display().to_string();
+        let backup = backup.replace("REPOSITORY", &to);
+        app.commit("v1", |text| format!("{text}{backup}\n")).unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    }
+
+    /// What restic says by itself.
+    fn restic(&self, words: &[&str]) -> String {
+        let mut command = std::process::Command::new("restic");
+        command.args(words).env("RESTIC_REPOSITORY", self.repository()).env("RESTIC_PASSWORD", PASSWORD);
+        command.env("RESTIC_CACHE_DIR", self.site.folder().join("cache"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// The schedule makes one at once, and none after it.
+const MONTHLY: &str = "backup: { to: REPOSITORY, password: \"${BACKUP_PASSWORD}\", every: 31d }";
+
+fn id(told: &str) -> String {
+    let after = told.split_once("backup ").unwrap().1;
+    after.split_whitespace().next().unwrap().to_owned()
+}
+
+fn entries(file: &Path) -> i64 {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_made_beside_traffic_and_restic_alone_puts_it_back() {
+    let Some(place) = Place::new("a_backup_is_made_beside_traffic_and_restic_alone_puts_it_back") else {
+        return;
+    };
+    let app = place.backed_up().await;
+    let first = &place.records(&app, 1).await[0];
+    assert!(first.is_verified() && first.by == "schedule", "{first:?}");
+    app.cutover(&["status", "--check"]).await.unwrap().expect(0).unwrap();
+    let volume = app.volume("data");
+    fs::create_dir(volume.join("uploads")).unwrap();
+    fs::write(volume.join("uploads/empty"), "").unwrap();
+    fs::write(volume.join("uploads/[odd] name*"), "kept").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", volume.join("uploads/link")).unwrap();
+    let probe = Probe::start(app.traffic().unwrap());
+    wait_until("something was written", SOON, async || {
+        (entries(&volume.join("guestbook.db")) > 0).then_some(())
+    })
+    .await
+    .unwrap();
+    let before = entries(&volume.join("guestbook.db"));
+
+    let told = app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+
+    println!("{}{}", told.talk, told.output);
+    assert!(told.output.contains("database main, volume data"), "{}", told.output);
+    let id = id(&told.output);
+    let list = app.cutover(&["backup", "list"]).await.unwrap().expect(0).unwrap().output;
+    assert!(list.contains(&id) && list.contains("read back"), "{list}");
+    let verified = app.cutover(&["backup", "verify"]).await.unwrap().expect(0).unwrap();
+    assert!(verified.output.contains("database main: put back, integrity_check: ok"), "{}", verified.output);
+    let scratch = place.site.folder().join("scratch");
+    let words = ["backup", "restore", "--to", scratch.to_str().unwrap()];
+    app.cutover(&words).await.unwrap().expect(0).unwrap();
+    assert!(entries(&scratch.join("databases/main.sqlite")) >= before);
+    let uploads = scratch.join("volumes/data/uploads");
+    assert_eq!(fs::read_to_string(uploads.join("[odd] name*")).unwrap(), "kept");
+    assert_eq!(fs::read(uploads.join("empty")).unwrap(), b"");
+    assert_eq!(fs::read_link(uploads.join("link")).unwrap(), Path::new("/etc/passwd"));
+    let again = app.cutover(&words).await.unwrap().expect(2).unwrap();
+    assert!(again.failure().contains("something is there"), "{}", again.talk);
+
+    // A person with restic and the password, and nothing of ours.
+    place.restic(&["check", "--read-data"]);
+    let alone = place.site.folder().join("alone");
+    place.restic(&["restore", &id, "--target", alone.to_str().unwrap()]);
+    let copy = place.site.layout().backup_room(app.id()).join("volumes/data/guestbook.db");
+    assert!(entries(&alone.join(copy.strip_prefix("/").unwrap())) >= before);
+    let report = probe.stop().await;
+    println!("{report}");
+    assert_eq!(report.failed(), 0, "{report}");
+    let state = fs::read(place.site.layout().store()).unwrap();
+    let said = format!("{}{}{list}{}", told.talk, told.output, String::from_utf8_lossy(&state));
+    assert!(!said.contains(PASSWORD), "the password is somewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_backup_from_being_made_is_said_and_status_tells() {
+    let Some(place) = Place::new("what_keeps_a_backup_from_being_made_is_said_and_status_tells") else {
+        return;
+    };
+    let app = place.backed_up().await;
+    let run = async || app.cutover(&["backup", "run"]).await.unwrap().expect(1).unwrap();
+
+    let good = fs::read_to_string(app.repository().join(".env")).unwrap();
+    app.write_env(&good.replace(PASSWORD, "another-password")).unwrap();
+    let told = run().await;
+    println!("{}", told.failure());
+    assert!(told.failure().contains("the password does not open the repository"), "{}", told.talk);
+    assert!(!told.talk.contains("another-password"), "{}", told.talk);
+    app.write_env(&good).unwrap();
+
+    // A disk that is not mounted any more must not become a new repository.
+    let aside = place.site.folder().join("aside");
+    fs::rename(place.repository(), &aside).unwrap();
+    let told = run().await;
+    println!("{}", told.failure());
+    assert!(told.failure().contains("there was one"), "{}", told.talk);
+    assert!(!place.repository().exists());
+    fs::rename(&aside, place.repository()).unwrap();
+
+    let config = app.repository().join("cutover.yml");
+    let text = fs::read_to_string(&config).unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let away = format!("to: \"sftp://nobody@127.0.0.1:{nobody}//srv/backups\"");
+    fs::write(&config, text.replace(&format!("to: {}", place.repository().display()), &away)).unwrap();
+    let told = run().await;
+    println!("{}", told.failure());
+    assert!(told.failure().contains("cannot be reached"), "{}", told.talk);
+    fs::write(&config, &text).unwrap();
+
+    // One that failed does not make the good one before it worthless.
+    let status = app.cutover(&["status", "--check"]).await.unwrap().expect(0).unwrap();
+    assert!(status.output.contains("failed: there is no new backup"), "{}", status.output);
+    flipped(&place, &app).await;
+}
+
+/// A byte of a pack changes: whoever reads it says so.
+async fn flipped(place: &Place, app: &App<'_>) {
+    let mut packs = Vec::new();
+    for folder in fs::read_dir(place.repository().join("data")).unwrap() {
+        packs.extend(fs::read_dir(folder.unwrap().path()).unwrap().map(|pack| pack.unwrap().path()));
+    }
+    for pack in packs {
+        let mut bytes = fs::read(&pack).unwrap();
+        let middle = bytes.len() / 3;
+        bytes[middle] ^= 1;
+        fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        fs::write(&pack, bytes).unwrap();
+    }
+    let told = app.cutover(&["backup", "verify"]).await.unwrap().expect(1).unwrap();
+    println!("{}", told.failure());
+    assert!(told.failure().contains("is not what was written"), "{}", told.talk);
+    let scratch = place.site.folder().join("scratch");
+    let words = ["backup", "restore", "--to", scratch.to_str().unwrap()];
+    let told = app.cutover(&words).await.unwrap().expect(1).unwrap();
+    println!("{}", told.failure());
+    assert!(told.failure().contains("is not what was written"), "{}", told.talk);
+    assert!(!scratch.exists(), "half a restore lies there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_two_never_go_at_once() {
+    let name = "a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_two_never_go_at_once";
+    let Some(place) = Place::new(name) else { return };
+    let app = place.backed_up().await;
+    let mut noise = vec![0; 96 << 20];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
+    fs::write(app.volume("data").join("large"), noise).unwrap();
+
+    let running = app.command(&["backup", "run"]).spawn().unwrap();
+    let locks = place.repository().join("locks");
+    let works = async || {
+        let pid = ProcessLock::peek(&place.site.layout(), &lock_name(app.id()))?;
+        let is_locked = fs::read_dir(&locks).ok()?.next().is_some();
+        is_locked.then_some(pid)
+    };
+    let pid = wait_until("restic is at work", SOON, works).await.unwrap();
+    let second = app.cutover(&["backup", "run"]).await.unwrap().expect(3).unwrap();
+    println!("{}", second.failure());
+    assert!(second.failure().contains("works on the backups"), "{}", second.talk);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let ended = tokio::time::timeout(SOON, running.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(fs::read_dir(&locks).unwrap().next().is_some(), "it was killed too late to leave a lock");
+
+    let told = app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+
+    println!("{}{}", told.talk, told.output);
+    assert!(told.talk.contains("a lock that a dead process had left"), "{}", told.talk);
+    let room = place.site.layout().backup_room(app.id());
+    assert_eq!(fs::read_dir(room).unwrap().count(), 0, "something was left behind");
+    place.restic(&["check"]);
+}
+
+/// restic tries for half a minute each time.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_target_that_is_full_or_read_only_is_told() {
+    let name = "a_target_that_is_full_or_read_only_is_told";
+    let Some(place) = Place::new(name) else { return };
+    fs::create_dir(place.repository()).unwrap();
+    let disk = match Disk::mount_of(&place.repository(), "64m") {
+        Ok(disk) => disk,
+        Err(why) => return println!("not run: {name}: {why}"),
+    };
+    let app = place.backed_up().await;
+
+    disk.fill().unwrap();
+    let told = app.cutover(&["backup", "run"]).await.unwrap().expect(1).unwrap();
+    println!("{}", told.failure());
+    assert!(told.failure().contains("there is no room left"), "{}", told.talk);
+    disk.make_room().unwrap();
+    disk.read_only().unwrap();
+    let told = app.cutover(&["backup", "run"]).await.unwrap().expect(1).unwrap();
+    println!("{}", told.failure());
+    assert!(told.failure().contains("nothing can be written"), "{}", told.talk);
+    disk.writable().unwrap();
+
+    app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+}
