@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cutover_core::journal::{StepResult, What};
+use cutover_core::exit::Exit;
+use cutover_core::journal::{Step, StepResult, What};
+use cutover_core::plan::Stage;
 use cutover_core::verdict::Verdict;
 use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
-use cutover_testkit::ask;
+use cutover_suites::{KILL_AT, killing_binaries};
 use cutover_testkit::site::{App, Binaries, Site};
+use cutover_testkit::{ask, wait_until};
 
 const HOST: &str = "ledger.localhost";
 const SOON: Duration = Duration::from_secs(60);
@@ -198,9 +201,99 @@ fn newest(app: &App<'_>) -> Verdict {
     store.verdicts(app.id(), 1).unwrap().pop().unwrap()
 }
 
+/// The places in a journal of what was begun from the snapshot on, of what came of it, and of the record: where a run is killed.
+fn steps(app: &App<'_>) -> Vec<u64> {
+    let journal = app.site().journal(newest(app).run).unwrap();
+    let is_snapshot = |what: &What| matches!(what, What::Intent { step: Step::Snapshot { .. }, .. });
+    let from = journal.iter().position(|entry| is_snapshot(&entry.what)).unwrap();
+    let is_act = |what: &What| {
+        matches!(what, What::Intent { .. } | What::Outcome { .. } | What::Left { stage: Stage::Migrate, .. })
+    };
+    journal[from..].iter().filter(|entry| is_act(&entry.what)).map(|entry| entry.seq).collect()
+}
+
+/// A deploy whose run is killed when its journal has this entry: watch settles it by itself. `false`: it had ended before.
+async fn killed_at(app: &App<'_>, version: &Version<'_>, step: u64) -> bool {
+    let before = newest(app).run;
+    commit(app, version);
+    let mut command = app.command(&["deploy"]);
+    command.env(KILL_AT, step.to_string());
+    app.site().run(command).await.unwrap();
+    let verdict = wait_until(&format!("the run killed at step {step} is settled"), SOON, async || {
+        let verdict = newest(app);
+        let is_free = cutover_host::lock::AppLock::peek(&app.site().layout(), app.id()).is_none();
+        (verdict.run != before && is_free).then_some(verdict)
+    })
+    .await
+    .unwrap();
+    assert_ne!(verdict.exit(), Exit::Person, "nobody is needed after step {step}: {verdict:?}");
+    let journal = app.site().journal(verdict.run).unwrap();
+    let resumed = journal.iter().any(|entry| matches!(entry.what, What::Resumed { .. }));
+    println!("killed at step {step}: exit {}, killed: {resumed}", verdict.exit().code());
+    resumed
+}
+
+/// Runs killed at some of their steps while rows are written, each with a migration of its own to carry out.
+async fn kills(app: &App<'_>, every: usize) {
+    under_traffic(app, "killed", "text", async {
+        let migrate =
+            |number: u64| format!("sql 'alter table entries add column if not exists mark{number} text'");
+        deploy(app, &Version { name: "whole", migrate: &migrate(0), ..FIRST }, 0).await;
+        let steps = steps(app);
+        let mut killed = 0;
+        for step in steps.iter().step_by(every) {
+            let (name, migrate) = (format!("killed{step}"), migrate(*step));
+            killed += usize::from(
+                killed_at(app, &Version { name: &name, migrate: &migrate, ..FIRST }, *step).await,
+            );
+            let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
+            assert_eq!(answer.status, 200, "after step {step}: {answer:?}");
+        }
+        println!("killed {killed} of {} steps", steps.len().div_ceil(every));
+        assert!(killed > 1, "{steps:?}");
+        // What was settled is in nobody's way.
+        deploy(app, &Version { name: "after", migrate: &migrate(999), ..FIRST }, 0).await;
+    })
+    .await;
+    assert_eq!(
+        query(app, "select count(*) from pg_stat_activity where application_name like 'cutover-%'").await,
+        "0"
+    );
+}
+
+/// A release that cannot live with what was before, nor the other way round.
+fn renamed(name: &str) -> Version<'_> {
+    let migrate = "sql 'alter table entries rename column text to line'";
+    Version { name, migrate, compatible: "breaking", column: "line", ..FIRST }
+}
+
+/// The same with the held path, which puts the database back where the run dies before its hold ends.
+async fn kills_held(app: &App<'_>, every: usize) {
+    deploy(app, &renamed("whole"), 0).await;
+    let steps = steps(app);
+    app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
+    for step in steps.iter().step_by(every) {
+        let name = format!("killed{step}");
+        killed_at(app, &renamed(&name), *step).await;
+        let has_line =
+            query(app, "select count(*) from information_schema.columns where column_name = 'line'").await;
+        let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
+        assert_eq!(answer.status, 200, "after step {step}: {answer:?}");
+        assert_eq!(answer.body.contains("killed"), has_line == "1", "after step {step}: {answer:?}");
+        if has_line == "1" {
+            app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
+        }
+    }
+    deploy(app, &renamed("after"), 0).await;
+}
+
 /// A site with the first release live.
 async fn with_ledger(name: &str, test: impl AsyncFnOnce(&App<'_>)) {
-    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+    with_ledger_of(name, Binaries::beside_this_program().unwrap(), test).await;
+}
+
+async fn with_ledger_of(name: &str, binaries: Binaries, test: impl AsyncFnOnce(&App<'_>)) {
+    on_engine(name, binaries, async |site| {
         if let Err(why) = databases_image(site.docker().unwrap().engine()) {
             return println!("not run: {name}: {why}");
         }
@@ -333,13 +426,7 @@ async fn where_nothing_is_pending_no_snapshot_is_taken() {
 async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_with_its_snapshot() {
     let name = "a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_with_its_snapshot";
     with_ledger(name, async |app| {
-        let renamed = Version {
-            name: "renamed",
-            migrate: "sql 'alter table entries rename column text to line'",
-            compatible: "breaking",
-            column: "line",
-            ..FIRST
-        };
+        let renamed = renamed("renamed");
         under_traffic(app, "held", "text", async {
             let fails = Version {
                 name: "fails",
@@ -392,6 +479,49 @@ async fn a_dump_that_cannot_be_taken_keeps_the_migration_away() {
         let journal = app.site().journal(newest(app).run).unwrap();
         let taken = journal.iter().any(|entry| matches!(&entry.what, What::Outcome { result: StepResult::Snapshot { bytes, hash: Some(_) }, .. } if *bytes > 0));
         assert!(taken, "its size and hash are on record");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_killed_at_some_steps_from_the_snapshot_on_loses_no_row() {
+    let name = "a_run_killed_at_some_steps_from_the_snapshot_on_loses_no_row";
+    with_ledger_of(name, killing_binaries().unwrap(), async |app| kills(app, 5).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_run_killed_at_every_step_from_the_snapshot_on_loses_no_row() {
+    let name = "a_run_killed_at_every_step_from_the_snapshot_on_loses_no_row";
+    with_ledger_of(name, killing_binaries().unwrap(), async |app| kills(app, 1).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_run_killed_at_every_step_of_a_breaking_migration_is_put_back_or_goes_on() {
+    let name = "a_run_killed_at_every_step_of_a_breaking_migration_is_put_back_or_goes_on";
+    with_ledger_of(name, killing_binaries().unwrap(), async |app| kills_held(app, 1).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tool_calls_unfinished_is_not_migrated_again() {
+    with_ledger("what_a_tool_calls_unfinished_is_not_migrated_again", async |app| {
+        let dirty = "sql 'create table schema_migrations (version bigint primary key, dirty boolean not null); insert into schema_migrations values (7, true)'; sql 'select nonsense'";
+        let talk = deploy(app, &Version { name: "dirty", migrate: dirty, ..FIRST }, 5).await;
+        assert!(talk.contains("the schema is at version 7 (golang-migrate, not finished), and had none before"), "{talk}");
+
+        let talk = deploy(app, &Version { name: "again", ..FIRST }, 5).await;
+
+        assert!(talk.contains("an earlier migration of it did not come to its end"), "{talk}");
+        assert!(talk.contains("migrate force 7") && talk.contains(".dump.zst"), "{talk}");
+        serves(app, "first").await;
+        query(app, "update schema_migrations set dirty = false").await;
+        deploy(app, &Version { name: "mended", ..FIRST }, 0).await;
+        let store = cutover_host::store::Store::open(&app.site().layout()).unwrap();
+        let releases = store.releases(app.id()).unwrap();
+        let mut schema = releases.iter().flat_map(|record| &record.migrations).filter_map(|one| one.done.schema.as_ref());
+        let last = schema.next_back().unwrap();
+        assert_eq!(last.after[0].to_string(), "7 (golang-migrate)", "it is on record with the release");
     })
     .await;
 }

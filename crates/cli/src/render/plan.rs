@@ -323,6 +323,9 @@ fn handover(plan: &HandoverPlan) -> String {
                 format!("snapshot and migration of {}", migration.database)
             }
             HeldDatabase::Restore { database, .. } => format!("snapshot of {database} put back"),
+            HeldDatabase::Settle { database, .. } => {
+                format!("the migration of {database} ended in its server")
+            }
         });
     }
     parts.join("; ")

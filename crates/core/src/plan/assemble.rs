@@ -89,7 +89,7 @@ fn no_migration(parts: &Parts<'_>) -> WhyNot {
 fn restored_group(parts: &Parts<'_>) -> BTreeSet<ServiceName> {
     let restored = parts.restores.iter().filter_map(|held| match held {
         HeldDatabase::Restore { database, .. } => Some(database),
-        HeldDatabase::Migrate { .. } => None,
+        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => None,
     });
     databases::group(restored, parts.release, was(parts.state))
 }

@@ -113,6 +113,7 @@ fn database(held: &HeldDatabase) -> Duration {
     match held {
         HeldDatabase::Migrate { migration: one } => migration(one) + copy(one.place.as_ref()),
         HeldDatabase::Restore { place, .. } => 2 * copy(Some(place)),
+        HeldDatabase::Settle { .. } => acts(3),
     }
 }
 

@@ -773,6 +773,13 @@ pub enum HeldDatabase {
         /// Where the present is kept (a restore that somebody asked for); `None`: only candidates can have written (S16).
         present: Option<String>,
     },
+    /// End what a migration of a run that was killed left in its server: it may hold what the old release waits for (S19).
+    Settle {
+        /// Which.
+        database: DatabaseName,
+        /// Where it lies.
+        place: DatabasePlace,
+    },
 }
 
 /// The commit point.

@@ -18,7 +18,7 @@ use crate::plan::{
 use crate::request::Stamp;
 use crate::state::{FoundInstance, HostState, Role};
 
-use super::databases::restores;
+use super::databases::{restores, unsettled};
 use super::journalled::intended;
 use super::standing::{coming, handed_out, standing};
 
@@ -26,8 +26,9 @@ use super::standing::{coming, handed_out, standing};
 /// and gets its routes back; the switch ends the hold.
 pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> HostPlan {
     let live = goal.live.as_ref();
-    let databases = restores(goal, journal, found);
+    let mut databases = restores(goal, journal, found);
     let Leaving { first, followed, mut all } = leaving(goal, found, databases.is_empty());
+    databases.extend(unsettled(goal, journal));
     let Returning { running, first: incoming, after } = returning(goal, journal, found);
     let handed_back = !(first.is_empty() && databases.is_empty() && incoming.is_empty());
     // What runs may need what is handed back, to pass its gate.

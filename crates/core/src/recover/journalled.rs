@@ -80,7 +80,7 @@ pub(super) fn migrated<'a>(journal: &[Entry], goal: &'a HostPlan) -> Vec<&'a Mig
     let held =
         goal.handover.todo().into_iter().flat_map(|plan| &plan.databases).filter_map(|held| match held {
             HeldDatabase::Migrate { migration } => Some(migration.as_ref()),
-            HeldDatabase::Restore { .. } => None,
+            HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
         });
     direct.chain(held).filter(|migration| begun.contains(&migration.database)).collect()
 }

@@ -185,3 +185,17 @@ fn given_a_restart_of_a_release_that_keeps_its_predecessor_warm_then_its_own_ins
     let restart = host.plan(&ask(Verb::Restart)).unwrap();
     assert!(todo(&restart.drain).keep_warm.is_zero());
 }
+
+#[test]
+fn given_a_run_that_died_while_it_migrated_a_server_then_its_sessions_there_are_ended_on_the_way_back() {
+    let mut host = Host::serving(&SERVER.replace("COMPATIBLE", "expand"));
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    let database = "main".parse().unwrap();
+    journal.write(What::Intent { stage: Stage::Migrate, step: Step::Migrate { database } });
+
+    let back = host.way(&journal);
+
+    assert!(matches!(todo(&back.handover).databases[..], [HeldDatabase::Settle { .. }]));
+    assert!(todo(&back.handover).hold.is_empty(), "nobody waits for it");
+}

@@ -7,7 +7,7 @@ use cutover_core::config::settings::SnapshotPolicy;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
-use cutover_core::names::ServiceName;
+use cutover_core::names::{DatabaseName, ServiceName};
 use cutover_core::plan::{HandoverPlan, HeldDatabase, Planned, Stage};
 use cutover_core::state::Role;
 use cutover_routes::{Entry, Hold, RouteState};
@@ -131,7 +131,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
         HeldDatabase::Migrate { migration } => {
             let Some(place) = &migration.place else { return Ok(()) };
             let found = located(act, place).await?;
-            nobody_has_open(act, migration.database.as_str(), &found).await?;
+            nobody_has_open(act, &migration.database, &found, "migrated").await?;
             let wanted = migration.snapshot == SnapshotPolicy::BeforeMigration;
             let before = match &found {
                 Located::Server(_) => snapshot::take_before(act, Stage::Handover, migration, wanted).await?,
@@ -149,7 +149,9 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             let found = located(act, place).await?;
             let exists = !matches!(&found, Located::File(file) if !file.exists());
             if let Some(present) = present.as_ref().filter(|_| exists) {
-                nobody_has_open(act, database.as_str(), &found).await?;
+                if let Located::Server(_) = found {
+                    nobody_has_open(act, database, &found, "put back").await?;
+                }
                 snapshot::take(act, Stage::Handover, database, &found, present).await?;
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
@@ -165,11 +167,28 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             };
             act.journal.act(Stage::Handover, step, restore).await
         }
+        HeldDatabase::Settle { database, place } => {
+            let step = Step::Inspect { database: database.clone() };
+            let ended = async {
+                if let Located::Server(server) = located::located(act, place).await? {
+                    act.ports.database.end_sessions(&server).await?;
+                }
+                Ok::<_, Trouble>(((), StepResult::Done))
+            };
+            // The old release serves also where the server cannot be asked.
+            act.journal.best_effort(Stage::Handover, step, ended).await;
+            Ok(())
+        }
     }
 }
 
 /// What is not an instance (a console, a script of an operator) may have the file open, too: what it wrote after the snapshot would be lost.
-async fn nobody_has_open(act: &Act<'_>, database: &str, found: &Located) -> Result<(), StageError> {
+async fn nobody_has_open(
+    act: &Act<'_>,
+    database: &DatabaseName,
+    found: &Located,
+    done: &str,
+) -> Result<(), StageError> {
     let closed = async {
         if let Located::Server(server) = found {
             // What an earlier run left there is nobody.
@@ -178,7 +197,7 @@ async fn nobody_has_open(act: &Act<'_>, database: &str, found: &Located) -> Resu
         act.ports.database.closed(found).await
     };
     closed.await.map_err(|error| {
-        Failure::new(Exit::Migration, format!("`{database}` was not migrated: somebody has it open"))
+        Failure::new(Exit::Migration, format!("`{database}` was not {done}: somebody has it open"))
             .because(error.message)
             .next("end what has it open (a `cutover exec`, a console, a script), then deploy again")
             .into()

@@ -106,6 +106,8 @@ impl Site {
         let config = configuration(text)?;
         let alone = |strategy| strategy == Strategy::Handover;
         let singletons = config.services.iter().filter(|(_, service)| alone(service.strategy));
+        // A server keeps what is in it here.
+        std::fs::create_dir_all(folder.path().join("engine/server"))?;
         let world = World {
             volumes: folder.path().join("engine"),
             backups: layout.backups().to_owned(),

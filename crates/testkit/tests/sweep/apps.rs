@@ -105,6 +105,28 @@ databases:
     migrate: { service: web, command: ./migrate, compatible: COMPATIBLE }
 "#;
 
+/// The same with a database that has a server, whose migrations break what was live.
+pub(crate) const SERVER: &str = r#"
+app: shop
+bake: 300ms
+services:
+  web:
+    artifact: web
+    command: ./web
+    environment: { DATABASE_URL: "postgres://postgres/shop" }
+    port: 8000
+    replicas: 2
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+backing:
+  postgres: { artifact: postgres, command: ./postgres, port: 5432, health: { tcp: 5432, within: 300ms } }
+databases:
+  main:
+    engine: postgres
+    service: postgres
+    migrate: { service: web, command: ./migrate, compatible: breaking }
+"#;
+
 /// Containers: a routed service that calls another by name, a worker, and a backing service.
 pub(crate) const CONTAINERS: &str = r#"
 app: shop

@@ -5,7 +5,7 @@ use cutover_core::plan::Verb;
 use cutover_testkit::sim::{Asked, Behaviour, Fault, Migration, Site};
 
 use crate::apps::{
-    BOT_ALONE, CONTAINER_DATABASE, CONTAINERS, DATABASE, GREETING, SINGLETON, WARM, WEB_AND_BOT,
+    BOT_ALONE, CONTAINER_DATABASE, CONTAINERS, DATABASE, GREETING, SERVER, SINGLETON, WARM, WEB_AND_BOT,
 };
 
 /// One kind of plan.
@@ -150,6 +150,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = beside_each_other();
     cases.extend(handed_over());
     cases.extend(databases());
+    cases.extend(servers());
     cases.extend(rollbacks());
     cases.extend(containers());
     cases.extend(backing());
@@ -244,6 +245,21 @@ fn databases() -> Vec<Case> {
             "a migration that fails on the database itself",
             "breaking",
             Behaviour { migration: Migration::FailsForReal(2), ..migrating(2, 2) },
+        )
+        .ends(Exit::Migration),
+    ]
+}
+
+/// A database with a server takes the held path without a rehearsal: that its migration fails shows on the database itself.
+fn servers() -> Vec<Case> {
+    let second = |name, behaviour| {
+        Case::new(name, SERVER, deploy("v2", behaviour)).after(deploy("v1", migrating(1, 1)))
+    };
+    vec![
+        second("a breaking migration of a server", migrating(2, 2)).may_need_a_person(),
+        second(
+            "a breaking migration of a server that fails half-way",
+            Behaviour { migration: Migration::Half, ..migrating(2, 2) },
         )
         .ends(Exit::Migration),
     ]
