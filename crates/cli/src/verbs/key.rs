@@ -73,7 +73,7 @@ pub(super) async fn key(desk: &Desk, asked: KeyAsked) -> Ended {
         }
         Reply::Done => {
             desk.output
-                .talk("the key may deploy: name the server as `cutover@…` in `hosts` where it is used");
+                .talk("the key may deploy: name the server as `cutover@…` in `hosts` where it is used; who has it has root on this server, and all its apps");
             desk.output.answer_json(&Line::Done)?;
         }
         other => return Err(unexpected("keys", &other).into()),
