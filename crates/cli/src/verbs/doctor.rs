@@ -246,6 +246,12 @@ fn machine(there: &mut Findings, facts: &HostFacts, config: Option<&Config>) {
         there
             .warning("the route table on the disk is not the one that is served", "`cutover diff` says more");
     }
+    if facts.firewall_gone {
+        there.problem(
+            "the firewall that setup loaded is gone: something threw away all rules (`nft flush ruleset`)",
+            "`systemctl restart cutover-firewall` on the host, or `cutover setup`",
+        );
+    }
     if facts.lingers == Some(false) {
         there.warning("what this user runs ends with its login", "`loginctl enable-linger` as root");
     }
@@ -372,6 +378,7 @@ mod tests {
                 address: "0.0.0.0:80".parse().unwrap(),
                 by: PortHolder::Other { name: Some("nginx (process 812)".to_owned()) },
             }],
+            firewall_gone: true,
             ..HostFacts::default()
         };
         let mut there = Findings::at("shop.example.com");

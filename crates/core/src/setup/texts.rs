@@ -86,7 +86,7 @@ WantedBy=multi-user.target
     )
 }
 
-/// Loads the rules before anything listens.
+/// Loads the rules before anything listens, and again after the distribution's own, which begin by throwing away everybody's.
 pub(super) fn firewall_unit(rules: &str) -> String {
     format!(
         "{HEAD}[Unit]
@@ -94,14 +94,16 @@ Description=cutover firewall
 DefaultDependencies=no
 Before=network-pre.target
 Wants=network-pre.target
-After=local-fs.target
+After=local-fs.target nftables.service
+PartOf=nftables.service
+ReloadPropagatedFrom=nftables.service
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/sbin/nft -f {rules}
 ExecReload=/usr/sbin/nft -f {rules}
-ExecStop=/usr/sbin/nft delete table inet cutover
+ExecStop=-/usr/sbin/nft delete table inet cutover
 
 [Install]
 WantedBy=multi-user.target

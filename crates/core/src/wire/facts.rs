@@ -33,6 +33,9 @@ pub struct HostFacts {
     pub supervised: bool,
     /// For an unprivileged user under systemd: whether what it runs outlives its login.
     pub lingers: Option<bool>,
+    /// The firewall that setup loaded is not in the kernel any more.
+    #[serde(default)]
+    pub firewall_gone: bool,
     /// Addresses of its own, loopback apart.
     pub addresses: Vec<IpAddr>,
 }

@@ -67,6 +67,7 @@ async fn facts(layout: &Layout, app: &AppId) -> HostFacts {
         table_file: served.map_or(TableFile::Unknown, |served| table_file(layout, &served.table)),
         supervised: up::is_up(layout) || unit_is_active("cutover-proxy.service"),
         lingers: lingers(),
+        firewall_gone: *layout == Layout::system() && crate::setup::firewall_is_gone().await,
         addresses: addresses(),
     }
 }

@@ -2,6 +2,7 @@
 
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
+use cutover_core::setup::place;
 use serde::{Deserialize, Serialize};
 
 use super::record;
@@ -17,6 +18,12 @@ pub(super) async fn loaded(layout: &Layout) -> Option<String> {
     let as_loaded = std::fs::read_to_string(folder.join("firewall.listed")).ok()?;
     let rules = std::fs::read_to_string(folder.join("firewall.nft")).ok()?;
     (listed.ok && listed.out == as_loaded).then_some(rules)
+}
+
+/// Whether rules that are to be there are not: somebody threw all away (`nft flush ruleset`).
+pub async fn is_gone() -> bool {
+    let is_kept = std::path::Path::new(place::FIREWALL).exists();
+    is_kept && rustix::process::geteuid().is_root() && !ask(&TABLE).await.ok
 }
 
 /// What the kernel has of ours.

@@ -144,8 +144,11 @@ async fn other_firewall() -> Option<String> {
     if ufw.lines().any(|line| line.trim() == "ENABLED=yes") {
         return Some("ufw".to_owned());
     }
-    let firewalld = ask(&["systemctl", "is-active", "firewalld.service"]).await.ok;
-    firewalld.then(|| "firewalld".to_owned())
+    if ask(&["systemctl", "is-active", "firewalld.service"]).await.ok {
+        return Some("firewalld".to_owned());
+    }
+    let nftables = units::look(&["nftables.service"]).await.values().any(|unit| unit.enabled);
+    nftables.then(|| "nftables.service".to_owned())
 }
 
 fn secrets(layout: &Layout, app: &AppId) -> BTreeSet<VariableName> {

@@ -16,6 +16,7 @@ mod trial;
 mod undo;
 mod units;
 
+pub use firewall::is_gone as firewall_is_gone;
 pub use handover::{HANDOVER, inherited, offered, ready};
 pub use keys::{add as add_key, list as list_keys, revoke as revoke_key};
 pub use trial::{confirm, expire, take_back};
