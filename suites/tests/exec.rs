@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cutover_suites::engine::{SHELL_IMAGE, on_engine, shell_image};
 use cutover_suites::terminal::Terminal;
-use cutover_testkit::site::{App, Binaries, Process, Site};
+use cutover_testkit::site::{App, Binaries, Process, Site, Told};
 use cutover_testkit::wait_until;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -103,6 +103,22 @@ async fn a_plain_process_is_worked_in_at_a_pipe_and_at_a_terminal() {
     all_of_it(&app).await;
 }
 
+/// An app of one container that is routed to: no network was ever made for its slot.
+async fn alone(site: &Site) -> Told {
+    let app = site.app("alone", "alone.localhost").unwrap();
+    let text = format!(
+        "app: {}\nservices:\n  web: {{ image: \"{SHELL_IMAGE}\", command: [sh, -c, \"mkdir -p /www; echo hello > /www/index.html; \
+         exec httpd -f -p 8000 -h /www\"], port: 8000, route: {{ host: alone.localhost }} }}\n",
+        app.id().app
+    );
+    std::fs::write(app.repository().join("cutover.yml"), text).unwrap();
+    app.record("first").unwrap();
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    app.cutover(&["exec", "--once", "web", "--", "sh", "-c", "echo as $CUTOVER_SERVICE, alone"])
+        .await
+        .unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_worked_in_at_a_pipe_and_at_a_terminal() {
     let name = "a_container_is_worked_in_at_a_pipe_and_at_a_terminal";
@@ -123,6 +139,8 @@ async fn a_container_is_worked_in_at_a_pipe_and_at_a_terminal() {
         all_of_it(&app).await;
         let told = app.cutover(&["exec", "store", "--", "echo", "in the store"]).await.unwrap();
         assert_eq!(told.expect(0).unwrap().output, "in the store\n");
+        let told = alone(site).await;
+        assert_eq!(told.expect(0).unwrap().output, "as web, alone\n");
     })
     .await;
 }

@@ -302,7 +302,23 @@ pub fn one_off(
     let ground = Ground { state, release, urls };
     let name = format!("once-{service}-{}", run.short()).parse().ok()?;
     let identity = Identity { name, slot: live.slot, replica: 1, run, address: None };
-    ground.one_off(service, words.iter().map(crate::template::Template::text).collect(), &identity)
+    let words = words.iter().map(crate::template::Template::text).collect();
+    let spec = ground.one_off(service, words, &identity)?;
+    Some(InstanceSpec { networks: on_what_is_there(state, spec.networks), ..spec })
+}
+
+/// No run makes networks for it. A container alone in its app is only where it is routed to: a network of its slot was never needed.
+fn on_what_is_there(state: &HostState, networks: Vec<NetworkUse>) -> Vec<NetworkUse> {
+    let Some(engine) = &state.engine else { return networks };
+    let edge = layout::edge_network(&state.installation);
+    let instead = |wanted: NetworkUse| {
+        if !engine.networks.contains_key(&wanted.network) && engine.networks.contains_key(&edge) {
+            NetworkUse { network: edge.clone(), aliases: Vec::new(), address: None }
+        } else {
+            wanted
+        }
+    };
+    networks.into_iter().map(instead).collect()
 }
 
 /// The services that settings refer to.

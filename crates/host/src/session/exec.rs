@@ -3,6 +3,7 @@
 //!
 //! Output is the operator's own and is not redacted: who may speak with this session may read the env file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::frames::{Frame, Stop};
 use super::serve::Session;
 use crate::host::Host;
 use crate::lock::AppLock;
-use crate::observe::observe_again;
+use crate::observe::{observe, observe_again};
 use crate::ports::{Attached, RuntimeError, TerminalSize};
 
 /// For output that is still on its way once the command has ended.
@@ -78,7 +79,12 @@ where
 {
     pub(super) async fn exec(&mut self, app: &AppId, asked: Asked) -> Result<(), Stop> {
         let host = self.host().await?;
-        let state = observe_again(&host, app).await?;
+        // What is fresh is put where the engine has a network for it.
+        let state = if asked.once {
+            observe(&host, app, &BTreeSet::new()).await?
+        } else {
+            observe_again(&host, app).await?
+        };
         if let Some(failure) = in_the_way(&host, &state) {
             return Err(failure.into());
         }
