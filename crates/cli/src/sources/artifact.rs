@@ -4,6 +4,7 @@
 //! they would lead to something else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
@@ -55,7 +56,7 @@ impl Artifact {
     /// Looks at `path` below `folder`, and hashes what is there, less what `never` names: paths below `folder`, too.
     pub(crate) fn look(folder: &Path, path: &str, never: &BTreeSet<String>) -> Result<Self, ArtifactError> {
         let place = folder.join(path);
-        if never.contains(path) {
+        if never.contains(path) || Path::new(path).file_name().is_some_and(is_env_file) {
             return Err(ArtifactError::Never(path.to_owned()));
         }
         let found = fs::metadata(&place).map_err(|error| match error.kind() {
@@ -124,6 +125,18 @@ impl Artifact {
     }
 }
 
+/// What env files are called, whoever reads them: they hold secrets (P6).
+pub(super) const ENV_FILES: [&str; 2] = [".env", ".env.*"];
+/// Of those the ones that are written for people, without a secret.
+pub(super) const ENV_SAMPLES: [&str; 4] = [".env.example", ".env.sample", ".env.template", ".env.dist"];
+
+/// Whether a file of that name is one of [`ENV_FILES`] and none of [`ENV_SAMPLES`].
+fn is_env_file(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let is_env = name.strip_prefix(".env").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    is_env && !ENV_SAMPLES.contains(&name.as_ref())
+}
+
 /// A path as seen from the folder `of`; `None`: it does not lie below it.
 pub(super) fn below<'path>(of: &str, path: &'path str) -> Option<&'path str> {
     if of == "." { Some(path) } else { path.strip_prefix(of)?.strip_prefix('/') }
@@ -143,7 +156,7 @@ fn gather(
     found.sort_by_key(fs::DirEntry::file_name);
     for one in found {
         let name = below.join(one.file_name());
-        if never.contains(&name) {
+        if never.contains(&name) || is_env_file(&one.file_name()) {
             continue;
         }
         if one.file_type().map_err(read_error)?.is_dir() {
@@ -274,14 +287,22 @@ mod tests {
         write(folder.path(), ".env", "TOKEN=secret", 0o600);
         write(folder.path(), ".git/config", "", 0o644);
         write(folder.path(), "web/private/app.env", "KEY=secret", 0o600);
+        for path in ["web/.env.production", "web/pages/.env", "web/pages/.env.bak"] {
+            write(folder.path(), path, "TOKEN=secret", 0o600);
+        }
+        write(folder.path(), "web/.env.example", "TOKEN=", 0o644);
+        write(folder.path(), "web/.environment", "", 0o644);
         let never = BTreeSet::from([".env", ".git", "web/private/app.env"].map(str::to_owned));
         let names = |path: &str| {
             let artifact = Artifact::look(folder.path(), path, &never).unwrap();
             artifact.entries.into_iter().map(|entry| entry.path).collect::<Vec<_>>()
         };
-        assert_eq!(names("."), ["web/app", "web/pages/index.html", "web/start"]);
-        assert_eq!(names("web"), ["app", "pages/index.html", "start"]);
-        let error = Artifact::look(folder.path(), ".env", &never).unwrap_err();
-        assert!(matches!(error, ArtifactError::Never(_)), "{error}");
+        let all = ["web/.env.example", "web/.environment", "web/app", "web/pages/index.html", "web/start"];
+        assert_eq!(names("."), all);
+        assert_eq!(names("web"), all.map(|path| &path["web/".len()..]));
+        for path in [".env", "web/.env.production"] {
+            let error = Artifact::look(folder.path(), path, &never).unwrap_err();
+            assert!(matches!(error, ArtifactError::Never(_)), "{error}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use cutover_engine::{
     EngineError, Image, Kind, OriginLabels, Reference,
 };
 
-use super::artifact::below;
+use super::artifact::{ENV_FILES, ENV_SAMPLES, below};
 use super::platform;
 use super::project::Project;
 use crate::hosts::{Channel, Target};
@@ -264,7 +264,7 @@ impl<'a> Images<'a> {
                 (ContextSource::Commit(commit), created)
             }
         };
-        let never = self.never(&settings.context);
+        let never = self.never(settings);
         let context =
             Context::open(source, self.folder, &settings.context, &settings.dockerfile, &never).await?;
         let labels = OriginLabels {
@@ -287,15 +287,20 @@ impl<'a> Images<'a> {
         })
     }
 
-    /// Patterns of what no image may have in it, as seen from its context (P6).
-    fn never(&self, context: &str) -> Vec<String> {
+    /// Patterns of what no image may have in it, as seen from its context (P6). A context that leaves this machine has no env file at all.
+    fn never(&self, settings: &BuildSettings) -> Vec<String> {
         let literal = |path: &str| {
             path.chars().fold(String::new(), |pattern, letter| match letter {
                 '*' | '?' | '[' | '\\' => format!("{pattern}\\{letter}"),
                 other => format!("{pattern}{other}"),
             })
         };
-        self.never.iter().filter_map(|path| below(context, path)).map(literal).collect()
+        let named = self.never.iter().filter_map(|path| below(&settings.context, path)).map(literal);
+        let env_files = ENV_FILES.map(|name| format!("**/{name}"));
+        let samples = ENV_SAMPLES.map(|name| format!("!**/{name}"));
+        // The last one that matches decides.
+        let of_env = env_files.into_iter().chain(samples).filter(|_| settings.on == BuildPlace::Host);
+        of_env.chain(named).collect()
     }
 
     /// The name of what is built, when it is made from something that has one.
