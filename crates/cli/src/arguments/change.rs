@@ -23,7 +23,7 @@ pub(crate) struct ReleaseArguments {
     /// The environment
     #[arg(value_name = "ENV")]
     word: Option<EnvironmentName>,
-    /// Build this commit instead of HEAD
+    /// Build images of this commit instead of HEAD; an `artifact:` always comes from the work tree
     #[arg(long, value_name = "REF")]
     commit: Option<String>,
     /// Take this tag of `image:` and build nothing
@@ -35,7 +35,7 @@ pub(crate) struct ReleaseArguments {
     /// Run no migration
     #[arg(long)]
     skip_migrations: bool,
-    /// Build the work tree as it is, and not the commit
+    /// Build images of the work tree as it is, and not of the commit
     #[arg(long, conflicts_with = "commit")]
     dirty: bool,
     /// Do not watch the release after the switch

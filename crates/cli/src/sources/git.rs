@@ -96,12 +96,13 @@ impl Git {
         }))
     }
 
-    /// What the release says of where it comes from; `used_work_tree`: a part of it is not from the commit.
+    /// What the release says of where it comes from; `used_work_tree`: a part of it is not from the commit, and differs from it as far as
+    /// the work tree does, or was made from another one.
     pub(crate) fn provenance(&self, version: Option<String>, used_work_tree: bool) -> Provenance {
         Provenance {
             commit: Some(self.commit.clone()),
             subject: Some(self.subject.clone()),
-            dirty: self.dirty && used_work_tree,
+            dirty: used_work_tree && (self.dirty || !self.is_head),
             version,
             repository: self.repository.clone(),
         }
@@ -248,6 +249,15 @@ mod tests {
         assert!(dirty.dirty);
         assert!(dirty.provenance(None, true).dirty && !dirty.provenance(None, false).dirty);
         assert_eq!(dirty.provenance(None, true).subject.as_deref(), Some("First"));
+    }
+
+    #[test]
+    fn a_part_from_the_work_tree_of_another_commit_makes_the_release_dirty() {
+        let folder = repository();
+        git(folder.path(), &["commit", "-q", "--allow-empty", "-m", "Second"]);
+        let first = Git::look(folder.path(), Some("HEAD~1")).unwrap().unwrap();
+        assert!(!first.is_head && !first.dirty);
+        assert!(first.provenance(None, true).dirty && !first.provenance(None, false).dirty);
     }
 
     #[test]

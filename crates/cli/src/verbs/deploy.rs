@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use cutover_core::config::Selection;
 use cutover_core::config::settings::{Config, Origin};
 use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
 use cutover_core::names::{RunId, VariableName};
 use cutover_core::plan::{Plan, plan as plan_deploy};
 use cutover_core::request::{Ancestry, Request, Stamp};
@@ -124,6 +125,7 @@ impl Draft {
         project.refuse_secrets_on_the_command_line(&selection)?;
         let config = project.config(&selection)?;
         let wanted = Wanted::new(&config, brings)?;
+        refuse_a_commit_that_nothing_is_of(git.as_ref(), &config, &wanted)?;
         let use_process = if config.protected && !brings.from_env {
             ProcessEnvironment::Leave
         } else {
@@ -244,6 +246,7 @@ impl Draft {
         .map_err(|refusals| refusals.failure())?;
         for host in plan.hosts.values_mut() {
             host.notes.extend(self.notes().into_iter().chain(contents.notes.iter().cloned()));
+            host.notes.extend(self.covered(state));
             for (name, origin) in &mut host.variables {
                 *origin = self.origin(name, *origin, state);
             }
@@ -261,6 +264,20 @@ impl Draft {
         }
     }
 
+    /// Names of which the host has another value than the one that goes before it.
+    fn covered(&self, state: &HostState) -> Option<String> {
+        let here = self.overlay.values.fingerprints(&state.salt);
+        let there = state.variables.iter().flatten();
+        let other = there.filter(|(name, value)| here.get(*name).is_some_and(|here| here != *value));
+        let names: Vec<&str> = other.map(|(name, _)| name.as_str()).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "the value from here is taken, and not the host's own, which is another (`cutover env diff`): {}",
+                names.join(", ")
+            )
+        })
+    }
+
     fn notes(&self) -> Vec<String> {
         let Some(git) = &self.git else { return Vec::new() };
         let short = &git.commit[..git.commit.len().min(7)];
@@ -273,11 +290,29 @@ impl Draft {
         }
         if !git.is_head && self.wanted.has_artifact() {
             notes.push(format!(
-                "artifacts come from the work tree, whatever lies there, and not from commit {short}"
+                "artifacts come from the work tree, whatever lies there, and not from commit {short}: the release counts as dirty"
             ));
         }
         notes
     }
+}
+
+/// A release is not called by a commit that nothing in it is of.
+fn refuse_a_commit_that_nothing_is_of(
+    git: Option<&Git>,
+    config: &Config,
+    wanted: &Wanted,
+) -> Result<(), Failure> {
+    let is_of_commit = wanted.has_build() || config.shipped().next().is_some();
+    let Some(git) = git.filter(|git| !git.is_head && wanted.has_artifact() && !is_of_commit) else {
+        return Ok(());
+    };
+    let short = &git.commit[..git.commit.len().min(7)];
+    Err(Failure::new(Exit::Usage, format!("nothing of commit {short} would be deployed"))
+        .because(
+            "artifacts come from the work tree, which was made from another commit, and nothing is built",
+        )
+        .next(format!("`git switch --detach {short}`, build the artifacts, and deploy without `--commit`")))
 }
 
 fn selection(desk: &Desk, brings: &Brings, git: Option<&Git>) -> Selection {
