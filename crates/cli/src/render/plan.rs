@@ -194,11 +194,12 @@ fn stages(host: &HostPlan) -> impl Iterator<Item = String> {
     [
         stage(Stage::Preflight, &host.preflight, preflight),
         stage(Stage::Backing, &host.backing, backing),
-        stage(Stage::Snapshot, &host.snapshot, |plan| snapshot(plan, host)),
+        rehearsed(host, Stage::Snapshot)
+            .or_else(|| stage(Stage::Snapshot, &host.snapshot, |plan| snapshot(plan, host))),
         stage(Stage::Migrate, &host.migrate, migrate),
         stage(Stage::Start, &host.start, start),
         stage(Stage::Check, &host.check, |check| format!("gates of {}", counted(check.instances.len()))),
-        stage(Stage::Handover, &host.handover, handover),
+        rehearsed(host, Stage::Handover).or_else(|| stage(Stage::Handover, &host.handover, handover)),
         stage(Stage::Switch, &host.switch, switch),
         stage(Stage::Verify, &host.verify, verify),
         stage(Stage::Bake, &host.bake, bake),
@@ -217,6 +218,18 @@ fn stage<T>(stage: Stage, planned: &Planned<T>, what: impl Fn(&T) -> String) -> 
             Some(line(stage.as_str(), |word| paint::quiet(word), text))
         }
     }
+}
+
+/// What has nothing to do unless the rehearsal finds a migration pending, which nobody knows before.
+fn rehearsed(host: &HostPlan, stage: Stage) -> Option<String> {
+    let pending = host.migrate.todo()?.if_pending.as_deref()?;
+    let text = match (stage, pending.handover.todo()) {
+        (Stage::Handover, Some(plan)) if host.handover.todo().is_none() => handover(plan),
+        (Stage::Snapshot, _) if host.snapshot.todo().is_none() => "in the handover".to_owned(),
+        _ => return None,
+    };
+    let text = paint::quiet(format!("if a migration is pending: {text}"));
+    Some(line(stage.as_str(), |word| paint::quiet(word), text))
 }
 
 fn preflight(plan: &PreflightPlan) -> String {
@@ -316,7 +329,11 @@ fn handover(plan: &HandoverPlan) -> String {
             span(plan.bounds.budget)
         ));
     }
-    parts.push(format!("stops {}, starts {}", counted(plan.outgoing.len()), counted(plan.incoming.len())));
+    let starts = format!("starts {}", counted(plan.incoming.len()));
+    parts.push(match plan.outgoing.len() {
+        0 => starts,
+        outgoing => format!("stops {}, {starts}", counted(outgoing)),
+    });
     for database in &plan.databases {
         parts.push(match database {
             HeldDatabase::Migrate { migration } => {

@@ -13,11 +13,11 @@ fn a_first_deploy_starts_everything() {
         stages
           preflight   looks at disk, rights, variables, proxy
           backing     makes volume data where absent
-          snapshot    nothing: no migration is pending
+          snapshot    if a migration is pending: in the handover
           migrate     rehearses main on a copy; what is pending is done in a handover
           start       web-blue-1-deadbeef
           check       gates of 1 instance
-          handover    nothing: the app has none
+          handover    if a migration is pending: starts 1 instance; snapshot and migration of main
           switch      routes shop.localhost/
           verify      GET shop.localhost/health; then bot
           bake        nothing: nothing was live before
@@ -42,11 +42,11 @@ fn a_deploy_keeps_what_did_not_change() {
         stages
           preflight   looks at disk, rights, variables, proxy
           backing     makes volume data where absent
-          snapshot    nothing: no migration is pending
+          snapshot    if a migration is pending: in the handover
           migrate     rehearses main on a copy; what is pending is done in a handover
           start       web-green-1-deadbeef
           check       gates of 1 instance
-          handover    nothing: the app has none
+          handover    if a migration is pending: holds requests to web for at most 30 s; stops 1 instance, starts 1 instance; snapshot and migration of main
           switch      routes shop.localhost/
           verify      GET shop.localhost/health
           bake        watches 1 instance for 10 s

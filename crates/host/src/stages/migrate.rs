@@ -83,7 +83,9 @@ async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Re
         let after = act.ports.database.content(&copy).await?;
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let pending = before != after;
-        Ok::<_, Trouble>(((ran, pending, took_ms), StepResult::Rehearsed { pending, took_ms }))
+        // What a migration that failed would have changed is not known.
+        let result = ran.as_ref().map_or(StepResult::Done, |()| StepResult::Rehearsed { pending, took_ms });
+        Ok::<_, Trouble>(((ran, pending, took_ms), result))
     };
     let (ran, pending, took_ms) = act.journal.act(Stage::Migrate, step, rehearsal).await?;
     act.journal
