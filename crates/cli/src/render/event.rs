@@ -7,6 +7,7 @@ use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::plan::{Direction, Stage};
 use cutover_core::state::RestartPolicy;
 
+use super::harmless_line;
 use super::time::span;
 
 /// What a reader hears of a line of the journal.
@@ -78,7 +79,7 @@ impl Listener {
                 said(Tone::Bad, format!("{act}: {error}{perhaps}"))
             }
             What::Failed { stage, failure } => said(Tone::Bad, format!("{stage}: {failure}")),
-            What::CancelAsked { by } => said(Tone::Warning, format!("{by} asked to cancel")),
+            What::CancelAsked { by } => said(Tone::Warning, format!("{} asked to cancel", harmless_line(by))),
             What::Note { text, .. } => said(Tone::Note, text.clone()),
             What::Warning { text, .. } => said(Tone::Warning, text.clone()),
             What::Output { of, line } => said(Tone::Output, format!("{of}: {line}")),

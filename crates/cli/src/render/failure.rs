@@ -2,6 +2,7 @@
 
 use cutover_core::failure::Failure;
 
+use super::harmless_line;
 use super::paint::{self, Text};
 
 /// The four answers, the end of the log that tells why among them.
@@ -10,7 +11,7 @@ pub(crate) fn failure(failure: &Failure) -> String {
     text.line(format!("{} {}", paint::bad("error:"), paint::strong(&failure.what)));
     part(&mut text, "cause:", &failure.cause);
     for line in &failure.log {
-        text.line(format!("         {} {line}", paint::quiet("|")));
+        text.line(format!("         {} {line}", paint::quiet("|"), line = harmless_line(line)));
     }
     part(&mut text, "state:", std::slice::from_ref(&failure.state));
     part(&mut text, "next:", &failure.next);

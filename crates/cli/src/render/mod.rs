@@ -7,6 +7,7 @@ mod backup;
 mod drift;
 mod event;
 mod failure;
+mod harmless;
 mod json;
 mod paint;
 mod plan;
@@ -24,6 +25,7 @@ pub(crate) use backup::backup;
 pub(crate) use drift::{Compared, compared, drift, finding};
 pub(crate) use event::size;
 pub(crate) use failure::failure;
+use harmless::{harmless, harmless_line};
 pub(crate) use json::Line;
 #[cfg(test)]
 pub(crate) use paint::plain;
@@ -65,8 +67,13 @@ impl Output {
     }
 
     /// Data, as text: what the verb was asked for. An error means that nobody reads it any more.
-    #[expect(clippy::unused_self, reason = "callers hold the streams as a value")]
     pub(crate) fn data(self, text: &str) -> std::io::Result<()> {
+        self.exactly(&harmless(text))
+    }
+
+    /// Data, letter by letter.
+    #[expect(clippy::unused_self, reason = "callers hold the streams as a value")]
+    fn exactly(self, text: &str) -> std::io::Result<()> {
         let mut stream = anstream::stdout().lock();
         stream.write_all(text.as_bytes())?;
         if !text.ends_with('\n') {
@@ -77,7 +84,7 @@ impl Output {
 
     /// Data, as one JSON line.
     pub(crate) fn json(self, line: &Line<'_>) -> std::io::Result<()> {
-        self.data(&line.to_string())
+        self.exactly(&line.to_string())
     }
 
     /// The answer in the form that was asked for.
@@ -98,6 +105,6 @@ impl Output {
     pub(crate) fn talk(self, text: &str) {
         let mut stream = anstream::stderr().lock();
         // Where nobody listens there is nobody to tell, either.
-        writeln!(stream, "{}", text.trim_end_matches('\n')).ok();
+        writeln!(stream, "{}", harmless(text.trim_end_matches('\n'))).ok();
     }
 }

@@ -15,7 +15,7 @@ use super::event::{Listener, Told, Tone, size};
 use super::json::Line;
 use super::paint::{self, Text};
 use super::time::span;
-use super::{Form, Output};
+use super::{Form, Output, harmless_line};
 
 const TICK: Duration = Duration::from_millis(80);
 const STAGE_WIDTH: usize = 10;
@@ -188,7 +188,7 @@ impl Progress {
     fn draw(&self, bar: &ProgressBar, told: &Told) {
         match told {
             Told::Begins(entered) => begin(bar, entered.as_str(), ""),
-            Told::Doing(_, what) => bar.set_message(what.clone()),
+            Told::Doing(_, what) => bar.set_message(harmless_line(what)),
             Told::Ends(left, took) => {
                 self.above(&ended(*left, *took));
                 bar.set_message("");
@@ -246,7 +246,7 @@ fn millis(span: Duration) -> u64 {
 fn begin(bar: &ProgressBar, word: &str, what: &str) {
     bar.reset_elapsed();
     bar.set_prefix(word.to_owned());
-    bar.set_message(what.to_owned());
+    bar.set_message(harmless_line(what));
     bar.enable_steady_tick(TICK);
 }
 
@@ -266,7 +266,7 @@ fn plain(told: &Told) -> String {
         Told::Said(Tone::Note, text) => format!("  {} {text}", paint::strong("note:")),
         Told::Said(Tone::Warning, text) => format!("  {} {text}", paint::warn("warning:")),
         Told::Said(Tone::Bad, text) => format!("  {} {text}", paint::bad("failed:")),
-        Told::Said(Tone::Output, text) => format!("  {} {text}", paint::quiet("|")),
+        Told::Said(Tone::Output, text) => format!("  {} {}", paint::quiet("|"), harmless_line(text)),
     }
 }
 
@@ -293,7 +293,9 @@ fn done(verdict: &Verdict) -> String {
         Verb::Environment => format!("{release} of {app} is live with the new variables"),
         Verb::Restart => format!("restart of {app}; {release} is live"),
         Verb::Start => format!("start of {app}; {release} is live"),
-        Verb::Stop => format!("stop of {app}; what was stopped stays so until `cutover start`"),
+        Verb::Stop => {
+            format!("stop of {app}; what was stopped stays so until `cutover start` or the next deploy")
+        }
         Verb::Remove => format!("{app} was taken off the host"),
         Verb::BackingApply => format!("the backing service of {app} runs as {release} wants it"),
         Verb::BackingRestart => format!("the backing service of {app} was restarted"),

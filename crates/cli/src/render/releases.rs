@@ -9,8 +9,8 @@ use cutover_core::verdict::{Outcome, Verdict};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::paint;
 use super::time::{ago, moment, span};
+use super::{harmless_line, paint};
 
 /// A release on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,7 +82,11 @@ pub(crate) fn history(verdict: &Verdict) -> String {
         moment(verdict.started),
         paint::column(verdict.verb.as_str(), 10, |verb| paint::strong(verb)),
         paint::column(release, 16, |id| paint::name(id)),
-        paint::column(&format!("{} by {}", span(verdict.took()), verdict.by), 24, str::to_owned),
+        paint::column(
+            &format!("{} by {}", span(verdict.took()), harmless_line(&verdict.by)),
+            24,
+            str::to_owned
+        ),
     )
 }
 
@@ -92,7 +96,7 @@ pub(crate) fn lock(app: &AppId, holder: Option<&LockHolder>, now: Timestamp) -> 
         None => format!("nobody holds the lock of {app}"),
         Some(holder) => format!(
             "{} holds the lock of {app} since {} ({}): {}, run {}, process {}",
-            paint::strong(&holder.by),
+            paint::strong(harmless_line(&holder.by)),
             moment(holder.since),
             ago(holder.since, now),
             holder.verb.as_str(),
@@ -119,5 +123,5 @@ pub(crate) fn variables(masked: &BTreeMap<VariableName, String>) -> String {
 
 /// A line of an instance's output.
 pub(crate) fn log_line(instance: &InstanceName, text: &str) -> String {
-    format!("{} {text}", paint::name(instance))
+    format!("{} {}", paint::name(instance), harmless_line(text))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cutover_core::backup::BackupState;
+use cutover_core::exit::Exit;
 use cutover_core::gate::Finding;
 use cutover_core::journal::LockHolder;
 use cutover_core::names::{AppId, ReleaseId, ServiceName, Slot};
@@ -14,11 +15,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::event::size;
+use super::harmless_line;
 use super::paint::{self, Text};
 use super::time::{ago, moment, span};
 
 /// A clock that is off by less is not told.
 const CLOCK_MATTERS_MS: u64 = 2_000;
+/// The state of a route that nothing is behind.
+const CLOSED: &str = "closed";
 
 /// What is live, and how it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,7 +39,7 @@ pub(crate) struct Status {
     proxy: bool,
     lock: Option<LockHolder>,
     backups: BackupState,
-    /// The newest run's verdict.
+    /// The verdict of the newest run that was begun.
     last: Option<Verdict>,
     /// What people should know of the host's own records.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -108,7 +112,8 @@ impl Status {
             proxy: state.table.is_some(),
             lock: state.lock.clone(),
             backups,
-            last: state.verdicts.first().cloned(),
+            // One that only found the lock taken did nothing that could have failed.
+            last: state.verdicts.iter().find(|verdict| verdict.exit() != Exit::Locked).cloned(),
             remarks: state.remarks.clone(),
         }
     }
@@ -130,7 +135,7 @@ fn routes(state: &HostState) -> Vec<RouteLine> {
                 state: match route.state {
                     RouteState::Serving { .. } => "serving",
                     RouteState::Held { .. } => "held",
-                    RouteState::Closed { .. } => "closed",
+                    RouteState::Closed { .. } => CLOSED,
                 },
                 release: state.live.as_ref().map(|live| live.release.clone()),
                 slot: state.live.as_ref().map(|live| live.slot),
@@ -149,8 +154,13 @@ fn routes(state: &HostState) -> Vec<RouteLine> {
 /// Whether a release is live and all that should run does, as far as is known; and its backups are not old, where there should be some.
 pub(crate) fn is_healthy(status: &Status) -> bool {
     let routed = status.routes.is_empty() || status.proxy;
+    let runs = status.services.values().any(|service| !service.stopped) || status.services.is_empty();
+    // A worker may be stopped for a while; who asks for a page is turned away.
+    let open = status.routes.iter().all(|route| route.state != CLOSED);
     status.live.is_some()
         && routed
+        && runs
+        && open
         && !status.backups.stale
         && status.services.values().all(is_service_healthy)
 }
@@ -180,7 +190,7 @@ pub(crate) fn status(status: &Status) -> String {
             "{} {} by {}, for {} (`cutover attach` follows it)",
             paint::warn("in motion:"),
             holder.verb.as_str(),
-            holder.by,
+            harmless_line(&holder.by),
             ago(holder.since, status.now)
         ));
     }
@@ -245,7 +255,7 @@ fn live_text(live: &LiveRelease) -> String {
 fn service_lines(text: &mut Text, name: &ServiceName, service: &ServiceHealth, now: Timestamp) {
     let good = service.instances.iter().filter(|instance| is_instance_healthy(instance)).count();
     let state = if service.stopped {
-        paint::warn("stopped (until `cutover start`)")
+        paint::warn("stopped (until `cutover start` or the next deploy)")
     } else if is_service_healthy(service) {
         paint::good(format!("healthy, {good} of {}", service.wanted))
     } else {
@@ -300,7 +310,7 @@ fn last_text(last: &Verdict, now: Timestamp) -> String {
     format!(
         "{} by {}, {} ago at {}: {outcome}",
         last.verb.as_str(),
-        last.by,
+        harmless_line(&last.by),
         ago(last.finished, now),
         moment(last.finished)
     )

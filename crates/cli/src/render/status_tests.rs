@@ -1,3 +1,4 @@
+use cutover_core::plan::Verb;
 use cutover_core::state::ExitStatus;
 
 use super::super::samples;
@@ -78,7 +79,7 @@ fn what_is_not_healthy_says_why() {
 }
 
 #[test]
-fn stopped_services_do_not_make_an_app_unhealthy() {
+fn a_stopped_worker_does_not_make_an_app_unhealthy() {
     let stopped = ServiceHealth { instances: Vec::new(), stopped: true, wanted: 1 };
     let services = BTreeMap::from([
         ("bot".parse().unwrap(), stopped),
@@ -88,9 +89,55 @@ fn stopped_services_do_not_make_an_app_unhealthy() {
     assert!(is_healthy(&status));
     insta::assert_snapshot!(paint::plain(&super::status(&status)), @r#"
         shop/local: release 7f3c9e1 is live (blue, commit 7f3c9e1 "Greet people by name")
-          bot          stopped (until `cutover start`)
+          bot          stopped (until `cutover start` or the next deploy)
           web          healthy, 1 of 1
             web-blue-1-deadbeef: up for 2 min 5 s
         host deploy@shop.example.com: cutover-host 0.1.0, x86_64-linux, Debian GNU/Linux 12 (bookworm), Docker 26.1.5, 12.0 GiB of 40.0 GiB free, its clock is 1 min 30 s behind ours
         "#);
+}
+
+#[test]
+fn an_app_that_was_stopped_is_not_healthy() {
+    let stopped = || ServiceHealth { instances: Vec::new(), stopped: true, wanted: 1 };
+    let all = |bot| BTreeMap::from([("bot".parse().unwrap(), bot), ("web".parse().unwrap(), stopped())]);
+    let status = Status::new(&live(), machine(), all(stopped()), BackupState::default());
+    assert!(!is_healthy(&status));
+    let runs = service(vec![running("bot-blue-1-deadbeef", None)]);
+    let mut status = Status::new(&live(), machine(), all(runs), BackupState::default());
+    assert!(is_healthy(&status));
+    status.proxy = true;
+    status.routes.push(RouteLine {
+        service: "web".to_owned(),
+        url: "http://shop.localhost/".to_owned(),
+        state: CLOSED,
+        release: None,
+        slot: None,
+        instances: Vec::new(),
+    });
+    assert!(!is_healthy(&status));
+}
+
+#[test]
+fn a_run_that_found_the_lock_taken_is_not_the_last_run() {
+    let verdict = |verb, outcome| Verdict {
+        run: "018f3c9e-0000-7000-8000-000000000001".parse().unwrap(),
+        app: "shop/local".parse().unwrap(),
+        verb,
+        release: None,
+        serving: None,
+        outcome,
+        allowed: Vec::new(),
+        by: "ada@laptop".to_owned(),
+        started: "2026-11-21T14:00:00Z".parse().unwrap(),
+        finished: "2026-11-21T14:00:01Z".parse().unwrap(),
+        switched_ms: None,
+        freed: None,
+        warnings: Vec::new(),
+    };
+    let failure = cutover_core::failure::Failure::new(Exit::Locked, "another run works on shop/local");
+    let verdicts =
+        vec![verdict(Verb::Rollback, Outcome::Failed { failure }), verdict(Verb::Deploy, Outcome::Done)];
+    let status =
+        Status::new(&HostState { verdicts, ..live() }, machine(), BTreeMap::new(), BackupState::default());
+    assert_eq!(status.last.map(|last| last.verb), Some(Verb::Deploy));
 }
