@@ -300,13 +300,22 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
             taken = had;
         }
     }
-    taken.map_err(|error| locked(&plan.app, &error))
+    taken.map_err(|error| locked(plan, &error))
 }
 
-fn locked(app: &AppId, error: &LockError) -> Failure {
-    Failure::new(Exit::Locked, format!("another run works on {app}"))
+fn locked(plan: &HostPlan, error: &LockError) -> Failure {
+    let failure = Failure::new(Exit::Locked, format!("another run works on {}", plan.app))
         .because(error.to_string())
-        .next("`cutover attach` follows it; `cutover deploy --wait` waits for it")
+        .next("`cutover attach` follows it; the same command with `--wait` begins once it has ended");
+    match error {
+        // Who goes back is in a hurry, and waiting would let live what is to go.
+        LockError::Busy { holder: Some(holder) }
+            if plan.verb == Verb::Rollback && holder.verb == Verb::Deploy =>
+        {
+            failure.next("`cutover cancel` ends it, with what served before it")
+        }
+        _ => failure,
+    }
 }
 
 /// The one who takes the lock first settles what earlier runs left (S9), each once; `own` is his own run.
