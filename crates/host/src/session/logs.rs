@@ -6,7 +6,7 @@ use std::time::Duration;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
-use cutover_core::release::Live;
+use cutover_core::release::{Live, Release};
 use cutover_core::secret::Secrets;
 use cutover_core::state::{FoundInstance, Role};
 use cutover_core::wire::Reply;
@@ -42,8 +42,9 @@ where
     pub(super) async fn logs(&mut self, app: &AppId, wanted: Wanted, follow: bool) -> Result<(), Stop> {
         let host = self.host().await?;
         let mut tails: BTreeMap<InstanceName, Tail> = BTreeMap::new();
+        let mut scene = Scene::look(&host, app).await?;
+        wanted.must_be_known(app, &scene)?;
         loop {
-            let scene = Scene::look(&host, app).await?;
             let shown: Vec<_> = scene.instances.iter().filter(|found| wanted.has(&scene, found)).collect();
             let values = redact::values(&self.layout, app, shown.iter().map(|found| &found.release));
             let mut lines = Vec::new();
@@ -72,6 +73,7 @@ where
                 () = tokio::time::sleep(AGAIN) => {}
                 error = self.incoming.left() => return Err(error.into()),
             }
+            scene = Scene::look(&host, app).await?;
         }
     }
 
@@ -91,6 +93,8 @@ struct Scene {
     live: Option<Live>,
     /// By release: its place in the order.
     order: BTreeMap<ReleaseId, u64>,
+    /// Of all releases on record.
+    services: BTreeSet<ServiceName>,
     instances: Vec<FoundInstance>,
 }
 
@@ -99,12 +103,17 @@ impl Scene {
         let table = host.ports.router.read().await.ok();
         let live = live(host, app, table.as_ref())?;
         let records = host.store.releases(app).map_err(serve::unreadable)?;
+        let declared = |release: &Release| {
+            release.services.keys().chain(release.backing.keys()).cloned().collect::<Vec<_>>()
+        };
+        let mut services: BTreeSet<_> = records.iter().flat_map(|record| declared(&record.release)).collect();
         let order = records.into_iter().map(|record| (record.release.id, record.sequence)).collect();
         let mut instances = Vec::new();
         for runtime in host.ports.runtimes() {
             instances.extend(runtime.list(app).await.map_err(|error| unreadable(&error))?);
         }
-        Ok(Self { live, order, instances })
+        services.extend(instances.iter().map(|found| found.service.clone()));
+        Ok(Self { live, order, services, instances })
     }
 
     /// What is live, and what is newer.
@@ -122,6 +131,30 @@ impl Wanted {
         Tail::new(self.since, tail.or(self.since.is_none().then_some(TAIL)), Scope::All)
     }
 
+    /// A name that is wrong has no lines either, which would look as if there were nothing to be seen.
+    fn must_be_known(&self, app: &AppId, scene: &Scene) -> Result<(), Failure> {
+        let unknown: Vec<_> = self.services.difference(&scene.services).map(ToString::to_string).collect();
+        if !unknown.is_empty() {
+            let known: Vec<_> = scene.services.iter().map(ToString::to_string).collect();
+            return Err(Failure::new(Exit::Usage, format!("{app} has no service {}", unknown.join(", ")))
+                .because(match known.as_slice() {
+                    [] => "nothing of it is on this host".to_owned(),
+                    known => format!("on this host it has: {}", known.join(", ")),
+                })
+                .next("name one of its services, or none for all of them"));
+        }
+        match &self.release {
+            Some(release)
+                if !scene.order.contains_key(release)
+                    && scene.instances.iter().all(|found| found.release != *release) =>
+            {
+                Err(Failure::new(Exit::Usage, format!("release {release} is not on record here"))
+                    .next("`cutover releases` lists those that were live"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Without a release: what is live and what is newer, candidates that failed among them; with one: that.
     fn has(&self, scene: &Scene, found: &FoundInstance) -> bool {
         let wanted = self.services.is_empty() || self.services.contains(&found.service);
@@ -130,5 +163,33 @@ impl Wanted {
             None => scene.has_current(found),
         };
         wanted && of_release && found.ours && found.role != Role::OneOff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_told_and_what_is_silent_is_not() {
+        let app: AppId = "shop/local".parse().unwrap();
+        let scene = Scene {
+            live: None,
+            order: BTreeMap::from([("v1".parse().unwrap(), 1)]),
+            services: ["web", "bot"].map(|name| name.parse().unwrap()).into(),
+            instances: Vec::new(),
+        };
+        let asked = |services: &[&str], release: Option<&str>| {
+            let services = services.iter().map(|name| name.parse().unwrap()).collect();
+            let release = release.map(|release| release.parse().unwrap());
+            Wanted { services, release, since: None, tail: None }.must_be_known(&app, &scene)
+        };
+        asked(&[], None).unwrap();
+        asked(&["web", "bot"], Some("v1")).unwrap();
+        let told = asked(&["web", "nosuch"], None).unwrap_err();
+        assert_eq!((told.exit, told.what.as_str()), (Exit::Usage, "shop/local has no service nosuch"));
+        assert_eq!(told.cause, ["on this host it has: bot, web"]);
+        let told = asked(&["web"], Some("nosuch")).unwrap_err();
+        assert_eq!((told.exit, told.what.as_str()), (Exit::Usage, "release nosuch is not on record here"));
     }
 }
