@@ -53,6 +53,7 @@ pub fn find(state: &HostState, facts: &HostFacts, wanted: Option<&Config>) -> Ve
     found.extend(backing(state, &record.release, wanted));
     found.extend(contents(state, &record.release));
     found.extend(variables(state, record));
+    found.extend(written(state, None).into_iter().map(|what| drift(what, ELSEWHERE)));
     found
 }
 
@@ -247,6 +248,32 @@ fn contents(state: &HostState, release: &Release) -> Vec<Drift> {
         )
     })
     .collect()
+}
+
+const ELSEWHERE: &str = "write to `${databases.NAME.file}`, a volume or an absolute path";
+
+/// What the live release wrote into its own folder: as a sentence for each service. With `next` only what goes when that release is put live.
+pub(crate) fn written(state: &HostState, next: Option<&Release>) -> Vec<String> {
+    let Some(live) = &state.live else { return Vec::new() };
+    let record = state.releases.iter().find(|record| record.release.id == live.release);
+    let services = record.into_iter().flat_map(|record| &record.release.services);
+    let told = services.filter_map(|(name, of)| {
+        let Content::Artifact { hash } = &of.content else { return None };
+        let names: Vec<&str> = state.written.get(hash)?.iter().map(String::as_str).collect();
+        let stays =
+            next.and_then(|next| next.services.get(name)).is_some_and(|next| next.content == of.content);
+        (!stays).then(|| {
+            format!(
+                "`{name}` of release {} has written {} into its own folder: it goes with that release",
+                live.release,
+                names.join(", ")
+            )
+        })
+    });
+    match next {
+        None => told.collect(),
+        Some(_) => told.map(|what| format!("{what}, and the next one has none of it; {ELSEWHERE}")).collect(),
+    }
 }
 
 /// The host's env file against what the live release was made with.

@@ -55,6 +55,9 @@ pub struct HostState {
     pub env_file_mode: Option<u32>,
     /// Artifacts in the host's store.
     pub artifacts: BTreeSet<ContentHash>,
+    /// What instances wrote into artifacts of the live release, by name: not what such tools put there that can do without it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub written: BTreeMap<ContentHash, BTreeSet<String>>,
     /// Images the plan may name, by reference asked for.
     pub images: BTreeMap<String, FoundImage>,
     /// The container engine; `None`: none answers.

@@ -68,6 +68,7 @@ fn host() -> HostState {
         listeners: Vec::new(),
         remarks: Vec::new(),
         leftovers: None,
+        written: BTreeMap::new(),
     }
 }
 

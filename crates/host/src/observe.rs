@@ -19,6 +19,7 @@ use crate::host::{Host, needs_engine};
 use crate::lock::AppLock;
 use crate::ports::Runtime as _;
 use crate::ports::RuntimeErrorKind;
+use crate::runtime::process::artifact::Artifacts;
 use crate::settle::Look;
 
 /// How many verdicts a look brings.
@@ -92,6 +93,7 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
         root: host.layout.state().display().to_string(),
         now: Timestamp::now(),
         databases: databases(host, app, live.as_ref(), &releases),
+        written: if for_a_plan.is_some() { written(host, live.as_ref(), &releases) } else { BTreeMap::new() },
         live,
         table,
         instances,
@@ -286,6 +288,19 @@ fn artifacts(host: &Host) -> BTreeSet<cutover_core::hash::ContentHash> {
     entries
         .filter_map(|entry| cutover_core::hash::ContentHash::from_hex(entry.file_name().to_str()?))
         .collect()
+}
+
+/// What is in the artifacts of the live release and did not come with them.
+fn written(
+    host: &Host,
+    live: Option<&Live>,
+    releases: &[ReleaseRecord],
+) -> BTreeMap<cutover_core::hash::ContentHash, BTreeSet<String>> {
+    let live = live.and_then(|live| releases.iter().find(|record| record.release.id == live.release));
+    let store = Artifacts::new(host.layout.clone());
+    let artifacts = live.into_iter().flat_map(|record| record.release.artifacts());
+    let found = artifacts.map(|hash| (hash.clone(), store.written(&hash)));
+    found.filter(|(_, names)| !names.is_empty()).collect()
 }
 
 type Engine = (Option<cutover_core::state::FoundEngine>, BTreeMap<String, cutover_core::state::FoundImage>);

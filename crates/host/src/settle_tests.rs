@@ -71,6 +71,7 @@ fn empty() -> HostState {
         listeners: Vec::new(),
         remarks: Vec::new(),
         leftovers: None,
+        written: BTreeMap::new(),
     }
 }
 

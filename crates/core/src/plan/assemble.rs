@@ -198,7 +198,12 @@ fn base(
         record: record(parts, &becomes, late),
         switch: if same { Planned::NotNeeded(WhyNot::Unchanged) } else { Planned::Do(switch) },
         becomes: Some(becomes),
-        notes: parts.notes.clone(),
+        notes: parts
+            .notes
+            .iter()
+            .cloned()
+            .chain(crate::drift::written(parts.state, Some(parts.release)))
+            .collect(),
     };
     if same {
         plan.preflight = Planned::NotNeeded(WhyNot::Unchanged);

@@ -90,3 +90,17 @@ fn given_a_file_others_can_read_or_content_that_is_gone_then_each_is_told() {
     assert!(told[0].contains("mode is 0644 → `chmod 600 "), "{told:?}");
     assert!(told[1].contains("of `web` is gone from the host"), "{told:?}");
 }
+
+#[test]
+fn given_an_app_that_wrote_into_its_own_artifact_then_diff_and_the_next_deploy_name_it() {
+    let mut host = serving();
+    let artifact = host.state.artifacts.first().unwrap().clone();
+    host.state.written.insert(artifact, ["app.db".to_owned()].into());
+    let told = told(&host, &HostFacts::default());
+    assert!(told[0].contains("has written app.db into its own folder"), "{told:?}");
+
+    let tells = |plan: &cutover_core::plan::HostPlan| plan.notes.iter().any(|note| note.contains("app.db"));
+    assert!(tells(&host.deploy("v2").unwrap()));
+    // Nothing goes with what stays.
+    assert!(!tells(&host.deploy("v1").unwrap()));
+}

@@ -322,5 +322,6 @@ fn state(config: &Config) -> HostState {
         listeners: Vec::new(),
         remarks: Vec::new(),
         leftovers: None,
+        written: BTreeMap::new(),
     }
 }

@@ -409,6 +409,7 @@ impl Site {
             env_file_problems: Vec::new(),
             env_file_mode: None,
             artifacts: BTreeSet::new(),
+            written: BTreeMap::new(),
             images: BTreeMap::new(),
             engine: Some(self.engine()),
             taken: BTreeSet::new(),

@@ -1,10 +1,10 @@
 //! The store of artifacts: a folder for each, named by the hash of its tree, shared and read-only. What arrives is unpacked beside it, held
 //! against the hash it was announced with, made durable, and then renamed into its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use cutover_core::artifact::{Entry, EntryKind, leads_out, tree_hash};
@@ -52,6 +52,11 @@ impl ArtifactError {
         }
     }
 }
+
+/// Somebody may write.
+const WRITE: u32 = 0o222;
+/// What is made anew by itself.
+const CACHES: [&str; 1] = ["__pycache__"];
 
 /// The artifacts of one installation. Its methods block: they read and write files.
 #[derive(Debug, Clone)]
@@ -111,6 +116,20 @@ impl Artifacts {
             Err(_) if self.has(hash) => Ok(()),
             received => received,
         }
+    }
+
+    /// Names of what was written into an artifact since it came: all of it was sealed then, but for the root, where an app may write. What
+    /// cannot be looked at counts as not written.
+    pub(crate) fn written(&self, hash: &ContentHash) -> BTreeSet<String> {
+        let listed = fs::read_dir(self.layout.artifact(hash)).into_iter().flatten().flatten();
+        let is_new = |entry: &fs::DirEntry| {
+            entry.metadata().is_ok_and(|found| !found.is_symlink() && found.mode() & WRITE != 0)
+        };
+        listed
+            .filter(is_new)
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| !CACHES.contains(&name.as_str()))
+            .collect()
     }
 
     /// Removes an artifact; absent: nothing. It is out of its place at once, before its files go.
@@ -389,6 +408,10 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.join("templates/index.html")).unwrap(), "hello");
         assert_eq!(fs::metadata(folder.join("current")).unwrap().permissions().mode() & 0o777, 0o555);
         assert_eq!(artifacts.list().unwrap(), std::slice::from_ref(&hash));
+        assert_eq!(artifacts.written(&hash), BTreeSet::new());
+        fs::create_dir(folder.join("__pycache__")).unwrap();
+        fs::write(folder.join("app.db"), "written by the app").unwrap();
+        assert_eq!(artifacts.written(&hash), BTreeSet::from(["app.db".to_owned()]));
         artifacts.remove(&hash).unwrap();
         artifacts.remove(&hash).unwrap();
         assert_eq!(fs::read_dir(artifacts.layout.artifacts()).unwrap().count(), 0);
