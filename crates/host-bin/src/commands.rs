@@ -141,6 +141,9 @@ fn down(layout: &Layout) -> Outcome {
             .await
             .map_err(|error| Failure::new(Exit::Failed, "nothing was stopped").because(error.to_string()))?;
         let stopped = up::down(layout, host.ports.process.as_ref()).await;
+        if stopped.is_ok() {
+            up::remove_edge(&host).await;
+        }
         stopped.map_err(|error| not_up("not everything was stopped", &error))
     })??;
     let instances = stopped.instances.iter().map(|(app, name)| format!("{name} of {app}"));

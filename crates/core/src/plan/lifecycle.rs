@@ -7,7 +7,7 @@ use crate::config::settings::Compatible;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::layout;
-use crate::names::{AppId, ReleaseId, ServiceName};
+use crate::names::{AppId, ReleaseId, ServiceName, Slot, VariableName};
 use crate::plan::assemble::{Parts, assemble};
 use crate::plan::deploy::{content_identity, free_id, no_transition, variables};
 use crate::plan::idle::idle;
@@ -16,12 +16,13 @@ use crate::plan::specify::{Ground, reference};
 use crate::plan::transition::{Anew, transition};
 use crate::plan::{
     DatabasePlace, DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals,
-    ServicePlan, SwitchPlan, Verb, WhyNot, backing, databases,
+    ServicePlan, SwitchPlan, Verb, VolumeSpec, WhyNot, backing, databases,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
 use crate::rules;
 use crate::state::{HostState, MigrationRecord, ReleaseRecord, World};
+use crate::verdict::Outcome;
 
 /// Plans a verb that needs no configuration.
 ///
@@ -114,6 +115,11 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
         notes: Vec::new(),
     };
     let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
+    match request.verb {
+        Verb::Environment => plan.notes.extend(unasked(&release, request)),
+        Verb::Rollback if request.to.is_none() => plan.notes.extend(back_again(state, live, &release)),
+        _ => {}
+    }
     if request.verb == Verb::Stop {
         plan.verify = Planned::NotNeeded(WhyNot::NotInThisVerb);
         if let Planned::Do(drain) = &mut plan.drain {
@@ -185,6 +191,40 @@ fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'
     }
 }
 
+/// Whoever goes back twice is told that the second time leads to where he came from.
+fn back_again(state: &HostState, live: &Live, target: &Release) -> Option<String> {
+    let last = state.verdicts.iter().find(|verdict| {
+        verdict.outcome == Outcome::Done
+            && matches!(verdict.verb, Verb::Deploy | Verb::Rollback | Verb::Environment)
+    });
+    let was_rollback =
+        last.is_some_and(|last| last.verb == Verb::Rollback && last.serving.as_ref() == Some(&live.release));
+    was_rollback.then(|| {
+        format!(
+            "release {} is live by a rollback: this leads back to release {}, which was live before it; `--to` names another (`cutover releases`)",
+            live.release, target.id
+        )
+    })
+}
+
+/// Names that are set, and that nothing of the release gets.
+fn unasked(release: &Release, request: &Request) -> Option<String> {
+    let services = release.services.values().map(|of| &of.settings.run.environment);
+    let asked: BTreeSet<_> = services
+        .chain(release.backing.values().map(|of| &of.settings.run.environment))
+        .flatten()
+        .flat_map(|(_, value)| value.variables())
+        .collect();
+    let names: Vec<&str> =
+        request.overlay.keys().filter(|name| !asked.contains(name)).map(VariableName::as_str).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "no service asks for {}: name it under `environment:` without a value, and deploy",
+            names.join(", ")
+        )
+    })
+}
+
 fn with_variables(
     state: &HostState,
     current: &Release,
@@ -198,12 +238,17 @@ fn with_variables(
     let mut release = Release { variables: now, created: stamp.now, ..current.clone() };
     let identity = content_identity(&release);
     if identity != content_identity(current) {
-        let base = current.id.as_str().split_once('-').map_or(current.id.as_str(), |(base, _)| base);
-        release.id = free_id(state, base, &identity).map_err(|error| {
+        release.id = free_id(state, without_number(current.id.as_str()), &identity).map_err(|error| {
             Failure::new(Exit::Failed, "the release has no name").because(error.to_string())
         })?;
     }
     Ok(release)
+}
+
+/// A release's name as it was before [`free_id`] made it another's: `7f3c9e1-dirty-2` was `7f3c9e1-dirty`.
+fn without_number(id: &str) -> &str {
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|digit| digit.is_ascii_digit());
+    id.rsplit_once('-').filter(|(_, last)| is_number(last)).map_or(id, |(base, _)| base)
 }
 
 /// A migration that stands between a release and the schema of today.
@@ -298,22 +343,33 @@ fn restores(
 /// Takes the app off the host: routes first, then instances, networks, state; volumes only when asked.
 fn remove(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) -> Result<HostPlan, Refusals> {
     let before = state.table.as_ref().and_then(|found| found.table.owners.get(&id.owner())).cloned();
-    if state.live.is_none() && state.instances.is_empty() && state.releases.is_empty() && before.is_none() {
-        return Err(nothing_live(id).into());
+    let nothing =
+        state.live.is_none() && state.instances.is_empty() && state.releases.is_empty() && before.is_none();
+    // Data that an earlier one left is on no record.
+    if nothing && !request.volumes {
+        return Err(nothing_live(id).next("`cutover remove --volumes` takes data that was kept").into());
     }
     let outgoing: Vec<_> =
         state.instances.iter().filter(|found| found.ours).map(|found| reference(state, found)).collect();
     let services = state.live.iter().flat_map(|live| &live.members);
     let volumes = if request.volumes { removed_volumes(state) } else { Vec::new() };
     let mut notes = Vec::new();
-    if !request.volumes {
-        notes.push("volumes and snapshots are kept; `--volumes` removes the volumes, too".to_owned());
+    if request.volumes {
+        notes.push("snapshots are kept".to_owned());
+    } else {
+        notes.push(
+            "volumes and snapshots are kept, and with volumes the host's env file; `--volumes` removes volumes and env file, too"
+                .to_owned(),
+        );
     }
-    let own = state
-        .engine
-        .iter()
-        .flat_map(|engine| engine.networks.keys())
-        .filter(|name| **name != layout::edge_network(&state.installation));
+    let there =
+        |name: &String| state.engine.as_ref().is_some_and(|engine| engine.networks.contains_key(name));
+    // The engine's are those of every app of this installation.
+    let own = [
+        layout::slot_network(id, Slot::Blue),
+        layout::slot_network(id, Slot::Green),
+        layout::backing_network(id),
+    ];
     Ok(HostPlan {
         becomes: None,
         services: services
@@ -333,9 +389,11 @@ fn remove(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) -> Res
         }),
         record: RecordPlan {
             forget: state.releases.iter().map(|record| record.release.id.clone()).collect(),
-            networks: own.cloned().collect(),
+            networks: own.into_iter().filter(there).collect(),
             volumes,
             forget_app: true,
+            data: request.volumes,
+            env_stays: !request.volumes && state.engine.iter().any(|engine| !engine.volumes.is_empty()),
             ..RecordPlan::default()
         },
         notes,
@@ -343,7 +401,7 @@ fn remove(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) -> Res
     })
 }
 
-fn removed_volumes(state: &HostState) -> Vec<crate::plan::VolumeSpec> {
+fn removed_volumes(state: &HostState) -> Vec<VolumeSpec> {
     let mut volumes = BTreeMap::new();
     for record in &state.releases {
         let ground = Ground { state, release: &record.release, urls: BTreeMap::new() };
@@ -358,5 +416,27 @@ fn removed_volumes(state: &HostState) -> Vec<crate::plan::VolumeSpec> {
             }
         }
     }
+    // Those that earlier releases left: the engine knows whose they are.
+    for name in state.engine.iter().flat_map(|engine| &engine.volumes) {
+        let left = VolumeSpec { runtime: RuntimeKind::Container, name: name.clone(), external: false };
+        volumes.entry(name.clone()).or_insert(left);
+    }
     volumes.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_with_other_variables_keeps_the_name_it_had_without_its_number() {
+        for (id, base) in [
+            ("2e3ccf0", "2e3ccf0"),
+            ("2e3ccf0-12", "2e3ccf0"),
+            ("2e3ccf0-dirty", "2e3ccf0-dirty"),
+            ("2e3ccf0-dirty-2", "2e3ccf0-dirty"),
+        ] {
+            assert_eq!(without_number(id), base);
+        }
+    }
 }

@@ -878,6 +878,12 @@ pub struct RecordPlan {
     pub volumes: Vec<VolumeSpec>,
     /// The app's state folder goes (remove).
     pub forget_app: bool,
+    /// With the env file and every volume of plain processes, also of releases that are on record no more (remove --volumes).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub data: bool,
+    /// The env file stays (remove): a volume does, and may have been made with what it says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub env_stays: bool,
     /// Snapshots of each database that stay, the newest, besides those that releases on record refer to; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<u32>,

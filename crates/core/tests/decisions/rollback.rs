@@ -173,3 +173,25 @@ fn given_more_releases_than_are_kept_then_a_deploy_and_a_prune_leave_as_many_to_
         "v6 will live: v4 and v5 stay: {deployed:?} of {ids:?}"
     );
 }
+
+#[test]
+fn given_a_release_that_is_live_by_a_rollback_then_a_second_one_says_where_it_leads() {
+    let mut host = Host::serving(WEB);
+    let second = host.deploy("v2").unwrap();
+    host.carry_out(&second);
+    let back = host.plan(&ask(Verb::Rollback)).unwrap();
+    assert!(!back.notes.iter().any(|note| note.contains("by a rollback")), "{:?}", back.notes);
+    let mut journal = Journal::of(&back);
+    host.carry_out(&back);
+    journal.left(Stage::Record);
+    let verdict = host.verdict(&journal);
+    host.state.verdicts.insert(0, verdict);
+
+    let again = host.plan(&ask(Verb::Rollback)).unwrap();
+
+    assert_eq!(
+        again.release.as_ref().map(|release| &release.id),
+        second.release.as_ref().map(|release| &release.id)
+    );
+    assert!(again.notes.iter().any(|note| note.contains("is live by a rollback")), "{:?}", again.notes);
+}

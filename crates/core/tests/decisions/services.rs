@@ -1,5 +1,6 @@
 //! Which services a deploy makes anew, and which it keeps.
 
+use cutover_core::hash::ContentHash;
 use cutover_core::plan::{Change, ServicePlan, Verb};
 use cutover_core::request::Request;
 use cutover_core::state::FoundEngine;
@@ -58,4 +59,58 @@ fn given_a_container_that_calls_a_changed_one_then_it_is_made_anew_with_it() {
     assert_eq!(why(of("api")), [Change::Content]);
     assert_eq!(why(of("web")), [Change::Url]);
     assert_eq!(*of("bot"), ServicePlan::Kept);
+}
+
+#[test]
+fn given_two_apps_on_an_engine_then_removing_one_takes_only_its_own_networks() {
+    let mut host = Host::new(SHOP);
+    let edge = cutover_core::layout::edge_network(&host.state.installation);
+    let own = cutover_core::layout::backing_network(&host.state.app);
+    let other = cutover_core::layout::backing_network(&"blog/local".parse().unwrap());
+    let networks = [&edge, &own, &other].map(|name| (name.clone(), "10.0.0.0/24".to_owned()));
+    host.state.engine = Some(FoundEngine { networks: networks.into(), ..engine() });
+    let first = host.deploy("v1").unwrap();
+    host.carry_out(&first);
+
+    let plan = host.plan(&ask(Verb::Remove)).unwrap();
+
+    assert_eq!(plan.record.networks, [own]);
+}
+
+#[test]
+fn given_an_app_that_was_removed_then_its_data_can_still_be_taken() {
+    let mut host = Host::new(SHOP);
+    let volumes = || std::collections::BTreeSet::from(["cutover-shop-local-data".to_owned()]);
+    host.state.engine = Some(FoundEngine { volumes: volumes(), ..engine() });
+    let told = host.plan(&ask(Verb::Remove)).unwrap_err().failure();
+    assert!(told.next.iter().any(|next| next.contains("`cutover remove --volumes`")), "{told:?}");
+
+    let plan = host.plan(&Request { volumes: true, ..ask(Verb::Remove) }).unwrap();
+
+    assert!(plan.record.data);
+    assert_eq!(
+        plan.record.volumes.iter().map(|one| one.name.clone()).collect::<Vec<_>>(),
+        Vec::from_iter(volumes())
+    );
+    let first = host.deploy("v1").unwrap();
+    host.carry_out(&first);
+    // What a volume's data was made with stays with it.
+    assert!(host.plan(&ask(Verb::Remove)).unwrap().record.env_stays);
+}
+
+#[test]
+fn given_a_name_that_no_service_asks_for_then_setting_it_says_so() {
+    let text = "app: shop\nservices:\n  web: { artifact: web, command: ./web, environment: { TOKEN: } }\n";
+    let mut host = Host::new(text);
+    host.state.variables = Some([("TOKEN".parse().unwrap(), ContentHash::of(b"first"))].into());
+    let first = host.deploy("v1").unwrap();
+    host.carry_out(&first);
+    let overlay = ["TOKEN", "TYPOO"].map(|name| (name.parse().unwrap(), ContentHash::of(b"value")));
+
+    let plan = host.plan(&Request { overlay: overlay.into(), ..ask(Verb::Environment) }).unwrap();
+
+    assert_eq!(
+        plan.notes,
+        ["no service asks for TYPOO: name it under `environment:` without a value, and deploy"]
+    );
 }

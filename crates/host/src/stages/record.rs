@@ -165,10 +165,8 @@ fn forget_app(act: &Act<'_>, plan: &RecordPlan) -> Result<(), Trouble> {
     removed("releases")?;
     removed("instances")?;
     crate::parcels::forget_app(act.layout, act.app()).map_err(|error| Trouble::plain(error.to_string()))?;
-    // Volumes of plain processes lie here: they stay unless they were asked for.
-    if plan.volumes.iter().any(|volume| volume.runtime == RuntimeKind::Process)
-        || !folder.join("volumes").exists()
-    {
+    // Volumes of plain processes lie here: they stay unless they were asked for, and with any volume what its data was made with.
+    if plan.data || !(plan.env_stays || folder.join("volumes").exists()) {
         remove_folder(&folder)?;
     }
     Ok(())

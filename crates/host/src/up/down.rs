@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cutover_core::config::settings::StopSettings;
 use cutover_core::journal::LockHolder;
-use cutover_core::layout::Layout;
+use cutover_core::layout::{self, Layout};
 use cutover_core::names::{AppId, InstanceName, RunId, ServiceName};
 use cutover_core::plan::Verb;
 use cutover_core::state::FoundInstance;
@@ -16,6 +16,7 @@ use rustix::process::Signal;
 
 use super::UpError;
 use super::adopt::Other;
+use crate::host::Host;
 use crate::lock::{AppLock, ProcessLock};
 use crate::ports::Runtime;
 use crate::store::Store;
@@ -53,6 +54,17 @@ pub async fn down(layout: &Layout, processes: &dyn Runtime) -> Result<Down, UpEr
         stop_all(layout, processes, &app, &mut stopped).await?;
     }
     Ok(stopped)
+}
+
+/// Removes the network that apps share, once there is none of them any more. It costs nothing to keep: where that fails, it stays.
+pub async fn remove_edge(host: &Host) {
+    let Some(docker) = &host.docker else { return };
+    if apps(&host.layout).map_or(true, |apps| !apps.is_empty()) {
+        return;
+    }
+    if let Err(error) = docker.remove_network(&layout::edge_network(&host.installation.id)).await {
+        tracing::warn!(%error, "the network of all apps stays");
+    }
 }
 
 /// Ends the supervisor, watch and proxy, each in order; instances go on. Tells which of them were there.

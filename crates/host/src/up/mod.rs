@@ -22,7 +22,7 @@ use crate::files::FileError;
 use crate::host_file::HostFileError;
 use crate::lock::LockError;
 
-pub use down::{Down, down, end_supervisor};
+pub use down::{Down, down, end_supervisor, remove_edge};
 pub use seat::{ProxySeat, http_addresses, listeners};
 pub(crate) use sockets::{hand_over_by as send, take_over as receive};
 pub use start::{ensure_up, is_up};
