@@ -185,7 +185,7 @@ const BUILD: Shape = Shape::Either(&[
             "on",
             Shape::OneOf(&["here", "host"]),
             "here",
-            "Whose container engine builds it: that of the machine where the command is run, or the host's.",
+            "Whose container engine builds it: that of the machine where the command is run, or the host's, to which no env file is sent.",
         ),
         honoured("labels", Shape::Anything, "", "Not needed: cutover labels images itself."),
         Key::later("secrets", "build without them, or build elsewhere and pass `--image SERVICE=REF@digest`"),

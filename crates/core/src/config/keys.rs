@@ -78,7 +78,7 @@ const TOP: &[Key] = &[
         "environments",
         Shape::Map(Naming::Environment, &ENVIRONMENT),
         "local",
-        "The places the app runs in. Beside them there is always `local`, this machine.",
+        "The places the app runs in. Beside them there is always `local`, this machine; but a command that names none means the only one that stands here.",
     ),
     Key::later("jobs", "run it from the host's own scheduler with `cutover exec --once`"),
     Key {
@@ -112,13 +112,13 @@ const SERVICE_OWN: &[Key] = &[
         "artifact",
         Shape::Form(&FOLDER),
         "",
-        "A file or folder of the repository, run as plain processes by `command`; needs no container engine.",
+        "A file or folder of the work tree, less env files, run as plain processes by `command`; needs no container engine. It goes with its release: write only to `${databases.NAME.file}`, a volume or an absolute path.",
     ),
     Key::own(
         "port",
         Shape::Form(&PORT),
         "",
-        "The port it listens on. A plain process without one is told its port in `PORT`.",
+        "The port it listens on. A plain process is told another one in `PORT`, whatever stands here, and listens on that.",
     ),
     Key::own("route", ROUTE, "", "How requests reach it."),
     Key::own(
