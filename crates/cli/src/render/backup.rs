@@ -25,10 +25,6 @@ pub(crate) fn backup(told: &BackupTold) -> String {
             text.line(format!("backup {} is good", paint::name(id)));
             indented(&mut text, lines);
         }
-        BackupTold::Replaces { backup, lines } => {
-            text.line(format!("backup {} replaces", paint::name(&backup.id)));
-            indented(&mut text, lines);
-        }
         BackupTold::Restored { id, lines } => {
             text.line(format!("backup {} was put back", paint::name(id)));
             indented(&mut text, lines);

@@ -38,16 +38,6 @@ pub enum BackupWork {
         /// An absolute path of the host, where nothing is.
         folder: String,
     },
-    /// What putting one back would replace → [`BackupTold::Replaces`].
-    Replaces {
-        /// Which; `None`: the newest that counts.
-        id: Option<String>,
-    },
-    /// Put one back in the place of what is there → [`BackupTold::Restored`].
-    Restore {
-        /// Which.
-        id: String,
-    },
     /// Take away those beyond `keep` → [`BackupTold::Pruned`].
     Prune,
 }
@@ -73,13 +63,6 @@ pub enum BackupTold {
         /// Which was put back.
         id: String,
         /// What was found good, a line each.
-        lines: Vec<String>,
-    },
-    /// What would be replaced.
-    Replaces {
-        /// By which.
-        backup: KnownBackup,
-        /// What, a line each.
         lines: Vec<String>,
     },
     /// It was put back.

@@ -124,10 +124,6 @@ impl Worker {
                 let back = restore::beside(&self.restic, &backup, Path::new(folder)).await?;
                 Ok(BackupTold::Restored { id: known(&backup).id, lines: back.lines })
             }
-            BackupWork::Replaces { .. } | BackupWork::Restore { .. } => {
-                Err(failed("putting a backup in the place of what is there comes later")
-                    .next("put it beside (`--to FOLDER`), stop the app, and move what you want into place"))
-            }
             BackupWork::Prune => {
                 let what = "the old backups were not taken away";
                 self.there(what).await?;
