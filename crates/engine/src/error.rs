@@ -3,7 +3,7 @@
 //! The only place that reads the engine's prose, and only where its status says too little (a full disk and a taken
 //! port both come as status 500); the samples in the tests are captured from real engines.
 
-use std::fmt;
+use std::{fmt, io};
 
 use bollard::errors::Error as Transport;
 
@@ -118,11 +118,15 @@ fn classify(subject: Subject, error: &Transport) -> (Kind, Certainty, String) {
             format!("{uri}: only a local engine is spoken to (unix:// or npipe://)"),
         ),
         Transport::HyperLegacyError { err } if err.is_connect() => {
-            (Kind::Unreachable, Certainty::NotDone, with_causes(err))
+            (Kind::Unreachable, Certainty::NotDone, gone(err).unwrap_or_else(|| with_causes(err)))
         }
-        Transport::HyperLegacyError { .. }
-        | Transport::HyperResponseError { .. }
-        | Transport::IOError { .. } => (Kind::Unreachable, Certainty::Unknown, with_causes(error)),
+        // Its own words are those of what it wraps.
+        Transport::IOError { err } => {
+            (Kind::Unreachable, Certainty::Unknown, gone(err).unwrap_or_else(|| with_causes(err)))
+        }
+        Transport::HyperLegacyError { .. } | Transport::HyperResponseError { .. } => {
+            (Kind::Unreachable, Certainty::Unknown, gone(error).unwrap_or_else(|| with_causes(error)))
+        }
         other => (Kind::Other, Certainty::Unknown, with_causes(other)),
     }
 }
@@ -162,6 +166,28 @@ fn said(message: &str) -> Option<Kind> {
     } else {
         None
     }
+}
+
+/// What hyper says where an answer was closed before its end.
+const CUT: &str = "connection closed before message completed";
+
+/// An engine that ends refuses, resets or closes connections, as it happens: in people's words that is one thing.
+fn gone(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let is_gone = |cause: &(dyn std::error::Error + 'static)| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(
+            kind,
+            Some(
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            )
+        ) || cause.to_string() == CUT
+    };
+    std::iter::successors(Some(error), |error| error.source())
+        .any(is_gone)
+        .then(|| "nobody answers at the engine's socket any more".to_owned())
 }
 
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
@@ -265,6 +291,21 @@ mod tests {
             explain(Subject::Thing, || "stop container web".to_owned())(Transport::RequestTimeoutError);
         assert_eq!((error.kind, error.certainty), (Kind::Unreachable, Certainty::Unknown));
         assert_eq!(error.to_string(), "stop container web: the engine did not answer in time");
+    }
+
+    #[test]
+    fn an_engine_that_ends_is_gone_however_its_connection_broke() {
+        for kind in
+            [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe]
+        {
+            let error = Transport::IOError { err: io::Error::from(kind) };
+            let error = explain(Subject::Thing, || "inspect container web".to_owned())(error);
+            assert_eq!((error.kind, error.certainty), (Kind::Unreachable, Certainty::Unknown));
+            let told = "inspect container web: nobody answers at the engine's socket any more";
+            assert_eq!(error.to_string(), told);
+        }
+        let other = Transport::IOError { err: io::Error::from(io::ErrorKind::PermissionDenied) };
+        assert!(explain(Subject::Thing, || "look".to_owned())(other).to_string().contains("permission"));
     }
 
     #[test]
