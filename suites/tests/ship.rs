@@ -5,6 +5,7 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -408,7 +409,11 @@ async fn a_host_builds_from_what_changed_and_a_build_that_fails_or_loses_its_cli
 
     // When it is only planned, then nothing is built and nothing is sent.
     lay_out_small(&app, "two", ON_HOST, "");
-    let images = || two.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "cutover/*/*/*"]);
+    // In whatever order the engine lists them.
+    let images = || {
+        let listed = two.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "cutover/*/*/*"]);
+        listed.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
     let before = images();
     let plan = app.cutover(&["plan"]).await.unwrap().expect(0).unwrap();
     assert!(plan.output.contains("its image would be built on"), "{}", plan.output);
@@ -463,7 +468,11 @@ async fn what_was_shipped_stays_as_long_as_its_client_does_and_goes_with_what_no
     let app = two.app();
     lay_out_small(&app, "one", ".", "");
     deployed(&app).await;
-    let images = || two.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "cutover/*/*/*"]);
+    // In whatever order the engine lists them.
+    let images = || {
+        let listed = two.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "cutover/*/*/*"]);
+        listed.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
     let live = images();
 
     // Given a client whose image came, and whose run never begins.
