@@ -173,7 +173,8 @@ fn status_tells_health_by_its_exit_code_when_asked_to() {
     let bench = Bench::with_app(APP);
     let health = Reply::Health { services: std::collections::BTreeMap::new() };
     let facts = Reply::Facts { facts: Box::default() };
-    bench.session(&[state(), health, facts], Then::Listens);
+    let backups = Reply::Backups { state: Box::default() };
+    bench.session(&[state(), health, facts, backups], Then::Listens);
     assert_eq!(bench.run("status").exit, 0);
     assert_eq!(bench.run("status --check").exit, 4);
     let did = bench.run("status --json");
