@@ -13,7 +13,7 @@ use cutover_core::journal::LockHolder;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::Verb;
-use cutover_core::release::Release;
+use cutover_core::release::{Live, Release};
 use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Reply};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -397,10 +397,10 @@ impl Worker {
     }
 }
 
-/// What the host knows of an app's backups.
-pub(crate) fn state(layout: &Layout, store: &Store, app: &AppId) -> Result<BackupState, Failure> {
+/// What the host knows of the backups of an app of which this is live.
+pub(crate) fn state(store: &Store, app: &AppId, live: Option<&Live>) -> Result<BackupState, Failure> {
     let records = store.backups(app).map_err(|error| unreadable(&error))?;
-    let settings = settings(layout, store, app)?;
+    let settings = settings_of(store, app, live)?;
     let verified = records.iter().find(|record| record.is_verified()).cloned();
     let stale = settings.as_ref().is_some_and(|settings| {
         is_stale(settings.every, verified.as_ref().map(|record| record.started), Timestamp::now())
@@ -415,7 +415,15 @@ pub(crate) fn settings(
     store: &Store,
     app: &AppId,
 ) -> Result<Option<cutover_core::backup::BackupSettings>, Failure> {
-    let Some(live) = observe::live_on_disk(layout, app)? else { return Ok(None) };
+    settings_of(store, app, observe::live_on_disk(layout, app)?.as_ref())
+}
+
+fn settings_of(
+    store: &Store,
+    app: &AppId,
+    live: Option<&Live>,
+) -> Result<Option<cutover_core::backup::BackupSettings>, Failure> {
+    let Some(live) = live else { return Ok(None) };
     let releases = store.releases(app).map_err(|error| unreadable(&error))?;
     let live = releases.into_iter().find(|record| record.release.id == live.release);
     Ok(live.and_then(|record| record.release.backup))

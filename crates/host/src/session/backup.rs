@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use super::frames::Stop;
 use super::serve::Session;
 use crate::backup::{self, Heard, Job};
+use crate::observe;
 
 impl<R, W> Session<R, W>
 where
@@ -44,7 +45,10 @@ where
 
     pub(super) async fn backups(&mut self, app: &AppId) -> Result<(), Stop> {
         let host = self.host().await?;
-        let state = Box::new(backup::state(&self.layout, &host.store, app)?);
+        // A proxy that serves knows what is live, whatever became of its files.
+        let table = host.ports.router.read().await.ok();
+        let live = observe::live(&host, app, table.as_ref())?;
+        let state = Box::new(backup::state(&host.store, app, live.as_ref())?);
         Ok(self.outgoing.send(&Reply::Backups { state }).await?)
     }
 }
