@@ -85,7 +85,7 @@ fn login(registry: &Registry, values: &Secrets) -> Result<Option<Login>, Failure
     }))
 }
 
-/// Credentials refer to variables only.
+/// The values of an env file: what credentials and urls refer to.
 pub(crate) struct Values<'a>(pub(crate) &'a Secrets);
 
 impl Lookup for Values<'_> {

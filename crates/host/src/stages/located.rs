@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::names::{DatabaseName, ServiceName, VariableName};
 use cutover_core::plan::{DatabasePlace, FilePlace, Reached, ServerPlace};
-use cutover_core::secret::{Secret, Secrets};
+use cutover_core::secret::Secret;
 use cutover_core::state::Role;
-use cutover_core::template::Lookup;
 
 use super::Act;
+use crate::images::Values;
 use crate::journal::Trouble;
 use crate::ports::{Located, Server, Way};
 
@@ -67,29 +66,12 @@ pub(super) async fn server(act: &Act<'_>, place: &ServerPlace) -> Result<Server,
         Reached::Url { url, release } => {
             let values = act.values(release).map_err(|error| Trouble::plain(error.failure().to_string()))?;
             let url = url
-                .resolve(&Known(&values))
+                .resolve(&Values(&values))
                 .map_err(|open| Trouble::plain(format!("the database's url: {open}")))?;
             Way::Outside { url: Secret::new(url) }
         }
     };
     Ok(Server { kind: place.kind, name: place.name.clone(), way })
-}
-
-/// The values of an env file, and nothing else.
-struct Known<'a>(&'a Secrets);
-
-impl Lookup for Known<'_> {
-    fn variable(&self, name: &VariableName) -> Option<String> {
-        Some(self.0.get(name)?.expose().to_owned())
-    }
-
-    fn service_url(&self, _: &ServiceName) -> Option<String> {
-        None
-    }
-
-    fn database_file(&self, _: &DatabaseName) -> Option<String> {
-        None
-    }
 }
 
 #[cfg(test)]
