@@ -2,13 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use cutover_core::failure::Failure;
 use cutover_core::setup::SshFound;
 
 use super::system::{ask, failed, run};
+use crate::up::port;
 
 const SSHD: &str = "/usr/sbin/sshd";
+
+/// For it to listen again after it was told to read its settings: milliseconds, on a server with much to do a second. Past that who comes
+/// in tells.
+const ANEW: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Who came in, and by which port, as the first words of the session say; sudo keeps who called it.
 pub(super) fn login() -> String {
@@ -126,8 +133,16 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// Lets it read its settings again; connections go on.
+/// Lets it read its settings again; connections go on, and new ones come in once this has ended.
 pub(super) async fn reload() -> Result<(), Failure> {
+    let ports = ports(&ask(&[SSHD, "-T"]).await.out);
+    let before = sockets(&ports);
+    tell().await?;
+    listens_anew(&ports, &before).await;
+    Ok(())
+}
+
+async fn tell() -> Result<(), Failure> {
     if Path::new("/run/systemd/system").is_dir() {
         // By socket, each connection reads them anew, and there may be nothing to tell.
         let active = ask(&["systemctl", "is-active", "ssh.service"]).await.ok;
@@ -140,6 +155,27 @@ pub(super) async fn reload() -> Result<(), Failure> {
     let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
     rustix::process::kill_process(pid, rustix::process::Signal::HUP)
         .map_err(|error| failed("let sshd read its settings").because(error.to_string()))
+}
+
+/// It closes its sockets, begins anew and opens them again: whoever comes in between is refused. Where systemd listens in its place nothing
+/// is closed.
+async fn listens_anew(ports: &BTreeSet<u16>, before: &BTreeSet<String>) {
+    if before.is_empty() || ask(&["systemctl", "is-active", "ssh.socket"]).await.ok {
+        return;
+    }
+    let until = Instant::now() + ANEW;
+    loop {
+        let now = sockets(ports);
+        let is_anew = !now.is_empty() && now.is_disjoint(before);
+        if is_anew || Instant::now() > until {
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn sockets(ports: &BTreeSet<u16>) -> BTreeSet<String> {
+    ports.iter().flat_map(|port| port::sockets(*port)).collect()
 }
 
 #[cfg(test)]

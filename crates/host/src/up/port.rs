@@ -1,22 +1,25 @@
 //! Who listens on a port: for the message when it is taken. What cannot be seen (another user's process) stays unnamed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 /// `name (process number)` of a process that listens on the TCP port.
 pub(crate) fn holder(port: u16) -> Option<String> {
-    let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listening(&table, port))
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
+    let sockets: Vec<String> = sockets(port).iter().map(|inode| format!("socket:[{inode}]")).collect();
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     numbers.find(|pid| has_one_of(&Path::new("/proc").join(pid.to_string()).join("fd"), &sockets)).map(named)
 }
 
-/// Inodes of the sockets that listen on the port.
+/// Inodes of the sockets that listen on the TCP port.
+pub(crate) fn sockets(port: u16) -> BTreeSet<String> {
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].iter().filter_map(|table| fs::read_to_string(table).ok());
+    tables.flat_map(|table| listening(&table, port)).collect()
+}
+
+/// Those that this table shows.
 fn listening(table: &str, port: u16) -> Vec<String> {
     const LISTENING: &str = "0A";
     let local = format!(":{port:04X}");
