@@ -217,9 +217,8 @@ async fn flipped(place: &Place, app: &App<'_>) {
     assert!(!scratch.exists(), "half a restore lies there");
 }
 
-/// Now and then the last backup waits for minutes: restic does not take the killed one's lock for left. Why is not understood yet.
+/// Nobody takes back the number of the killed restic here, as in a container whose first process is no init: it counts as alive for restic itself.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: make soak"]
 async fn a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_two_never_go_at_once() {
     let name = "a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_two_never_go_at_once";
     let Some(place) = Place::new(name) else { return };
@@ -227,52 +226,59 @@ async fn a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_tw
     let mut noise = vec![0; 96 << 20];
     std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
     fs::write(app.volume("data").join("large"), noise).unwrap();
-
-    // Whose lock a process has left is told by its number: it has to be taken back, and not everywhere does somebody do that for orphans.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+
     let running = app.command(&["backup", "run"]).spawn().unwrap();
     let locks = place.repository().join("locks");
+    let has_lock = || fs::read_dir(&locks).unwrap().any(|entry| is_lock(&entry.unwrap().path()));
     let works = async || {
-        let pid = ProcessLock::peek(&place.site.layout(), &lock_name(app.id()))?;
-        let is_locked = fs::read_dir(&locks).ok()?.next().is_some();
-        is_locked.then_some(pid)
+        let worker = ProcessLock::peek(&place.site.layout(), &lock_name(app.id()))?;
+        Some(worker).filter(|_| has_lock())
     };
-    let pid = wait_until("restic is at work", SOON, works).await.unwrap();
+    let worker = wait_until("restic is at work", SOON, works).await.unwrap();
+    let restic = child_of(worker, "restic").unwrap();
+    signal(restic, rustix::process::Signal::STOP);
     let second = app.cutover(&["backup", "run"]).await.unwrap().expect(3).unwrap();
     println!("{}", second.failure());
     assert!(second.failure().contains("works on the backups"), "{}", second.talk);
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert!(has_lock(), "it was stopped too late to have a lock");
+    signal(worker, rustix::process::Signal::KILL);
     let ended = tokio::time::timeout(SOON, running.wait_with_output()).await.unwrap().unwrap();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(fs::read_dir(&locks).unwrap().next().is_some(), "it was killed too late to leave a lock");
-    wait_until("the killed restic is gone", SOON, async || take_back("restic").then_some(())).await.unwrap();
+    let has_ended = async || (state(restic)?.1 == "Z").then_some(());
+    wait_until("the kernel ended restic with its worker", SOON, has_ended).await.unwrap();
 
     let told = app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
 
     println!("{}{}", told.talk, told.output);
-    assert!(told.talk.contains("a lock that a dead process had left"), "{}", told.talk);
+    assert!(told.talk.contains("a lock that an ended process had left"), "{}", told.talk);
     let room = place.site.layout().backup_room(app.id());
     assert_eq!(fs::read_dir(room).unwrap().count(), 0, "something was left behind");
     place.restic(&["check"]);
 }
 
-/// Takes back the numbers of orphans of that name that have ended; whether none of them is left.
-fn take_back(name: &str) -> bool {
-    let own = std::process::id().to_string();
-    let mut none = true;
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some((head, rest)) = stat.rsplit_once(')') else { continue };
-        if !head.ends_with(&format!("({name}")) || rest.split_whitespace().nth(1) != Some(&own) {
-            continue;
-        }
-        let pid = entry.file_name().to_str().and_then(|pid| pid.parse().ok());
-        let pid = pid.and_then(rustix::process::Pid::from_raw);
-        let ended = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG);
-        none &= matches!(ended, Ok(Some(_)) | Err(_));
-    }
-    none
+/// By its name: what is written beside, to be renamed, is none yet.
+fn is_lock(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.len() == 64)
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// A process's name, its state and its parent; `None`: there is none.
+fn state(pid: u32) -> Option<(String, String, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, rest) = stat.rsplit_once(')')?;
+    let mut rest = rest.split_whitespace();
+    Some((head.split_once('(')?.1.to_owned(), rest.next()?.to_owned(), rest.next()?.parse().ok()?))
+}
+
+fn child_of(parent: u32, name: &str) -> Option<u32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.into_iter().find(|pid| state(*pid).is_some_and(|(its, _, of)| its == name && of == parent))
 }
 
 /// restic tries for half a minute each time.

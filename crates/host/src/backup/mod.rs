@@ -3,6 +3,7 @@
 
 mod gather;
 mod job;
+mod locks;
 mod manifest;
 mod proof;
 mod prose;

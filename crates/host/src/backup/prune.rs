@@ -17,7 +17,7 @@ pub(super) async fn prune(restic: &Restic, app: &AppId, keep: Keep) -> Result<Pr
     let before = restic.list(&tag(app)).await?;
     let broken = unverified(&before);
     for backup in &broken {
-        restic.run(&["forget", &backup.id]).await?;
+        restic.run_alone(&["forget", &backup.id]).await?;
     }
     let verified = format!("{},{VERIFIED}", tag(app));
     let mut words =

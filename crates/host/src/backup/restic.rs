@@ -15,7 +15,6 @@ use cutover_core::template::Template;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::time::{Instant, sleep};
 
 use super::prose::{Trouble, last_words, trouble};
 use crate::images::Values;
@@ -24,10 +23,8 @@ use crate::images::Values;
 const PROGRAM: &str = "restic";
 /// Starts a program that ends with the thread that started it.
 const SETPRIV: &str = "/usr/bin/setpriv";
-/// For another process to let go of the repository.
-const LET_GO: Duration = Duration::from_mins(5);
-/// Between two tries.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Whoever started it may have ended before that held: it is begun only where its parent still is who it was.
+const STILL_WITH_US: &str = r#"[ "$PPID" = "$0" ] || exit 1; exec "$@""#;
 /// For a repository to say that it is there: restic itself goes on trying for a quarter of an hour.
 const ANSWER: Duration = Duration::from_mins(2);
 /// What is kept of its words, in bytes.
@@ -160,14 +157,14 @@ impl Restic {
         ended.good().map(|()| text)
     }
 
-    /// The same, for what wants the repository for itself: others are waited for.
+    /// The same, for what others keep from the repository, or what keeps them from it: they are waited for.
     pub(super) async fn run_alone<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<String, ResticError> {
-        let end = Instant::now() + LET_GO;
-        loop {
-            match self.run(words).await {
-                Err(error) if error.trouble == Trouble::Locked && Instant::now() < end => sleep(AGAIN).await,
-                outcome => return outcome,
+        match self.run(words).await {
+            Err(error) if error.trouble == Trouble::Locked => {
+                self.alone().await?;
+                self.run(words).await
             }
+            outcome => outcome,
         }
     }
 
@@ -181,7 +178,7 @@ impl Restic {
 
     /// Whether there is a repository that the password opens.
     pub(super) async fn is_there(&self) -> Result<bool, ResticError> {
-        let asked = tokio::time::timeout(ANSWER, self.run(&["cat", "config"])).await;
+        let asked = tokio::time::timeout(ANSWER, self.run(&["cat", "--no-lock", "config"])).await;
         match asked {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(error)) if error.trouble == Trouble::NoRepository => Ok(false),
@@ -203,20 +200,6 @@ impl Restic {
         all.sort_by_key(|listed| std::cmp::Reverse(listed.time));
         Ok(all)
     }
-
-    /// Takes locks away that dead processes have left; tells whether there were any. Those of processes that work stay.
-    pub(super) async fn unlock_stale(&self) -> Result<bool, ResticError> {
-        let locks = async || {
-            let text = self.run(&["list", "--no-lock", "locks"]).await?;
-            Ok::<_, ResticError>(text.lines().filter(|line| !line.trim().is_empty()).count())
-        };
-        let before = locks().await?;
-        if before == 0 {
-            return Ok(false);
-        }
-        self.run(&["unlock"]).await?;
-        Ok(locks().await? < before)
-    }
 }
 
 /// The program, ended by the kernel when we are: one that goes on by itself would hold its lock of the repository. Whoever waits for it is the
@@ -226,7 +209,8 @@ fn with_us() -> std::process::Command {
         return std::process::Command::new(PROGRAM);
     }
     let mut command = std::process::Command::new(SETPRIV);
-    command.args(["--pdeathsig", "KILL", "--", PROGRAM]);
+    command.args(["--pdeathsig", "KILL", "--", "/bin/sh", "-c", STILL_WITH_US]);
+    command.arg(std::process::id().to_string()).arg(PROGRAM);
     command
 }
 
@@ -243,7 +227,7 @@ impl Ended {
     }
 
     pub(super) fn error(&self) -> ResticError {
-        // By setpriv, as by a shell.
+        // By a shell.
         if self.code == Some(127) {
             return not_started(&io::ErrorKind::NotFound.into());
         }
@@ -296,7 +280,10 @@ impl ResticError {
                 .next("or let another repository begin: name another place in `backup.to`"),
             Trouble::Locked => failure
                 .because(format!("another process works in the repository at {to}: {}", self.words))
-                .next("wait for its end; a lock that a process on another machine has left: `restic unlock`"),
+                .next("wait for its end, then try again")
+                .next(format!(
+                    "a lock that a process on another machine has left counts for nothing after 30 minutes; at once, where none works there any more: `restic -r {to} unlock --remove-all`"
+                )),
             Trouble::Unreachable => failure
                 .because(format!("{to} cannot be reached: {}", self.words))
                 .next("see that it is up and lets this host in, then `cutover backup run`"),

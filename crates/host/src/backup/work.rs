@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cutover_core::backup::{Attempt, BackupOutcome, BackupRecord, BackupState, Items, is_stale, items};
+use cutover_core::backup::{
+    Attempt, BackupOutcome, BackupRecord, BackupState, Items, Target, is_stale, items,
+};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
+use cutover_core::hash::ContentHash;
 use cutover_core::journal::LockHolder;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
@@ -33,6 +36,8 @@ use crate::store::Store;
 
 /// For a deploy to end that is in the way of copying databases.
 const LOCK_WAIT: Duration = Duration::from_hours(1);
+/// Between two looks at who works in the same repository.
+const AGAIN: Duration = Duration::from_millis(200);
 /// From one word about a copy that goes on to the next.
 const WORD: Duration = Duration::from_secs(2);
 
@@ -68,7 +73,7 @@ fn say(reply: &Reply) {
     }
 }
 
-fn doing(what: impl Into<String>) {
+pub(super) fn doing(what: impl Into<String>) {
     say(&Reply::Doing { what: what.into() });
 }
 
@@ -77,14 +82,20 @@ struct Worker {
     order: BackupOrder,
     restic: Restic,
     room: PathBuf,
-    /// For as long as we work.
-    _lock: ProcessLock,
+    /// For as long as we work: of the app, and of the repository, which several may share.
+    _locks: (ProcessLock, Option<ProcessLock>),
 }
 
 impl Worker {
     async fn open(layout: Layout, job: Job) -> Result<Self, Failure> {
         let app = &job.order.app;
         let lock = ProcessLock::take(&layout, &lock_name(app)).map_err(|error| busy(app, &error))?;
+        let repository = match job.order.work {
+            BackupWork::List | BackupWork::Beside { .. } => None,
+            BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Prune => {
+                Some(repository(&layout, app, &job.order.settings.to).await?)
+            }
+        };
         let host = Host::open_for(&layout, app).await.map_err(|error| error.failure())?;
         let room = layout.backup_room(app);
         empty(&room)?;
@@ -93,7 +104,7 @@ impl Worker {
             files::ensure_folder(folder, 0o700).map_err(|error| trouble(&error))?;
         }
         let restic = Restic::new(&job.order.settings, &job.values(), layout.backup_cache(), temporary)?;
-        Ok(Self { host, order: job.order, restic, room, _lock: lock })
+        Ok(Self { host, order: job.order, restic, room, _locks: (lock, repository) })
     }
 
     async fn work(self) -> ExitCode {
@@ -197,8 +208,9 @@ impl Worker {
         let is_there = self.restic.is_there().await.map_err(|error| self.because(&error, what))?;
         if is_there {
             if self.unlock(what).await? {
-                remarks
-                    .push("a lock that a dead process had left in the repository was taken away".to_owned());
+                remarks.push(
+                    "a lock that an ended process had left in the repository was taken away".to_owned(),
+                );
             }
             return Ok(());
         }
@@ -229,7 +241,7 @@ impl Worker {
     }
 
     async fn unlock(&self, what: &str) -> Result<bool, Failure> {
-        self.restic.unlock_stale().await.map_err(|error| self.because(&error, what))
+        self.restic.sweep().await.map_err(|error| self.because(&error, what))
     }
 
     /// Copies what cannot be taken where it lies, under the app's lock.
@@ -450,6 +462,29 @@ fn busy(app: &AppId, error: &LockError) -> Failure {
         .because(why)
         .while_serving("what was serving goes on")
         .next("wait for its end; `cutover status` tells what came of it")
+}
+
+/// Of a repository only one process of this host makes something else at a time; it is waited for.
+async fn repository(layout: &Layout, app: &AppId, to: &Target) -> Result<ProcessLock, Failure> {
+    let hash = ContentHash::of(to.as_str().as_bytes());
+    let name = format!("repository.{}", &hash.to_string()[..16]);
+    let end = tokio::time::Instant::now() + LOCK_WAIT;
+    let mut told = false;
+    loop {
+        match ProcessLock::take(layout, &name) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Running { pid, .. }) if tokio::time::Instant::now() < end => {
+                if !told {
+                    let who =
+                        pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                    doing(format!("waits for {who}, which works in the same repository for another app"));
+                    told = true;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return Err(busy(app, &error)),
+        }
+    }
 }
 
 fn unreadable(error: &crate::store::StoreError) -> Failure {

@@ -25,4 +25,5 @@ mod volumes;
 pub use attached::become_at_terminal;
 pub(crate) use attached::piped;
 pub use keeper::keep;
+pub(crate) use processes::stat;
 pub use runtime::ProcessRuntime;

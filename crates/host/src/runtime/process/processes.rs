@@ -13,21 +13,21 @@ use crate::readiness::readable;
 
 /// A process of this boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct ProcessId {
+pub(crate) struct ProcessId {
     /// Its number.
     pub(super) pid: i32,
     /// When it began, in clock ticks since the boot.
-    pub(super) start: u64,
+    pub(crate) start: u64,
 }
 
 /// What the kernel tells of a process in one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) id: ProcessId,
+pub(crate) struct Stat {
+    pub(crate) id: ProcessId,
     pub(super) parent: i32,
     pub(super) session: i32,
     /// It has ended and waits for its parent to hear of it.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 /// The id of this boot; empty where the kernel tells none.
@@ -94,7 +94,7 @@ impl Handle {
 }
 
 /// What the kernel tells of one process; `None`: there is none of this pid.
-pub(super) fn stat(pid: i32) -> Option<Stat> {
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
