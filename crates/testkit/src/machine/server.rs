@@ -123,7 +123,9 @@ impl Machine {
         let [one, two, three] = [16, 32, 48].map(|bits| (number >> bits) & 0xffff);
         // Of the range that is nobody's.
         let subnet = format!("fd00:{one:x}:{two:x}:{three:x}::/64");
-        docker(&["network", "create", "--ipv6", "--subnet", &subnet, &network]).await?;
+        // Not of those that an engine takes by itself: the one inside the server may have taken the very same.
+        let four = format!("10.{}.{}.0/24", 128 + one % 128, two % 256);
+        docker(&["network", "create", "--ipv6", "--subnet", &subnet, "--subnet", &four, &network]).await?;
         docker(&["network", "connect", &network, &self.name]).await?;
         let format = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}";
         let said = docker(&["inspect", "--format", format, &self.name]).await?;
