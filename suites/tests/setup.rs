@@ -155,6 +155,58 @@ async fn upgrade_under_traffic(machine: &Machine, binaries: &Binaries, app: &Ser
     let linked = says(machine, "readlink /usr/local/bin/cutover-host").await;
     assert_eq!(runs, linked);
     assert_eq!(kept.trim(), "2", "the old one stays");
+    upgrade_broken_off(machine, app, linked.trim()).await;
+}
+
+/// The link leads to the one, and what serves is the other.
+async fn upgrade_broken_off(machine: &Machine, app: &ServerApp<'_>, other: &str) {
+    let relink = format!(
+        "ln -sfn $(ls -d /usr/local/lib/cutover/*/cutover-host | grep -vxF {other}) /usr/local/bin/cutover-host"
+    );
+    says(machine, &relink).await;
+    let probe = Probe::start(app.traffic());
+
+    let told = app.cutover(&["upgrade"]).await.unwrap().expect(0).unwrap();
+
+    assert!(told.output.contains("proxy and watch go on with it"), "{}", told.output);
+    let linked = says(machine, "readlink /usr/local/bin/cutover-host").await;
+    assert_ne!(linked.trim(), other);
+    assert_eq!(serving(machine).await, [linked.trim(), linked.trim()]);
+    let again = app.cutover(&["upgrade"]).await.unwrap().expect(0).unwrap();
+    assert!(again.output.contains("is there already"), "{}", again.output);
+    // Of watch alone, `setup` goes on with it, too.
+    says(machine, &format!("ln -sfn {other} /usr/local/bin/cutover-host && systemctl restart cutover-watch && ln -sfn {} /usr/local/bin/cutover-host", linked.trim())).await;
+    let watches = async || (serving(machine).await[1] == other).then_some(());
+    wait_until("watch executes the other one", SOON, watches).await.unwrap();
+    let renewed = app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+    assert!(renewed.output.contains("restart proxy and watch"), "{}", renewed.output);
+    assert_eq!(serving(machine).await, [linked.trim(), linked.trim()]);
+
+    // The new one does not begin: the one before serves on.
+    let refuses = format!(
+        "mkdir -p /run/systemd/system/cutover-proxy.service.d && cat >/run/systemd/system/cutover-proxy.service.d/refuse.conf <<'END'\n\
+         [Service]\nExecStartPre=/bin/sh -c 'test \"$(readlink /usr/local/bin/cutover-host)\" = {}'\nEND\n",
+        linked.trim()
+    );
+    says(machine, &refuses).await;
+    let program = other_program(&Binaries::beside_this_program().unwrap(), machine.folder());
+    let mut command = app.command(&["upgrade"]);
+    let output = command.env("CUTOVER_HOST_BINARY", &program).output().await.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("proxy and watch go on with cutover-host"), "{told}");
+    assert_eq!(says(machine, "readlink /usr/local/bin/cutover-host").await, linked);
+    assert_eq!(serving(machine).await, [linked.trim(), linked.trim()]);
+    says(machine, "rm -r /run/systemd/system/cutover-proxy.service.d && systemctl daemon-reload").await;
+    let report = probe.stop().await;
+    assert_eq!(report.failed(), 0, "{report}");
+}
+
+/// What proxy and watch execute.
+async fn serving(machine: &Machine) -> [String; 2] {
+    let line = "for unit in proxy watch; do readlink /proc/$(systemctl show -P MainPID cutover-$unit)/exe || echo none; done";
+    let said = says(machine, line).await;
+    let mut lines = said.lines().map(str::to_owned);
+    [(); 2].map(|()| lines.next().unwrap())
 }
 
 /// Docker publishes past the input chain: from outside nobody gets to it, from within everybody does.

@@ -163,7 +163,7 @@ fn services(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     }
     let rewritten = decision.changes.len() > before;
     let runs = found.units.get(place::PROXY_UNIT).is_some_and(|unit| unit.active);
-    let renewed = rewritten || found.linked.as_ref() != Some(&wanted.program);
+    let renewed = rewritten || found.outdated || found.linked.as_ref() != Some(&wanted.program);
     if !units.is_empty() {
         add(decision, Item::Services, Act::Units { names: units });
     } else if serves && runs && renewed {

@@ -16,6 +16,8 @@ pub struct Found {
     pub init: Init,
     /// The folder that [`super::place::LINK`] leads to.
     pub linked: Option<String>,
+    /// Proxy or watch still execute another program than that.
+    pub outdated: bool,
     /// Installed packages, of those that setup may install.
     pub packages: BTreeSet<String>,
     /// Files that setup may write, with what is in them.

@@ -23,6 +23,7 @@ fn fresh() -> Found {
         },
         init: Init::Systemd,
         linked: None,
+        outdated: false,
         packages: ["logrotate".to_owned()].into(),
         files: std::collections::BTreeMap::new(),
         engine: Engine::Absent,
@@ -80,7 +81,7 @@ fn after(found: &Found, wanted: &Wanted, changes: &[Change]) -> Found {
                 let unit = Unit { enabled: true, active: true };
                 found.units.extend(names.iter().map(|name| (name.clone(), unit)));
             }
-            Act::Renew => {}
+            Act::Renew => found.outdated = false,
             Act::Secrets { names } => found.secrets.extend(names.iter().cloned()),
             Act::Firewall { rules, .. } => {
                 found.firewall = Some(rules.clone());
@@ -278,6 +279,16 @@ fn engine_file_changes(engine_told: EngineTold) -> String {
     let decision = decide(&wanted(Ingress::Routes), &Found { engine, engine_told, ..fresh() });
     let lines = sentences(&decision);
     lines.lines().filter(|line| line.contains("daemon.json")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_was_broken_off_before_proxy_and_watch_went_on_with_it_is_finished() {
+    let (wanted, found) = (wanted(Ingress::Routes), fresh());
+    let found = after(&found, &wanted, &decide(&wanted, &found).changes);
+
+    let decision = decide(&wanted, &Found { outdated: true, ..found });
+
+    assert_eq!(decision.changes, [Change { item: Item::Services, act: Act::Renew }]);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub enum SetupEvent {
 pub struct Setup<'a> {
     layout: &'a Layout,
     wanted: &'a Wanted,
+    /// The program that serves as this begins.
+    old: Option<String>,
 }
 
 impl<'a> Setup<'a> {
@@ -46,7 +48,7 @@ impl<'a> Setup<'a> {
                 .next("let that user use sudo without a password, or name root in `hosts`"));
         }
         setup::refuse_unsupported(&look::distribution())?;
-        Ok(Self { layout, wanted })
+        Ok(Self { layout, wanted, old: program::linked() })
     }
 
     /// What is to be done.
@@ -130,7 +132,7 @@ impl<'a> Setup<'a> {
                 self.note(|record| record.units.extend(names.iter().cloned()))?;
                 handover::start(self.layout, names).await
             }
-            Act::Renew => handover::renew(self.layout).await,
+            Act::Renew => renew(self.layout, self.old.as_deref(), &self.wanted.program).await,
             Act::Secrets { names } => {
                 let mut values = cutover_core::secret::Secrets::new();
                 for name in names {
@@ -197,11 +199,41 @@ pub(super) fn alone(layout: &Layout) -> Result<ProcessLock, Failure> {
 pub async fn upgrade(layout: &Layout, program: &str) -> Result<Vec<String>, Failure> {
     let _alone = alone(layout)?;
     let old = program::linked();
-    if old.as_deref() == Some(program) {
+    if old.as_deref() == Some(program) && !handover::is_outdated(layout) {
         return Ok(vec![format!("cutover-host {program} is there already")]);
     }
     program::install(layout, program)?;
-    handover::renew(layout).await?;
+    renew(layout, old.as_deref(), program).await?;
+    let old = old.filter(|old| old != program);
     let old = old.map(|old| format!("; {old} stays beside it")).unwrap_or_default();
     Ok(vec![format!("cutover-host {program} is there{old}"), "proxy and watch go on with it".to_owned()])
+}
+
+/// Proxy and watch go on with the new program; where it does not serve, with the one before, if that is known.
+async fn renew(layout: &Layout, old: Option<&str>, new: &str) -> Result<(), Failure> {
+    let Err(failure) = handover::renew(layout).await else { return Ok(()) };
+    let Some(old) = old.filter(|old| *old != new) else { return Err(failure) };
+    let back = async {
+        program::link(old)?;
+        handover::renew(layout).await
+    };
+    Err(match back.await {
+        Ok(()) => failure
+            .while_serving(format!(
+                "proxy and watch go on with cutover-host {old}, and what was serving with them"
+            ))
+            .next(format!(
+                "the new one lies in {}: see what keeps it from serving, then try again",
+                setup::program(new)
+            )),
+        Err(other) => {
+            let state = format!(
+                "neither cutover-host {new} nor {old} serves; instances run on, nobody passes requests to them"
+            );
+            let mut failure = failure.while_serving(state);
+            failure.cause.push(other.what);
+            failure.cause.extend(other.cause);
+            failure
+        }
+    })
 }

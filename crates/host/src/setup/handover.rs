@@ -107,7 +107,7 @@ pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(
     let served_before = ProcessLock::peek(layout, "proxy").is_some();
     let offer = if proxies && !unit_runs { Offer::begin(layout) } else { None };
     units::enable(names).await?;
-    if !proxies {
+    if !proxies && !names.contains(place::WATCH_UNIT) {
         return Ok(());
     }
     // From here on the units are there whatever becomes of us: they begin when the lock is free.
@@ -148,6 +148,20 @@ async fn retire_unit(layout: &Layout) {
     }
 }
 
+/// Whether one of those that serve executes another program than the link leads to. Who holds its lock has begun: one that systemd is still
+/// about to start executes systemd's own.
+pub(super) fn is_outdated(layout: &Layout) -> bool {
+    let Ok(linked) = std::fs::canonicalize(place::LINK) else { return false };
+    let processes = ["up", "watch", "proxy"].map(|process| ProcessLock::peek(layout, process));
+    executes_another(&linked, processes.into_iter().flatten())
+}
+
+fn executes_another(program: &Path, mut processes: impl Iterator<Item = u32>) -> bool {
+    // One that is gone meanwhile, or is not ours to look at, says nothing.
+    processes
+        .any(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|executed| executed != program))
+}
+
 /// Proxy and watch go on with the program that the link leads to now.
 pub(super) async fn renew(layout: &Layout) -> Result<(), Failure> {
     if !units::are_installed(layout) {
@@ -182,29 +196,37 @@ async fn renew_supervisor(layout: &Layout) -> Result<(), Failure> {
     renewed
 }
 
-/// Returns when the proxy of the unit answers.
+/// Returns when the proxy of the unit answers, and watch of its unit is at work.
 async fn serves(layout: &Layout) -> Result<(), Failure> {
     let answers = async {
-        loop {
-            let main = main_process(place::PROXY_UNIT).await;
-            let holds = ProcessLock::peek(layout, "proxy");
-            if main.is_some()
-                && main == holds
-                && tokio::net::UnixStream::connect(layout.proxy_socket()).await.is_ok()
-            {
-                return;
-            }
+        while !(works(layout, place::PROXY_UNIT, "proxy").await
+            && tokio::net::UnixStream::connect(layout.proxy_socket()).await.is_ok())
+        {
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(LONG, answers).await.map_err(|_| {
-        failed("start the proxy")
-            .because(format!("{} does not answer after {} s", place::PROXY_UNIT, LONG.as_secs()))
-            .next(format!(
-                "`systemctl status {}` and /var/log/cutover/proxy.log on the server say why",
-                place::PROXY_UNIT
-            ))
-    })
+    let watches = async {
+        while !works(layout, place::WATCH_UNIT, "watch").await {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let late = |what: &str, unit: &str, log: &str| {
+        failed(what)
+            .because(format!("{unit} does not answer after {} s", LONG.as_secs()))
+            .next(format!("`systemctl status {unit}` and {log} on the server say why"))
+    };
+    tokio::time::timeout(LONG, answers)
+        .await
+        .map_err(|_| late("start the proxy", place::PROXY_UNIT, "/var/log/cutover/proxy.log"))?;
+    tokio::time::timeout(LONG, watches)
+        .await
+        .map_err(|_| late("start watch", place::WATCH_UNIT, "/var/log/cutover/watch.log"))
+}
+
+/// Whether the process of a unit is the one that has the lock of its kind.
+async fn works(layout: &Layout, unit: &str, process: &str) -> bool {
+    let main = main_process(unit).await;
+    main.is_some() && main == ProcessLock::peek(layout, process)
 }
 
 /// What a unit was started for.
@@ -250,4 +272,17 @@ fn listeners_of(pid: u32) -> Vec<TcpListener> {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers.filter_map(|number| listener(&process, number)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_executes_another_program_is_outdated_and_who_is_gone_says_nothing() {
+        let own = std::env::current_exe().unwrap().canonicalize().unwrap();
+        let me = std::process::id();
+        assert!(!executes_another(&own, [me, u32::MAX].into_iter()));
+        assert!(executes_another(Path::new("/usr/local/lib/cutover/1/cutover-host"), [me].into_iter()));
+    }
 }

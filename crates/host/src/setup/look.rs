@@ -12,7 +12,7 @@ use cutover_core::setup::{Clock, Distribution, Engine, EngineTold, Found, Init, 
 use cutover_engine::Engine as Client;
 
 use super::system::ask;
-use super::{files, firewall, packages, program, record, sshd, units};
+use super::{files, firewall, handover, packages, program, record, sshd, units};
 use crate::lock::ProcessLock;
 use crate::{listening, up};
 
@@ -47,6 +47,7 @@ pub(super) async fn look(layout: &Layout, app: &AppId) -> Result<Found, Failure>
         distribution: distribution(),
         init: if units::is_systemd() { Init::Systemd } else { Init::Other },
         linked: program::linked(),
+        outdated: handover::is_outdated(layout),
         packages: packages::installed(&PACKAGES).await,
         files: found_files(),
         engine,

@@ -34,7 +34,7 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
         failure.next("wait for their end (`cutover attach`), then try again")
     })?;
     let what = || failed("put cutover-host into its place");
-    place_program(folder).and_then(|()| link(folder)).map_err(|error| {
+    place_program(folder).and_then(|()| lead(folder)).map_err(|error| {
         let failure = what().because(error.to_string());
         if error.kind() == io::ErrorKind::StorageFull {
             failure.next("make room on the disk of /usr/local")
@@ -62,7 +62,14 @@ fn place_program(folder: &str) -> io::Result<()> {
     fs::File::open(above)?.sync_all()
 }
 
-fn link(folder: &str) -> io::Result<()> {
+/// Lets the link lead to the program of this folder.
+pub(super) fn link(folder: &str) -> Result<(), Failure> {
+    lead(folder).map_err(|error| {
+        failed(&format!("let {} lead to cutover-host {folder}", place::LINK)).because(error.to_string())
+    })
+}
+
+fn lead(folder: &str) -> io::Result<()> {
     let link = Path::new(place::LINK);
     let next = files::beside(link);
     fs::create_dir_all(files::folder_of(link))?;
