@@ -175,9 +175,12 @@ async fn upgrade_broken_off(machine: &Machine, app: &ServerApp<'_>, other: &str)
     let again = app.cutover(&["upgrade"]).await.unwrap().expect(0).unwrap();
     assert!(again.output.contains("is there already"), "{}", again.output);
     // Of watch alone, `setup` goes on with it, too.
-    says(machine, &format!("ln -sfn {other} /usr/local/bin/cutover-host && systemctl restart cutover-watch && ln -sfn {} /usr/local/bin/cutover-host", linked.trim())).await;
+    let leads = async |to: &str| says(machine, &format!("ln -sfn {to} /usr/local/bin/cutover-host")).await;
+    leads(other).await;
+    says(machine, "systemctl restart cutover-watch").await;
     let watches = async || (serving(machine).await[1] == other).then_some(());
     wait_until("watch executes the other one", SOON, watches).await.unwrap();
+    leads(linked.trim()).await;
     let renewed = app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
     assert!(renewed.output.contains("restart proxy and watch"), "{}", renewed.output);
     assert_eq!(serving(machine).await, [linked.trim(), linked.trim()]);
@@ -285,6 +288,12 @@ async fn by_key(machine: &Machine, key: &Path, words: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A program of the shell.
+fn program(path: &Path, text: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_would_be_locked_out_is_not() {
     on_server("whoever_would_be_locked_out_is_not", Image::Stocked12, async |machine| {
@@ -308,7 +317,28 @@ async fn whoever_would_be_locked_out_is_not() {
         let other = line.replace(&machine.address().to_string(), &format!("[{}]:2222", machine.address()));
         std::fs::write(&known, format!("{line}{other}")).unwrap();
 
-        let told = app.cutover(&["setup"]).await.unwrap().expect(1).unwrap();
+        // Who comes in by a tunnel would be cut off at its next handshake, which a second connection by it does not show.
+        let by_tunnel = machine.folder().join("by-tunnel");
+        let tunnel = "mkdir -p /dev/net; test -e /dev/net/tun || mknod /dev/net/tun c 10 200; \
+                      ip tuntap add dev wg0 mode tun && ip address add 10.99.0.1/32 dev wg0";
+        says(machine, tunnel).await;
+        let connection = "export SSH_CONNECTION=\\\"10.99.0.2 40000 10.99.0.1 22\\\"; ";
+        program(
+            &by_tunnel,
+            &format!(
+                "exec bash -c 'last=${{@: -1}}; exec {} \"${{@:1:$#-1}}\" \"{connection}$last\"' - \"$@\"",
+                machine.ssh_program().display()
+            ),
+        );
+        let output = app.command(&["setup", "--dry-run"]).env("CUTOVER_SSH", &by_tunnel).output().await.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.contains("you come in by wg0, a tunnel"), "{told}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("let in nothing"), "{output:?}");
+
+        // Whoever listens there and would be cut off is named, and nobody is there to approve it.
+        let asked = app.cutover(&["setup"]).await.unwrap().expect(2).unwrap();
+        assert!(asked.talk.contains("the firewall cuts off") && asked.talk.contains("(TCP 2222)"), "{}", asked.talk);
+        let told = app.cutover(&["setup", "--yes"]).await.unwrap().expect(1).unwrap();
 
         assert!(told.talk.contains("a second connection did not come in"), "{}", told.talk);
         assert!(comes_in(machine, 2222).await, "it was taken back");
@@ -318,12 +348,11 @@ async fn whoever_would_be_locked_out_is_not() {
         // The client dies in the very moment: nobody confirms, and it is taken back all the same.
         let dies = machine.folder().join("dies");
         let text = format!(
-            "#!/bin/sh\ncase \"$*\" in *ControlPath=none*) kill -9 $PPID; exit 1;; esac\nexec {} \"$@\"\n",
+            "case \"$*\" in *ControlPath=none*) kill -9 $PPID; exit 1;; esac\nexec {} \"$@\"",
             machine.ssh_program().display()
         );
-        std::fs::write(&dies, text).unwrap();
-        std::fs::set_permissions(&dies, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let mut command = app.command(&["setup"]);
+        program(&dies, &text);
+        let mut command = app.command(&["setup", "--yes"]);
         let output = command.env("CUTOVER_SSH", &dies).output().await.unwrap();
         assert!(!output.status.success());
         assert!(!comes_in(machine, 2222).await, "the rules are loaded");

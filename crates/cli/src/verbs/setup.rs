@@ -1,5 +1,6 @@
 //! `setup` makes a fresh server a host; `upgrade` puts this release's `cutover-host` there; `teardown` undoes what setup did.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use cutover_core::config::settings::Config;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, EnvironmentName};
-use cutover_core::setup::{Change, Ingress, Wanted};
+use cutover_core::setup::{Change, Ingress, Listener, Wanted};
 use cutover_core::wire::{Ask, Reply, SetupAsk, SetupReply};
 
 use super::{Desk, Ended, Stop, approval};
@@ -109,7 +110,7 @@ async fn setup(desk: &Desk, asked: ServerAsked) -> Ended {
         return Ok(Exit::Done.code());
     }
     if !asked.yes {
-        approval::answer(desk, &question(&config, "setup"))?;
+        approval::answer(desk, &of_cuts(question(&config, "setup"), &changes))?;
     }
     desk.output.talk(&format!("setting {} up:", server.name));
     carry_out(desk, &server, &mut channel, &wanted).await?;
@@ -125,6 +126,27 @@ async fn setup(desk: &Desk, asked: ServerAsked) -> Ended {
         .talk(&format!("{} is a host: `cutover deploy {}` comes next", server.name, config.id.environment));
     desk.output.answer_json(&Line::Done)?;
     Ok(Exit::Done.code())
+}
+
+/// What listens on the server and would be heard no longer is asked about, whatever else is.
+fn of_cuts(question: Question, changes: &[Change]) -> Question {
+    let cuts: BTreeSet<&Listener> = changes.iter().flat_map(Change::cuts).collect();
+    if cuts.is_empty() {
+        return question;
+    }
+    let named: Vec<String> = cuts.iter().map(ToString::to_string).collect();
+    let openings: BTreeSet<String> = cuts.iter().map(|cut| cut.opening()).collect();
+    let openings: Vec<String> = openings.into_iter().collect();
+    let about = format!(
+        "the firewall cuts off what listens on the server now: {}; `setup: {{ open: [{}] }}` of the environment leaves it open, `setup: {{ firewall: false }}` leaves the firewall alone",
+        named.join(", "),
+        openings.join(", ")
+    );
+    match question {
+        Question::None => Question::Yes(about),
+        Question::Yes(other) => Question::Yes(format!("{about}\n{other}")),
+        Question::Type { name, about: other } => Question::Type { name, about: format!("{about}\n{other}") },
+    }
 }
 
 fn wanted(config: &Config, program: String) -> Wanted {
@@ -263,5 +285,34 @@ pub(super) async fn lines(desk: &Desk, channel: &mut Channel, question: SetupAsk
             Ok(Exit::Done.code())
         }
         other => Err(unexpected("told", &Reply::Setup(other)).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover_core::setup::{Act, Item};
+
+    use super::*;
+
+    #[test]
+    fn what_is_cut_off_is_asked_about_also_where_nothing_is_protected() {
+        let firewall = |cuts: &[Listener]| Change {
+            item: Item::Firewall,
+            act: Act::Firewall {
+                rules: String::new(),
+                open: [22].into(),
+                udp: [].into(),
+                cuts: cuts.iter().cloned().collect(),
+            },
+        };
+        assert_eq!(of_cuts(Question::None, &[firewall(&[])]), Question::None);
+        let listener = Listener { name: "dnsmasq".to_owned(), udp: true, port: 53 };
+        let Question::Yes(about) = of_cuts(Question::None, &[firewall(&[listener])]) else {
+            panic!("not asked")
+        };
+        assert_eq!(
+            about,
+            "the firewall cuts off what listens on the server now: dnsmasq (UDP 53); `setup: { open: [53/udp] }` of the environment leaves it open, `setup: { firewall: false }` leaves the firewall alone"
+        );
     }
 }

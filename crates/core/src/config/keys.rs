@@ -9,8 +9,7 @@ use super::shape::{
 const HOST_SHAPE: Shape = Shape::Form(&HOST);
 const HOSTS: Shape = Shape::List(&HOST_SHAPE);
 const FOLDERS: Shape = Shape::List(&Shape::Form(&FOLDER));
-const PORTS: Shape = Shape::List(&PORT_SHAPE);
-const PORT_SHAPE: Shape = Shape::Form(&PORT);
+const OPENINGS: Shape = Shape::List(&Shape::Form(&OPENING));
 const TIME: Shape = Shape::Form(&DURATION);
 const NAMES: Shape = Shape::List(&Shape::Text);
 const STATUSES: Shape = Shape::Either(&[Shape::Form(&STATUS), Shape::List(&Shape::Form(&STATUS))]);
@@ -210,6 +209,12 @@ const HEALTH: Shape = Shape::Keys(&[&[
     ),
 ]]);
 
+static OPENING: super::shape::Form = super::shape::Form {
+    expected: "a TCP port, or a UDP port as `51820/udp`",
+    check: |text| super::value::opening(text).map(drop),
+    pattern: r"^[0-9]{1,5}(/(tcp|udp))?$",
+};
+
 static PORT_OR_TRUE: super::shape::Form = super::shape::Form {
     expected: "a port, or `true` for the service's",
     check: |text| if text == "true" { Ok(()) } else { super::value::port(text).map(drop) },
@@ -396,7 +401,12 @@ const SETUP: Shape = Shape::Keys(&[&[
         "Let in SSH, and HTTP where a service has a route, and nothing else.",
     ),
     Key::own("ssh_hardening", Shape::Flag, "true", "Let sshd accept keys only."),
-    Key::own("open", PORTS, "", "TCP ports that the firewall leaves open, too."),
+    Key::own(
+        "open",
+        OPENINGS,
+        "",
+        "Ports that the firewall leaves open, too: of TCP, or of UDP as `51820/udp`.",
+    ),
 ]]);
 
 /// What an environment may say.

@@ -259,10 +259,10 @@ fn read(
 fn setup(at: &At<'_>) -> SetupSettings {
     let off = Item::KEYS.into_iter().filter(|(_, key)| at.flag(key) == Some(false));
     let open = at.get("open").map(|open| open.one_or_more()).unwrap_or_default();
-    SetupSettings {
-        off: off.map(|(item, _)| item).collect(),
-        open: open.iter().filter_map(|port| value::port(port.text()?).ok()).collect(),
-    }
+    let openings = open.iter().filter_map(|port| value::opening(port.text()?).ok());
+    let (udp, tcp): (Vec<_>, Vec<_>) = openings.partition(|(_, udp)| *udp);
+    let ports = |openings: Vec<(u16, bool)>| openings.into_iter().map(|(port, _)| port).collect();
+    SetupSettings { off: off.map(|(item, _)| item).collect(), open: ports(tcp), open_udp: ports(udp) }
 }
 
 fn services(at: &At<'_>, local: bool, context: &mut Context<'_>) -> BTreeMap<ServiceName, Service> {

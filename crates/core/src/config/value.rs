@@ -87,6 +87,16 @@ pub(crate) fn port(text: &str) -> Result<u16, String> {
     }
 }
 
+/// Reads `8443`, `8443/tcp` or `51820/udp`: a port, and whether it is one of UDP.
+pub(crate) fn opening(text: &str) -> Result<(u16, bool), String> {
+    match text.split_once('/') {
+        None => Ok((port(text)?, false)),
+        Some((number, "tcp")) => Ok((port(number)?, false)),
+        Some((number, "udp")) => Ok((port(number)?, true)),
+        Some((_, other)) => Err(format!("`{other}` is neither `tcp` nor `udp`")),
+    }
+}
+
 /// Reads `200` or `200-399`.
 pub(crate) fn status(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("`{text}` is not a status code");
@@ -182,6 +192,9 @@ mod tests {
         assert_eq!(port("8000"), Ok(8000));
         assert!(port("0").unwrap_err().contains("port 0"));
         assert!(port("65536").is_err() && port("x").is_err());
+        assert_eq!((opening("8443"), opening("8443/tcp")), (Ok((8443, false)), Ok((8443, false))));
+        assert_eq!(opening("51820/udp"), Ok((51820, true)));
+        assert!(opening("51820/sctp").is_err() && opening("/udp").is_err() && opening("0/udp").is_err());
         assert_eq!(status("200-399"), Ok((200, 399)));
         assert_eq!(status("204"), Ok((204, 204)));
         assert!(status("399-200").is_err() && status("42").is_err());

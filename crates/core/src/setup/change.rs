@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::found::Listener;
 use super::place;
 use super::wanted::Item;
 use crate::names::VariableName;
@@ -69,6 +70,12 @@ pub enum Act {
         rules: String,
         /// What stays open, for people.
         open: BTreeSet<u16>,
+        /// The same of UDP.
+        #[serde(default)]
+        udp: BTreeSet<u16>,
+        /// Who listens now and is not heard any more.
+        #[serde(default)]
+        cuts: BTreeSet<Listener>,
     },
     /// Tell sshd to take keys only, on trial.
     Sshd {
@@ -93,6 +100,12 @@ impl Change {
     /// Whether it is taken back unless another connection confirms it.
     pub fn is_on_trial(&self) -> bool {
         matches!(self.act, Act::Firewall { .. } | Act::Sshd { .. })
+    }
+
+    /// Who listens now and is not heard any more.
+    pub fn cuts(&self) -> impl Iterator<Item = &Listener> {
+        let cuts = if let Act::Firewall { cuts, .. } = &self.act { Some(cuts) } else { None };
+        cuts.into_iter().flatten()
     }
 
     /// What is done, for people: one line, without a full stop.
@@ -121,11 +134,11 @@ impl Change {
                 let names: Vec<&str> = names.iter().map(VariableName::as_str).collect();
                 format!("make values for {} in the app's env file (0600)", names.join(", "))
             }
-            Act::Firewall { open, .. } => {
-                let ports: Vec<String> = open.iter().map(u16::to_string).collect();
+            Act::Firewall { open, udp, cuts, .. } => {
+                let (udp, cuts) = (named(" and UDP ", udp), named("; it cuts off ", cuts));
                 format!(
-                    "let in nothing but TCP {}, published ports of containers included; taken back unless a second connection succeeds",
-                    ports.join(", ")
+                    "let in nothing but TCP {}{udp}, published ports of containers included{cuts}; taken back unless a second connection succeeds",
+                    named("", open)
                 )
             }
             Act::Sshd { .. } => {
@@ -137,7 +150,13 @@ impl Change {
 }
 
 fn list(names: &BTreeSet<String>) -> String {
-    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    named("", names)
+}
+
+/// With commas between, after a word; nothing, where there are none.
+fn named<T: ToString>(word: &str, all: &BTreeSet<T>) -> String {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    if all.is_empty() { String::new() } else { format!("{word}{}", all.join(", ")) }
 }
 
 fn purpose(item: Item, path: &str) -> &'static str {

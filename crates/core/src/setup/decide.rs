@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::change::{Act, Change, EngineEffect};
 use super::engine_file;
 use super::firewall::{Openings, ruleset};
-use super::found::{Clock, Engine, Found, Init, Room};
+use super::found::{Clock, Engine, Found, Init, Listener, Room};
 use super::place;
 use super::record::Record;
 use super::support::has_client_apart;
@@ -203,15 +203,17 @@ fn secrets(wanted: &Wanted, found: &Found, decision: &mut Decision) {
 /// What all apps of the host need, and the way in for people.
 fn openings(wanted: &Wanted, found: &Found, record: &Record) -> Openings {
     let mut tcp = found.ssh.ports.clone();
+    let mut udp = BTreeSet::new();
     for app in record.apps.values() {
         tcp.extend(app.open.iter().copied());
+        udp.extend(app.open_udp.iter().copied());
     }
     let routed = wanted.ingress == Ingress::Routes;
     if routed || record.apps.values().any(|app| app.ingress == Ingress::Routes) {
         tcp.extend(found.http.iter().copied());
         tcp.insert(HTTPS);
     }
-    Openings { tcp }
+    Openings { tcp, udp }
 }
 
 fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
@@ -226,17 +228,24 @@ fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     }
     let openings = openings(wanted, found, &found.record.with(wanted));
     let rules = ruleset(&openings);
+    let loaded = found.firewall.as_ref() == Some(&rules);
+    if let Some(tunnel) = found.ssh.tunnel.as_ref().filter(|_| !loaded && openings.udp.is_empty()) {
+        decision.warnings.push(format!(
+            "the firewall was left alone: you come in by {tunnel}, a tunnel, whose next handshake might not be let in; name its port (`setup: {{ open: [51820/udp] }}`), or come in past it"
+        ));
+        return;
+    }
     let unit = format!("{}/{}", place::UNITS, place::FIREWALL_UNIT);
     let persistent = found.init != Init::Systemd
         || (found.files.get(&unit) == Some(&texts::firewall_unit(place::FIREWALL))
             && pending(place::FIREWALL_UNIT, found, Wants::Enabled).is_none());
-    let loaded = found.firewall.as_ref() == Some(&rules);
     let kept = found.files.get(place::FIREWALL) == Some(&rules);
     if !(loaded && kept && persistent) {
         if found.init == Init::Systemd {
             file(Item::Firewall, &unit, texts::firewall_unit(place::FIREWALL), found, decision);
         }
-        add(decision, Item::Firewall, Act::Firewall { rules, open: openings.tcp });
+        let cuts = cuts(&openings, wanted, found);
+        add(decision, Item::Firewall, Act::Firewall { rules, open: openings.tcp, udp: openings.udp, cuts });
     }
     if let Some(other) = &found.other_firewall {
         decision.warnings.push(format!(
@@ -248,6 +257,15 @@ fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
             .warnings
             .push("the firewall is gone after a reboot: there is no systemd to load it again".to_owned());
     }
+}
+
+/// Who listens now and is not heard any more. Where rules of ours stand already, whatever they do not let in was cut off by them.
+fn cuts(openings: &Openings, wanted: &Wanted, found: &Found) -> BTreeSet<Listener> {
+    let stands = found.firewall.is_some() || found.files.contains_key(place::FIREWALL);
+    let before = stands.then(|| self::openings(wanted, found, &found.record));
+    let was_heard = |one: &&Listener| before.as_ref().is_none_or(|before| before.leaves(one));
+    let cut = found.listeners.iter().filter(|one| !openings.leaves(one) && !one.is_the_proxy());
+    cut.filter(was_heard).cloned().collect()
 }
 
 fn ssh(wanted: &Wanted, found: &Found, decision: &mut Decision) {

@@ -6,13 +6,41 @@
 //! the input chain's.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+
+use super::found::Listener;
 
 /// What may come in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Openings {
     /// TCP ports.
     pub tcp: BTreeSet<u16>,
+    /// UDP ports.
+    pub udp: BTreeSet<u16>,
+}
+
+/// Addresses are asked for by DHCP, over both families: these UDP ports are always open.
+const DHCP: [u16; 2] = [68, 546];
+/// Clocks, and the names of a local network (mDNS, LLMNR), which a system listens for by itself: who only asks there hears the answers.
+const CHATTER: [u16; 3] = [123, 5353, LLMNR];
+/// Over TCP, too.
+const LLMNR: u16 = 5355;
+
+impl Openings {
+    /// Whether whoever listens there goes on being heard, or needs not to be.
+    pub(super) fn leaves(&self, listener: &Listener) -> bool {
+        let port = listener.port;
+        if listener.udp {
+            self.udp.contains(&port) || DHCP.contains(&port) || CHATTER.contains(&port)
+        } else {
+            self.tcp.contains(&port) || port == LLMNR
+        }
+    }
+}
+
+/// The rule that lets ports in; nothing, where there are none.
+fn accept(what: &str, ports: &BTreeSet<u16>) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    if ports.is_empty() { String::new() } else { format!("{what} {{ {} }} accept\n\t\t", ports.join(", ")) }
 }
 
 /// Networks inside this machine: loopback, and those of container engines.
@@ -23,21 +51,13 @@ fn inside(direction: &str, verdict: &str) -> String {
     INSIDE.map(|name| format!("{direction} \"{name}\" {verdict}")).join("\n\t\t")
 }
 
-/// The file that `nft -f` loads, in the place of what was loaded before. Protocols stand in it by number (1, 6 and 58 are ICMP, TCP and ICMP of
-/// IPv6), since a bare server has no list of their names.
+/// The file that `nft -f` loads, in the place of what was loaded before. Protocols stand in it by number (1, 6, 17 and 58 are ICMP, TCP, UDP and
+/// ICMP of IPv6), since a bare server has no list of their names.
 pub fn ruleset(openings: &Openings) -> String {
-    let mut ports = String::new();
-    for port in &openings.tcp {
-        let comma = if ports.is_empty() { "" } else { ", " };
-        // Writing to a String cannot fail.
-        write!(ports, "{comma}{port}").unwrap_or_default();
-    }
-    let tcp = if ports.is_empty() { String::new() } else { format!("tcp dport {{ {ports} }} accept\n\t\t") };
-    let published = if ports.is_empty() {
-        String::new()
-    } else {
-        format!("meta l4proto 6 ct original proto-dst {{ {ports} }} accept\n\t\t")
-    };
+    let tcp = accept("tcp dport", &openings.tcp);
+    let udp = accept("udp dport", &openings.udp.iter().copied().chain(DHCP).collect());
+    let published = accept("meta l4proto 6 ct original proto-dst", &openings.tcp)
+        + &accept("meta l4proto 17 ct original proto-dst", &openings.udp);
     let (from_inside, to_inside) = (inside("iifname", "accept"), inside("oifname", "drop"));
     format!(
         "#!/usr/sbin/nft -f
@@ -50,8 +70,7 @@ table inet cutover {{
 \t\tct state established,related accept
 \t\t{from_inside}
 \t\tmeta l4proto {{ 1, 58 }} accept
-\t\tudp dport {{ 68, 546 }} accept
-\t\t{tcp}drop
+\t\t{udp}{tcp}drop
 \t}}
 \tchain forward {{
 \t\ttype filter hook forward priority filter - 5; policy accept;

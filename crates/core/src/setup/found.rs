@@ -36,6 +36,8 @@ pub struct Found {
     pub http: BTreeSet<u16>,
     /// Of those, which another process has, by its name.
     pub taken: BTreeMap<u16, String>,
+    /// Who listens where others than this machine can reach it.
+    pub listeners: BTreeSet<Listener>,
     /// Another firewall is at work, by its name.
     pub other_firewall: Option<String>,
     /// Whether something keeps the clock.
@@ -106,6 +108,39 @@ pub struct Unit {
     pub active: bool,
 }
 
+/// Somebody who listens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Listener {
+    /// By its name.
+    pub name: String,
+    /// UDP, else TCP.
+    pub udp: bool,
+    /// Where.
+    pub port: u16,
+}
+
+impl Listener {
+    /// The port as `open` of the environment names it.
+    pub fn opening(&self) -> String {
+        if self.udp { format!("{}/udp", self.port) } else { self.port.to_string() }
+    }
+
+    /// Ours: what has a route is open, and nobody else is to be heard there.
+    pub(super) fn is_the_proxy(&self) -> bool {
+        !self.udp && self.name == PROXY
+    }
+}
+
+/// As the kernel names the proxy's process.
+const PROXY: &str = "cutover-host";
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let protocol = if self.udp { "UDP" } else { "TCP" };
+        write!(out, "{} ({protocol} {})", self.name, self.port)
+    }
+}
+
 /// sshd's settings as it tells them (`sshd -T`), and who came in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SshFound {
@@ -121,6 +156,8 @@ pub struct SshFound {
     pub has_key: bool,
     /// There is an sshd.
     pub installed: bool,
+    /// The tunnel's interface by which that user came in; `None`: none.
+    pub tunnel: Option<String>,
 }
 
 /// Whether the clock is kept right.

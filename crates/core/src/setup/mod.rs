@@ -15,7 +15,7 @@ pub use change::{Act, Change, EngineEffect};
 pub use decide::{Decision, decide};
 pub use engine_file::without as engine_file_without;
 pub use firewall::{Openings, ruleset};
-pub use found::{Clock, Distribution, Engine, EngineTold, Found, Init, Room, SshFound, Unit};
+pub use found::{Clock, Distribution, Engine, EngineTold, Found, Init, Listener, Room, SshFound, Unit};
 pub use record::{AppSetup, RECORD_VERSION, Record};
 pub use support::{SUPPORTED, refuse_unsupported};
 pub use texts::{program, user_sshd, user_sudoers};

@@ -41,6 +41,9 @@ pub struct AppSetup {
     pub ingress: Ingress,
     /// Further ports.
     pub open: BTreeSet<u16>,
+    /// Further UDP ports.
+    #[serde(default)]
+    pub open_udp: BTreeSet<u16>,
 }
 
 impl Default for Record {
@@ -62,8 +65,8 @@ impl Record {
     #[must_use]
     pub fn with(&self, wanted: &Wanted) -> Self {
         let mut record = self.clone();
-        let open = wanted.settings.open.clone();
-        record.apps.insert(wanted.app.to_string(), AppSetup { ingress: wanted.ingress, open });
+        let (open, open_udp) = (wanted.settings.open.clone(), wanted.settings.open_udp.clone());
+        record.apps.insert(wanted.app.to_string(), AppSetup { ingress: wanted.ingress, open, open_udp });
         record
     }
 }

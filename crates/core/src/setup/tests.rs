@@ -37,9 +37,11 @@ fn fresh() -> Found {
             login: "root".to_owned(),
             has_key: true,
             installed: true,
+            tunnel: None,
         },
         http: [80].into(),
         taken: std::collections::BTreeMap::new(),
+        listeners: std::collections::BTreeSet::new(),
         other_firewall: None,
         clock: Clock::Unkept,
         secrets: std::collections::BTreeSet::new(),
@@ -234,6 +236,44 @@ fn what_another_app_needs_stays_open() {
     assert_eq!(open.unwrap(), [22, 80, 443, 8443].into());
 }
 
+/// What is told of the firewall.
+fn told_of_firewall(decision: &Decision) -> String {
+    let lines = sentences(decision);
+    lines.lines().filter(|line| line.contains("let in")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn who_is_cut_off_is_named_and_a_tunnel_is_not_cut_off_unseen() {
+    let listener = |name: &str, udp, port| Listener { name: name.to_owned(), udp, port };
+    let all = [
+        listener("sshd", false, 22),
+        listener("dnsmasq", true, 53),
+        listener("dhclient", true, 68),
+        listener("avahi-daemon", true, 5353),
+        listener("the kernel", true, 51820),
+        listener("postgres", false, 5432),
+        listener("cutover-host", false, 80),
+    ];
+    let found = Found { listeners: all.into(), ..fresh() };
+    let wanted = wanted(Ingress::None);
+
+    insta::assert_snapshot!(told_of_firewall(&decide(&wanted, &found)), @"let in nothing but TCP 22, published ports of containers included; it cuts off dnsmasq (UDP 53), postgres (TCP 5432), the kernel (UDP 51820); taken back unless a second connection succeeds");
+
+    let mut by_tunnel = found;
+    by_tunnel.ssh.tunnel = Some("wg0".to_owned());
+    insta::assert_snapshot!(told_of_firewall(&decide(&wanted, &by_tunnel)), @"! the firewall was left alone: you come in by wg0, a tunnel, whose next handshake might not be let in; name its port (`setup: { open: [51820/udp] }`), or come in past it");
+    let settings =
+        SetupSettings { open: [5432].into(), open_udp: [51820].into(), ..SetupSettings::default() };
+    let wanted = Wanted { settings, ..wanted };
+    insta::assert_snapshot!(told_of_firewall(&decide(&wanted, &by_tunnel)), @"let in nothing but TCP 22, 5432 and UDP 51820, published ports of containers included; it cuts off dnsmasq (UDP 53); taken back unless a second connection succeeds");
+
+    // Later a port is not to be open any more: that one is cut off, and what was already is not told again.
+    let mut later = after(&by_tunnel, &wanted, &decide(&wanted, &by_tunnel).changes);
+    later.ssh.tunnel = None;
+    let settings = SetupSettings { open_udp: [51820].into(), ..SetupSettings::default() };
+    insta::assert_snapshot!(told_of_firewall(&decide(&Wanted { settings, ..wanted }, &later)), @"let in nothing but TCP 22 and UDP 51820, published ports of containers included; it cuts off postgres (TCP 5432); taken back unless a second connection succeeds");
+}
+
 #[test]
 fn each_item_can_be_switched_off() {
     for (item, key) in Item::KEYS {
@@ -331,7 +371,7 @@ fn what_was_added_to_the_engines_file_can_be_taken_out_again_and_nothing_else() 
 
 #[test]
 fn the_rules_look_at_the_port_that_was_asked_for() {
-    insta::assert_snapshot!(ruleset(&Openings { tcp: [22, 80].into() }), @r#"
+    insta::assert_snapshot!(ruleset(&Openings { tcp: [22, 80].into(), udp: [51820].into() }), @r#"
         #!/usr/sbin/nft -f
         # Written by cutover setup; `cutover teardown` removes it. Each setup writes it anew.
         table inet cutover
@@ -346,7 +386,7 @@ fn the_rules_look_at_the_port_that_was_asked_for() {
         		iifname "veth*" accept
         		iifname "podman*" accept
         		meta l4proto { 1, 58 } accept
-        		udp dport { 68, 546 } accept
+        		udp dport { 68, 546, 51820 } accept
         		tcp dport { 22, 80 } accept
         		drop
         	}
@@ -359,6 +399,7 @@ fn the_rules_look_at_the_port_that_was_asked_for() {
         		iifname "veth*" accept
         		iifname "podman*" accept
         		meta l4proto 6 ct original proto-dst { 22, 80 } accept
+        		meta l4proto 17 ct original proto-dst { 51820 } accept
         		ct status dnat drop
         		oifname "lo" drop
         		oifname "docker*" drop

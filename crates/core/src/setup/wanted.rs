@@ -52,6 +52,9 @@ pub struct SetupSettings {
     pub off: BTreeSet<Item>,
     /// TCP ports that the firewall leaves open, too.
     pub open: BTreeSet<u16>,
+    /// UDP ports, the same.
+    #[serde(default)]
+    pub open_udp: BTreeSet<u16>,
 }
 
 /// Whether requests from outside are expected.

@@ -6,6 +6,7 @@ mod files;
 mod firewall;
 mod handover;
 mod keys;
+mod listeners;
 mod look;
 mod packages;
 mod program;

@@ -28,6 +28,7 @@ pub(super) async fn look() -> SshFound {
     let mut found =
         SshFound { login: login.clone(), installed: Path::new(SSHD).exists(), ..SshFound::default() };
     found.ports.extend(connected());
+    found.tunnel = tunnel().await;
     if !found.installed {
         return found;
     }
@@ -53,6 +54,22 @@ fn ports(settings: &str) -> BTreeSet<u16> {
 /// The port of the connection by which we were called.
 fn connected() -> Option<u16> {
     std::env::var("SSH_CONNECTION").ok()?.split(' ').nth(3)?.parse().ok()
+}
+
+/// The interface by which we were called, where it is a tunnel of this machine.
+async fn tunnel() -> Option<String> {
+    let connection = std::env::var("SSH_CONNECTION").ok()?;
+    let ours = connection.split(' ').nth(2)?;
+    let said = ask(&["ip", "-o", "address", "show", "to", ours]).await;
+    let interface = said.out.split_whitespace().nth(1)?.split('@').next()?.to_owned();
+    let folder = Path::new("/sys/class/net").join(&interface);
+    let kind = std::fs::read_to_string(folder.join("type")).unwrap_or_default();
+    (is_tunnel(&kind) || folder.join("tun_flags").exists()).then_some(interface)
+}
+
+/// By the kernel's numbers: none (`WireGuard`, tun), IP in IP, IP in IPv6, sit, GRE.
+fn is_tunnel(kind: &str) -> bool {
+    matches!(kind.trim(), "65534" | "768" | "769" | "776" | "778" | "823")
 }
 
 fn home(user: &str) -> Option<PathBuf> {
@@ -200,6 +217,11 @@ mod tests {
         assert!(kept(&format!("{good}denyusers cut?ver\n")).unwrap().contains("DenyUsers"));
         assert!(kept("authorizedkeysfile .ssh/authorized_keys\n").unwrap().contains(".ssh/authorized_keys"));
         assert!(kept("pubkeyauthentication no\n").unwrap().contains("PubkeyAuthentication"));
+    }
+
+    #[test]
+    fn a_tunnel_is_told_from_a_card() {
+        assert!(is_tunnel("65534\n") && !is_tunnel("1\n") && !is_tunnel(""));
     }
 
     #[test]
