@@ -11,7 +11,7 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, What};
 use cutover_core::layout::Layout;
 use cutover_core::plan::{HostPlan, deadline};
-use cutover_core::recover::{Recovery, conclude, recover, serving_text, unsettled};
+use cutover_core::recover::{Recovery, conclude, recover, standing_text, unsettled};
 use cutover_core::request::Stamp;
 use cutover_core::state::HostState;
 use cutover_core::verdict::{Outcome, Verdict};
@@ -179,7 +179,7 @@ fn person(
     stamp: Stamp,
 ) -> Verdict {
     failure.exit = Exit::Person;
-    failure.state = serving_text(found.live.as_ref());
+    failure.state = standing_text(entries, found);
     let verdict = conclude(entries, found, stamp);
     give_up(settling, Verdict { outcome: Outcome::Failed { failure }, ..verdict })
 }

@@ -30,7 +30,7 @@ use words::person;
 pub use journalled::{goal, migration_records, restored};
 pub use standing::{Standing, standing};
 pub use verdict::conclude;
-pub use words::{serving_text, unsettled};
+pub use words::{serving_text, standing_text, unsettled};
 
 /// What is done next.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +74,7 @@ pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
     let most = if told.is_some() { 1 } else { crate::defaults::RECOVERIES as usize + 1 };
     let since = &journal[told.unwrap_or(0)..];
     if since.iter().filter(|entry| matches!(entry.what, What::Resumed { .. })).count() >= most {
-        return Recovery::Person(Box::new(person(goal, &standing, found)));
+        return Recovery::Person(Box::new(person(journal, goal, found)));
     }
     if onward_bound {
         Recovery::Act(Box::new(onward(goal, &standing, journal)))

@@ -5,26 +5,28 @@ use std::collections::BTreeSet;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult};
-use crate::names::DatabaseName;
-use crate::plan::HostPlan;
+use crate::names::{DatabaseName, InstanceName};
+use crate::plan::{HeldDatabase, HostPlan};
 use crate::release::Live;
 use crate::state::HostState;
 
+use super::databases::restores;
 use super::journalled::{goal, migrated, outcomes};
-use super::standing::{Standing, coming, standing};
+use super::standing::{coming, standing};
 
 /// What a person is told of a run that recoveries did not bring to an end.
 pub fn unsettled(journal: &[Entry], found: &HostState) -> Failure {
     match goal(journal) {
-        Some(goal) => person(goal, &standing(journal, goal, found), found),
+        Some(goal) => person(journal, goal, found),
         None => Failure::new(Exit::Person, format!("a run of {} could not be settled by itself", found.app))
             .because("its journal holds no plan")
-            .while_serving(serving_text(found.live.as_ref()))
+            .while_serving(standing_text(journal, found))
             .next("`cutover status` shows what runs"),
     }
 }
 
-pub(super) fn person(goal: &HostPlan, standing: &Standing, found: &HostState) -> Failure {
+pub(super) fn person(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Failure {
+    let standing = standing(journal, goal, found);
     let mut failure = Failure::new(
         Exit::Person,
         format!("{} of {} could not be settled by itself", goal.verb.as_str(), goal.app),
@@ -34,7 +36,7 @@ pub(super) fn person(goal: &HostPlan, standing: &Standing, found: &HostState) ->
         failure.cause.extend(last.cause.iter().cloned());
         failure.next.extend(last.next.iter().cloned());
     }
-    failure.while_serving(serving_text(found.live.as_ref())).next("`cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again")
+    failure.while_serving(standing_text(journal, found)).next("`cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again")
 }
 
 /// What is serving, as a sentence.
@@ -46,6 +48,36 @@ pub fn serving_text(live: Option<&Live>) -> String {
         }
         Some(live) => format!("{} (release {}) is serving", live.slot, live.release),
     }
+}
+
+/// The same where a person is needed: what of it does not run is named, and each database that is not as it was.
+pub fn standing_text(journal: &[Entry], found: &HostState) -> String {
+    let mut parts =
+        vec![found.live.as_ref().map_or_else(|| serving_text(None), |live| running_text(live, found))];
+    let waiting = goal(journal).map(|goal| restores(goal, journal, found)).unwrap_or_default();
+    parts.extend(waiting.iter().filter_map(|held| match held {
+        HeldDatabase::Restore { database, snapshot, .. } => Some(match snapshot {
+            Some(file) => format!("the database `{database}` is not put back, its snapshot is {file}"),
+            None => format!("the database `{database}` is not put back"),
+        }),
+        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => None,
+    }));
+    parts.join("; ")
+}
+
+fn running_text(live: &Live, found: &HostState) -> String {
+    let runs =
+        |name: &InstanceName| found.instances.iter().any(|here| here.name == *name && here.is_running());
+    let stopped = live.members.iter().filter(|(_, members)| !members.iter().any(runs));
+    let stopped: Vec<String> = stopped.map(|(service, _)| format!("`{service}`")).collect();
+    if stopped.is_empty() {
+        return serving_text(Some(live));
+    }
+    let (names, release) = (stopped.join(", "), &live.release);
+    if stopped.len() == live.members.len() {
+        return format!("release {release} is live, and nothing of it runs: {names}");
+    }
+    format!("{} (release {release}) is serving, without {names}, which is stopped", live.slot)
 }
 
 pub(super) fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &HostState) -> String {

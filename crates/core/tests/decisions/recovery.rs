@@ -4,7 +4,7 @@ use cutover_core::exit::Exit;
 use cutover_core::gate::Check;
 use cutover_core::journal::{Step, What};
 use cutover_core::plan::{HeldDatabase, Stage};
-use cutover_core::recover::{Recovery, is_out_of_the_way};
+use cutover_core::recover::{Recovery, is_out_of_the_way, standing_text};
 use cutover_core::state::{ExitStatus, InstanceState};
 use cutover_core::verdict::{Outcome, Verdict};
 
@@ -160,4 +160,35 @@ fn given_a_database_that_waits_to_be_put_back_then_the_run_is_in_the_way_of_the_
     assert!(is_out_of_the_way(&journal.entries, &host.state));
     journal.did(Stage::Handover, Step::Migrate { database: "main".parse().unwrap() });
     assert!(!is_out_of_the_way(&journal.entries, &host.state));
+}
+
+#[test]
+fn given_a_database_that_waits_to_be_put_back_then_a_person_is_told_what_does_not_run_and_which_snapshot_there_is()
+ {
+    let mut host = Host::serving(PAGE_AND_API);
+    let all = host.deploy("v2").unwrap();
+    let plan = todo(&all.migrate).if_pending.clone().unwrap();
+    let mut journal = Journal::of(&plan);
+    let told = standing_text(&journal.entries, &host.state);
+    assert!(told.ends_with("is serving"), "{told}");
+
+    host.stop("api");
+    let migration = todo(&plan.handover).databases.iter().find_map(|held| match held {
+        HeldDatabase::Migrate { migration } => Some(migration.clone()),
+        _ => None,
+    });
+    let migration = migration.unwrap();
+    let (database, file) = (migration.database, migration.snapshot_file);
+    journal.did(Stage::Handover, Step::Snapshot { database: database.clone(), file: file.clone() });
+    journal.did(Stage::Handover, Step::Migrate { database: database.clone() });
+    let told = standing_text(&journal.entries, &host.state);
+    assert!(told.contains("without `api`, which is stopped"), "{told}");
+    assert!(
+        told.contains(&format!("the database `{database}` is not put back, its snapshot is {file}")),
+        "{told}"
+    );
+
+    host.stop("frontend");
+    let told = standing_text(&journal.entries, &host.state);
+    assert!(told.contains("nothing of it runs: `api`, `frontend`"), "{told}");
 }
