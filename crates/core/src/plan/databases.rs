@@ -13,7 +13,8 @@ use crate::release::Release;
 use crate::request::Stamp;
 use crate::template::Template;
 
-/// Migrations that may be pending: those of databases whose migrating service has other content or another command than what is live.
+/// Migrations that may be pending: those of databases whose migrating service has other content or another command than what is live, and of
+/// databases that what is live does not have.
 pub(crate) fn migrations(
     ground: &Ground<'_>,
     was: Option<&Release>,
@@ -22,20 +23,32 @@ pub(crate) fn migrations(
 ) -> Vec<Migration> {
     let changed = ground.release.databases.iter().filter_map(|(name, database)| {
         let migrate = database.migrate.as_ref()?;
-        may_be_pending(ground.release, was, name, migrate).then_some((name, database, migrate))
+        may_be_pending(ground.release, was, name, database).then_some((name, database, migrate))
     });
     changed
         .filter_map(|(name, database, migrate)| migration(ground, name, database, migrate, slot, stamp))
         .collect()
 }
 
-fn may_be_pending(release: &Release, was: Option<&Release>, name: &DatabaseName, migrate: &Migrate) -> bool {
-    let Some(was) = was else { return true };
+/// Also where the database is another one: it lies elsewhere, or what its url names has another value.
+fn may_be_pending(
+    release: &Release,
+    was: Option<&Release>,
+    name: &DatabaseName,
+    database: &Database,
+) -> bool {
+    let Some((was, before)) = was.and_then(|was| Some((was, was.databases.get(name)?))) else { return true };
+    let command = |database: &Database| database.migrate.as_ref().map(|migrate| migrate.command.clone());
     let content = |release: &Release| {
+        let migrate = database.migrate.as_ref()?;
         release.services.get(&migrate.service).map(|service| service.content.identity().clone())
     };
-    let before = was.databases.get(name).and_then(|database| database.migrate.as_ref());
-    content(was) != content(release) || before.map(|before| &before.command) != Some(&migrate.command)
+    let url = if let DatabaseEngine::Server { url, .. } = &database.engine { url.as_ref() } else { None };
+    let mut named = url.into_iter().flat_map(Template::variables);
+    content(was) != content(release)
+        || command(before) != command(database)
+        || lies(before) != lies(database)
+        || named.any(|variable| was.variables.get(variable) != release.variables.get(variable))
 }
 
 fn migration(

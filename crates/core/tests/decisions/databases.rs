@@ -1,12 +1,15 @@
 //! Who has a database open when it is migrated, and where a migration may not run at all.
 
 use cutover_core::exit::Exit;
+use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult, What};
-use cutover_core::plan::{HeldDatabase, HostPlan, Planned, Rule, Stage, Verb, WhyNot};
+use cutover_core::plan::{HeldDatabase, HostPlan, Migration, Planned, Rule, Stage, Verb, WhyNot};
+use cutover_core::recover::migration_records;
 use cutover_core::request::Request;
 use cutover_core::state::SchemaChange;
+use cutover_core::verdict::Outcome;
 
-use crate::world::{Host, Journal, ask, services, todo};
+use crate::world::{Host, Journal, ask, incoming, services, todo, unhealthy};
 
 const WEB_AND_WORKER: &str = r#"
 app: shop
@@ -198,4 +201,76 @@ fn given_a_run_that_died_while_it_migrated_a_server_then_its_sessions_there_are_
 
     assert!(matches!(todo(&back.handover).databases[..], [HeldDatabase::Settle { .. }]));
     assert!(todo(&back.handover).hold.is_empty(), "nobody waits for it");
+}
+
+#[test]
+fn given_the_same_content_then_a_database_that_lies_elsewhere_is_migrated_all_the_same() {
+    let text = SERVER.replace("COMPATIBLE", "expand");
+    let mut host = Host::new(&text.replace("    service: postgres\n", "    url: \"${DATABASE_URL}\"\n"));
+    let variables =
+        |value: &str| Some([("DATABASE_URL".parse().unwrap(), ContentHash::of(value.as_bytes()))].into());
+    host.state.variables = variables("here");
+    let first = host.deploy("v1").unwrap();
+    host.carry_out(&first);
+    assert_eq!(host.deploy("v1").unwrap().migrate, Planned::NotNeeded(WhyNot::Unchanged));
+
+    host.state.variables = variables("there");
+    assert_eq!(todo(&host.deploy("v1").unwrap().migrate).direct.len(), 1, "its url has another value");
+
+    let mut host = Host::serving(&text);
+    assert_eq!(host.deploy("v1").unwrap().migrate, Planned::NotNeeded(WhyNot::Unchanged));
+    host.text = text.replace("    snapshot: none\n", "    snapshot: none\n    name: shop2\n");
+    assert_eq!(todo(&host.deploy("v1").unwrap().migrate).direct.len(), 1, "it has another name");
+}
+
+/// Two databases, one of which is migrated beside the old release and one in the handover.
+fn two() -> String {
+    let first = SERVER.replace("COMPATIBLE", "expand").replace("    snapshot: none\n", "");
+    format!(
+        "{first}  orders:\n    engine: postgres\n    service: postgres\n    name: orders\n    \
+         migrate: {{ service: web, command: ./migrate-orders, compatible: breaking }}\n"
+    )
+}
+
+#[test]
+fn given_a_migration_beside_the_old_release_before_one_in_the_handover_then_neither_is_forgotten() {
+    let mut host = Host::serving(&two());
+    let all = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&all);
+    let begun = |journal: &mut Journal, stage: Stage, migration: &Migration| {
+        let (database, file) = (migration.database.clone(), migration.snapshot_file.clone());
+        journal.did(stage, Step::Snapshot { database: database.clone(), file });
+        journal.did(stage, Step::Migrate { database });
+    };
+    begun(&mut journal, Stage::Migrate, &todo(&all.migrate).direct[0]);
+    let plan = *todo(&all.migrate).if_pending.clone().unwrap();
+    journal.planned(&plan);
+    let HeldDatabase::Migrate { migration } = &todo(&plan.handover).databases[0] else { panic!("{plan:?}") };
+    begun(&mut journal, Stage::Handover, migration);
+
+    let records = migration_records(&journal.entries, &plan);
+    let kept: Vec<_> =
+        records.iter().map(|record| (record.database.as_str(), record.snapshot.is_some())).collect();
+    assert_eq!(kept, [("main", true), ("orders", true)]);
+
+    journal.failed(Stage::Handover, unhealthy());
+    host.stop("web");
+    let back = host.way(&journal);
+    journal.resumed(&back);
+    let HeldDatabase::Restore { database, snapshot: Some(file), .. } = &todo(&back.handover).databases[0]
+    else {
+        panic!("{back:?}")
+    };
+    journal.did(Stage::Handover, Step::Restore { database: database.clone(), file: file.clone() });
+    for gated in incoming(&back) {
+        host.run(&gated);
+    }
+    journal.left(Stage::Record);
+
+    let Outcome::Failed { failure } = host.verdict(&journal).outcome else { panic!("it failed") };
+    assert!(
+        failure.state.contains("the database was put back as it was; `main` stays migrated"),
+        "{}",
+        failure.state
+    );
 }
