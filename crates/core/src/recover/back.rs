@@ -28,7 +28,7 @@ pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp:
     let live = goal.live.as_ref();
     let mut databases = restores(goal, journal, found);
     let Leaving { first, followed, mut all } = leaving(goal, found, databases.is_empty());
-    databases.extend(unsettled(goal, journal));
+    databases.extend(unsettled(journal));
     let Returning { running, first: incoming, after } = returning(goal, journal, found);
     let handed_back = !(first.is_empty() && databases.is_empty() && incoming.is_empty());
     // What runs may need what is handed back, to pass its gate.

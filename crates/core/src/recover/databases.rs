@@ -7,7 +7,7 @@ use crate::names::DatabaseName;
 use crate::plan::{DatabasePlace, HeldDatabase, HostPlan};
 use crate::state::HostState;
 
-use super::journalled::{intended, outcomes, put_back, switched_forward};
+use super::journalled::{direct, intended, outcomes, put_back, switched_forward};
 use super::standing::seen_switched;
 
 /// Databases to be put back: those that were begun to be changed, unless the schema may stay (the hold has ended and the old release can
@@ -74,15 +74,14 @@ pub(super) fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) ->
 }
 
 /// Migrations beside the old release whose run ended while they went on: their sessions may still be in the server.
-pub(super) fn unsettled(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
+pub(super) fn unsettled(journal: &[Entry]) -> Vec<HeldDatabase> {
     let seen: BTreeSet<&DatabaseName> = outcomes(journal)
         .filter_map(|(step, _)| match step {
             Step::Migrate { database } | Step::Inspect { database } => Some(database),
             _ => None,
         })
         .collect();
-    let direct = goal.migrate.todo().into_iter().flat_map(|migrate| &migrate.direct);
-    let begun = direct.filter(|migration| {
+    let begun = direct(journal).filter(|migration| {
         let database = migration.database.clone();
         !seen.contains(&database) && intended(journal, &Step::Migrate { database })
     });

@@ -11,9 +11,19 @@ use crate::state::{Migrated, Restored};
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
 /// place). The rest of a way forward is a plan, too, but it no longer says what was handed over.
 pub fn goal(journal: &[Entry]) -> Option<&HostPlan> {
+    asked(journal).last()
+}
+
+/// The plan that was asked for, and its alternative where a rehearsal put that in its place.
+fn asked(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
     let recovered =
         journal.iter().position(|entry| matches!(entry.what, What::Resumed { .. })).unwrap_or(journal.len());
-    plans(&journal[..recovered]).filter(|plan| plan.direction == Direction::Forward).last()
+    plans(&journal[..recovered]).filter(|plan| plan.direction == Direction::Forward)
+}
+
+/// Migrations beside the old release. They are done before the alternative takes the plan's place, which does not have them.
+pub(super) fn direct(journal: &[Entry]) -> impl Iterator<Item = &Migration> {
+    asked(journal).filter_map(|plan| plan.migrate.todo()).flat_map(|migrate| &migrate.direct)
 }
 
 pub(super) fn plans(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
@@ -64,8 +74,8 @@ pub(super) fn outcomes(journal: &[Entry]) -> impl Iterator<Item = (&Step, &StepR
     })
 }
 
-/// Migrations of the goal that were begun on the database itself.
-pub(super) fn migrated<'a>(journal: &[Entry], goal: &'a HostPlan) -> Vec<&'a Migration> {
+/// Migrations that were begun on the database itself.
+pub(super) fn migrated<'a>(journal: &'a [Entry], goal: &'a HostPlan) -> Vec<&'a Migration> {
     let begun: BTreeSet<&DatabaseName> = journal
         .iter()
         .filter_map(|entry| {
@@ -76,13 +86,12 @@ pub(super) fn migrated<'a>(journal: &[Entry], goal: &'a HostPlan) -> Vec<&'a Mig
             }
         })
         .collect();
-    let direct = goal.migrate.todo().into_iter().flat_map(|plan| &plan.direct);
     let held =
         goal.handover.todo().into_iter().flat_map(|plan| &plan.databases).filter_map(|held| match held {
             HeldDatabase::Migrate { migration } => Some(migration.as_ref()),
             HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
         });
-    direct.chain(held).filter(|migration| begun.contains(&migration.database)).collect()
+    direct(journal).chain(held).filter(|migration| begun.contains(&migration.database)).collect()
 }
 
 /// What the records keep of the migrations that went live with a goal.

@@ -134,9 +134,16 @@ fn schema_text(journal: &[Entry], goal: &HostPlan) -> Option<String> {
     if let Some(half) = names.find(|name| !(ended.contains(name) || restored.contains(name))) {
         return Some(half_text(journal, half));
     }
-    let restored = !restored.is_empty();
-    if restored {
-        return Some("the database was put back as it was".to_owned());
+    if !restored.is_empty() {
+        let others =
+            touched.iter().map(|migration| &migration.database).filter(|name| !restored.contains(name));
+        let others: Vec<String> = others.map(|name| format!("`{name}`")).collect();
+        let put_back = "the database was put back as it was".to_owned();
+        return Some(match others.as_slice() {
+            [] => put_back,
+            [one] => format!("{put_back}; {one} stays migrated"),
+            several => format!("{put_back}; {} stay migrated", several.join(", ")),
+        });
     }
     if !touched.is_empty() {
         return Some("the database is migrated".to_owned());
