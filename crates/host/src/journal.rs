@@ -182,6 +182,14 @@ impl Journal {
         }
     }
 
+    /// Writes the intent of an act that comes after the verdict. Its outcome is not written: the verdict is the last word.
+    ///
+    /// # Errors
+    /// A journal that cannot be written.
+    pub fn intend(&self, stage: Stage, step: Step) -> Result<(), StageError> {
+        self.write(What::Intent { stage, step }).map(drop)
+    }
+
     fn under_way(&self) -> MutexGuard<'_, BTreeMap<u64, UnderWay>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }

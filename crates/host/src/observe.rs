@@ -38,6 +38,11 @@ impl Look for Eyes<'_> {
     async fn look(&self) -> Result<HostState, Failure> {
         observe_again(self.host, self.app).await
     }
+
+    async fn live(&self) -> Result<Option<Live>, Failure> {
+        let table = self.host.ports.router.read().await.ok();
+        live(self.host, self.app, table.as_ref())
+    }
 }
 
 /// Looks at the host for an app, before a plan is made; `images` are those whose identity it wants to know.

@@ -24,7 +24,7 @@ use crate::journal::{Journal, Listener, unwritten};
 use crate::lock::{AppLock, HostLock, LockError, RunLock};
 use crate::observe::{Eyes, observe_again};
 use crate::program;
-use crate::settle::{Settling, carry_out, settle};
+use crate::settle::{Settling, carry_out, is_putting_away, settle};
 use crate::setup;
 use crate::stages::{Act, EnvChange};
 use crate::store::Store;
@@ -292,9 +292,13 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     } else {
         AppLock::take(&host.layout, &plan.app, &holder)
     };
-    // What watch and a backup do takes moments, and is nobody's run.
-    let is_passing = |by: &str| by == crate::watch::HOLDER || by == crate::backup::HOLDER;
-    if matches!(&taken, Err(LockError::Busy { holder: Some(by) }) if is_passing(&by.by)) {
+    // What watch and a backup do takes moments, and is nobody's run; nor is a run that has told that it is done.
+    let is_passing = |holder: &LockHolder| {
+        holder.by == crate::watch::HOLDER
+            || holder.by == crate::backup::HOLDER
+            || is_putting_away(&host.layout, &host.store, &plan.app)
+    };
+    if matches!(&taken, Err(LockError::Busy { holder: Some(holder) }) if is_passing(holder)) {
         let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
         if let Ok(had) = tokio::time::timeout(defaults::GATE, waiting).await {
             taken = had;

@@ -10,16 +10,20 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, What};
 use cutover_core::layout::Layout;
-use cutover_core::plan::{HostPlan, deadline};
-use cutover_core::recover::{Recovery, conclude, recover, standing_text, unsettled};
+use cutover_core::names::AppId;
+use cutover_core::plan::{HostPlan, InstanceRef, deadline};
+use cutover_core::recover::{self, Recovery, conclude, leaving, recover, standing_text, unsettled};
+use cutover_core::release::Live;
 use cutover_core::request::Stamp;
 use cutover_core::state::HostState;
 use cutover_core::verdict::{Outcome, Verdict};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::deploy::deploy;
 use crate::journal::Journal;
+use crate::lock::AppLock;
 use crate::ports::Ports;
 use crate::stages::{Act, EnvChange};
 use crate::store::{Store, StoreError};
@@ -27,12 +31,19 @@ use crate::within::Allowance;
 
 /// Between two looks at a host that cannot be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Others wait so long for what a run puts away after its verdict: a container with much of its own on a slow disk.
+pub(crate) const PUT_AWAY: Duration = Duration::from_secs(10);
+/// It is usually over at once.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// How a run looks at its host; the real one sees with [`crate::observe`].
 #[async_trait]
 pub trait Look: Send + Sync {
     /// The host as it is now.
     async fn look(&self) -> Result<HostState, Failure>;
+
+    /// What is live now, and nothing else.
+    async fn live(&self) -> Result<Option<Live>, Failure>;
 }
 
 /// What settling works with.
@@ -46,13 +57,16 @@ pub struct Settling<'a> {
     /// The records.
     pub store: &'a Arc<Store>,
     /// Whose run it is.
-    pub app: &'a cutover_core::names::AppId,
+    pub app: &'a AppId,
     /// The way to look.
     pub look: &'a dyn Look,
 }
 
 /// Brings the run to its verdict, which is written and given back.
 pub async fn settle(settling: &Settling<'_>) -> Verdict {
+    if let Some((entries, verdict)) = undisturbed(settling).await {
+        return finish(settling, &entries, verdict).await;
+    }
     let mut attempt = 0_u32;
     loop {
         let (found, entries) = match see(settling).await {
@@ -61,7 +75,7 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
         };
         let stamp = Stamp { now: Timestamp::now(), run: settling.journal.run() };
         match recover(&entries, &found, stamp) {
-            Recovery::Settled(verdict) => return finish(settling, *verdict),
+            Recovery::Settled(verdict) => return finish(settling, &entries, *verdict).await,
             Recovery::Person(failure) => return person(settling, &found, &entries, *failure, stamp),
             Recovery::Act(plan) => {
                 attempt += 1;
@@ -93,6 +107,15 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
             }
         }
     }
+}
+
+/// Where every stage gave its proof, what is live is all that is looked at: an engine lets nobody look at what it is just taking apart.
+async fn undisturbed(settling: &Settling<'_>) -> Option<(Vec<Entry>, Verdict)> {
+    let entries = settling.journal.entries().ok()?;
+    let live = tokio::time::timeout(defaults::LOOK, settling.look.live()).await.ok()?.ok()?;
+    let stamp = Stamp { now: Timestamp::now(), run: settling.journal.run() };
+    let verdict = recover::undisturbed(&entries, settling.app, live.as_ref(), stamp)?;
+    Some((entries, verdict))
 }
 
 /// The host and the journal. Neither is guessed at where it cannot be read: an unreadable journal is not an empty one. What is away for a
@@ -146,16 +169,63 @@ pub async fn carry_out(act: &Act<'_>, env: &EnvChange) {
     }
 }
 
-fn finish(settling: &Settling<'_>, verdict: Verdict) -> Verdict {
+/// Recorded, told, and then what is left is put away: a run that dies in between is unfinished, and the next one that settles it does so.
+async fn finish(settling: &Settling<'_>, entries: &[Entry], verdict: Verdict) -> Verdict {
     settling.journal.go_back();
-    if let Err(error) = settling.store.finish_run(&verdict) {
+    let leaving = leaving(entries);
+    let recorded = if leaving.is_empty() {
+        settling.store.finish_run(&verdict)
+    } else {
+        settling.store.decide_run(&verdict)
+    };
+    if let Err(error) = recorded {
         tracing::warn!(%error, "the verdict could not be recorded");
     }
-    let written = settling.journal.write(What::Verdict { verdict: Box::new(verdict.clone()) });
-    if let Err(error) = written {
-        tracing::warn!(?error, "the verdict could not be written");
+    let is_told = |entry: &Entry| matches!(&entry.what, What::Verdict { verdict: told } if **told == verdict);
+    if !entries.iter().any(is_told) {
+        let written = settling.journal.write(What::Verdict { verdict: Box::new(verdict.clone()) });
+        if let Err(error) = written {
+            tracing::warn!(?error, "the verdict could not be written");
+        }
+    }
+    if !leaving.is_empty() {
+        put_away(settling, leaving).await;
+        if let Err(error) = settling.store.finish_run(&verdict) {
+            tracing::warn!(%error, "that the run is over could not be recorded");
+        }
     }
     verdict
+}
+
+/// Whether the holder of the app's lock has told that it is done, and only puts away what is left. That takes moments, and is nobody's run any more.
+pub(crate) fn is_putting_away(layout: &Layout, store: &Store, app: &AppId) -> bool {
+    let Some(holder) = AppLock::peek(layout, app) else { return false };
+    matches!(store.verdict(holder.run), Ok(Some(verdict)) if verdict.exit() == Exit::Done)
+}
+
+/// Waits for that, so that what is seen next is what stays. One that takes long is not waited for.
+pub(crate) async fn until_put_away(layout: &Layout, store: &Store, app: &AppId) {
+    let end = Instant::now() + PUT_AWAY;
+    while is_putting_away(layout, store, app) && Instant::now() < end {
+        tokio::time::sleep(MOMENT).await;
+    }
+}
+
+/// Best effort: what is stopped is in nobody's way, and the next deploy takes it away where this did not.
+async fn put_away(settling: &Settling<'_>, leaving: &[InstanceRef]) {
+    let remove = async |instance: &InstanceRef| {
+        settling.ports.runtime(instance.runtime)?.remove(settling.app, &instance.name).await
+    };
+    let each = leaving.iter().map(async |instance| {
+        match tokio::time::timeout(defaults::ENGINE_CALL, remove(instance)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(instance = %instance.name, %error, "what was replaced stays, stopped")
+            }
+            Err(_) => tracing::warn!(instance = %instance.name, "what was replaced stays: nothing answered"),
+        }
+    });
+    join_all(each).await;
 }
 
 /// A person is told; the run stays unfinished, so that watch keeps off what it left, and tries again with growing pauses.

@@ -42,6 +42,10 @@ impl Look for Sometimes {
             Err(Failure::new(Exit::Failed, "the engine does not answer"))
         }
     }
+
+    async fn live(&self) -> Result<Option<Live>, Failure> {
+        self.look().await.map(|found| found.live)
+    }
 }
 
 fn empty() -> HostState {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult, What};
 use crate::names::DatabaseName;
-use crate::plan::{Direction, HeldDatabase, HostPlan, Migration, Stage};
+use crate::plan::{self, Direction, HeldDatabase, HostPlan, InstanceRef, Migration, Stage};
 use crate::state::{Migrated, Restored};
 
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
@@ -30,6 +30,19 @@ pub(super) fn plans(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
     journal
         .iter()
         .filter_map(|entry| if let What::Planned { plan } = &entry.what { Some(plan.as_ref()) } else { None })
+}
+
+/// What is to be removed once the verdict has been told: of the newest plan.
+pub fn leaving(journal: &[Entry]) -> &[InstanceRef] {
+    plans(journal).last().map(plan::leaving).unwrap_or_default()
+}
+
+/// Whether the way forward was walked to its end in one go: nothing failed, nothing was taken up again, nothing was told yet.
+pub(super) fn is_undisturbed(journal: &[Entry]) -> bool {
+    let disturbs = |entry: &Entry| {
+        matches!(entry.what, What::Failed { .. } | What::Resumed { .. } | What::Verdict { .. })
+    };
+    finished(journal) == Some(Direction::Forward) && !journal.iter().any(disturbs)
 }
 
 /// The direction of the newest plan, when its last stage is over.

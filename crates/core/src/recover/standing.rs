@@ -29,12 +29,7 @@ pub struct Standing {
 
 /// Where the run stands.
 pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standing {
-    let switched = match &goal.becomes {
-        // Where nothing is switched, what is live stays what it was.
-        Some(_) if goal.switch.todo().is_none() => found.live == goal.live,
-        Some(_) => found.live.as_ref().is_some_and(|live| live.run == goal.run),
-        None => found.live.is_none(),
-    };
+    let switched = is_switched(goal, found.live.as_ref());
     let failed = failure(journal);
     let switched_before = switched || journal_switched(journal);
     let migrated = migrated(journal, goal);
@@ -43,6 +38,16 @@ pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standi
         || !restored(journal, goal).is_empty();
     let drained = drained(journal, goal, found);
     Standing { switched, failed, past_return: breaking && switched_before, drained }
+}
+
+/// Whether what was asked is what is live.
+pub(super) fn is_switched(goal: &HostPlan, live: Option<&Live>) -> bool {
+    match &goal.becomes {
+        // Where nothing is switched, what is live stays what it was.
+        Some(_) if goal.switch.todo().is_none() => live == goal.live.as_ref(),
+        Some(_) => live.is_some_and(|live| live.run == goal.run),
+        None => live.is_none(),
+    }
 }
 
 pub(super) fn wants_back(standing: &Standing) -> bool {

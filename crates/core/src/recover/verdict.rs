@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, StepResult, What};
-use crate::names::InstanceName;
+use crate::names::{AppId, InstanceName};
 use crate::plan::{Direction, HostPlan, Stage, Verb};
-use crate::release::Release;
+use crate::release::{Live, Release};
 use crate::request::Stamp;
 use crate::state::HostState;
 use crate::verdict::{Outcome, Verdict};
 
-use super::journalled::{goal, switched_forward};
-use super::standing::{Standing, standing, wants_back};
+use super::journalled::{goal, is_undisturbed, switched_forward};
+use super::standing::{Standing, is_switched, standing, wants_back};
 use super::words::{serving_text, state_text};
 
 /// The verdict of a run whose plan, forward or back, has been carried out.
@@ -21,7 +21,7 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
     let goal = goal(journal);
     let standing = goal.map(|goal| standing(journal, goal, found));
     let switched = standing.as_ref().is_some_and(|standing| standing.switched);
-    let mut verdict = verdict_of(journal, found, stamp);
+    let mut verdict = verdict_of(journal, &found.app, found.live.as_ref(), stamp);
     let failure = match standing.and_then(|standing| Some((standing.failed.clone()?, standing))) {
         None if switched => None,
         None => Some(killed()),
@@ -54,6 +54,13 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
         verdict.outcome = Outcome::Failed { failure };
     }
     verdict
+}
+
+/// The verdict of a run whose stages all gave their proofs, one after the other: only what is served is still to be looked at. `None`: it is not
+/// such a run, or what it made live is not what is live; then a whole look decides.
+pub fn undisturbed(journal: &[Entry], app: &AppId, live: Option<&Live>, stamp: Stamp) -> Option<Verdict> {
+    let goal = goal(journal).filter(|goal| is_undisturbed(journal) && is_switched(goal, live));
+    goal.map(|_| verdict_of(journal, app, live, stamp))
 }
 
 /// Whether ways on have done all that failed before the drain. Once something has failed they no longer bake, and ask no route.
@@ -119,13 +126,13 @@ pub(super) fn verdict_of_none(
     stamp: Stamp,
     failure: Failure,
 ) -> Verdict {
-    let mut verdict = verdict_of(journal, found, stamp);
+    let mut verdict = verdict_of(journal, &found.app, found.live.as_ref(), stamp);
     let failure = failure.while_serving(serving_text(found.live.as_ref()));
     verdict.outcome = Outcome::Failed { failure };
     verdict
 }
 
-fn verdict_of(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
+fn verdict_of(journal: &[Entry], app: &AppId, live: Option<&Live>, stamp: Stamp) -> Verdict {
     let goal = goal(journal);
     let started = journal.first().map_or(stamp.now, |entry| entry.at);
     let warnings = journal.iter().filter_map(|entry| {
@@ -133,17 +140,17 @@ fn verdict_of(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
     });
     Verdict {
         run: stamp.run,
-        app: found.app.clone(),
+        app: app.clone(),
         verb: goal.map_or(Verb::Deploy, |goal| goal.verb),
         release: goal.and_then(|goal| goal.release.as_ref()).map(|release: &Release| release.id.clone()),
-        serving: found.live.as_ref().map(|live| live.release.clone()),
+        serving: live.map(|live| live.release.clone()),
         outcome: Outcome::Done,
         allowed: goal.map(|goal| goal.allowed.iter().copied().collect()).unwrap_or_default(),
         by: goal.map(|goal| goal.by.clone()).unwrap_or_default(),
         started,
         finished: stamp.now,
         switched_ms: switched_forward(journal)
-            .filter(|_| goal.is_some_and(|goal| standing(journal, goal, found).switched))
+            .filter(|_| goal.is_some_and(|goal| is_switched(goal, live)))
             .and_then(|entry| u64::try_from(entry.at.duration_since(started).as_millis()).ok()),
         freed: goal.filter(|goal| goal.verb == Verb::Prune).map(|_| freed(journal)),
         warnings: warnings.collect(),

@@ -36,6 +36,12 @@ pub trait Runtime: Send + Sync {
     /// Stops it: signal, grace, kill of all of it; returns when it is gone. No such instance, or not running: nothing.
     async fn stop(&self, app: &AppId, name: &InstanceName, stop: &StopSettings) -> Result<(), RuntimeError>;
 
+    /// Stops it as [`Runtime::stop`] does, and returns when its processes have ended. What the runtime takes apart after that (its networks, its
+    /// mounts) may still be under way; [`Runtime::remove`] waits for it.
+    async fn end(&self, app: &AppId, name: &InstanceName, stop: &StopSettings) -> Result<(), RuntimeError> {
+        self.stop(app, name, stop).await
+    }
+
     /// Removes what a stopped one left. No such instance: nothing. One that runs is an error.
     async fn remove(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError>;
 

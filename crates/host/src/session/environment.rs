@@ -19,6 +19,7 @@ use super::frames::Stop;
 use super::serve::Session;
 use crate::files;
 use crate::lock::{AppLock, LockError};
+use crate::settle::until_put_away;
 
 /// A value shorter than this shows nothing of itself.
 const LONG: usize = 12;
@@ -43,7 +44,8 @@ where
         unset: &BTreeSet<VariableName>,
     ) -> Result<(), Stop> {
         let sent = self.sent_env(bytes).await?;
-        self.host().await?;
+        let host = self.host().await?;
+        until_put_away(&host.layout, &host.store, app).await;
         change(&self.layout, app, &sent?, unset, "env set")?;
         Ok(self.outgoing.send(&Reply::Done).await?)
     }

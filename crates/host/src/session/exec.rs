@@ -25,6 +25,7 @@ use crate::host::Host;
 use crate::lock::AppLock;
 use crate::observe::{observe, observe_again};
 use crate::ports::{Attached, RuntimeError, TerminalSize};
+use crate::settle::until_put_away;
 
 /// For output that is still on its way once the command has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -79,6 +80,7 @@ where
 {
     pub(super) async fn exec(&mut self, app: &AppId, asked: Asked) -> Result<(), Stop> {
         let host = self.host().await?;
+        until_put_away(&host.layout, &host.store, app).await;
         // What is fresh is put where the engine has a network for it.
         let state = if asked.once {
             observe(&host, app, &BTreeSet::new()).await?

@@ -118,7 +118,7 @@ where
         }
     }
 
-    /// Event after event, to the verdict. The verdict is given once the lock is free, so that the next command does not find it held.
+    /// Event after event, to the verdict. One that is not "done" is given once the lock is free, so that the next command does not find it held.
     async fn follow(&mut self, host: &Host, run: RunId, app: &AppId, from: u64) -> Result<(), Stop> {
         let lost = |error: events::FollowError| {
             Failure::new(Exit::Unknown, format!("run {run} can no longer be followed"))
@@ -142,7 +142,10 @@ where
             match entry {
                 Some(entry) => match entry.what {
                     What::Verdict { verdict } => {
-                        until_free(host, run, app).await;
+                        // One that is done may have something to put away, for which nobody needs to wait.
+                        if verdict.exit() != Exit::Done {
+                            until_free(host, run, app).await;
+                        }
                         return Ok(self.outgoing.send(&Reply::Verdict { verdict }).await?);
                     }
                     _ => self.outgoing.send(&Reply::Event { entry: Box::new(entry) }).await?,

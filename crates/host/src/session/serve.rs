@@ -19,6 +19,7 @@ use crate::host::Host;
 use crate::leftovers::{Going, Place};
 use crate::lock::AppLock;
 use crate::observe::{observe, observe_again};
+use crate::settle::until_put_away;
 use crate::store::StoreError;
 use crate::up::{self, UpError};
 
@@ -213,6 +214,7 @@ where
 
     async fn observe(&mut self, app: &AppId, images: &BTreeSet<String>) -> Result<(), Stop> {
         let host = self.host().await?;
+        until_put_away(&host.layout, &host.store, app).await;
         let state = Box::new(observe(&host, app, images).await?);
         Ok(self.outgoing.send(&Reply::State { state }).await?)
     }

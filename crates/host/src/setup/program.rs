@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
@@ -12,9 +13,13 @@ use cutover_core::setup::{self, place};
 
 use super::system::failed;
 use crate::files;
-use crate::lock::HostLock;
+use crate::lock::{HostLock, LockError};
 use crate::program;
+use crate::settle::{PUT_AWAY, is_putting_away};
+use crate::store::Store;
 
+/// Between two tries to be alone on the host.
+const AGAIN: Duration = Duration::from_millis(20);
 /// Older ones that stay: the one before, and the one before that.
 const KEPT: usize = 2;
 
@@ -26,9 +31,26 @@ pub(super) fn linked() -> Option<String> {
     is_there.then(|| folder.file_name()?.to_str().map(str::to_owned))?
 }
 
+/// A run that has told that it is done and only puts something away is waited for.
+fn alone(layout: &Layout) -> Result<HostLock, LockError> {
+    let end = Instant::now() + PUT_AWAY;
+    loop {
+        let taken = HostLock::exclusive(layout);
+        let is_passing = || {
+            let Ok(store) = Store::open(layout) else { return false };
+            let apps = store.apps().unwrap_or_default();
+            apps.iter().any(|app| is_putting_away(layout, &store, app))
+        };
+        if taken.is_ok() || Instant::now() >= end || !is_passing() {
+            return taken;
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
 /// Puts this very program there. Alone on the host: a run that has not begun yet begins with the new one, and no run is in between.
 pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
-    let _alone = HostLock::exclusive(layout).map_err(|error| {
+    let _alone = alone(layout).map_err(|error| {
         let mut failure = failed("put the new cutover-host into its place").because(error.to_string());
         failure.exit = cutover_core::exit::Exit::Locked;
         failure.next("wait for their end (`cutover attach`), then try again")

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use cutover_core::journal::{Step, StepResult};
-use cutover_core::plan::{DrainPlan, Planned, Stage};
+use cutover_core::plan::{DrainPlan, InstanceRef, Planned, Stage, leaving};
 use jiff::{SignedDuration, Timestamp};
 
 use super::bake::Baked;
-use super::start::{remove, stop};
+use super::start::{end, loosen, remove};
 use super::{Act, at_once};
 use crate::journal::{StageError, Trouble};
 
@@ -24,15 +24,12 @@ pub(crate) async fn drain(act: &Act<'_>, plan: &Planned<DrainPlan>, _: Baked) ->
     if !plan.keep_warm.is_zero() && !act.goes_back() {
         return keep_warm(act, plan);
     }
-    quiet(act, plan).await?;
-    let end = |instance| async move {
-        stop(act, Stage::Drain, instance).await?;
-        if plan.kept_candidates.contains(&instance.name) {
-            return Ok(());
-        }
-        remove(act, Stage::Drain, instance).await
-    };
-    at_once(plan.outgoing.iter().map(end).collect()).await?;
+    // One that dies with its last requests need not come back for them.
+    let loosened =
+        at_once(plan.outgoing.iter().map(|instance| loosen(act, Stage::Drain, instance)).collect());
+    let (quiet, loosened) = tokio::join!(quiet(act, plan), loosened);
+    quiet.and(loosened)?;
+    at_once(plan.outgoing.iter().map(|instance| let_go(act, plan, instance)).collect()).await?;
     for leaving in &plan.leaves {
         let step =
             Step::Leave { instance: leaving.instance.clone(), network: leaving.network.network.clone() };
@@ -46,6 +43,18 @@ pub(crate) async fn drain(act: &Act<'_>, plan: &Planned<DrainPlan>, _: Baked) ->
         act.journal.act(Stage::Drain, step, leave).await?;
     }
     Ok(Drained(()))
+}
+
+/// Its processes end here; what is left of it goes now, or once the verdict has been told.
+async fn let_go(act: &Act<'_>, plan: &DrainPlan, instance: &InstanceRef) -> Result<(), StageError> {
+    end(act, Stage::Drain, instance).await?;
+    if plan.kept_candidates.contains(&instance.name) {
+        return Ok(());
+    }
+    if leaving(act.plan).contains(instance) {
+        return act.journal.intend(Stage::Drain, Step::Remove { instance: instance.name.clone() });
+    }
+    remove(act, Stage::Drain, instance).await
 }
 
 fn keep_warm(act: &Act<'_>, plan: &DrainPlan) -> Result<Drained, StageError> {

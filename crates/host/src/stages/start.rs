@@ -80,10 +80,22 @@ fn not_started(act: &Act<'_>, spec: &InstanceSpec, error: StageError) -> StageEr
 
 /// Takes an instance out of its policy, stops it and sees it gone.
 pub(super) async fn stop(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
+    loosen(act, stage, instance).await?;
+    let stop = async {
+        act.ports
+            .runtime(instance.runtime)?
+            .stop(act.app(), &instance.name, &instance.stop)
+            .await
+            .map(|()| ((), StepResult::Done))
+    };
+    act.journal.act(stage, Step::Stop { instance: instance.name.clone() }, stop).await
+}
+
+/// What was replaced loses its policy before it is stopped (S4).
+pub(super) async fn loosen(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
     let runtime = || act.ports.runtime(instance.runtime);
     let policy = RestartPolicy::No;
     let step = Step::Restart { instance: instance.name.clone(), policy };
-    // What was replaced loses its policy before it is stopped (S4).
     let loosen = async {
         match runtime()?.set_restart(act.app(), &instance.name, policy).await {
             Ok(()) => Ok(((), StepResult::Done)),
@@ -92,11 +104,19 @@ pub(super) async fn stop(act: &Act<'_>, stage: Stage, instance: &InstanceRef) ->
             Err(error) => Err(error),
         }
     };
-    act.journal.act(stage, step, loosen).await?;
-    let stop = async {
-        runtime()?.stop(act.app(), &instance.name, &instance.stop).await.map(|()| ((), StepResult::Done))
+    act.journal.act(stage, step, loosen).await
+}
+
+/// Stops one that is out of its policy, and sees its processes gone.
+pub(super) async fn end(act: &Act<'_>, stage: Stage, instance: &InstanceRef) -> Result<(), StageError> {
+    let end = async {
+        act.ports
+            .runtime(instance.runtime)?
+            .end(act.app(), &instance.name, &instance.stop)
+            .await
+            .map(|()| ((), StepResult::Done))
     };
-    act.journal.act(stage, Step::Stop { instance: instance.name.clone() }, stop).await
+    act.journal.act(stage, Step::Stop { instance: instance.name.clone() }, end).await
 }
 
 /// Stops an instance and removes what is left of it.

@@ -23,6 +23,14 @@ impl Store {
         })
     }
 
+    /// Records the outcome of a run that has something to put away yet. It stays unfinished, so that whoever comes after its end puts that away.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn decide_run(&self, verdict: &Verdict) -> Result<(), StoreError> {
+        self.write(|transaction| put_verdict(transaction, verdict))
+    }
+
     /// Records what a person was told of a run that could not be settled. It stays unfinished, so that watch keeps off what it left and it
     /// is settled as soon as that can be; then its outcome takes the place of this one.
     ///

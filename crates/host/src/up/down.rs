@@ -19,6 +19,7 @@ use super::adopt::Other;
 use crate::host::Host;
 use crate::lock::{AppLock, ProcessLock};
 use crate::ports::Runtime;
+use crate::settle::until_put_away;
 use crate::store::Store;
 
 /// For `up` and its children to end in order.
@@ -40,7 +41,11 @@ pub struct Down {
 pub async fn down(layout: &Layout, processes: &dyn Runtime) -> Result<Down, UpError> {
     let apps = apps(layout)?;
     let watch = ProcessLock::peek(layout, "watch");
+    let store = Store::open(layout).ok();
     for app in &apps {
+        if let Some(store) = &store {
+            until_put_away(layout, store, app).await;
+        }
         // What watch is at will end with it.
         if let Some(holder) = AppLock::peek(layout, app).filter(|holder| Some(holder.pid) != watch) {
             let by = format!("{} by {} since {}", holder.verb.as_str(), holder.by, holder.since);

@@ -15,7 +15,7 @@ use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Entry, LockHolder, What};
 use cutover_core::layout::Layout;
-use cutover_core::names::{AppId, HostName, InstanceName, RunId, ServiceName};
+use cutover_core::names::{AppId, HostName, InstanceName, ReleaseId, RunId, ServiceName};
 use cutover_core::plan::{HostPlan, Refusals, Verb, lifecycle, plan};
 use cutover_core::release::{Content, Live, Provenance};
 use cutover_core::request::{Ancestry, Request, Stamp};
@@ -367,11 +367,7 @@ impl Site {
 
     /// What is live: the facts in the table, else the live file.
     pub(super) fn live_in(&self, world: &World) -> Option<Live> {
-        let entry = world.table.owners.get(&self.app.owner());
-        entry.and_then(|entry| Live::from_facts(&entry.facts)).or_else(|| {
-            let text = std::fs::read(self.layout.live_file(&self.app)).ok()?;
-            serde_json::from_slice(&text).ok()
-        })
+        live_in(world, &self.layout, &self.app)
     }
 
     fn live(&self) -> Option<Live> {
@@ -446,16 +442,44 @@ impl Site {
 
     fn listened(&self, run: RunId) -> Journal {
         let heard = self.heard.clone();
+        let (machine, layout, app, store) =
+            (self.machine.clone(), self.layout.clone(), self.app.clone(), self.store.clone());
         let listener = move |entry: &Entry| {
+            if matches!(&entry.what, What::Verdict { verdict } if verdict.exit() == Exit::Done) {
+                let warm = warm(&store, &app);
+                let world = &mut machine.lock().unwrap_or_else(PoisonError::into_inner).world;
+                let live = live_in(world, &layout, &app);
+                world.told_done(live.as_ref(), &warm);
+            }
             heard.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
         };
         Journal::new(self.store.clone(), run, Box::new(listener))
+    }
+
+    /// What was replaced and still there, stopped, when the newest run told that it is done.
+    pub fn left_when_told(&self) -> Vec<InstanceName> {
+        self.machine().world.left_when_told.clone()
     }
 
     /// What the journal of the newest run said.
     pub fn journal(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn live_in(world: &World, layout: &Layout, app: &AppId) -> Option<Live> {
+    let entry = world.table.owners.get(&app.owner());
+    entry.and_then(|entry| Live::from_facts(&entry.facts)).or_else(|| {
+        let text = std::fs::read(layout.live_file(app)).ok()?;
+        serde_json::from_slice(&text).ok()
+    })
+}
+
+/// Releases that are kept warm.
+fn warm(store: &Store, app: &AppId) -> BTreeSet<ReleaseId> {
+    let releases = store.releases(app).unwrap_or_default().into_iter();
+    let warm = releases.filter(|record| record.warm_until.is_some_and(|until| until > Timestamp::now()));
+    warm.map(|record| record.release.id).collect()
 }
 
 /// Of the simulated installation.
@@ -522,6 +546,14 @@ impl Look for Eyes<'_> {
             instances.extend(runtime.list(&self.site.app).await.map_err(|error| unseen(error.to_string()))?);
         }
         self.site.seen(instances, table).map_err(|error| unseen(error.to_string()))
+    }
+
+    async fn live(&self) -> Result<Option<Live>, Failure> {
+        let read = self.sim.ports().router.read().await;
+        read.map_err(|error| {
+            Failure::new(Exit::Failed, "the table cannot be read").because(error.to_string())
+        })?;
+        Ok(self.site.live())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cutover_core::config::settings::Mount;
 use cutover_core::hash::ContentHash;
-use cutover_core::names::{AppId, InstanceName};
+use cutover_core::names::{AppId, InstanceName, ReleaseId};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse};
 use cutover_core::release::{Content, Live, RuntimeKind};
 use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, InstanceState, RestartPolicy, Role};
@@ -91,6 +91,8 @@ pub(crate) struct World {
     pub(crate) rows: u64,
     /// Services of which two may never run at once.
     pub(crate) singletons: BTreeSet<String>,
+    /// What was replaced and still there, stopped, when the newest run told that it is done.
+    pub(crate) left_when_told: Vec<InstanceName>,
     /// Promises that did not hold.
     pub(crate) broken: Vec<String>,
 }
@@ -105,6 +107,21 @@ impl World {
     /// How instances of some content behave.
     pub(crate) fn behaviour(&self, content: &Content) -> Behaviour {
         self.behaviours.get(content.identity().as_str()).copied().unwrap_or_default()
+    }
+
+    /// A run tells that it is done: of what is not live nothing runs any more but what is kept warm (P4).
+    pub(crate) fn told_done(&mut self, live: Option<&Live>, warm: &BTreeSet<ReleaseId>) {
+        let of_none = |one: &&Instance| {
+            one.spec.role == Role::Service && !live.is_some_and(|live| live.has(&one.spec.name))
+        };
+        let (running, left): (Vec<_>, Vec<_>) =
+            self.instances.values().filter(of_none).partition(|one| one.runs());
+        let running = running.into_iter().filter(|one| !warm.contains(&one.spec.release));
+        let running: Vec<_> = running.map(|one| one.spec.name.clone()).collect();
+        self.left_when_told = left.into_iter().map(|one| one.spec.name.clone()).collect();
+        for name in running {
+            self.breaks(format!("P4: it was told to be done while {name} ran, which is not live"));
+        }
     }
 
     /// The table's hash.

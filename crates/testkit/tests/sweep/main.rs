@@ -16,7 +16,7 @@ use std::sync::Mutex;
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, What};
-use cutover_testkit::sim::{Fault, FaultPlan, Made, Moment, Outcome, Site};
+use cutover_testkit::sim::{Behaviour, Fault, FaultPlan, Made, Moment, Outcome, Site};
 
 use crate::cases::{Case, cases, is_cancel};
 
@@ -171,6 +171,28 @@ fn whatever_fails_wherever_the_promises_hold() {
 #[ignore = "long: make soak"]
 fn whatever_fails_at_each_call_the_promises_hold() {
     sweep_all(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_replaced_has_ended_when_it_is_told_and_is_removed_after_that() {
+    let mut site = Site::new(apps::CONTAINERS).unwrap();
+    let mut deploys = Vec::new();
+    for (version, number) in [("v1", 1), ("v2", 2)] {
+        let asked = site.deploy(version, Behaviour::default(), &[]).unwrap();
+        let (moment, made) = (site.moment().unwrap(), site.plan(&asked, number).unwrap());
+
+        let outcome = site.run(&made, FaultPlan::default()).await.unwrap();
+
+        assert_eq!(outcome.verdict.exit(), Exit::Done);
+        assert_eq!(site.check(&moment, &outcome.verdict).unwrap(), Vec::<String>::new());
+        deploys.push(site.left_when_told());
+    }
+
+    let (first, second) = (&deploys[0], &deploys[1]);
+    assert!(first.is_empty(), "nothing was replaced: {first:?}");
+    assert_eq!(second.len(), 4, "two of web, api, worker: {second:?}");
+    let found = site.state().unwrap().instances;
+    assert!(!found.iter().any(|found| second.contains(&found.name)), "they are gone: {found:?}");
 }
 
 fn sweep_all(one_in: u64) {

@@ -15,18 +15,35 @@ use super::found::exit_status;
 use crate::ports::{RuntimeError, RuntimeErrorKind};
 
 impl DockerRuntime {
+    /// Until the engine tells that this container's processes have ended. Only from now on: what was before is not heard.
+    pub(super) async fn death_of(&self, container: &Container, app: &AppId, name: &InstanceName) {
+        let mut events = std::pin::pin!(self.engine.events(&self.labels_of(app, name)));
+        while let Some(heard) = events.next().await {
+            if let Heard::Happened(event) = heard
+                && event.id == container.id
+                && matches!(event.what, Happening::Died { .. })
+            {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn labels_of(&self, app: &AppId, name: &InstanceName) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (label::INSTALLATION.to_owned(), self.installation.clone()),
+            (label::APP.to_owned(), app.to_string()),
+            (label::INSTANCE.to_owned(), name.to_string()),
+        ])
+    }
+
     /// While the engine does not answer, nobody knows how its containers are: it goes on listening, and looks again when it answers.
     pub(super) async fn end_of_instance(
         &self,
         app: &AppId,
         name: &InstanceName,
     ) -> Result<ExitStatus, RuntimeError> {
-        let labels = BTreeMap::from([
-            (label::INSTALLATION.to_owned(), self.installation.clone()),
-            (label::APP.to_owned(), app.to_string()),
-            (label::INSTANCE.to_owned(), name.to_string()),
-        ]);
-        let mut events = std::pin::pin!(self.engine.events(&labels));
+        let mut events = std::pin::pin!(self.engine.events(&self.labels_of(app, name)));
         let mut again = tokio::time::interval(defaults::WATCH);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // The first tick comes at once; the first look comes when the engine listens.

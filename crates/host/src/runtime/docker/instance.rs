@@ -125,11 +125,42 @@ impl DockerRuntime {
         name: &InstanceName,
         stop: &StopSettings,
     ) -> Result<(), RuntimeError> {
+        match self.ours(app, name).await? {
+            Some(container) => self.stop_container(&container, name, stop).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The engine answers a stop when it has taken the container's network apart, too, which takes longer than the end of its processes; that it
+    /// tells at once. An end of one that it would start again is none.
+    pub(super) async fn end_instance(
+        &self,
+        app: &AppId,
+        name: &InstanceName,
+        stop: &StopSettings,
+    ) -> Result<(), RuntimeError> {
         let Some(container) = self.ours(app, name).await? else { return Ok(()) };
+        if container.state != State::Running || container.restart != EnginePolicy::No {
+            return self.stop_container(&container, name, stop).await;
+        }
+        // It listens before it stops. An event that is lost (S22) costs time only: the stop returns as well.
+        tokio::select! {
+            biased;
+            () = self.death_of(&container, app, name) => Ok(()),
+            stopped = self.stop_container(&container, name, stop) => stopped,
+        }
+    }
+
+    async fn stop_container(
+        &self,
+        container: &Container,
+        name: &InstanceName,
+        stop: &StopSettings,
+    ) -> Result<(), RuntimeError> {
         let stopping = async {
             match &stop.signal {
-                Some(signal) if !is_stop_signal(signal, &container) => {
-                    self.end_by(&container, signal, stop).await
+                Some(signal) if !is_stop_signal(signal, container) => {
+                    self.end_by(container, signal, stop).await
                 }
                 _ => self.engine.stop(&container.id, stop.grace).await,
             }

@@ -117,6 +117,10 @@ impl Runtime for DockerRuntime {
         self.stop_instance(app, name, stop).await
     }
 
+    async fn end(&self, app: &AppId, name: &InstanceName, stop: &StopSettings) -> Result<(), RuntimeError> {
+        self.end_instance(app, name, stop).await
+    }
+
     async fn remove(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
         self.remove_instance(app, name).await
     }
