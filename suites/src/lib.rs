@@ -24,6 +24,8 @@ mod troubleshooting;
 
 /// The number of the journal's entry at which a run of `suite-host` ends itself with -9. Read there only.
 pub const KILL_AT: &str = "CUTOVER_SUITE_KILL_AT";
+/// In the place of an entry's number: the verdict.
+pub const VERDICT: &str = "verdict";
 /// The number of the journal's entry at which a run of `suite-host` stops itself, as a process that hangs. Read there only.
 pub const STOP_AT: &str = "CUTOVER_SUITE_STOP_AT";
 

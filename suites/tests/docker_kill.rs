@@ -2,7 +2,7 @@
 //! (`CUTOVER_SEED`), and in the soak at every one.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-use cutover_suites::scenes::killed::{Killed, seed, some_steps_killed, steps_killed};
+use cutover_suites::scenes::killed::{Killed, killed_when_told, seed, some_steps_killed, steps_killed};
 use cutover_suites::{engine, killing_binaries};
 
 /// So many steps of each kind of run are drawn.
@@ -35,6 +35,12 @@ async fn a_rollback_killed_at_some_steps_is_settled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_killed_at_some_steps_loses_nothing() {
     some("a_migration_killed_at_some_steps_loses_nothing", Killed::Migration).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_killed_when_it_was_told_leaves_nothing() {
+    let name = "a_deploy_killed_when_it_was_told_leaves_nothing";
+    engine::on_engine(name, killing_binaries().unwrap(), async |site| killed_when_told(site).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ mod place;
 use std::time::{Duration, Instant};
 
 use cutover_core::layout::label;
+use cutover_core::plan::InstanceSpec;
 use cutover_core::release::Content;
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{InstanceState, RestartPolicy};
@@ -285,6 +286,32 @@ fn a_stop_uses_its_signal_its_grace_and_then_kills() {
         place.stop(&deaf).await;
         assert_eq!(place.exited(&deaf).await.signal, Some(9));
         assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn an_end_is_that_of_the_processes_and_a_removal_waits_for_the_rest() {
+    on_engine("an_end_is_that_of_the_processes_and_a_removal_waits_for_the_rest", |place| async move {
+        let end = async |spec: &InstanceSpec| {
+            within(place.runtime.end(&place.app, &spec.name, &spec.settings.stop)).await.unwrap();
+        };
+        let web = place.started(place.idle("web")).await;
+        let namespace = place.runtime.network_namespace(&place.app, &web.name).await.unwrap().unwrap();
+        assert!(namespace.exists());
+
+        end(&web).await;
+
+        assert!(!namespace.exists(), "its process is no more");
+        place.remove(&web).await;
+        assert_eq!(place.runtime.inspect(&place.app, &web.name).await.unwrap(), None);
+        end(&web).await;
+
+        // One that the engine would start again has ended when the engine says so.
+        let kept = place.started(place.idle("worker")).await;
+        place.runtime.set_restart(&place.app, &kept.name, RestartPolicy::UnlessStopped).await.unwrap();
+        end(&kept).await;
+        assert!(matches!(place.state(&kept.name).await, InstanceState::Exited { .. }));
+        end(&kept).await;
     });
 }
 

@@ -137,7 +137,8 @@ fn report(section: &mut Section, measured: &Measured) {
     let swap: Vec<f64> = swaps.iter().map(|swap| swap.whole).collect();
     let up: Vec<f64> = swaps.iter().map(|swap| swap.up).collect();
     section.row("deploy, the whole command, over the floor's swap", "×", &ratios(&whole, &swap)).goal(1.2).note(
-        "the floor: create, join, start, first answer, stop old, remove old, by the engine's API and nothing else",
+        "the floor: create, join, start, first answer, stop old, remove old, by the engine's API and nothing else; a deploy \
+         is told when the old one's processes have ended, and removes it after that",
     );
     section.row("  over one container up on the default bridge", "×", &ratios(&whole, default));
     section.row("  the whole command", "ms", &whole);

@@ -2,13 +2,15 @@
 //! and not the application's database. And a run, taken apart by its journal.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use cutover_core::journal::{Entry, Step, What};
 use cutover_core::plan::Stage;
 use cutover_core::verdict::Verdict;
+use cutover_host::lock::AppLock;
 use cutover_testkit::site::App;
+use cutover_testkit::wait_until;
 use jiff::Timestamp;
 
 use super::figures::{between, milliseconds};
@@ -18,6 +20,8 @@ pub(crate) const HOST: &str = "sample.localhost";
 
 /// Its entries are gone with it.
 pub(crate) const IN_MEMORY: &str = r#"{ "database": "memory" }"#;
+/// For a container to be taken apart and removed.
+const PUT_AWAY: Duration = Duration::from_secs(30);
 /// The port it listens on in a container.
 pub(crate) const PORT: u16 = 8000;
 
@@ -92,6 +96,12 @@ pub(crate) async fn run(app: &App<'_>, words: &[&str]) -> anyhow::Result<Ran> {
         switched: between(verdict.started, switched),
         stages: stages(&entries),
     })
+}
+
+/// Until what the newest run replaced has been removed: that goes on after the verdict, and is not to slow down what is measured next.
+pub(crate) async fn put_away(app: &App<'_>) -> anyhow::Result<()> {
+    let is_free = async || AppLock::peek(&app.site().layout(), app.id()).is_none().then_some(());
+    Ok(wait_until("what was replaced is removed", PUT_AWAY, is_free).await?)
 }
 
 /// The newest run's verdict.

@@ -121,7 +121,9 @@ fn commit(app: &App<'_>, number: usize) -> anyhow::Result<()> {
 
 /// The whole command, in milliseconds.
 async fn whole(app: &App<'_>, words: &[&str]) -> anyhow::Result<f64> {
-    Ok(milliseconds(app.cutover(words).await?.expect(0)?.took))
+    let took = app.cutover(words).await?.expect(0)?.took;
+    sample::put_away(app).await?;
+    Ok(milliseconds(took))
 }
 
 /// The same on the server, where it executes ssh once.

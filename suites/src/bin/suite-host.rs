@@ -1,5 +1,5 @@
 //! `cutover-host` as it ships, whose run ends itself with -9, or stops itself, at one entry of its journal: the one whose number stands in
-//! `CUTOVER_SUITE_KILL_AT` or `CUTOVER_SUITE_STOP_AT`, or the first of the stage that a file names. The product knows nothing of these.
+//! `CUTOVER_SUITE_KILL_AT` or `CUTOVER_SUITE_STOP_AT` (or its verdict), or the first of the stage that a file names. The product knows nothing of these.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,9 +16,11 @@ fn main() -> ExitCode {
 }
 
 fn signal_at(variable: &str, signal: Signal) -> Option<Also> {
-    let at: u64 = std::env::var(variable).ok()?.parse().ok()?;
+    let at = std::env::var(variable).ok()?;
+    let number: Option<u64> = at.parse().ok();
+    let is_verdict = at == cutover_suites::VERDICT;
     Some(Arc::new(move |entry| {
-        if entry.seq == at {
+        if Some(entry.seq) == number || (is_verdict && matches!(entry.what, What::Verdict { .. })) {
             send_myself(signal);
         }
     }))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, What};
+use cutover_core::layout::label;
 use cutover_core::verdict::Verdict;
 use cutover_host::lock::AppLock;
 use cutover_host::store::Store;
@@ -13,7 +14,7 @@ use cutover_testkit::site::{App, Site};
 use cutover_testkit::wait_until;
 
 use super::applications::running;
-use crate::KILL_AT;
+use crate::{KILL_AT, VERDICT};
 
 /// How long watch may take to settle a run that died.
 const SETTLED: Duration = Duration::from_mins(1);
@@ -62,6 +63,31 @@ pub async fn steps_killed(site: &Site, killed: Killed, first: u64, every: usize)
     }
     assert!(count > 3, "a run has more steps than {count} times {every}");
     matrix.end(count).await;
+}
+
+/// A deploy of containers, killed when it has told that it is done: what it replaced has ended, and is removed without anybody.
+pub async fn killed_when_told(site: &Site) {
+    let matrix = Matrix::begin(site, Killed::Deploy).await;
+    let containers = async || {
+        let labels = [(label::APP.to_owned(), matrix.app.id().to_string())];
+        site.docker().unwrap().engine().list(&labels.into()).await.unwrap()
+    };
+    let before: Vec<String> = containers().await.into_iter().map(|container| container.id).collect();
+    matrix.prepare("told");
+
+    let (verdict, journal) = matrix.killed_at(VERDICT).await;
+
+    assert_eq!(verdict.exit(), Exit::Done, "{verdict:?}");
+    assert!(matches!(journal.last().unwrap().what, What::Verdict { .. }), "{journal:?}");
+    assert_eq!(matrix.converged(VERDICT).await, matrix.app.serving().await.unwrap());
+    wait_until("what was replaced is removed", SETTLED, async || {
+        let is_old = containers().await.iter().any(|container| before.contains(&container.id));
+        let is_over = matrix.store.is_over(verdict.run).unwrap();
+        (!is_old && is_over).then_some(())
+    })
+    .await
+    .unwrap();
+    matrix.end(1).await;
 }
 
 /// Numbers of 1 to `length`, in order.
@@ -134,8 +160,8 @@ impl<'a> Matrix<'a> {
         let before = self.app.serving().await.unwrap();
         let name = step.to_string();
         self.prepare(&name);
-        let (verdict, journal) = self.killed_at(step).await;
-        let serving = self.converged(step).await;
+        let (verdict, journal) = self.killed_at(&name).await;
+        let serving = self.converged(&name).await;
         let was_killed = was_killed(&journal, step);
         if was_killed && self.killed != Killed::Rollback {
             assert!(serving == before || serving.ends_with(&format!(" {name}")), "{serving} serves");
@@ -158,10 +184,10 @@ impl<'a> Matrix<'a> {
     }
 
     /// What is settled of a command whose run dies at this entry.
-    async fn killed_at(&self, step: u64) -> (Verdict, Vec<Entry>) {
+    async fn killed_at(&self, step: &str) -> (Verdict, Vec<Entry>) {
         let before = self.newest().map(|verdict| verdict.run);
         let mut command = self.app.command(self.words());
-        command.env(KILL_AT, step.to_string());
+        command.env(KILL_AT, step);
         self.app.site().run(command).await.unwrap();
         let layout = self.app.site().layout();
         let verdict = wait_until(&format!("the run killed at step {step} is settled"), SETTLED, async || {
@@ -181,7 +207,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// One live release, of which alone instances run; gives its name.
-    async fn converged(&self, step: u64) -> String {
+    async fn converged(&self, step: &str) -> String {
         for service in ["web", "bot"] {
             wait_until(&format!("one {service} runs after step {step}"), SETTLED, async || {
                 (running(self.app.site(), service).len() == 1).then_some(())
