@@ -76,7 +76,6 @@ fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {
     let goal = cutover_core::recover::goal(&entries).unwrap_or(act.plan);
     let (migrated, restored) = (migration_records(&entries, goal), restored(&entries, goal));
     act.store.mark_live(act.app(), &release.id, &migrated, &restored)?;
-    act.store.set_warm(act.app(), &release.id, None)?;
     Ok(())
 }
 
