@@ -220,7 +220,7 @@ async fn put_away(settling: &Settling<'_>, leaving: &[InstanceRef]) {
         match tokio::time::timeout(defaults::ENGINE_CALL, remove(instance)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(instance = %instance.name, %error, "what was replaced stays, stopped")
+                tracing::warn!(instance = %instance.name, %error, "what was replaced stays, stopped");
             }
             Err(_) => tracing::warn!(instance = %instance.name, "what was replaced stays: nothing answered"),
         }

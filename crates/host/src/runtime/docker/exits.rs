@@ -26,7 +26,7 @@ impl DockerRuntime {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn labels_of(&self, app: &AppId, name: &InstanceName) -> BTreeMap<String, String> {
