@@ -96,6 +96,8 @@ impl Postgres<'_> {
             )));
         }
         let program = tools::program(self.server, state.major, "pg_dump")?;
+        // What cannot be put back is no snapshot.
+        tools::program(self.server, state.major, "pg_restore")?;
         // Packed by us: what is packed by table does not deduplicate.
         let words = [&program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"];
         dump::take(self.server, &words.map(str::to_owned), to).await

@@ -14,7 +14,9 @@ const TRIES: u32 = 10;
 /// Between two of them.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Where databases are made and renamed from: nobody renames one while he has it open.
-const ELSEWHERE: &str = "postgres";
+fn elsewhere(name: &str) -> &'static str {
+    if name == "postgres" { "template1" } else { "postgres" }
+}
 
 impl Postgres<'_> {
     pub(in crate::database) async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError> {
@@ -24,41 +26,45 @@ impl Postgres<'_> {
         refuse_foreign(&listed, &state)?;
         let name = &state.database;
         let (next, before) = (beside(name, "restored"), beside(name, "replaced"));
-        self.discard(&next).await?;
-        self.discard(&before).await?;
-        let made = self.ask(Some(ELSEWHERE), &made_like(name, &next)).await?;
+        self.discard(name, &next).await?;
+        self.discard(name, &before).await?;
+        let made = self.ask(Some(elsewhere(name)), &made_like(name, &next)).await?;
         for statement in made.lines() {
-            self.ask(Some(ELSEWHERE), statement).await?;
+            self.ask(Some(elsewhere(name)), statement).await?;
         }
         let restored = self.fill(&program, &next, snapshot).await;
         if let Err(error) = restored {
-            if let Err(error) = self.discard(&next).await {
+            if let Err(error) = self.discard(name, &next).await {
                 tracing::warn!(%error, "a database that was restored in part stays beside");
             }
             return Err(error);
         }
         self.swap(name, &next, &before).await?;
-        if let Err(error) = self.discard(&before).await {
+        if let Err(error) = self.discard(name, &before).await {
             tracing::warn!(%error, "the database that was replaced stays beside");
         }
         Ok(())
     }
 
     async fn fill(&self, program: &str, next: &str, snapshot: &Path) -> Result<(), DatabaseError> {
-        let words = [program, "--exit-on-error", "--single-transaction", "--dbname", next].map(str::to_owned);
+        // Not in one transaction: it would hold a lock of everything that it makes, and the server has room for some thousand. What was restored
+        // in part is thrown away.
+        let words = [program, "--exit-on-error", "--dbname", next].map(str::to_owned);
         let said = dump::feed(self.server, Some(next), &words, snapshot).await?;
         if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
     }
 
-    async fn discard(&self, database: &str) -> Result<(), DatabaseError> {
+    /// Throws away what is beside the database of this name.
+    async fn discard(&self, name: &str, database: &str) -> Result<(), DatabaseError> {
         let drop = format!("drop database if exists {} with (force)", quoted(database));
-        self.ask(Some(ELSEWHERE), &drop).await.map(std::mem::drop)
+        self.ask(Some(elsewhere(name)), &drop).await.map(std::mem::drop)
     }
 
     /// Both renames are one transaction.
     async fn swap(&self, name: &str, next: &str, before: &str) -> Result<(), DatabaseError> {
         let end = format!(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}",
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = {} and pid <> pg_backend_pid() \
+             and backend_type = 'client backend'",
             literal(name)
         );
         let rename = format!(
@@ -69,8 +75,13 @@ impl Postgres<'_> {
         );
         let mut tries = TRIES;
         loop {
-            self.ask(Some(ELSEWHERE), &end).await?;
-            match self.ask(Some(ELSEWHERE), &rename).await {
+            // Whose sessions we may not end may leave by themselves.
+            let ended = self.ask(Some(elsewhere(name)), &end).await;
+            let renamed = match ended {
+                Ok(_) => self.ask(Some(elsewhere(name)), &rename).await,
+                Err(error) => Err(error),
+            };
+            match renamed {
                 Ok(_) => return Ok(()),
                 Err(_) if tries > 0 => tries -= 1,
                 Err(error) => return Err(error),

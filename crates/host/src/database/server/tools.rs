@@ -1,4 +1,5 @@
-//! Which of this host's client programs fit a server: its own major version, or a newer one. Inside the server's instance they always do.
+//! Which of this host's client programs fit a server: its own major version, or a newer one that still speaks to it. Inside the server's instance
+//! they always do.
 
 use std::path::{Path, PathBuf};
 
@@ -18,20 +19,27 @@ pub(super) fn program(server: &Server, major: u32, name: &str) -> Result<String,
             .map(|path| path.display().to_string())
             .ok_or_else(|| {
                 DatabaseError::plain(format!(
-                    "this host has no `{name}` for a server of version {major}: `apt-get install postgresql-client-{major}` brings it"
+                    "this host has no `{name}` that fits a server of version {major}: `apt-get install postgresql-client-{major}` brings it"
                 ))
             }),
     }
 }
 
-/// The oldest one that is not older than the server.
+/// From this version on `pg_restore` begins with a setting that older servers do not know, and what is told to stop at an error stops there.
+const NEW_SETTING: u32 = 17;
+
+/// The oldest one that is not older than the server, and puts back what it took.
 fn fitting(versions: &Path, major: u32, name: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(versions).into_iter().flatten().flatten();
     let found = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut fitting: Vec<u32> = found.filter(|version| *version >= major).collect();
+    let mut fitting: Vec<u32> = found.filter(|version| fits(*version, major)).collect();
     fitting.sort_unstable();
     let paths = fitting.iter().map(|version| versions.join(format!("{version}/bin/{name}")));
     paths.into_iter().find(|path| path.is_file())
+}
+
+fn fits(version: u32, major: u32) -> bool {
+    version == major || version > major && (version < NEW_SETTING || major >= NEW_SETTING)
 }
 
 #[cfg(test)]
@@ -53,6 +61,7 @@ mod tests {
 
         assert_eq!(version(15).as_deref(), Some("15"));
         assert_eq!(version(14).as_deref(), Some("15"));
+        assert_eq!(version(16), None, "17 takes a dump of it that it cannot put back");
         assert_eq!(version(18), None, "an older one cannot read it");
         assert_eq!(fitting(folder.path(), 13, "pg_restore"), None);
     }
