@@ -32,25 +32,30 @@ const PLAIN: &str = r#"exec "$@""#;
 /// The program ends with whoever asked for it: it is told so by the end of its input. That all of its output came is told by a mark after it.
 ///
 /// Every child is waited for. One that is left becomes a child of the instance's first process, which is often the server itself: `PostgreSQL`
-/// takes a stranger's end by a signal for a crash of its own, and ends all sessions.
-const GUARDED: &str = r#"exec 3<&0
+/// takes a stranger's end by a signal for a crash of its own, and ends all sessions. So the shell outlives its children also where the engine, whose
+/// client is gone, tells it to end: it hears that with a trap, which children do not inherit, and waits on. A child that has only just begun still
+/// hears it in its parent's way: the guard is ended by what nobody can hear.
+const GUARDED: &str = r#"trap : TERM
+exec 3<&0
 "$@" 3<&- </dev/null &
 program=$!
 (while read -r _; do :; done <&3; kill "$program") >/dev/null 2>&1 &
 guard=$!
 wait "$program"
 code=$?
-kill "$guard" 2>/dev/null
+while kill -0 "$program" 2>/dev/null; do wait "$program"; code=$?; done
+kill -KILL "$guard" 2>/dev/null
 wait "$guard" 2>/dev/null
+while kill -0 "$guard" 2>/dev/null; do wait "$guard"; done
 [ "$code" = 0 ] && printf %s "$CUTOVER_WHOLE"
 exit "$code""#;
 
 /// What comes after the output of a guarded program that ended well. Sixteen bytes that are in nobody's way: only the very end is compared.
 pub(super) const WHOLE: &[u8] = b"cutover-all-of-it";
 
-/// Of a program's output so much is kept.
+/// Of a program's output so much is kept, from its beginning.
 const KEPT: usize = 4 * 1024 * 1024;
-/// Of what it says of its failure.
+/// Of what it says of its failure, up to its end.
 const SAID: usize = 8 * 1024;
 
 /// How a program is carried.
@@ -134,10 +139,14 @@ pub(super) async fn said(mut output: Output, exit: Exit) -> Result<Said, Databas
     let (mut wrote, mut errors) = (Vec::new(), Vec::new());
     let reading = async {
         while let Some(piece) = output.next().await {
-            let (kept, most) = if piece.error { (&mut errors, SAID) } else { (&mut wrote, KEPT) };
-            kept.extend_from_slice(&piece.bytes);
-            let over = kept.len().saturating_sub(most);
-            kept.drain(..over);
+            if piece.error {
+                errors.extend_from_slice(&piece.bytes);
+                let over = errors.len().saturating_sub(SAID);
+                errors.drain(..over);
+            } else {
+                let room = KEPT.saturating_sub(wrote.len()).min(piece.bytes.len());
+                wrote.extend_from_slice(&piece.bytes[..room]);
+            }
         }
     };
     let (exit, ()) = tokio::join!(exit, reading);
