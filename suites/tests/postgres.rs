@@ -16,6 +16,7 @@ use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::plan::Stage;
 use cutover_core::verdict::Verdict;
+use cutover_suites::disk::Disk;
 use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
 use cutover_suites::{KILL_AT, killing_binaries};
 use cutover_testkit::site::{App, Binaries, Site};
@@ -26,7 +27,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = r#"app: APP
 environment:
-  DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/ledger
+  DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/DATABASE
 services:
   web:
     build: .
@@ -46,7 +47,7 @@ backing:
   postgres:
     image: IMAGE
     command: [sh, -c, "START"]
-    environment: { POSTGRES_USER: ledger, POSTGRES_DB: ledger, POSTGRES_PASSWORD: }
+    environment: { POSTGRES_USER: ledger, POSTGRES_DB: DATABASE, POSTGRES_PASSWORD: }
     volumes: ["pgdata:/data"]
     healthcheck: { test: [CMD, pg_isready, -h, 127.0.0.1, -U, ledger], interval: 1s, retries: 60 }
 bake: 500ms
@@ -59,7 +60,7 @@ const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data 
     gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
     echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
     (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
-    createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
+    [ $POSTGRES_DB = postgres ] || createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
     fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
 
 const HEALTH: &str = r#"#!/bin/sh
@@ -85,6 +86,8 @@ struct Version<'a> {
     more: &'a str,
     /// The column it writes to.
     column: &'a str,
+    /// The database's name.
+    database: &'a str,
 }
 
 const FIRST: Version<'static> = Version {
@@ -94,6 +97,7 @@ const FIRST: Version<'static> = Version {
     timeout: "60s",
     more: "",
     column: "text",
+    database: "ledger",
 };
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -107,6 +111,8 @@ fn write(folder: &Path, name: &str, text: &str) {
 fn commit(app: &App<'_>, version: &Version<'_>) {
     let folder = app.repository();
     let config = CONFIG
+        .replace("DATABASE,", &format!("{},", version.database))
+        .replace("@postgres/DATABASE", &format!("@postgres/{}", version.database))
         .replace("IMAGE", DATABASES_IMAGE)
         .replace("START", &START.replace('$', "$$"))
         .replace("TIMEOUT", version.timeout)
@@ -141,7 +147,9 @@ async fn deploy(app: &App<'_>, version: &Version<'_>, exit: i32) -> String {
 
 /// What a query in the backing service itself says.
 async fn query(app: &App<'_>, query: &str) -> String {
-    let script = format!("PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U ledger -qAtc \"{query}\"");
+    let script = format!(
+        "PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U ledger -d $POSTGRES_DB -qAtc \"{query}\""
+    );
     let told = app.cutover(&["exec", "postgres", "--", "sh", "-c", &script]).await.unwrap();
     told.expect(0).unwrap().output.trim().to_owned()
 }
@@ -447,6 +455,16 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
         assert_eq!(answer.status, 200);
         let refused = app.cutover(&["rollback", "--yes"]).await.unwrap().expect(7).unwrap();
         assert!(refused.failure().contains("--restore-db"), "{}", refused.talk);
+        let snapshot = dumps(app).pop().unwrap();
+        let good = std::fs::read(&snapshot).unwrap();
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        std::fs::write(&snapshot, flipped).unwrap();
+        let refused = app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(5).unwrap();
+        assert!(refused.failure().contains("cannot be trusted"), "{}", refused.talk);
+        serves(app, "renamed").await;
+        assert_eq!(query(app, "select count(*) from entries where line = 'afterwards'").await, "1");
+        std::fs::write(&snapshot, good).unwrap();
         app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
         serves(app, "first").await;
         assert_eq!(query(app, "select count(*) from entries where text = 'afterwards'").await, "0");
@@ -479,6 +497,128 @@ async fn a_dump_that_cannot_be_taken_keeps_the_migration_away() {
         let journal = app.site().journal(newest(app).run).unwrap();
         let taken = journal.iter().any(|entry| matches!(&entry.what, What::Outcome { result: StepResult::Snapshot { bytes, hash: Some(_) }, .. } if *bytes > 0));
         assert!(taken, "its size and hash are on record");
+    })
+    .await;
+}
+
+/// The usual image makes one of this name where nobody names another. Databases are renamed from one that is beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_called_postgres_is_put_back_like_any_other() {
+    let name = "a_database_that_is_called_postgres_is_put_back_like_any_other";
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = databases_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = site.app("ledger", HOST).unwrap();
+        deploy(&app, &Version { database: "postgres", ..FIRST }, 0).await;
+        under_traffic(&app, "called", "text", async {
+            let fails = "sql 'alter table entries rename column text to line'; sql 'select nonsense'";
+            let fails = Version { migrate: fails, database: "postgres", ..renamed("fails") };
+            let talk = deploy(&app, &fails, 5).await;
+            assert!(talk.contains("the database was put back as it was"), "{talk}");
+            serves(&app, "first").await;
+        })
+        .await;
+    })
+    .await;
+}
+
+/// In the place of `pg_dump`: what writes the beginning of a dump, and then nothing more.
+fn hang_dumps(app: &App<'_>) -> (String, String) {
+    let container = containers(app, "postgres");
+    let tool = docker(app.site(), &["exec", &container, "readlink", "-f", "/usr/bin/pg_dump"]);
+    let script = format!(
+        "printf '#!/bin/sh\\n%s \"$@\" | head -c 300\\nexec sleep 600\\n' {tool} > /usr/bin/pg_dump.false; \
+         chmod 755 /usr/bin/pg_dump.false; ln -sf /usr/bin/pg_dump.false /usr/bin/pg_dump"
+    );
+    docker(app.site(), &["exec", &container, "sh", "-c", &script]);
+    (container, tool)
+}
+
+/// Half a dump, hidden beside the others.
+async fn half_a_dump(app: &App<'_>) {
+    let folder = app.site().layout().snapshots(app.id());
+    let is_half =
+        |path: PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let look = async || {
+        std::fs::read_dir(&folder).unwrap().any(|entry| is_half(entry.unwrap().path())).then_some(())
+    };
+    wait_until("a dump was begun", SOON, look).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_off_in_the_middle_of_a_dump_leaves_nothing_of_it() {
+    with_ledger("what_breaks_off_in_the_middle_of_a_dump_leaves_nothing_of_it", async |app| {
+        let (before, wider) = (
+            dumps(app),
+            Version { name: "wider", migrate: "sql 'alter table entries add column mark text'", ..FIRST },
+        );
+        let (container, tool) = hang_dumps(app);
+        // The run itself.
+        let last = newest(app).run;
+        commit(app, &wider);
+        let deploying = app.command(&["deploy"]).spawn().unwrap();
+        half_a_dump(app).await;
+        let holder = cutover_host::lock::AppLock::peek(&app.site().layout(), app.id()).unwrap();
+        let run = rustix::process::Pid::from_raw(i32::try_from(holder.pid).unwrap()).unwrap();
+        rustix::process::kill_process(run, rustix::process::Signal::KILL).unwrap();
+        tokio::time::timeout(SOON, deploying.wait_with_output()).await.unwrap().unwrap();
+        let settled = async || {
+            let is_free = cutover_host::lock::AppLock::peek(&app.site().layout(), app.id()).is_none();
+            (newest(app).run != last && is_free).then_some(())
+        };
+        wait_until("the killed run is settled", SOON, settled).await.unwrap();
+        assert_eq!(dumps(app), before, "of the killed run");
+        serves(app, "first").await;
+        let sessions = "select count(*) from pg_stat_activity where application_name like 'cutover-%'";
+        assert_eq!(query(app, sessions).await, "0");
+
+        // The database.
+        commit(app, &Version { name: "again", ..wider });
+        let deploying = app.command(&["deploy"]).spawn().unwrap();
+        half_a_dump(app).await;
+        docker(app.site(), &["kill", &container]);
+        // The way back waits for the old release to be well, and that is not without its database.
+        docker(app.site(), &["start", &container]);
+        let ended = tokio::time::timeout(SOON, deploying.wait_with_output()).await.unwrap().unwrap();
+        println!("{}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(ended.status.code(), Some(5));
+        assert_eq!(dumps(app), before, "of the database that went away");
+        let answers = async || {
+            let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.ok()?;
+            (answer.status == 200 && answer.body.contains("first")).then_some(())
+        };
+        wait_until("the old release serves with its database", SOON, answers).await.unwrap();
+        docker(app.site(), &["exec", &containers(app, "postgres"), "ln", "-sf", &tool, "/usr/bin/pg_dump"]);
+        deploy(app, &Version { name: "good", ..wider }, 0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_keeps_the_migration_away() {
+    let name = "a_disk_that_is_full_keeps_the_migration_away";
+    with_ledger(name, async |app| {
+        let folder = app.site().layout().snapshots(app.id());
+        std::fs::create_dir_all(&folder).unwrap();
+        let disk = match Disk::mount_of(&folder, "16m") {
+            Ok(disk) => disk,
+            Err(why) => return println!("not run: {name}: {why}"),
+        };
+        disk.fill().unwrap();
+        let wider =
+            Version { name: "wider", migrate: "sql 'alter table entries add column mark text'", ..FIRST };
+        commit(app, &wider);
+        let told = app.cutover(&["deploy", "--allow", "low-disk"]).await.unwrap().expect(5).unwrap();
+        println!("{}", told.talk);
+        assert!(told.failure().contains("No space left"), "{}", told.talk);
+        serves(app, "first").await;
+        disk.make_room().unwrap();
+        assert_eq!(dumps(app), Vec::<PathBuf>::new());
+        let marks = "select count(*) from information_schema.columns where column_name = 'mark'";
+        assert_eq!(query(app, marks).await, "0");
+        deploy(app, &Version { name: "again", ..wider }, 0).await;
+        assert_eq!(dumps(app).len(), 1);
     })
     .await;
 }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::deploy::deploy;
 use crate::journal::Journal;
+use crate::leftovers::forget_torn_snapshots;
 use crate::lock::AppLock;
 use crate::ports::Ports;
 use crate::stages::{Act, EnvChange};
@@ -172,6 +173,7 @@ pub async fn carry_out(act: &Act<'_>, env: &EnvChange) {
 /// Recorded, told, and then what is left is put away: a run that dies in between is unfinished, and the next one that settles it does so.
 async fn finish(settling: &Settling<'_>, entries: &[Entry], verdict: Verdict) -> Verdict {
     settling.journal.go_back();
+    tidy(settling);
     let leaving = leaving(entries);
     let recorded = if leaving.is_empty() {
         settling.store.finish_run(&verdict)
@@ -228,9 +230,17 @@ async fn put_away(settling: &Settling<'_>, leaving: &[InstanceRef]) {
     join_all(each).await;
 }
 
+/// Half a dump takes as much room as the database: it does not stay until somebody prunes.
+fn tidy(settling: &Settling<'_>) {
+    if let Err(error) = forget_torn_snapshots(settling.layout, settling.app) {
+        tracing::warn!(%error, "half a snapshot stays");
+    }
+}
+
 /// A person is told; the run stays unfinished, so that watch keeps off what it left, and tries again with growing pauses.
 fn give_up(settling: &Settling<'_>, verdict: Verdict) -> Verdict {
     settling.journal.go_back();
+    tidy(settling);
     if let Err(error) = settling.store.give_up_run(&verdict) {
         tracing::warn!(%error, "what a person is told could not be recorded");
     }

@@ -14,7 +14,7 @@ use cutover_core::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName};
 use cutover_core::retention::{HeldSnapshot, Kind, Leftover, needed_snapshots, unneeded_snapshots};
 
 use super::{Going, Needed};
-use crate::files::FileError;
+use crate::files::{self, FileError};
 use crate::journal::Trouble;
 use crate::lock::RunLock;
 use crate::parcels;
@@ -192,6 +192,15 @@ pub(super) fn old_contexts(layout: &Layout, app: &AppId, needed: &Needed) -> Res
         needed.is_complete() && service.is_some_and(|service| !needed.is_built(app, &service))
     });
     Ok(names)
+}
+
+/// What a process that was killed left of snapshots that it was writing. For who holds the app's lock: nobody writes one then.
+pub(crate) fn forget_torn_snapshots(layout: &Layout, app: &AppId) -> Result<(), FileError> {
+    let folder = layout.snapshots(app);
+    for name in names(&folder)?.iter().filter(|name| name.starts_with('.')) {
+        files::remove(&folder.join(name))?;
+    }
+    Ok(())
 }
 
 /// Where something of an area lies, as [`staged`] names it.
