@@ -25,9 +25,13 @@ async fn serving(site: &Site) -> App<'_> {
 
 /// A deploy whose run is at work.
 async fn deploying(app: &App<'_>) -> tokio::process::Child {
+    let is_run = |process: &Process| *process == Process::Run;
+    // One that has told its verdict may still put away what it replaced.
+    let over = async || (!app.site().processes().iter().any(|found| is_run(&found.process))).then_some(());
+    wait_until("the run before it has ended", SOON, over).await.unwrap();
     let mut command = app.command(&["deploy"]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    app.site().await_process("the run", |process| *process == Process::Run).await.unwrap();
+    app.site().await_process("the run", is_run).await.unwrap();
     child
 }
 
