@@ -119,6 +119,11 @@ impl HostError {
         }
     }
 
+    /// Whether ssh let us knock, and none of our keys in: another try is one more that sshd counts against us.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(&*self.why, Trouble::Unreached { said } if prose::ssh(said) == prose::Unreached::Denied)
+    }
+
     /// The four answers once a command was set going inside an instance.
     pub(crate) fn failure_of_command(self) -> Failure {
         let on = self.with.as_ref().map_or("the host", Target::shown).to_owned();
@@ -177,5 +182,20 @@ fn near(why: Trouble) -> Failure {
         | Trouble::NoSsh { .. } => Failure::new(Exit::Failed, what)
             .because(why.to_string())
             .next("run `cutover-host session` by hand: it says what is in its way"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_let_in_does_not_knock_again() {
+        let unreached = |line: &str| HostError {
+            with: None,
+            why: Box::new(Trouble::Unreached { said: vec![line.to_owned()] }),
+        };
+        assert!(unreached("root@127.0.0.1: Permission denied (publickey).").is_denied());
+        assert!(!unreached("ssh: connect to host 127.0.0.1 port 22: Connection refused").is_denied());
     }
 }
