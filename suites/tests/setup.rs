@@ -355,7 +355,8 @@ async fn whoever_would_be_locked_out_is_not() {
         let mut command = app.command(&["setup", "--yes"]);
         let output = command.env("CUTOVER_SSH", &dies).output().await.unwrap();
         assert!(!output.status.success());
-        assert!(!comes_in(machine, 2222).await, "the rules are loaded");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!comes_in(machine, 2222).await, "the rules are not loaded: {told}");
         let open = async || comes_in(machine, 2222).await.then_some(());
         wait_until("the rules are taken back", SOON, open).await.unwrap();
         machine.ssh(User::Root, "true").await.unwrap();
