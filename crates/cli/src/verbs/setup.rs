@@ -218,7 +218,9 @@ async fn confirm(server: &Server, first: &mut Channel, token: String, seconds: u
         match second().await {
             Ok(()) => return Ok(()),
             // An sshd that reads its settings again lets nobody in for a moment.
-            Err(_) if tokio::time::Instant::now() < end => tokio::time::sleep(AGAIN).await,
+            Err(error) if !error.is_denied() && tokio::time::Instant::now() < end => {
+                tokio::time::sleep(AGAIN).await;
+            }
             Err(error) => break error,
         }
     };
@@ -232,7 +234,7 @@ async fn confirm(server: &Server, first: &mut Channel, token: String, seconds: u
                 .to_owned()
         }
         Err(_) => format!(
-            "firewall and sshd go back to what they were within {seconds} s, by themselves; what was serving goes on"
+            "unless the confirmation arrived there, firewall and sshd go back to what they were within {seconds} s, by themselves; what was serving goes on"
         ),
     };
     let failure = error.failure();
@@ -263,11 +265,7 @@ async fn teardown(desk: &Desk, asked: ServerAsked) -> Ended {
         return Err(Failure::new(Exit::Failed, "the server did not say what would be undone").into());
     };
     if !asked.yes {
-        let about = format!(
-            "this undoes the setup of {}:\n  {}\nits routes are served no longer",
-            server.name,
-            what.join("\n  ")
-        );
+        let about = format!("this undoes the setup of {}:\n  {}", server.name, what.join("\n  "));
         let open = Question::Yes(about.clone());
         let asked = if config.protected { question(&config, &format!("{about}\nteardown")) } else { open };
         approval::answer(desk, &asked)?;

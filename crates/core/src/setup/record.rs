@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::wanted::{Ingress, Wanted};
+use crate::names::AppId;
 
 /// The format's version.
 pub const RECORD_VERSION: u32 = 1;
@@ -61,6 +62,14 @@ impl Default for Record {
 }
 
 impl Record {
+    /// Without an app that needs this host no longer.
+    #[must_use]
+    pub fn without(&self, app: &AppId) -> Self {
+        let mut record = self.clone();
+        record.apps.remove(&app.to_string());
+        record
+    }
+
     /// With what is wanted now in the place of what was.
     #[must_use]
     pub fn with(&self, wanted: &Wanted) -> Self {

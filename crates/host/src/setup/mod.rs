@@ -21,6 +21,7 @@ pub use firewall::is_gone as firewall_is_gone;
 pub use handover::{HANDOVER, inherited, offered, ready};
 pub use keys::{add as add_key, list as list_keys, revoke as revoke_key};
 pub use trial::{confirm, expire, take_back};
+pub(crate) use undo::removed as app_removed;
 pub use undo::{look as look_undo, undo};
 pub use units::{are_installed as units_are_installed, scope, start as start_units};
 

@@ -6,7 +6,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
-use cutover_core::setup::{Record, engine_file_without, place};
+use cutover_core::setup::{AppSetup, Ingress, Record, engine_file_without, place};
 
 use super::system::{ask, run};
 use super::{carry, files, firewall, record, sshd, trial, units};
@@ -17,28 +17,74 @@ const FILES: [&str; 4] = [place::FIREWALL, place::SSHD, place::LOGROTATE, place:
 /// What it would do.
 ///
 /// # Errors
-/// When other apps were set up here.
+/// When the server was set up for other apps only.
 pub fn look(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> {
     let record = record::read(layout)?;
-    refuse_others(&record, app)?;
+    if let Some(stays) = of_others(&record, app)? {
+        return Ok(stays);
+    }
     Ok(lines(&record))
 }
 
-fn refuse_others(record: &Record, app: &AppId) -> Result<(), Failure> {
-    let app = app.to_string();
-    let others: Vec<&str> = record.apps.keys().filter(|other| **other != app).map(String::as_str).collect();
+/// Where other apps need this server: what giving up this one comes to; `None`: there are none.
+fn of_others(record: &Record, app: &AppId) -> Result<Option<Vec<String>>, Failure> {
+    let name = app.to_string();
+    let others: Vec<&str> = record.apps.keys().filter(|other| **other != name).map(String::as_str).collect();
     if others.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    Err(Failure::new(Exit::Refused, "this server is set up for other apps, too")
-        .because(others.join(", "))
+    let Some(given_up) = record.apps.get(&name) else { return Err(of_others_only(&others, app)) };
+    let mut lines = vec![format!("{app} needs this server no longer")];
+    if let Some(ports) = closed(given_up, &record.without(app)) {
+        lines.push(format!("the next `cutover setup` of another app closes {ports}"));
+    }
+    lines.push(format!("all else stays, for {}", others.join(", ")));
+    lines.push(format!("what runs of {app} goes on: `cutover remove` takes it off"));
+    Ok(Some(lines))
+}
+
+/// What is open for an app alone, for people; `None`: nothing.
+fn closed(app: &AppSetup, others: &Record) -> Option<String> {
+    let others = || others.apps.values();
+    let tcp = app.open.iter().filter(|port| !others().any(|other| other.open.contains(port)));
+    let udp = app.open_udp.iter().filter(|port| !others().any(|other| other.open_udp.contains(port)));
+    let mut all: Vec<String> = tcp.map(u16::to_string).collect();
+    all.extend(udp.map(|port| format!("{port}/udp")));
+    if app.ingress == Ingress::Routes && !others().any(|other| other.ingress == Ingress::Routes) {
+        all.push("the ports of routes".to_owned());
+    }
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// The app was taken off this server (`remove`): nothing is kept for it any more. Tells what that closes; `None`: nothing.
+///
+/// # Errors
+/// When another changes this server, or the record cannot be read or written.
+pub(crate) fn removed(layout: &Layout, app: &AppId) -> Result<Option<String>, Failure> {
+    if !record::read(layout)?.apps.contains_key(&app.to_string()) {
+        return Ok(None);
+    }
+    let _alone = carry::alone(layout)?;
+    let record = record::read(layout)?;
+    let others = record.without(app);
+    record::write(layout, &others)?;
+    let ports = record.apps.get(&app.to_string()).and_then(|app| closed(app, &others));
+    Ok(ports.map(|ports| format!("the next `cutover setup` of another app on this server closes {ports}")))
+}
+
+fn of_others_only(others: &[&str], app: &AppId) -> Failure {
+    Failure::new(Exit::Refused, format!("this server is not set up for {app}"))
+        .because(format!("it is for {}", others.join(", ")))
         .next(format!("`cutover remove` takes {app} off and leaves the server as it is"))
-        .next("teardown for the others first, if the server is to be given up"))
+        .next("teardown of the last of the others gives the server back")
 }
 
 fn lines(record: &Record) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let files = ours(record);
+    if files.contains(&format!("{}/{}", place::UNITS, place::PROXY_UNIT)) {
+        lines.push("routes are served no longer".to_owned());
+    }
     let units = UNITS.iter().filter(|unit| files.contains(&format!("{}/{unit}", place::UNITS)));
     lines.extend(units.map(|unit| format!("stop {unit}, now and at boot")));
     lines.extend(files.iter().map(|file| format!("remove {file}")));
@@ -62,11 +108,14 @@ fn lines(record: &Record) -> Vec<String> {
 /// Undoes it. Done again when it was broken off.
 ///
 /// # Errors
-/// At the first step that fails.
+/// When the server was set up for other apps only; at the first step that fails.
 pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> {
     let _alone = carry::alone(layout)?;
     let record = record::read(layout)?;
-    refuse_others(&record, app)?;
+    if let Some(stays) = of_others(&record, app)? {
+        record::write(layout, &record.without(app))?;
+        return Ok(stays);
+    }
     trial::clear(layout).await?;
     trial::forget(layout)?;
     let done = lines(&record);
@@ -113,5 +162,60 @@ fn engine_file(record: &Record) -> Result<(), Failure> {
         Ok(None) => files::remove(place::ENGINE),
         // Somebody made it something else: it is theirs.
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn needs(open: &[u16], open_udp: &[u16]) -> AppSetup {
+        AppSetup {
+            ingress: Ingress::None,
+            open: open.iter().copied().collect(),
+            open_udp: open_udp.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn one_of_two_apps_is_given_up_alone_and_the_last_one_gives_the_server_back() {
+        let (shop, other): (AppId, AppId) =
+            ("shop/production".parse().unwrap(), "shop/staging".parse().unwrap());
+        let apps = [(shop.to_string(), needs(&[8443], &[51820])), (other.to_string(), needs(&[], &[]))];
+        let record = Record { apps: BTreeMap::from(apps), ..Record::default() };
+
+        let told = of_others(&record, &shop).unwrap().unwrap().join("\n");
+
+        let expected = "shop/production needs this server no longer\n\
+             the next `cutover setup` of another app closes 8443, 51820/udp\n\
+             all else stays, for shop/staging\n\
+             what runs of shop/production goes on: `cutover remove` takes it off";
+        assert_eq!(told, expected);
+        let left = record.without(&shop);
+        assert_eq!(of_others(&left, &other).unwrap(), None);
+        assert_eq!(of_others(&left, &shop).unwrap_err().exit, Exit::Refused, "it is not its server any more");
+    }
+
+    #[test]
+    fn an_app_that_was_removed_holds_no_ports_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        let (shop, other): (AppId, AppId) =
+            ("shop/production".parse().unwrap(), "shop/staging".parse().unwrap());
+        assert_eq!(
+            removed(&layout, &shop).unwrap(),
+            None,
+            "where nothing was set up there is nothing to tell"
+        );
+        let apps = [(shop.to_string(), needs(&[8443], &[])), (other.to_string(), needs(&[], &[]))];
+        record::write(&layout, &Record { apps: BTreeMap::from(apps), ..Record::default() }).unwrap();
+
+        let told = removed(&layout, &shop).unwrap();
+
+        assert_eq!(told.unwrap(), "the next `cutover setup` of another app on this server closes 8443");
+        assert_eq!(removed(&layout, &other).unwrap(), None);
+        assert!(record::read(&layout).unwrap().apps.is_empty());
     }
 }

@@ -65,6 +65,12 @@ pub(crate) async fn record(
         act.journal
             .act(Stage::Record, Step::Discard { what: format!("records of {}", act.app()) }, forget)
             .await?;
+        match crate::setup::app_removed(act.layout, act.app()) {
+            Ok(told) => told.map_or(Ok(()), |text| act.journal.note(Stage::Record, text))?,
+            Err(failure) => {
+                act.journal.write(What::Warning { stage: Stage::Record, text: failure.to_string() })?;
+            }
+        }
     }
     Ok(Recorded(()))
 }
