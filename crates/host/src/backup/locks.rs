@@ -16,7 +16,7 @@ use super::work::doing;
 use crate::runtime::process::stat;
 
 /// For another process to let go of the repository.
-const LET_GO: Duration = Duration::from_mins(5);
+pub(super) const LET_GO: Duration = Duration::from_mins(5);
 /// Between two looks.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Whoever works says so anew every five minutes; restic itself takes an older lock for left.
@@ -95,24 +95,31 @@ impl Restic {
     }
 
     async fn look(&self) -> Result<Looked, ResticError> {
-        let locks = self.locks().await?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let works = |lock: &&Lock| !lock.is_left(Timestamp::now(), &host, process);
-        match locks.iter().find(works) {
-            Some(lock) => Ok(Looked::Works(lock.clone())),
-            None if locks.is_empty() => Ok(Looked::Clear),
-            None => self.run(&["unlock", "--remove-all"]).await.map(|_| Looked::Swept),
+        loop {
+            let ids = self.lock_ids().await?;
+            let locks = self.locks(&ids).await?;
+            if let Some(lock) = locks.iter().find(|lock| !lock.is_left(Timestamp::now(), &host, process)) {
+                return Ok(Looked::Works(lock.clone()));
+            }
+            if ids.is_empty() {
+                return Ok(Looked::Clear);
+            }
+            // Who has begun since is not to lose his.
+            if self.lock_ids().await? == ids {
+                return self.run(&["unlock", "--remove-all"]).await.map(|_| Looked::Swept);
+            }
         }
     }
 
     /// Those that can be read: of others restic takes no notice.
-    async fn locks(&self) -> Result<Vec<Lock>, ResticError> {
+    async fn locks(&self, ids: &[String]) -> Result<Vec<Lock>, ResticError> {
         let mut locks = Vec::new();
-        for id in self.lock_ids().await? {
-            match self.run(&["cat", "--no-lock", "lock", &id]).await {
+        for id in ids {
+            match self.run(&["cat", "--no-lock", "lock", id]).await {
                 Ok(text) => locks.extend(serde_json::from_str::<Lock>(&text)),
                 // It may be gone by now.
-                Err(error) if error.trouble != Trouble::Damaged && self.lock_ids().await?.contains(&id) => {
+                Err(error) if error.trouble != Trouble::Damaged && self.lock_ids().await?.contains(id) => {
                     return Err(error);
                 }
                 Err(_) => {}

@@ -15,7 +15,9 @@ use cutover_core::template::Template;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::time::Instant;
 
+use super::locks::LET_GO;
 use super::prose::{Trouble, last_words, trouble};
 use crate::images::Values;
 
@@ -159,12 +161,15 @@ impl Restic {
 
     /// The same, for what others keep from the repository, or what keeps them from it: they are waited for.
     pub(super) async fn run_alone<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<String, ResticError> {
-        match self.run(words).await {
-            Err(error) if error.trouble == Trouble::Locked => {
-                self.alone().await?;
-                self.run(words).await
+        let end = Instant::now() + LET_GO;
+        loop {
+            match self.run(words).await {
+                // Another host may be quicker once more.
+                Err(error) if error.trouble == Trouble::Locked && Instant::now() < end => {
+                    self.alone().await?;
+                }
+                outcome => return outcome,
             }
-            outcome => outcome,
         }
     }
 
