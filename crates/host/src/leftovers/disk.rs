@@ -197,10 +197,16 @@ pub(super) fn old_contexts(layout: &Layout, app: &AppId, needed: &Needed) -> Res
 /// What a process that was killed left of snapshots that it was writing. For who holds the app's lock: nobody writes one then.
 pub(crate) fn forget_torn_snapshots(layout: &Layout, app: &AppId) -> Result<(), FileError> {
     let folder = layout.snapshots(app);
-    for name in names(&folder)?.iter().filter(|name| name.starts_with('.')) {
-        files::remove(&folder.join(name))?;
-    }
-    Ok(())
+    let torn: Vec<PathBuf> =
+        names(&folder)?.iter().filter(|name| is_torn(name)).map(|name| folder.join(name)).collect();
+    let removed = torn.iter().filter(|path| path.is_file()).map(|path| files::remove(path));
+    removed.fold(Ok(()), Result::and)
+}
+
+/// Whether it is a name that [`files::beside`] gives: what others leave there is theirs.
+fn is_torn(name: &str) -> bool {
+    let id = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')).map(|(_, id)| id);
+    id.is_some_and(|id| id.len() == 32 && uuid::Uuid::try_parse(id).is_ok())
 }
 
 /// Where something of an area lies, as [`staged`] names it.
@@ -250,4 +256,24 @@ pub(super) fn room(path: &Path) -> u64 {
 fn is_old(path: &Path) -> bool {
     let modified = fs::symlink_metadata(path).and_then(|found| found.modified());
     modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > STAGED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_writer_of_ours_leaves_is_torn() {
+        let ours = files::beside(Path::new("/backups/main_20261126T120000Z_41d0aa2.dump.zst"));
+        assert!(is_torn(&ours.file_name().unwrap().to_string_lossy()));
+        for name in [
+            ".main.dump.zst.Xk3f9Q",
+            ".nfs000000000001a2b300000001",
+            ".note",
+            "main.dump.zst",
+            ".d.0123456789abcdef0123456789abcdeg",
+        ] {
+            assert!(!is_torn(name), "{name}");
+        }
+    }
 }
