@@ -24,7 +24,7 @@ use crate::journal::{Journal, Listener, unwritten};
 use crate::lock::{AppLock, HostLock, LockError, RunLock};
 use crate::observe::{Eyes, observe_again};
 use crate::program;
-use crate::settle::{Settling, carry_out, is_putting_away, settle};
+use crate::settle::{Settling, carry_out, has_told, settle};
 use crate::setup;
 use crate::stages::{Act, EnvChange};
 use crate::store::Store;
@@ -296,7 +296,7 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     let is_passing = |holder: &LockHolder| {
         holder.by == crate::watch::HOLDER
             || holder.by == crate::backup::HOLDER
-            || is_putting_away(&host.layout, &host.store, &plan.app)
+            || has_told(&host.store, holder.run)
     };
     if matches!(&taken, Err(LockError::Busy { holder: Some(holder) }) if is_passing(holder)) {
         let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());

@@ -41,8 +41,12 @@ fn alone(layout: &Layout) -> Result<HostLock, LockError> {
             let apps = store.apps().unwrap_or_default();
             apps.iter().any(|app| is_putting_away(layout, &store, app))
         };
-        if taken.is_ok() || Instant::now() >= end || !is_passing() {
+        if taken.is_ok() || Instant::now() >= end {
             return taken;
+        }
+        // Whoever had it may have let go since.
+        if !is_passing() {
+            return HostLock::exclusive(layout);
         }
         std::thread::sleep(AGAIN);
     }
