@@ -10,7 +10,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, What};
 use cutover_core::layout::Layout;
-use cutover_core::names::AppId;
+use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::{HostPlan, InstanceRef, deadline};
 use cutover_core::recover::{self, Recovery, conclude, leaving, recover, standing_text, unsettled};
 use cutover_core::release::Live;
@@ -65,7 +65,7 @@ pub struct Settling<'a> {
 
 /// Brings the run to its verdict, which is written and given back.
 pub async fn settle(settling: &Settling<'_>) -> Verdict {
-    if let Some((entries, verdict)) = undisturbed(settling).await {
+    if let Some((entries, verdict)) = decided(settling).await {
         return finish(settling, &entries, verdict).await;
     }
     let mut attempt = 0_u32;
@@ -110,9 +110,13 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
     }
 }
 
-/// Where every stage gave its proof, what is live is all that is looked at: an engine lets nobody look at what it is just taking apart.
-async fn undisturbed(settling: &Settling<'_>) -> Option<(Vec<Entry>, Verdict)> {
+/// "Done" that was told stays so. Where every stage gave its proof, what is live is all that is looked at: an engine lets nobody look at what it
+/// is just taking apart.
+async fn decided(settling: &Settling<'_>) -> Option<(Vec<Entry>, Verdict)> {
     let entries = settling.journal.entries().ok()?;
+    if let Some(told) = recover::told_done(&entries).cloned() {
+        return Some((entries, told));
+    }
     let live = tokio::time::timeout(defaults::LOOK, settling.look.live()).await.ok()?.ok()?;
     let stamp = Stamp { now: Timestamp::now(), run: settling.journal.run() };
     let verdict = recover::undisturbed(&entries, settling.app, live.as_ref(), stamp)?;
@@ -201,8 +205,12 @@ async fn finish(settling: &Settling<'_>, entries: &[Entry], verdict: Verdict) ->
 
 /// Whether the holder of the app's lock has told that it is done, and only puts away what is left. That takes moments, and is nobody's run any more.
 pub(crate) fn is_putting_away(layout: &Layout, store: &Store, app: &AppId) -> bool {
-    let Some(holder) = AppLock::peek(layout, app) else { return false };
-    matches!(store.verdict(holder.run), Ok(Some(verdict)) if verdict.exit() == Exit::Done)
+    AppLock::peek(layout, app).is_some_and(|holder| has_told(store, holder.run))
+}
+
+/// Whether a run has told that it is done.
+pub(crate) fn has_told(store: &Store, run: RunId) -> bool {
+    matches!(store.verdict(run), Ok(Some(verdict)) if verdict.exit() == Exit::Done)
 }
 
 /// Waits for that, so that what is seen next is what stays. One that takes long is not waited for.

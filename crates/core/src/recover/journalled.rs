@@ -1,12 +1,14 @@
 //! What a journal says of its run: what was asked, what was begun, what was done, what failed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult, What};
 use crate::names::DatabaseName;
 use crate::plan::{self, Direction, HeldDatabase, HostPlan, InstanceRef, Migration, Stage};
 use crate::state::{Migrated, Restored};
+use crate::verdict::Verdict;
 
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
 /// place). The rest of a way forward is a plan, too, but it no longer says what was handed over.
@@ -21,9 +23,11 @@ fn asked(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
     plans(&journal[..recovered]).filter(|plan| plan.direction == Direction::Forward)
 }
 
-/// Migrations beside the old release. They are done before the alternative takes the plan's place, which does not have them.
+/// Migrations beside the old release. They are done before the alternative takes the plan's place, which does not have them; one that has them
+/// again means the same.
 pub(super) fn direct(journal: &[Entry]) -> impl Iterator<Item = &Migration> {
-    asked(journal).filter_map(|plan| plan.migrate.todo()).flat_map(|migrate| &migrate.direct)
+    let all = asked(journal).filter_map(|plan| plan.migrate.todo()).flat_map(|migrate| &migrate.direct);
+    all.map(|migration| (&migration.database, migration)).collect::<BTreeMap<_, _>>().into_values()
 }
 
 pub(super) fn plans(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
@@ -32,9 +36,25 @@ pub(super) fn plans(journal: &[Entry]) -> impl Iterator<Item = &HostPlan> {
         .filter_map(|entry| if let What::Planned { plan } = &entry.what { Some(plan.as_ref()) } else { None })
 }
 
-/// What is to be removed once the verdict has been told: of the newest plan.
+/// What is to be removed once the verdict has been told: of the newest plan, where it was carried out. One that failed before it began has
+/// replaced nothing.
 pub fn leaving(journal: &[Entry]) -> &[InstanceRef] {
-    plans(journal).last().map(plan::leaving).unwrap_or_default()
+    let carried_out = plans(journal).last().filter(|_| finished(journal).is_some());
+    carried_out.map(plan::leaving).unwrap_or_default()
+}
+
+/// The verdict "done" that was told already: a run that died while it put away what is left is judged no second time.
+pub fn told_done(journal: &[Entry]) -> Option<&Verdict> {
+    let decides = |entry: &&Entry| {
+        matches!(
+            entry.what,
+            What::Verdict { .. } | What::Planned { .. } | What::Failed { .. } | What::Resumed { .. }
+        )
+    };
+    match &journal.iter().rev().find(decides)?.what {
+        What::Verdict { verdict } if verdict.exit() == Exit::Done => Some(verdict),
+        _ => None,
+    }
 }
 
 /// Whether the way forward was walked to its end in one go: nothing failed, nothing was taken up again, nothing was told yet.

@@ -2,11 +2,12 @@
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::Step;
+use cutover_core::journal::{Step, What};
 use cutover_core::plan::{Stage, Verb};
+use cutover_core::recover::{leaving, told_done};
 use cutover_core::verdict::Outcome;
 
-use crate::world::{Host, Journal, WEB, ask, unhealthy};
+use crate::world::{Host, Journal, WEB, ask, todo, unhealthy};
 
 const WEB_AND_BOT: &str = r"
 app: shop
@@ -75,6 +76,25 @@ fn given_a_failed_preflight_then_nothing_is_taken_back() {
     journal.failed(Stage::Preflight, Failure::new(Exit::Refused, "the proxy does not answer"));
 
     assert_eq!(host.verdict(&journal).exit(), Exit::Refused);
+    assert!(leaving(&journal.entries).is_empty(), "what would have been replaced is live");
+}
+
+#[test]
+fn given_a_run_that_told_that_it_is_done_then_it_is_not_judged_again_and_what_was_replaced_goes() {
+    let mut host = Host::serving(WEB);
+    let (plan, mut journal) = host.switched_to("v2");
+    assert!(leaving(&journal.entries).is_empty(), "nothing has ended yet");
+    journal.left(Stage::Record);
+    assert!(told_done(&journal.entries).is_none());
+
+    let verdict = host.concluded(&journal);
+    journal.write(What::Verdict { verdict: Box::new(verdict.clone()) });
+
+    assert_eq!(told_done(&journal.entries), Some(&verdict));
+    assert_eq!(leaving(&journal.entries), todo(&plan.drain).outgoing);
+    let back = host.deploy("v3").unwrap();
+    journal.resumed(&back);
+    assert!(told_done(&journal.entries).is_none(), "something was done after it");
 }
 
 #[test]

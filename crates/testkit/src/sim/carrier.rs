@@ -110,6 +110,7 @@ impl Runtime for Carrier {
         let name = name.clone();
         self.act(move |world| {
             if world.instances.get(&name).is_some_and(Instance::runs) {
+                world.refuses_removal(&name);
                 return Err((RuntimeErrorKind::Refused, "it runs"));
             }
             world.instances.remove(&name);

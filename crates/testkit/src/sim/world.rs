@@ -124,6 +124,18 @@ impl World {
         }
     }
 
+    /// What serves is not even to be tried to be removed: a moment later it may be down, to be started again.
+    pub(crate) fn refuses_removal(&mut self, name: &InstanceName) {
+        let routes = self.table.owners.values().flat_map(|entry| &entry.routes);
+        let serves = routes.into_iter().any(|route| match &route.state {
+            RouteState::Serving { targets } => targets.iter().any(|target| target.id == name.as_str()),
+            _ => false,
+        });
+        if serves {
+            self.breaks(format!("P2: it was tried to remove {name}, which serves"));
+        }
+    }
+
     /// The table's hash.
     pub(crate) fn hash(&self) -> TableHash {
         TableHash::of(&self.table)
