@@ -503,6 +503,7 @@ async fn a_dump_that_cannot_be_taken_keeps_the_migration_away() {
 
 /// The usual image makes one of this name where nobody names another. Databases are renamed from one that is beside it.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
 async fn a_database_that_is_called_postgres_is_put_back_like_any_other() {
     let name = "a_database_that_is_called_postgres_is_put_back_like_any_other";
     on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
@@ -596,6 +597,7 @@ async fn what_breaks_off_in_the_middle_of_a_dump_leaves_nothing_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
 async fn a_disk_that_is_full_keeps_the_migration_away() {
     let name = "a_disk_that_is_full_keeps_the_migration_away";
     with_ledger(name, async |app| {
