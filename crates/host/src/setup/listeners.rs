@@ -8,25 +8,50 @@ use cutover_core::setup::Listener;
 
 const TABLES: [(&str, bool); 4] = [("tcp", false), ("tcp6", false), ("udp", true), ("udp6", true)];
 
-/// Ports of UDP that a process was given for questions of its own are left out; those that the kernel itself has (a tunnel's) are not.
+/// Processes that ask by UDP from ports the kernel gave them, and are answered there as what they asked for (their names as the kernel cuts them).
+const ASKERS: [&str; 10] = [
+    "systemd-resolve",
+    "systemd-timesyn",
+    "chronyd",
+    "ntpd",
+    "dnsmasq",
+    "named",
+    "unbound",
+    "avahi-daemon",
+    "dhclient",
+    "dhcpcd",
+];
+/// Who has a socket that no process has: a tunnel of the kernel's, say.
+const KERNEL: &str = "the kernel";
+
+/// All but the ports of UDP from which known services ask.
 pub(super) fn outside() -> BTreeSet<Listener> {
-    let given = given();
-    let mut found = Vec::new();
-    for (table, udp) in TABLES {
-        let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
-        let sockets = text.lines().skip(1).filter_map(|line| reached(line, udp));
-        let asked = sockets.filter(|(port, inode)| !udp || *inode == 0 || !given.contains(port));
-        found.extend(asked.map(|(port, inode)| (udp, port, inode)));
-    }
-    let names = names(&found.iter().map(|(_, _, inode)| *inode).collect());
-    let named = found.into_iter().map(|(udp, port, inode)| {
-        let name = match inode {
-            0 => "the kernel",
-            inode => names.get(&inode).map_or("a process", String::as_str),
-        };
-        Listener { name: name.to_owned(), udp, port }
+    let sockets = sockets();
+    let names = names(&sockets.iter().map(|(_, _, inode)| *inode).collect());
+    // What a process closed in between is not the kernel's.
+    let left = self::sockets();
+    let there = sockets.into_iter().filter(|socket| names.contains_key(&socket.2) || left.contains(socket));
+    let named = there.map(|(udp, port, inode)| {
+        let name = names.get(&inode).map_or(KERNEL, String::as_str).to_owned();
+        Listener { name, udp, port }
     });
-    named.collect()
+    let given = given();
+    named.filter(|one| !only_asks(one, &given)).collect()
+}
+
+/// Port and inode of whoever is reached from outside, and whether by UDP.
+fn sockets() -> BTreeSet<(bool, u16, u64)> {
+    let table = |(table, udp)| {
+        let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+        let found = text.lines().skip(1).filter_map(|line| reached(line, udp));
+        found.map(|(port, inode)| (udp, port, inode)).collect::<Vec<_>>()
+    };
+    TABLES.into_iter().flat_map(table).collect()
+}
+
+/// Whether it is there for the answers to its own questions. Anybody else may be a tunnel, a call or a relay, whatever its port.
+fn only_asks(one: &Listener, given: &RangeInclusive<u16>) -> bool {
+    one.udp && given.contains(&one.port) && ASKERS.contains(&one.name.as_str())
 }
 
 /// The ports that the kernel gives to those who name none.
@@ -107,5 +132,24 @@ mod tests {
 
         let comm = fs::read_to_string("/proc/self/comm").unwrap();
         assert!(found.iter().any(|one| one.port == port && !one.udp && one.name == comm.trim()), "{found:?}");
+    }
+
+    #[test]
+    fn only_known_services_ask_and_a_tunnel_is_named_whatever_its_port() {
+        let asks = |name: &str, udp, port| {
+            only_asks(&Listener { name: name.to_owned(), udp, port }, &(32_768..=60_999))
+        };
+        assert!(asks("systemd-resolve", true, 51_820) && asks("chronyd", true, 40_000));
+        assert!(!asks(KERNEL, true, 51_820), "WireGuard");
+        assert!(!asks("docker-proxy", true, 51_820) && !asks("tailscaled", true, 41_641));
+        assert!(!asks("dnsmasq", true, 53) && !asks("dnsmasq", false, 40_000), "it answers there");
+    }
+
+    #[test]
+    fn a_socket_of_udp_is_named_though_the_kernel_chose_its_port() {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+
+        assert!(outside().iter().any(|one| one.port == port && one.udp && one.name != KERNEL));
     }
 }
