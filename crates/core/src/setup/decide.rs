@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::change::{Act, Change, EngineEffect};
 use super::engine_file;
 use super::firewall::{Openings, ruleset};
-use super::found::{Clock, Engine, Found, Init, Listener, Room};
+use super::found::{Clock, Engine, Found, Init, Listener, Room, SshFound};
 use super::place;
 use super::record::Record;
 use super::support::has_client_apart;
@@ -20,6 +20,8 @@ const LITTLE_MEMORY: u64 = 2 << 30;
 const LITTLE_DISK: u64 = 5 << 30;
 /// Where requests come in, whatever port the proxy has now: certificates come for 443.
 const HTTPS: u16 = 443;
+/// An example of a tunnel's port, where it is not known.
+const WIREGUARD: u16 = 51_820;
 
 /// What is to be done, and what else a person should know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -229,10 +231,9 @@ fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     let openings = openings(wanted, found, &found.record.with(wanted));
     let rules = ruleset(&openings);
     let loaded = found.firewall.as_ref() == Some(&rules);
-    if let Some(tunnel) = found.ssh.tunnel.as_ref().filter(|_| !loaded && openings.udp.is_empty()) {
-        decision.warnings.push(format!(
-            "the firewall was left alone: you come in by {tunnel}, a tunnel, whose next handshake might not be let in; name its port (`setup: {{ open: [51820/udp] }}`), or come in past it"
-        ));
+    let cuts = cuts(&openings, wanted, found);
+    if let Some(why) = cut_tunnel(&openings, &cuts, &found.ssh).filter(|_| !loaded) {
+        decision.warnings.push(why);
         return;
     }
     let unit = format!("{}/{}", place::UNITS, place::FIREWALL_UNIT);
@@ -244,7 +245,6 @@ fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
         if found.init == Init::Systemd {
             file(Item::Firewall, &unit, texts::firewall_unit(place::FIREWALL), found, decision);
         }
-        let cuts = cuts(&openings, wanted, found);
         add(decision, Item::Firewall, Act::Firewall { rules, open: openings.tcp, udp: openings.udp, cuts });
     }
     if let Some(other) = &found.other_firewall {
@@ -257,6 +257,27 @@ fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
             .warnings
             .push("the firewall is gone after a reboot: there is no systemd to load it again".to_owned());
     }
+}
+
+/// Why somebody who comes in by a tunnel might be locked out at its next handshake; `None`: nobody, or they are not. Where its port is not
+/// known it may be any of UDP that is cut off: that another app has one open says nothing.
+fn cut_tunnel(openings: &Openings, cuts: &BTreeSet<Listener>, ssh: &SshFound) -> Option<String> {
+    let tunnel = ssh.tunnel.as_ref()?;
+    let cut: Vec<String> = cuts.iter().filter(|one| one.udp).map(Listener::to_string).collect();
+    let is_let_in = match ssh.tunnel_port {
+        Some(port) => openings.udp.contains(&port),
+        None => !openings.udp.is_empty() && cut.is_empty(),
+    };
+    let those = match ssh.tunnel_port {
+        None if !cut.is_empty() => format!(" (cut off would be {})", cut.join(", ")),
+        _ => String::new(),
+    };
+    let port = ssh.tunnel_port.unwrap_or(WIREGUARD);
+    (!is_let_in).then(|| {
+        format!(
+            "the firewall was left alone: you come in by {tunnel}, a tunnel, whose next handshake might not be let in{those}; name its port (`setup: {{ open: [{port}/udp] }}`), or come in past it"
+        )
+    })
 }
 
 /// Who listens now and is not heard any more. Where rules of ours stand already, whatever they do not let in was cut off by them.

@@ -158,6 +158,9 @@ pub struct SshFound {
     pub installed: bool,
     /// The tunnel's interface by which that user came in; `None`: none.
     pub tunnel: Option<String>,
+    /// The UDP port of that tunnel, where it is known.
+    #[serde(default)]
+    pub tunnel_port: Option<u16>,
 }
 
 /// Whether the clock is kept right.

@@ -38,6 +38,7 @@ fn fresh() -> Found {
             has_key: true,
             installed: true,
             tunnel: None,
+            tunnel_port: None,
         },
         http: [80].into(),
         taken: std::collections::BTreeMap::new(),
@@ -261,7 +262,8 @@ fn who_is_cut_off_is_named_and_a_tunnel_is_not_cut_off_unseen() {
 
     let mut by_tunnel = found;
     by_tunnel.ssh.tunnel = Some("wg0".to_owned());
-    insta::assert_snapshot!(told_of_firewall(&decide(&wanted, &by_tunnel)), @"! the firewall was left alone: you come in by wg0, a tunnel, whose next handshake might not be let in; name its port (`setup: { open: [51820/udp] }`), or come in past it");
+    insta::assert_snapshot!(told_of_firewall(&decide(&wanted, &by_tunnel)), @"! the firewall was left alone: you come in by wg0, a tunnel, whose next handshake might not be let in (cut off would be dnsmasq (UDP 53), the kernel (UDP 51820)); name its port (`setup: { open: [51820/udp] }`), or come in past it");
+    by_tunnel.ssh.tunnel_port = Some(51820);
     let settings =
         SetupSettings { open: [5432].into(), open_udp: [51820].into(), ..SetupSettings::default() };
     let wanted = Wanted { settings, ..wanted };
@@ -272,6 +274,32 @@ fn who_is_cut_off_is_named_and_a_tunnel_is_not_cut_off_unseen() {
     later.ssh.tunnel = None;
     let settings = SetupSettings { open_udp: [51820].into(), ..SetupSettings::default() };
     insta::assert_snapshot!(told_of_firewall(&decide(&Wanted { settings, ..wanted }, &later)), @"let in nothing but TCP 22 and UDP 51820, published ports of containers included; it cuts off postgres (TCP 5432); taken back unless a second connection succeeds");
+}
+
+#[test]
+fn the_port_of_another_app_lets_no_tunnel_in() {
+    let mut found = fresh();
+    found.ssh.tunnel = Some("tun0".to_owned());
+    let vpn = Listener { name: "openvpn".to_owned(), udp: true, port: 1194 };
+    found.listeners.insert(vpn);
+    let settings = SetupSettings { open_udp: [3478].into(), ..SetupSettings::default() };
+    found.record = found.record.with(&Wanted {
+        app: "calls/production".parse().unwrap(),
+        settings,
+        ..wanted(Ingress::None)
+    });
+    let of_this = wanted(Ingress::None);
+
+    insta::assert_snapshot!(told_of_firewall(&decide(&of_this, &found)), @"! the firewall was left alone: you come in by tun0, a tunnel, whose next handshake might not be let in (cut off would be openvpn (UDP 1194)); name its port (`setup: { open: [51820/udp] }`), or come in past it");
+
+    // The same where its port is known, and nobody is seen there.
+    found.listeners.clear();
+    found.ssh.tunnel_port = Some(51821);
+    insta::assert_snapshot!(told_of_firewall(&decide(&of_this, &found)), @"! the firewall was left alone: you come in by tun0, a tunnel, whose next handshake might not be let in; name its port (`setup: { open: [51821/udp] }`), or come in past it");
+
+    let settings = SetupSettings { open_udp: [51821].into(), ..SetupSettings::default() };
+    let told = told_of_firewall(&decide(&Wanted { settings, ..of_this }, &found));
+    assert!(told.starts_with("let in nothing but TCP 22 and UDP 3478, 51821"), "{told}");
 }
 
 #[test]

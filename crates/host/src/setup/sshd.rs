@@ -29,6 +29,9 @@ pub(super) async fn look() -> SshFound {
         SshFound { login: login.clone(), installed: Path::new(SSHD).exists(), ..SshFound::default() };
     found.ports.extend(connected());
     found.tunnel = tunnel().await;
+    if let Some(tunnel) = &found.tunnel {
+        found.tunnel_port = tunnel_port(tunnel).await;
+    }
     if !found.installed {
         return found;
     }
@@ -65,6 +68,13 @@ async fn tunnel() -> Option<String> {
     let folder = Path::new("/sys/class/net").join(&interface);
     let kind = std::fs::read_to_string(folder.join("type")).unwrap_or_default();
     (is_tunnel(&kind) || folder.join("tun_flags").exists()).then_some(interface)
+}
+
+/// `WireGuard` says where it listens; of other tunnels it is not known.
+async fn tunnel_port(interface: &str) -> Option<u16> {
+    let said = ask(&["wg", "show", interface, "listen-port"]).await;
+    let port = said.out.trim().parse().ok().filter(|port| *port != 0);
+    if said.ok { port } else { None }
 }
 
 /// By the kernel's numbers: none (`WireGuard`, tun), IP in IP, IP in IPv6, sit, GRE.
