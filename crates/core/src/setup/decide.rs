@@ -231,7 +231,7 @@ fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
     let openings = openings(wanted, found, &found.record.with(wanted));
     let rules = ruleset(&openings);
     let loaded = found.firewall.as_ref() == Some(&rules);
-    let cuts = cuts(&openings, wanted, found);
+    let cuts = cuts(&openings, found);
     if let Some(why) = cut_tunnel(&openings, &cuts, &found.ssh).filter(|_| !loaded) {
         decision.warnings.push(why);
         return;
@@ -280,10 +280,10 @@ fn cut_tunnel(openings: &Openings, cuts: &BTreeSet<Listener>, ssh: &SshFound) ->
     })
 }
 
-/// Who listens now and is not heard any more. Where rules of ours stand already, whatever they do not let in was cut off by them.
-fn cuts(openings: &Openings, wanted: &Wanted, found: &Found) -> BTreeSet<Listener> {
-    let stands = found.firewall.is_some() || found.files.contains_key(place::FIREWALL);
-    let before = stands.then(|| self::openings(wanted, found, &found.record));
+/// Who listens now and is not heard any more. Where rules of ours are loaded, whatever they do not let in was cut off by them; a file of them
+/// cuts nobody off, and what somebody changed in them is not known.
+fn cuts(openings: &Openings, found: &Found) -> BTreeSet<Listener> {
+    let before = found.firewall.as_deref().and_then(Openings::of);
     let was_heard = |one: &&Listener| before.as_ref().is_none_or(|before| before.leaves(one));
     let cut = found.listeners.iter().filter(|one| !openings.leaves(one) && !one.is_the_proxy());
     cut.filter(was_heard).cloned().collect()

@@ -26,6 +26,18 @@ const CHATTER: [u16; 3] = [123, 5353, LLMNR];
 const LLMNR: u16 = 5355;
 
 impl Openings {
+    /// What rules let in that [`ruleset`] wrote, here or in an earlier version; `None`: they are no such rules.
+    pub(super) fn of(rules: &str) -> Option<Self> {
+        let set = |what: &str| {
+            let set = rules.lines().find_map(|line| line.trim().strip_prefix(what)?.strip_suffix("accept"));
+            let ports = set.map(|set| set.trim().trim_start_matches('{').trim_end_matches('}').split(','));
+            ports.map(|ports| ports.map(|port| port.trim().parse().ok()).collect::<Option<BTreeSet<u16>>>())
+        };
+        // There are no such rules without the ports of DHCP.
+        let udp = set("udp dport")??;
+        Some(Self { tcp: set("tcp dport").unwrap_or_else(|| Some(BTreeSet::new()))?, udp })
+    }
+
     /// Whether whoever listens there goes on being heard, or needs not to be.
     pub(super) fn leaves(&self, listener: &Listener) -> bool {
         let port = listener.port;

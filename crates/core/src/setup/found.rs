@@ -144,7 +144,7 @@ impl std::fmt::Display for Listener {
 /// sshd's settings as it tells them (`sshd -T`), and who came in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SshFound {
-    /// Ports it listens on, and the one of the connection that asks.
+    /// Ports that it listens on by its settings or in fact, and the one of the connection that asks.
     pub ports: BTreeSet<u16>,
     /// Passwords are accepted, in one way or another.
     pub passwords: bool,

@@ -277,6 +277,35 @@ fn who_is_cut_off_is_named_and_a_tunnel_is_not_cut_off_unseen() {
 }
 
 #[test]
+fn what_was_heard_is_read_from_the_rules_that_are_loaded() {
+    let listener = |name: &str, port| Listener { name: name.to_owned(), udp: false, port };
+    let before = fresh();
+    let changes = decide(&wanted(Ingress::Routes), &before).changes;
+    let mut found = after(&before, &wanted(Ingress::Routes), &changes);
+    // nginx stands in front since, on the proxy's port; a database was cut off all along.
+    found.http.clear();
+    found.listeners = [listener("nginx", 80), listener("postgres", 5432)].into();
+
+    let told = told_of_firewall(&decide(&wanted(Ingress::Routes), &found));
+    assert!(told.contains("it cuts off nginx (TCP 80); taken back"), "{told}");
+
+    // Somebody changed the rules or threw them away: the file says nothing of who is heard.
+    found.firewall = None;
+    let told = told_of_firewall(&decide(&wanted(Ingress::Routes), &found));
+    assert!(told.contains("it cuts off nginx (TCP 80), postgres (TCP 5432); taken back"), "{told}");
+}
+
+#[test]
+fn openings_are_read_back_from_rules() {
+    for tcp in [[22, 80].into(), std::collections::BTreeSet::new()] {
+        let openings = Openings { tcp, udp: [68, 546, 51820].into() };
+        assert_eq!(Openings::of(&ruleset(&openings)), Some(openings));
+    }
+    assert_eq!(Openings::of("table inet cutover {}"), None);
+    assert_eq!(Openings::of("udp dport { 68 } accept\ntcp dport { ssh } accept"), None);
+}
+
+#[test]
 fn the_port_of_another_app_lets_no_tunnel_in() {
     let mut found = fresh();
     found.ssh.tunnel = Some("tun0".to_owned());

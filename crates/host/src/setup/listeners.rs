@@ -80,6 +80,14 @@ fn reached(line: &str, udp: bool) -> Option<(u16, u64)> {
     Some((u16::from_str_radix(port, 16).ok()?, fields.get(9)?.parse().ok()?))
 }
 
+/// sshd's process of a connection, as newer ones call it: where it listens it forwards, which is nobody's way in.
+const SESSION: &str = "sshd-session";
+
+/// By the title that an sshd gives itself, as `sshd: /usr/sbin/sshd -D [listener] …` or `sshd: ann@pts/0`.
+fn is_session(name: &str, title: &str) -> bool {
+    name.trim() == "sshd" && title.strip_prefix("sshd: ").is_some_and(|whose| !whose.starts_with('/'))
+}
+
 /// The names of the processes that have these sockets.
 fn names(sockets: &BTreeSet<u64>) -> BTreeMap<u64, String> {
     let mut names = BTreeMap::new();
@@ -92,8 +100,10 @@ fn names(sockets: &BTreeSet<u64>) -> BTreeMap<u64, String> {
                 .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok());
             let Some(inode) = inode.filter(|inode| sockets.contains(inode)) else { continue };
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            if !name.trim().is_empty() {
-                names.entry(inode).or_insert_with(|| name.trim().to_owned());
+            let title = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            let name = if is_session(&name, &title) { SESSION } else { name.trim() };
+            if !name.is_empty() {
+                names.entry(inode).or_insert_with(|| name.to_owned());
             }
         }
     }
@@ -143,6 +153,13 @@ mod tests {
         assert!(!asks(KERNEL, true, 51_820), "WireGuard");
         assert!(!asks("docker-proxy", true, 51_820) && !asks("tailscaled", true, 41_641));
         assert!(!asks("dnsmasq", true, 53) && !asks("dnsmasq", false, 40_000), "it answers there");
+    }
+
+    #[test]
+    fn what_a_connection_forwards_is_not_sshds_own() {
+        assert!(is_session("sshd\n", "sshd: ann@pts/0"));
+        assert!(!is_session("sshd\n", "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups"));
+        assert!(!is_session("sshd\n", "/usr/sbin/sshd\0-D\0") && !is_session("nginx\n", "sshd: ann"));
     }
 
     #[test]

@@ -43,6 +43,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(super) async fn look(layout: &Layout, app: &AppId) -> Result<Found, Failure> {
     let clocks = units::look(&CLOCKS).await;
     let (engine, engine_told) = engine().await;
+    let listeners = listeners::outside();
+    let mut ssh = sshd::look().await;
+    ssh.ports.extend(sshd::heard(&listeners));
     Ok(Found {
         distribution: distribution(),
         init: if units::is_systemd() { Init::Systemd } else { Init::Other },
@@ -54,10 +57,10 @@ pub(super) async fn look(layout: &Layout, app: &AppId) -> Result<Found, Failure>
         engine_told,
         units: units::look(&UNITS).await,
         firewall: firewall::loaded(layout).await,
-        ssh: sshd::look().await,
+        ssh,
         http: http(layout),
         taken: taken(layout),
-        listeners: listeners::outside(),
+        listeners,
         other_firewall: other_firewall().await,
         clock: if clocks.values().any(|unit| unit.enabled) { Clock::Kept } else { Clock::Unkept },
         secrets: secrets(layout, app),

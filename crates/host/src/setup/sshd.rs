@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cutover_core::failure::Failure;
-use cutover_core::setup::SshFound;
+use cutover_core::setup::{Listener, SshFound};
 
 use super::system::{ask, failed, run};
 use crate::up::port;
 
 const SSHD: &str = "/usr/sbin/sshd";
+const SOCKET: [&str; 4] = ["systemctl", "show", "--property=ActiveState,Listen", "ssh.socket"];
 
 /// For it to listen again after it was told to read its settings: milliseconds, on a server with much to do a second. Past that who comes
 /// in tells.
@@ -28,6 +29,8 @@ pub(super) async fn look() -> SshFound {
     let mut found =
         SshFound { login: login.clone(), installed: Path::new(SSHD).exists(), ..SshFound::default() };
     found.ports.extend(connected());
+    // Its settings say nothing of where systemd listens in its place.
+    found.ports.extend(by_socket(&ask(&SOCKET).await.out));
     found.tunnel = tunnel().await;
     if let Some(tunnel) = &found.tunnel {
         found.tunnel_port = tunnel_port(tunnel).await;
@@ -52,6 +55,22 @@ pub(super) async fn look() -> SshFound {
 fn ports(settings: &str) -> BTreeSet<u16> {
     let all = settings.lines().filter_map(|line| line.strip_prefix("port ")?.trim().parse().ok());
     all.collect()
+}
+
+/// Where one of them listens, whichever settings it was started with: what it says itself is of one of several.
+pub(super) fn heard(listeners: &BTreeSet<Listener>) -> BTreeSet<u16> {
+    let all = listeners.iter().filter(|one| !one.udp && one.name == "sshd");
+    all.map(|one| one.port).collect()
+}
+
+/// Where systemd listens in its place, as its socket's unit says: `Listen=[::]:22 (Stream)`.
+fn by_socket(unit: &str) -> BTreeSet<u16> {
+    if !unit.lines().any(|line| line == "ActiveState=active") {
+        return BTreeSet::new();
+    }
+    let listens = unit.lines().filter_map(|line| line.strip_prefix("Listen="));
+    let addresses = listens.flat_map(str::split_whitespace);
+    addresses.filter_map(|address| address.rsplit_once(':')?.1.parse().ok()).collect()
 }
 
 /// The port of the connection by which we were called.
@@ -212,6 +231,16 @@ mod tests {
     #[test]
     fn every_port_is_heard() {
         assert_eq!(ports("port 22\nport 2222\naddressfamily any\n"), [22, 2222].into());
+    }
+
+    #[test]
+    fn every_port_that_some_sshd_has_counts() {
+        let listener = |name: &str, port| Listener { name: name.to_owned(), udp: false, port };
+        let all = [listener("sshd", 22), listener("sshd", 2222), listener("sshd-session", 8080)];
+        assert_eq!(heard(&all.into()), [22, 2222].into());
+        let unit = "Listen=0.0.0.0:22 (Stream)\nListen=[::]:2222 (Stream)\nListen=/run/ssh (Stream)\n";
+        assert_eq!(by_socket(&format!("{unit}ActiveState=active\n")), [22, 2222].into());
+        assert_eq!(by_socket(&format!("{unit}ActiveState=inactive\n")), [].into());
     }
 
     #[test]
