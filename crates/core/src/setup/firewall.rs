@@ -20,10 +20,13 @@ pub struct Openings {
 
 /// Addresses are asked for by DHCP, over both families: these UDP ports are always open.
 const DHCP: [u16; 2] = [68, 546];
-/// Clocks, and the names of a local network (mDNS, LLMNR), which a system listens for by itself: who only asks there hears the answers.
-const CHATTER: [u16; 3] = [123, 5353, LLMNR];
+/// The names of a local network (mDNS, LLMNR), which a system listens for by itself: who only asks there hears the answers.
+const CHATTER: [u16; 2] = [5353, LLMNR];
 /// Over TCP, too.
 const LLMNR: u16 = 5355;
+/// Where clocks answer. `ntpd` asks from there, too; another (chronyd) is there only where it is to serve others.
+const CLOCKS: u16 = 123;
+const ASKING_CLOCK: &str = "ntpd";
 
 impl Openings {
     /// What rules let in that [`ruleset`] wrote, here or in an earlier version; `None`: they are no such rules.
@@ -42,7 +45,8 @@ impl Openings {
     pub(super) fn leaves(&self, listener: &Listener) -> bool {
         let port = listener.port;
         if listener.udp {
-            self.udp.contains(&port) || DHCP.contains(&port) || CHATTER.contains(&port)
+            let asks = CHATTER.contains(&port) || (port == CLOCKS && listener.name == ASKING_CLOCK);
+            self.udp.contains(&port) || DHCP.contains(&port) || asks
         } else {
             self.tcp.contains(&port) || port == LLMNR
         }

@@ -296,6 +296,16 @@ fn what_was_heard_is_read_from_the_rules_that_are_loaded() {
 }
 
 #[test]
+fn a_clock_that_serves_others_is_named() {
+    let clock = |name: &str| Listener { name: name.to_owned(), udp: true, port: 123 };
+    let found = Found { listeners: [clock("chronyd"), clock("ntpd")].into(), ..fresh() };
+
+    let told = told_of_firewall(&decide(&wanted(Ingress::None), &found));
+
+    assert!(told.contains("it cuts off chronyd (UDP 123); taken back"), "{told}");
+}
+
+#[test]
 fn openings_are_read_back_from_rules() {
     for tcp in [[22, 80].into(), std::collections::BTreeSet::new()] {
         let openings = Openings { tcp, udp: [68, 546, 51820].into() };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use cutover_core::setup::Listener;
 
@@ -27,7 +28,7 @@ const KERNEL: &str = "the kernel";
 /// All but the ports of UDP from which known services ask.
 pub(super) fn outside() -> BTreeSet<Listener> {
     let sockets = sockets();
-    let names = names(&sockets.iter().map(|(_, _, inode)| *inode).collect());
+    let names = names(Path::new("/proc"), &sockets.iter().map(|(_, _, inode)| *inode).collect());
     // What a process closed in between is not the kernel's.
     let left = self::sockets();
     let there = sockets.into_iter().filter(|socket| names.contains_key(&socket.2) || left.contains(socket));
@@ -89,9 +90,12 @@ fn is_session(name: &str, title: &str) -> bool {
 }
 
 /// The names of the processes that have these sockets.
-fn names(sockets: &BTreeSet<u64>) -> BTreeMap<u64, String> {
-    let mut names = BTreeMap::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+fn names(processes: &Path, sockets: &BTreeSet<u64>) -> BTreeMap<u64, String> {
+    let mut names: BTreeMap<u64, String> = BTreeMap::new();
+    let mut processes: Vec<_> = fs::read_dir(processes).into_iter().flatten().flatten().collect();
+    // What starts services has the sockets of some, too, and is not who listens.
+    processes.sort_by_key(|process| process.file_name() == "1");
+    for process in processes {
         let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         for descriptor in descriptors {
             let Ok(target) = fs::read_link(descriptor.path()) else { continue };
@@ -160,6 +164,23 @@ mod tests {
         assert!(is_session("sshd\n", "sshd: ann@pts/0"));
         assert!(!is_session("sshd\n", "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups"));
         assert!(!is_session("sshd\n", "/usr/sbin/sshd\0-D\0") && !is_session("nginx\n", "sshd: ann"));
+    }
+
+    #[test]
+    fn a_service_is_named_and_not_what_starts_services() {
+        let processes = tempfile::tempdir().unwrap();
+        for (pid, name, socket) in [("1", "systemd", 7), ("1", "systemd", 8), ("812", "rpcbind", 7)] {
+            let folder = processes.path().join(pid);
+            fs::create_dir_all(folder.join("fd")).unwrap();
+            fs::write(folder.join("comm"), format!("{name}\n")).unwrap();
+            let descriptor = folder.join("fd").join(socket.to_string());
+            std::os::unix::fs::symlink(format!("socket:[{socket}]"), descriptor).unwrap();
+        }
+
+        let names = names(processes.path(), &[7, 8, 9].into());
+
+        let expected = [(7, "rpcbind".to_owned()), (8, "systemd".to_owned())];
+        assert_eq!(names, expected.into(), "whom 9 belongs to is not seen: the kernel");
     }
 
     #[test]
