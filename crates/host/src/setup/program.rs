@@ -20,8 +20,8 @@ use crate::store::Store;
 
 /// Between two tries to be alone on the host.
 const AGAIN: Duration = Duration::from_millis(20);
-/// Older ones that stay: the one before, and the one before that.
-const KEPT: usize = 2;
+/// Older ones that stay beside the newest and the one before.
+const KEPT: usize = 1;
 
 /// The folder the link leads to.
 pub(super) fn linked() -> Option<String> {
@@ -60,6 +60,7 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
         failure.next("wait for their end (`cutover attach`), then try again")
     })?;
     let what = || failed("put cutover-host into its place");
+    let before = linked();
     place_program(folder).and_then(|()| lead(folder)).map_err(|error| {
         let failure = what().because(error.to_string());
         if error.kind() == io::ErrorKind::StorageFull {
@@ -68,7 +69,8 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
             failure
         }
     })?;
-    tidy(folder);
+    let stay: Vec<&str> = [Some(folder), before.as_deref()].into_iter().flatten().collect();
+    tidy(Path::new(place::PROGRAMS), &stay);
     Ok(())
 }
 
@@ -88,7 +90,7 @@ fn place_program(folder: &str) -> io::Result<()> {
     fs::File::open(above)?.sync_all()
 }
 
-/// Lets the link lead to the program of this folder.
+/// Lets the link lead to the program of this folder. To one that is not there it never leads: nothing would start any more.
 pub(super) fn link(folder: &str) -> Result<(), Failure> {
     lead(folder).map_err(|error| {
         failed(&format!("let {} lead to cutover-host {folder}", place::LINK)).because(error.to_string())
@@ -96,22 +98,27 @@ pub(super) fn link(folder: &str) -> Result<(), Failure> {
 }
 
 fn lead(folder: &str) -> io::Result<()> {
+    let target = setup::program(folder);
+    if !Path::new(&target).is_file() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{target} is not there")));
+    }
     let link = Path::new(place::LINK);
     let next = files::beside(link);
     fs::create_dir_all(files::folder_of(link))?;
     files::discard(&next);
-    symlink(setup::program(folder), &next)?;
+    symlink(target, &next)?;
     fs::rename(&next, link)?;
     fs::File::open(files::folder_of(link))?.sync_all()
 }
 
-/// The oldest go; those that a process still executes stay by that alone.
-fn tidy(newest: &str) {
-    let Ok(entries) = fs::read_dir(place::PROGRAMS) else { return };
+/// The oldest go, but none of those that `stay` names: what the link led to is the way back, however old it is. Those that a process still
+/// executes stay by that alone.
+fn tidy(programs: &Path, stay: &[&str]) {
+    let Ok(entries) = fs::read_dir(programs) else { return };
     let mut others: Vec<(std::time::SystemTime, PathBuf)> = entries
         .flatten()
         .filter(|entry| {
-            entry.file_name().to_str().is_some_and(|name| name != newest && !name.starts_with('.'))
+            entry.file_name().to_str().is_some_and(|name| !stay.contains(&name) && !name.starts_with('.'))
         })
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
         .collect();
@@ -121,5 +128,34 @@ fn tidy(newest: &str) {
         if let Err(error) = fs::remove_dir_all(&path) {
             tracing::warn!(path = %path.display(), %error, "an old cutover-host stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_served_before_stays_however_many_were_tried_since() {
+        let programs = tempfile::tempdir().unwrap();
+        for (age, name) in (0..).zip(["d", "c", "b", "0.1", "0.0"]) {
+            let folder = programs.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            let made = std::time::SystemTime::now() - Duration::from_secs(60 * age);
+            fs::File::open(&folder).unwrap().set_modified(made).unwrap();
+        }
+
+        tidy(programs.path(), &["d", "0.1"]);
+
+        let mut left: Vec<_> =
+            fs::read_dir(programs.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["0.1", "c", "d"], "0.1 serves, and is the way back");
+    }
+
+    #[test]
+    fn the_link_never_leads_to_a_program_that_is_not_there() {
+        let failure = link("0.0.0-nowhere").unwrap_err();
+        assert!(failure.cause[0].ends_with("0.0.0-nowhere/cutover-host is not there"), "{failure}");
     }
 }
