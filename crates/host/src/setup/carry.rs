@@ -32,7 +32,7 @@ pub enum SetupEvent {
 pub struct Setup<'a> {
     layout: &'a Layout,
     wanted: &'a Wanted,
-    /// The program that serves as this begins.
+    /// The program that serves as this begins, or served last.
     old: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Setup<'a> {
                 .next("let that user use sudo without a password, or name root in `hosts`"));
         }
         setup::refuse_unsupported(&look::distribution())?;
-        Ok(Self { layout, wanted, old: program::linked() })
+        Ok(Self { layout, wanted, old: program::way_back(layout) })
     }
 
     /// What is to be done.
@@ -84,6 +84,7 @@ impl<'a> Setup<'a> {
                 tell(SetupEvent::Changed(change)).await.map_err(untold)?;
             }
         }
+        handover::proved_elsewhere(self.layout);
         let record = record::read(self.layout)?;
         if record.with(self.wanted) != record {
             record::write(self.layout, &record.with(self.wanted))?;
@@ -198,8 +199,9 @@ pub(super) fn alone(layout: &Layout) -> Result<ProcessLock, Failure> {
 /// When a run goes on, or the new one does not serve.
 pub async fn upgrade(layout: &Layout, program: &str) -> Result<Vec<String>, Failure> {
     let _alone = alone(layout)?;
-    let old = program::linked();
-    if old.as_deref() == Some(program) && !handover::is_outdated(layout) {
+    let old = program::way_back(layout);
+    let is_there = program::linked().as_deref() == Some(program);
+    if is_there && !handover::is_outdated(layout) && handover::is_at_work(layout).await {
         return Ok(vec![format!("cutover-host {program} is there already")]);
     }
     program::install(layout, program)?;

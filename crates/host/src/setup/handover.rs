@@ -18,7 +18,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg,
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::system::{failed, run_within};
-use super::units;
+use super::{program, units};
 use crate::lock::ProcessLock;
 use crate::up;
 
@@ -118,7 +118,7 @@ pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(
                 .await
                 .map_err(|error| failed("end `cutover-host up`").because(error.to_string()))?;
         }
-        serves(layout).await
+        serves(layout).await.map(|()| proved(layout))
     };
     let served = match offer {
         Some(offer) => tokio::select! {
@@ -148,9 +148,40 @@ async fn retire_unit(layout: &Layout) {
     }
 }
 
-/// Whether one of those that serve executes another program than the link leads to. Who holds its lock has begun: one that systemd is still
-/// about to start executes systemd's own.
+/// Whether one of those that serve executes another program than the link leads to, or it is not known whether what it leads to serves: an
+/// upgrade broke off.
 pub(super) fn is_outdated(layout: &Layout) -> bool {
+    program::replaced(layout).is_some() || another_serves(layout)
+}
+
+/// Whether what serves is what it should be, and answers. Where nobody keeps proxy and watch there is nothing that should.
+pub(super) async fn is_at_work(layout: &Layout) -> bool {
+    let answers = async || tokio::net::UnixStream::connect(layout.proxy_socket()).await.is_ok();
+    if up::is_up(layout) {
+        return answers().await;
+    }
+    !units::are_installed(layout)
+        || (works(layout, place::PROXY_UNIT, "proxy").await
+            && works(layout, place::WATCH_UNIT, "watch").await
+            && answers().await)
+}
+
+/// What was started anew serves: where nothing executes another program, the way back is needed no more.
+fn proved(layout: &Layout) {
+    if !another_serves(layout) {
+        program::proved(layout);
+    }
+}
+
+/// The same at the end of a setup, where no units serve: nothing is started anew there.
+pub(super) fn proved_elsewhere(layout: &Layout) {
+    if !units::are_installed(layout) {
+        proved(layout);
+    }
+}
+
+/// Who holds its lock has begun: one that systemd is still about to start executes systemd's own.
+fn another_serves(layout: &Layout) -> bool {
     let Ok(linked) = std::fs::canonicalize(place::LINK) else { return false };
     let processes = ["up", "watch", "proxy"].map(|process| ProcessLock::peek(layout, process));
     executes_another(&linked, processes.into_iter().flatten())
@@ -165,12 +196,12 @@ fn executes_another(program: &Path, mut processes: impl Iterator<Item = u32>) ->
 /// Proxy and watch go on with the program that the link leads to now.
 pub(super) async fn renew(layout: &Layout) -> Result<(), Failure> {
     if !units::are_installed(layout) {
-        return renew_supervisor(layout).await;
+        return renew_supervisor(layout).await.map(|()| proved(layout));
     }
     let what = "restart proxy and watch";
     run_within(what, &["systemctl", "daemon-reload"], LONG).await?;
     run_within(what, &["systemctl", "restart", place::PROXY_UNIT, place::WATCH_UNIT], LONG).await?;
-    serves(layout).await
+    serves(layout).await.map(|()| proved(layout))
 }
 
 /// The same where `cutover-host up` keeps them: another takes its place, with its sockets.

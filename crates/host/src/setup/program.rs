@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::setup::{self, place};
+use serde::{Deserialize, Serialize};
 
+use super::record;
 use super::system::failed;
 use crate::files;
 use crate::lock::{HostLock, LockError};
@@ -29,6 +31,44 @@ pub(super) fn linked() -> Option<String> {
     let folder = target.parent()?;
     let is_there = target.is_file() && folder.parent() == Some(Path::new(place::PROGRAMS));
     is_there.then(|| folder.file_name()?.to_str().map(str::to_owned))?
+}
+
+/// What served before the link was moved: written before that, and there until what the link leads to is known to serve. Whoever breaks off in
+/// between leaves the way back here.
+#[derive(Serialize, Deserialize)]
+struct Replaced {
+    folder: String,
+}
+
+fn replaced_file(layout: &Layout) -> PathBuf {
+    record::folder(layout).join("upgrade.json")
+}
+
+/// The folder of the program that served before one of which it is not known whether it serves; `None`: it is known.
+pub(super) fn replaced(layout: &Layout) -> Option<String> {
+    let text = fs::read(replaced_file(layout)).ok()?;
+    serde_json::from_slice::<Replaced>(&text).ok().map(|replaced| replaced.folder)
+}
+
+/// Where the way back leads: to what served last as far as it is known.
+pub(super) fn way_back(layout: &Layout) -> Option<String> {
+    replaced(layout).or_else(linked)
+}
+
+fn note_replaced(layout: &Layout, folder: &str) -> Result<(), Failure> {
+    let what = || failed("write down which cutover-host served before");
+    let text = serde_json::to_vec(&Replaced { folder: folder.to_owned() })
+        .map_err(|error| what().because(error.to_string()))?;
+    files::ensure_folder(&record::folder(layout), 0o700)
+        .and_then(|()| files::replace(&replaced_file(layout), &text, 0o600))
+        .map_err(|error| what().because(error.to_string()))
+}
+
+/// What the link leads to serves.
+pub(super) fn proved(layout: &Layout) {
+    if let Err(error) = files::remove(&replaced_file(layout)) {
+        tracing::warn!(%error, "the next upgrade restarts proxy and watch without need");
+    }
 }
 
 /// A run that has told that it is done and only puts something away is waited for.
@@ -60,16 +100,21 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
         failure.next("wait for their end (`cutover attach`), then try again")
     })?;
     let what = || failed("put cutover-host into its place");
-    let before = linked();
-    place_program(folder).and_then(|()| lead(folder)).map_err(|error| {
+    let because = |error: io::Error| {
         let failure = what().because(error.to_string());
         if error.kind() == io::ErrorKind::StorageFull {
             failure.next("make room on the disk of /usr/local")
         } else {
             failure
         }
-    })?;
-    let stay: Vec<&str> = [Some(folder), before.as_deref()].into_iter().flatten().collect();
+    };
+    let (before, old) = (linked(), way_back(layout));
+    place_program(folder).map_err(because)?;
+    if let Some(old) = &old {
+        note_replaced(layout, old)?;
+    }
+    lead(folder).map_err(because)?;
+    let stay: Vec<&str> = [Some(folder), before.as_deref(), old.as_deref()].into_iter().flatten().collect();
     tidy(Path::new(place::PROGRAMS), &stay);
     Ok(())
 }
@@ -151,6 +196,19 @@ mod tests {
             fs::read_dir(programs.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         left.sort();
         assert_eq!(left, ["0.1", "c", "d"], "0.1 serves, and is the way back");
+    }
+
+    #[test]
+    fn what_served_before_is_known_until_the_next_one_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        assert_eq!(replaced(&layout), None);
+
+        note_replaced(&layout, "0.1").unwrap();
+
+        assert_eq!((replaced(&layout), way_back(&layout)), (Some("0.1".to_owned()), Some("0.1".to_owned())));
+        proved(&layout);
+        assert_eq!(replaced(&layout), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use cutover_core::names::AppId;
 use cutover_core::setup::{AppSetup, Ingress, Record, engine_file_without, place};
 
 use super::system::{ask, run};
-use super::{carry, files, firewall, record, sshd, trial, units};
+use super::{carry, files, firewall, program, record, sshd, trial, units};
 
 const UNITS: [&str; 4] = [place::WATCH_UNIT, place::PROXY_UNIT, place::FIREWALL_UNIT, place::DEAD_MAN_UNIT];
 const FILES: [&str; 4] = [place::FIREWALL, place::SSHD, place::LOGROTATE, place::UPGRADES];
@@ -139,6 +139,7 @@ pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> 
         run("let systemd forget the units", &["systemctl", "daemon-reload"]).await?;
     }
     files::remove(place::LINK)?;
+    program::proved(layout);
     record::forget(layout)?;
     Ok(done)
 }
