@@ -70,6 +70,17 @@ impl Record {
         record
     }
 
+    /// With an app that is deployed here and was never set up; one that was keeps what it said it needs.
+    #[must_use]
+    pub fn with_deployed(mut self, app: &AppId, ingress: Ingress) -> Self {
+        self.apps.entry(app.to_string()).or_insert_with(|| AppSetup {
+            ingress,
+            open: BTreeSet::new(),
+            open_udp: BTreeSet::new(),
+        });
+        self
+    }
+
     /// With what is wanted now in the place of what was.
     #[must_use]
     pub fn with(&self, wanted: &Wanted) -> Self {
@@ -77,5 +88,24 @@ impl Record {
         let (open, open_udp) = (wanted.settings.open.clone(), wanted.settings.open_udp.clone());
         record.apps.insert(wanted.app.to_string(), AppSetup { ingress: wanted.ingress, open, open_udp });
         record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_that_was_only_deployed_counts_and_one_that_was_set_up_keeps_its_needs() {
+        let (shop, blog): (AppId, AppId) =
+            ("shop/production".parse().unwrap(), "blog/production".parse().unwrap());
+        let needs = AppSetup { ingress: Ingress::None, open: [8443].into(), open_udp: BTreeSet::new() };
+        let apps = BTreeMap::from([(shop.to_string(), needs.clone())]);
+        let record = Record { apps, ..Record::default() };
+
+        let record = record.with_deployed(&shop, Ingress::Routes).with_deployed(&blog, Ingress::Routes);
+
+        assert_eq!(record.apps[&shop.to_string()], needs);
+        assert_eq!(record.apps[&blog.to_string()].ingress, Ingress::Routes);
     }
 }

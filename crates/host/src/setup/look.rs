@@ -65,7 +65,7 @@ pub(super) async fn look(layout: &Layout, app: &AppId) -> Result<Found, Failure>
         clock: if clocks.values().any(|unit| unit.enabled) { Clock::Kept } else { Clock::Unkept },
         secrets: secrets(layout, app),
         room: room(layout),
-        record: record::read(layout)?,
+        record: record::read_with_deployed(layout)?,
     })
 }
 

@@ -20,22 +20,23 @@ const FILES: [&str; 4] = [place::FIREWALL, place::SSHD, place::LOGROTATE, place:
 /// When the server was set up for other apps only.
 pub fn look(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> {
     let record = record::read(layout)?;
-    if let Some(stays) = of_others(&record, app)? {
+    if let Some(stays) = of_others(&record, &record::read_with_deployed(layout)?, app)? {
         return Ok(stays);
     }
     Ok(lines(&record))
 }
 
-/// Where other apps need this server: what giving up this one comes to; `None`: there are none.
-fn of_others(record: &Record, app: &AppId) -> Result<Option<Vec<String>>, Failure> {
+/// Where other apps need this server, those that are deployed and were never set up (`known`) included: what giving up this one comes to;
+/// `None`: there are none.
+fn of_others(record: &Record, known: &Record, app: &AppId) -> Result<Option<Vec<String>>, Failure> {
     let name = app.to_string();
-    let others: Vec<&str> = record.apps.keys().filter(|other| **other != name).map(String::as_str).collect();
+    let others: Vec<&str> = known.apps.keys().filter(|other| **other != name).map(String::as_str).collect();
     if others.is_empty() {
         return Ok(None);
     }
     let Some(given_up) = record.apps.get(&name) else { return Err(of_others_only(&others, app)) };
     let mut lines = vec![format!("{app} needs this server no longer")];
-    if let Some(ports) = closed(given_up, &record.without(app)) {
+    if let Some(ports) = closed(given_up, &known.without(app)) {
         lines.push(format!("the next `cutover setup` of another app closes {ports}"));
     }
     lines.push(format!("all else stays, for {}", others.join(", ")));
@@ -66,8 +67,8 @@ pub(crate) fn removed(layout: &Layout, app: &AppId) -> Result<Option<String>, Fa
     }
     let _alone = carry::alone(layout)?;
     let record = record::read(layout)?;
-    let others = record.without(app);
-    record::write(layout, &others)?;
+    record::write(layout, &record.without(app))?;
+    let others = record::read_with_deployed(layout)?.without(app);
     let ports = record.apps.get(&app.to_string()).and_then(|app| closed(app, &others));
     Ok(ports.map(|ports| format!("the next `cutover setup` of another app on this server closes {ports}")))
 }
@@ -76,7 +77,7 @@ fn of_others_only(others: &[&str], app: &AppId) -> Failure {
     Failure::new(Exit::Refused, format!("this server is not set up for {app}"))
         .because(format!("it is for {}", others.join(", ")))
         .next(format!("`cutover remove` takes {app} off and leaves the server as it is"))
-        .next("teardown of the last of the others gives the server back")
+        .next("once the others are removed, teardown of the last one gives the server back")
 }
 
 fn lines(record: &Record) -> Vec<String> {
@@ -112,7 +113,7 @@ fn lines(record: &Record) -> Vec<String> {
 pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> {
     let _alone = carry::alone(layout)?;
     let record = record::read(layout)?;
-    if let Some(stays) = of_others(&record, app)? {
+    if let Some(stays) = of_others(&record, &record::read_with_deployed(layout)?, app)? {
         record::write(layout, &record.without(app))?;
         return Ok(stays);
     }
@@ -187,7 +188,7 @@ mod tests {
         let apps = [(shop.to_string(), needs(&[8443], &[51820])), (other.to_string(), needs(&[], &[]))];
         let record = Record { apps: BTreeMap::from(apps), ..Record::default() };
 
-        let told = of_others(&record, &shop).unwrap().unwrap().join("\n");
+        let told = of_others(&record, &record, &shop).unwrap().unwrap().join("\n");
 
         let expected = "shop/production needs this server no longer\n\
              the next `cutover setup` of another app closes 8443, 51820/udp\n\
@@ -195,8 +196,28 @@ mod tests {
              what runs of shop/production goes on: `cutover remove` takes it off";
         assert_eq!(told, expected);
         let left = record.without(&shop);
-        assert_eq!(of_others(&left, &other).unwrap(), None);
-        assert_eq!(of_others(&left, &shop).unwrap_err().exit, Exit::Refused, "it is not its server any more");
+        assert_eq!(of_others(&left, &left, &other).unwrap(), None);
+        assert_eq!(
+            of_others(&left, &left, &shop).unwrap_err().exit,
+            Exit::Refused,
+            "it is not its server any more"
+        );
+    }
+
+    #[test]
+    fn an_app_that_was_only_deployed_keeps_the_server_and_is_named() {
+        let (shop, blog): (AppId, AppId) =
+            ("shop/production".parse().unwrap(), "blog/production".parse().unwrap());
+        let apps = BTreeMap::from([(shop.to_string(), needs(&[], &[]))]);
+        let record = Record { apps, ..Record::default() };
+        let known = record.clone().with_deployed(&blog, Ingress::Routes);
+
+        let told = of_others(&record, &known, &shop).unwrap().unwrap().join("\n");
+
+        assert!(told.contains("all else stays, for blog/production"), "{told}");
+        let nobodys = Record::default().with_deployed(&blog, Ingress::Routes);
+        let failure = of_others(&Record::default(), &nobodys, &shop).unwrap_err();
+        assert_eq!((failure.exit, failure.cause[0].as_str()), (Exit::Refused, "it is for blog/production"));
     }
 
     #[test]
