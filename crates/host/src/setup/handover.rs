@@ -195,7 +195,8 @@ fn executes_another(program: &Path, mut processes: impl Iterator<Item = u32>) ->
 
 /// Proxy and watch go on with the program that the link leads to now.
 pub(super) async fn renew(layout: &Layout) -> Result<(), Failure> {
-    if !units::are_installed(layout) {
+    // Their files alone say nothing: units that were not started yet would wait for the one that serves.
+    if !units::are_installed(layout) || up::is_up(layout) {
         return renew_supervisor(layout).await.map(|()| proved(layout));
     }
     let what = "restart proxy and watch";
