@@ -37,7 +37,9 @@ where
             SetupAsk::Undo { app } => SetupReply::Told { lines: setup::undo(&self.layout, &app).await? },
             SetupAsk::Keys => SetupReply::Keys { keys: setup::list_keys() },
             SetupAsk::AddKey { key } => return self.done(setup::add_key(&self.layout, &key).await).await,
-            SetupAsk::RevokeKey { key } => SetupReply::Told { lines: setup::revoke_key(&self.layout, &key)? },
+            SetupAsk::RevokeKey { key } => {
+                SetupReply::Told { lines: setup::revoke_key(&self.layout, &key).await? }
+            }
         };
         Ok(self.outgoing.send(&Reply::Setup(reply)).await?)
     }

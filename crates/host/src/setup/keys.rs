@@ -10,7 +10,7 @@ use cutover_core::wire::DeployKey;
 use sha2::{Digest, Sha256};
 
 use super::system::{ask, failed, run};
-use super::{carry, files, packages, record, sshd};
+use super::{carry, files, logins, packages, record, sshd};
 
 /// What a key may not do, whatever sshd's own settings say.
 const LIMITS: &str = "restrict,command=\"sudo -n /usr/local/bin/cutover-host session\"";
@@ -43,11 +43,11 @@ pub fn list() -> Vec<DeployKey> {
     lines().iter().filter_map(|line| Some(parse_limited(line)?.key)).collect()
 }
 
-/// Lets keys in no longer; connections they have end with their command.
+/// Lets keys in no longer. sshd does not ask again for a connection that is open, so all of that user's are ended: other keys come in anew.
 ///
 /// # Errors
-/// When there is none of that name.
-pub fn revoke(layout: &Layout, named: &str) -> Result<Vec<String>, Failure> {
+/// When there is none of that name; when a connection does not end.
+pub async fn revoke(layout: &Layout, named: &str) -> Result<Vec<String>, Failure> {
     let fits = |key: &DeployKey| key.fingerprint == named || key.comment == named;
     let _alone = carry::alone(layout)?;
     let lines = lines();
@@ -59,10 +59,12 @@ pub fn revoke(layout: &Layout, named: &str) -> Result<Vec<String>, Failure> {
             .next("`cutover key list` shows them"));
     }
     write(&left)?;
-    Ok(gone
-        .iter()
-        .filter_map(|line| Some(format!("revoked {}", parse_limited(line)?.key.fingerprint)))
-        .collect())
+    let named = |line: &String| Some(format!("revoked {}", parse_limited(line)?.key.fingerprint));
+    let mut told: Vec<String> = gone.iter().filter_map(named).collect();
+    if record::read(layout)?.user && logins::end(place::USER).await? {
+        told.push(format!("open connections of `{}` were ended; runs go on", place::USER));
+    }
+    Ok(told)
 }
 
 /// The user, made where there is none: without a password, with no key but those above, and with one command as root.
@@ -149,6 +151,7 @@ pub(super) async fn remove_user(is_ours: bool) -> Result<(), Failure> {
         sshd::reload().await?;
     }
     if is_ours && ask(&["getent", "passwd", place::USER]).await.ok {
+        logins::end(place::USER).await?;
         run("remove the deploy user", &["userdel", place::USER]).await?;
     }
     Ok(())

@@ -7,6 +7,7 @@ mod firewall;
 mod handover;
 mod keys;
 mod listeners;
+mod logins;
 mod look;
 mod packages;
 mod program;

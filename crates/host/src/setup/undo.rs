@@ -126,23 +126,38 @@ pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> 
             ask(&["systemctl", "disable", "--now", unit]).await;
         }
     }
-    firewall::unload().await?;
     let files = ours(&record);
-    for file in &files {
+    take_off(layout, &record, &files).await.map_err(|failure| after_stop(failure, &files))?;
+    Ok(done)
+}
+
+/// Proxy and watch were stopped first: what fails after that must not say that anything serves.
+fn after_stop(failure: Failure, files: &BTreeSet<String>) -> Failure {
+    if !files.contains(&format!("{}/{}", place::UNITS, place::PROXY_UNIT)) {
+        return failure;
+    }
+    failure
+        .while_serving("proxy and watch are stopped: instances run on, nobody passes requests to them")
+        .next("`cutover teardown` again goes on from there; `cutover setup` brings them back")
+}
+
+/// All that is left once the units were stopped.
+async fn take_off(layout: &Layout, record: &Record, files: &BTreeSet<String>) -> Result<(), Failure> {
+    firewall::unload().await?;
+    for file in files {
         files::remove(file)?;
     }
     if files.contains(place::SSHD) {
         sshd::reload().await?;
     }
-    engine_file(&record)?;
+    engine_file(record)?;
     super::keys::remove_user(record.user).await?;
     if units::is_systemd() {
         run("let systemd forget the units", &["systemctl", "daemon-reload"]).await?;
     }
     files::remove(place::LINK)?;
     program::proved(layout);
-    record::forget(layout)?;
-    Ok(done)
+    record::forget(layout)
 }
 
 /// Files that are ours: by the record, and where that was lost by what they say of themselves.
@@ -202,6 +217,15 @@ mod tests {
             Exit::Refused,
             "it is not its server any more"
         );
+    }
+
+    #[test]
+    fn what_fails_once_the_units_were_stopped_says_that_nobody_serves() {
+        let unit = format!("{}/{}", place::UNITS, place::PROXY_UNIT);
+        let failed = || super::super::system::failed("remove the deploy user");
+
+        assert!(after_stop(failed(), &[unit].into()).state.starts_with("proxy and watch are stopped"));
+        assert_eq!(after_stop(failed(), &BTreeSet::new()), failed(), "where none were, as before");
     }
 
     #[test]
