@@ -155,16 +155,34 @@ async fn filled_while(
     let mut command = app.command(words);
     command.env(STOP_AT, step.to_string());
     let mut deploy = std::pin::pin!(app.site().run(command));
-    let run = tokio::select! {
-        told = &mut deploy => return (told.unwrap(), false),
-        run = stopped_run(app.site()) => run,
+    let (run, told) = tokio::select! {
+        told = &mut deploy => match stops_afterwards(app).await {
+            Some(run) => (run, told.ok()),
+            None => return (told.unwrap(), false),
+        },
+        run = stopped_run(app.site()) => (run, None),
     };
     if ballast == Ballast::Gone {
         take_ballast(&app.site().layout()).unwrap();
     }
     disk.fill().unwrap();
     go_on(run);
-    (deploy.await.unwrap(), true)
+    match told {
+        Some(told) => (told, true),
+        None => (deploy.await.unwrap(), true),
+    }
+}
+
+/// The run that has told how it ended and stops at what it puts away then; `None`: it is over.
+async fn stops_afterwards(app: &App<'_>) -> Option<u32> {
+    let free = async || AppLock::peek(&app.site().layout(), app.id()).is_none().then_some(());
+    tokio::select! {
+        run = stopped_run(app.site()) => Some(run),
+        over = wait_until("the run is over", SOON, free) => {
+            over.unwrap();
+            None
+        }
+    }
 }
 
 /// Four answers, the place, and the room that is left there.
