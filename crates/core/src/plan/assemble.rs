@@ -831,10 +831,6 @@ impl HostState {
             .instances
             .iter()
             .filter(|found| found.role != Role::OneOff)
-            // One that was replaced and is stopped goes when it goes: nothing depends on it.
-            .filter(|found| {
-                found.is_running() || self.live.as_ref().is_some_and(|live| live.has(&found.name))
-            })
             .map(|found| (&found.name, &found.spec))
             .collect();
         let releases: Vec<_> =
