@@ -38,6 +38,9 @@ fn a_container_lives_from_creation_to_removal() {
             [(spec.name.as_str(), Phase::Running)]
         );
 
+        // Before it says so it hears no signal.
+        let mut lines = std::pin::pin!(engine.logs(&id, LogQuery { follow: true, ..LogQuery::default() }));
+        assert_eq!(lines.next().await.unwrap().unwrap().text, "idle");
         engine.stop(&id, Duration::from_secs(10)).await.unwrap();
         engine.stop(&id, Duration::from_secs(10)).await.unwrap();
         let State::Exited(exit) = engine.inspect(&id).await.unwrap().state else { panic!("it did not end") };

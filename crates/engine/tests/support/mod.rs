@@ -71,7 +71,7 @@ impl Place {
 
     /// One that runs until it is told to stop, and then stops at once.
     pub(crate) fn idle(&self, what: &str) -> ContainerSpec {
-        self.spec(what, "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
+        self.spec(what, "trap 'exit 0' TERM; echo idle; while :; do sleep 1 & wait $!; done")
     }
 }
 
