@@ -10,7 +10,6 @@ use std::path::Path;
 use async_trait::async_trait;
 
 use crate::ports::{Content, Database, DatabaseError, Located, Server, ServerState, Taken};
-use server::postgres;
 use sqlite::Sqlite;
 
 pub(crate) use server::by_hand;
@@ -32,29 +31,29 @@ impl Database for Databases {
     async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
         match of {
             Located::File(file) => Ok(Taken { bytes: Sqlite::snapshot(file, to).await?, hash: None }),
-            Located::Server(server) => postgres::of(server)?.snapshot(to).await,
+            Located::Server(server) => server::of(server)?.snapshot(to).await,
         }
     }
 
     async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {
         match database {
             Located::File(file) => Sqlite::closed(file).await,
-            Located::Server(server) => postgres::of(server)?.closed().await,
+            Located::Server(server) => server::of(server)?.closed().await,
         }
     }
 
     async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError> {
         match to {
             Located::File(file) => Sqlite::restore(snapshot, file).await,
-            Located::Server(server) => postgres::of(server)?.restore(snapshot).await,
+            Located::Server(server) => server::of(server)?.restore(snapshot).await,
         }
     }
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
-        postgres::of(server)?.look().await
+        server::of(server)?.look().await
     }
 
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {
-        postgres::of(server)?.end_sessions().await
+        server::of(server)?.end_sessions().await
     }
 }

@@ -11,20 +11,9 @@ use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::url::Url;
+use super::url::{Dialect, Url};
 use crate::ports::{Attached, Certainty, DatabaseError, RuntimeError, Server, Way};
 use crate::runtime::process::piped;
-
-/// Who it is: what the usual images are told by, where nothing else says so. A database's name is the first word.
-const IDENTITY: &str = r#"set -f
-if [ -z "${PGPASSWORD:-}" ]; then
-    if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); else PGPASSWORD=${POSTGRES_PASSWORD:-}; fi
-    export PGPASSWORD
-fi
-export PGUSER="${PGUSER:-${POSTGRES_USER:-postgres}}"
-export PGDATABASE="${1:-${PGDATABASE:-${POSTGRES_DB:-$PGUSER}}}" PGCONNECT_TIMEOUT=10
-shift
-"#;
 
 /// The program takes the shell's place.
 const PLAIN: &str = r#"exec "$@""#;
@@ -74,31 +63,71 @@ pub(super) struct Said {
     pub(super) errors: String,
 }
 
-/// Starts a program of the server's own; `database` in the place of the usual one.
-pub(super) async fn start(
-    server: &Server,
-    database: Option<&str>,
-    words: &[String],
-    carried: Carried,
-) -> Result<Attached, DatabaseError> {
-    let body = if carried == Carried::Guarded { GUARDED } else { PLAIN };
-    let mark = String::from_utf8_lossy(WHOLE);
-    let script = format!("CUTOVER_WHOLE={mark}\nexport PGAPPNAME={}\n{IDENTITY}{body}", layout::OWN_CLIENT);
-    let name = database.or(server.name.as_deref()).unwrap_or_default();
-    let shell = ["sh", "-c", &script, "sh", name].map(str::to_owned);
-    let words: Vec<String> = shell.into_iter().chain(words.iter().cloned()).collect();
-    match &server.way {
-        Way::Inside { runtime, app, instance } => {
-            runtime.attach(app, instance, &words, None).await.map_err(|error| from_runtime(&error))
+/// By what an engine's client programs are told where and who.
+pub(super) struct Login {
+    /// A shell's words, which find out who it is where nothing else says so, and shift the first word, a database's name, away. `CUTOVER_CLIENT` is
+    /// what we are called in the server's list of its clients.
+    pub(super) identity: &'static str,
+    pub(super) dialect: &'static Dialect,
+    pub(super) variables: fn(&Url) -> Vec<(&'static str, String)>,
+}
+
+/// Client programs for one server.
+pub(super) struct Client<'a> {
+    pub(super) server: &'a Server,
+    pub(super) login: &'static Login,
+}
+
+impl Client<'_> {
+    /// Starts a program of the server's own; `database` in the place of the usual one.
+    pub(super) async fn start(
+        &self,
+        database: Option<&str>,
+        words: &[String],
+        carried: Carried,
+    ) -> Result<Attached, DatabaseError> {
+        let body = if carried == Carried::Guarded { GUARDED } else { PLAIN };
+        let (mark, identity) = (String::from_utf8_lossy(WHOLE), self.login.identity);
+        let script = format!("CUTOVER_WHOLE={mark}\nCUTOVER_CLIENT={}\n{identity}{body}", layout::OWN_CLIENT);
+        let name = database.or(self.server.name.as_deref()).unwrap_or_default();
+        let shell = ["sh", "-c", &script, "sh", name].map(str::to_owned);
+        let words: Vec<String> = shell.into_iter().chain(words.iter().cloned()).collect();
+        match &self.server.way {
+            Way::Inside { runtime, app, instance } => {
+                runtime.attach(app, instance, &words, None).await.map_err(|error| from_runtime(&error))
+            }
+            Way::Outside { url } => {
+                let url = Url::parse(url.expose(), self.login.dialect)?;
+                let mut command = Command::new("/bin/sh");
+                command.args(words.iter().skip(1)).env_clear().env("PATH", PATH);
+                command.envs((self.login.variables)(&url)).process_group(0).stdin(Stdio::piped());
+                piped(command)
+                    .map_err(|error| DatabaseError::plain(format!("a shell cannot be started: {error}")))
+            }
         }
-        Way::Outside { url } => {
-            let url = Url::parse(url.expose())?;
-            let mut command = Command::new("/bin/sh");
-            command.args(words.iter().skip(1)).env_clear().env("PATH", PATH).envs(url.variables());
-            command.process_group(0).stdin(Stdio::piped());
-            piped(command)
-                .map_err(|error| DatabaseError::plain(format!("a shell cannot be started: {error}")))
-        }
+    }
+
+    /// Runs a program to its end, without input.
+    pub(super) async fn run(
+        &self,
+        database: Option<&str>,
+        words: &[String],
+        timeout: Duration,
+    ) -> Result<Said, DatabaseError> {
+        let running = async {
+            let Attached { output, mut input, exit, .. } =
+                self.start(database, words, Carried::Plain).await?;
+            // It may have ended, and its input with it.
+            input.shutdown().await.unwrap_or_default();
+            drop(input);
+            said(output, exit).await
+        };
+        let late = |_| DatabaseError {
+            full: false,
+            certainty: Certainty::Unknown,
+            message: format!("`{}` did not end within {} s", program(words), timeout.as_secs()),
+        };
+        tokio::time::timeout(timeout, running).await.map_err(late)?
     }
 }
 
@@ -107,28 +136,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 fn from_runtime(error: &RuntimeError) -> DatabaseError {
     DatabaseError::plain(format!("the database's instance: {}", error.message))
-}
-
-/// Runs a program to its end, without input.
-pub(super) async fn run(
-    server: &Server,
-    database: Option<&str>,
-    words: &[String],
-    timeout: Duration,
-) -> Result<Said, DatabaseError> {
-    let running = async {
-        let Attached { output, mut input, exit, .. } = start(server, database, words, Carried::Plain).await?;
-        // It may have ended, and its input with it.
-        input.shutdown().await.unwrap_or_default();
-        drop(input);
-        said(output, exit).await
-    };
-    let late = |_| DatabaseError {
-        full: false,
-        certainty: Certainty::Unknown,
-        message: format!("`{}` did not end within {} s", program(words), timeout.as_secs()),
-    };
-    tokio::time::timeout(timeout, running).await.map_err(late)?
 }
 
 type Output = std::pin::Pin<Box<dyn futures_util::Stream<Item = crate::ports::Written> + Send>>;

@@ -1,4 +1,4 @@
-//! A dump on its way from `pg_dump` into a file: packed as it comes, in bounded memory, counted as taken only when it came whole and was read back.
+//! A dump on its way from a server's own program into a file: packed as it comes, in bounded memory, counted as taken only when it came whole and was read back.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::client::{self, Carried, WHOLE, badly, program};
+use super::client::{self, Carried, Client, WHOLE, badly, program};
 use crate::blocking::blocking;
 use crate::files::{self, FileError};
-use crate::ports::{Attached, Certainty, DatabaseError, Server, Taken};
+use crate::ports::{Attached, Certainty, DatabaseError, Taken};
 
 /// Pieces that may wait for the disk.
 const WAITING: usize = 16;
@@ -23,8 +23,15 @@ const WAITING: usize = 16;
 const PIECE: usize = 256 * 1024;
 /// zstd's usual level: what `zstd` itself does.
 const LEVEL: i32 = 3;
-/// What every archive of `pg_dump` begins with.
-const MAGIC: &[u8] = b"PGDMP";
+
+/// What tells a dump of an engine from other files.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    /// What every one begins with.
+    pub(super) magic: &'static [u8],
+    /// Whose.
+    pub(super) of: &'static str,
+}
 
 /// What goes to the file.
 enum Part {
@@ -33,13 +40,18 @@ enum Part {
     End,
 }
 
-/// Writes what a program puts out into `to`, durably; where that does not work, nothing stays.
-pub(super) async fn take(server: &Server, words: &[String], to: &Path) -> Result<Taken, DatabaseError> {
+/// Writes what a program puts out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays.
+pub(super) async fn take(
+    client: &Client<'_>,
+    words: &[String],
+    to: &Path,
+    proof: impl AsyncFnOnce(&Path) -> Result<(), DatabaseError>,
+) -> Result<Taken, DatabaseError> {
     files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| from_file(&error))?;
     let next = files::beside(to);
     let taken = async {
-        let taken = into_file(server, words, &next).await?;
-        contents(server, words, &next).await?;
+        let taken = into_file(client, words, &next).await?;
+        proof(&next).await?;
         Ok(taken)
     };
     match taken.await {
@@ -59,8 +71,8 @@ fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
     files::sync_folder(files::folder_of(to)).map_err(|error| from_file(&error))
 }
 
-async fn into_file(server: &Server, words: &[String], next: &Path) -> Result<Taken, DatabaseError> {
-    let Attached { output, input, exit, .. } = client::start(server, None, words, Carried::Guarded).await?;
+async fn into_file(client: &Client<'_>, words: &[String], next: &Path) -> Result<Taken, DatabaseError> {
+    let Attached { output, input, exit, .. } = client.start(None, words, Carried::Guarded).await?;
     let (parts, coming) = mpsc::channel(WAITING);
     let path = next.to_owned();
     let writing = blocking(move || write(&path, coming));
@@ -169,45 +181,18 @@ impl Write for Counted {
     }
 }
 
-/// The table of contents of a dump, as `pg_restore` reads it; the whole file is read, and its checksum compared.
-pub(super) async fn contents(
-    server: &Server,
-    dump_words: &[String],
-    dump: &Path,
-) -> Result<String, DatabaseError> {
-    let words = beside(dump_words, "pg_restore", &["--list"]);
-    let listed = feed(server, None, &words, dump).await?;
-    if listed.exit.code != Some(0) {
-        return Err(badly(&words, &listed.exit, &listed.errors));
-    }
-    let text = String::from_utf8_lossy(&listed.output).into_owned();
-    if text.contains("Format: CUSTOM") {
-        Ok(text)
-    } else {
-        Err(DatabaseError::plain("`pg_restore` finds no table of contents in the dump"))
-    }
-}
-
-/// Another program of the same version.
-pub(super) fn beside(words: &[String], name: &str, more: &[&str]) -> Vec<String> {
-    let first = words.first().map_or("", String::as_str);
-    let program =
-        first.rsplit_once('/').map_or_else(|| name.to_owned(), |(folder, _)| format!("{folder}/{name}"));
-    std::iter::once(program).chain(more.iter().map(|word| (*word).to_owned())).collect()
-}
-
 /// Runs a program that reads a dump; a program that needs no more of it than its beginning gets no more, and all of it is checked.
 pub(super) async fn feed(
-    server: &Server,
+    client: &Client<'_>,
     database: Option<&str>,
     words: &[String],
     dump: &Path,
+    form: Form,
 ) -> Result<client::Said, DatabaseError> {
-    let Attached { output, mut input, exit, .. } =
-        client::start(server, database, words, Carried::Plain).await?;
+    let Attached { output, mut input, exit, .. } = client.start(database, words, Carried::Plain).await?;
     let (pieces, mut coming) = mpsc::channel::<Bytes>(WAITING);
     let path = dump.to_owned();
-    let reading = blocking(move || read(&path, &pieces));
+    let reading = blocking(move || read(&path, form, &pieces));
     let (over, ended) = oneshot::channel();
     let saying = async {
         let said = client::said(output, exit).await;
@@ -246,13 +231,14 @@ pub(super) async fn feed(
 }
 
 /// All of a dump, unpacked and compared with its checksum. Who takes no more of it keeps nobody from the rest.
-fn read(path: &PathBuf, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
+fn read(path: &PathBuf, form: Form, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let mut packed = zstd::Decoder::new(File::open(path)?)?;
     let (mut buffer, mut first) = (vec![0; PIECE], true);
     loop {
         let count = fill(&mut packed, &mut buffer)?;
-        if first && !buffer[..count].starts_with(MAGIC) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no archive of `pg_dump`"));
+        if first && !buffer[..count].starts_with(form.magic) {
+            let what = format!("it is no archive of `{}`", form.of);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         first = false;
         if count == 0 {

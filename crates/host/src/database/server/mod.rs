@@ -1,34 +1,15 @@
-//! Databases in a server, by the server's own client programs: inside the server's instance, or on this host.
+//! Databases in a server, by the server's own client programs: inside the server's instance, or on this host. What one engine has for itself lies in
+//! files of its name; the way to a server, the programs' streams and a dump's way into a file are the same for all.
 
-mod catalogue;
 mod client;
 mod dump;
-pub(super) mod postgres;
-mod restore;
-mod tools;
+mod port;
+mod postgres;
+mod postgres_catalogue;
+mod postgres_login;
+mod postgres_restore;
+mod postgres_tools;
 mod url;
 
-use std::path::Path;
-
-use cutover_core::layout;
-
-use crate::ports::{Server, Way};
-
-/// What a person types to put a dump back, all of it or nothing. What was created since stays.
-pub(crate) fn by_hand(server: &Server, dump: &Path) -> String {
-    let restore = "pg_restore --clean --if-exists --single-transaction";
-    let unpack = format!("zstd -dc {}", dump.display());
-    let name = server.name.as_deref();
-    match &server.way {
-        Way::Inside { app, instance, .. } => {
-            let container = layout::container(app, instance);
-            let name = name.unwrap_or("$POSTGRES_DB");
-            let inside = format!("PGPASSWORD=$POSTGRES_PASSWORD {restore} -U $POSTGRES_USER -d {name}");
-            format!("{unpack} | docker exec -i {container} sh -c '{inside}'")
-        }
-        Way::Outside { url } => {
-            let place = url::Url::parse(url.expose()).map(|url| url.words()).unwrap_or_default();
-            format!("{unpack} | {restore} {place}")
-        }
-    }
-}
+pub(crate) use port::by_hand;
+pub(super) use port::of;

@@ -1,41 +1,30 @@
 //! `PostgreSQL`: asked by `psql`, dumped by `pg_dump` and put back by `pg_restore`, all of the server's own version or a newer one.
 
 use std::path::Path;
-use std::time::Duration;
 
-use cutover_core::config::settings::ServerKind;
+use async_trait::async_trait;
 use cutover_core::layout;
 use tokio::time::Instant;
 
-use super::catalogue::{self, Found};
-use super::client::{self, badly};
-use super::{dump, tools};
-use crate::ports::{DatabaseError, Server, ServerState, Taken};
+use super::client::{Client, badly};
+use super::port::{AGAIN, ANSWER, InServer, LET_GO};
+use super::postgres_catalogue::{self as catalogue, Found};
+use super::postgres_login::{self as login, LOGIN};
+use super::postgres_tools as tools;
+use super::{dump, url};
+use crate::ports::{DatabaseError, Server, ServerState, Taken, Way};
 
-/// For an answer of a server.
-const ANSWER: Duration = Duration::from_secs(30);
-/// For sessions to end whose client is gone, and for instances that were stopped to let go.
-const LET_GO: Duration = Duration::from_secs(10);
-/// Between two looks at them.
-const AGAIN: Duration = Duration::from_millis(100);
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
 
 /// A database of `PostgreSQL`.
-pub(in crate::database) struct Postgres<'a> {
-    pub(super) server: &'a Server,
+pub(super) struct Postgres<'a> {
+    pub(super) client: Client<'a>,
 }
 
-/// The database, where cutover knows its engine.
-///
-/// # Errors
-/// It does not yet.
-pub(in crate::database) fn of(server: &Server) -> Result<Postgres<'_>, DatabaseError> {
-    match server.kind {
-        ServerKind::Postgres => Ok(Postgres { server }),
-        ServerKind::Mysql | ServerKind::Mariadb => {
-            Err(DatabaseError::plain(format!("{} is not looked into yet", server.kind.as_str())))
-        }
+impl<'a> Postgres<'a> {
+    pub(super) fn of(server: &'a Server) -> Self {
+        Self { client: Client { server, login: &LOGIN } }
     }
 }
 
@@ -44,7 +33,7 @@ impl Postgres<'_> {
     pub(super) async fn ask(&self, database: Option<&str>, query: &str) -> Result<String, DatabaseError> {
         // Any version asks any other.
         let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query].map(str::to_owned);
-        let said = client::run(self.server, database, &words, ANSWER).await?;
+        let said = self.client.run(database, &words, ANSWER).await?;
         if said.exit.code == Some(0) {
             return Ok(String::from_utf8_lossy(&said.output).trim_end().to_owned());
         }
@@ -55,8 +44,11 @@ impl Postgres<'_> {
         }
         Err(badly(&words, &said.exit, &said.errors))
     }
+}
 
-    pub(in crate::database) async fn look(&self) -> Result<ServerState, DatabaseError> {
+#[async_trait]
+impl InServer for Postgres<'_> {
+    async fn look(&self) -> Result<ServerState, DatabaseError> {
         let told = self.ask(None, catalogue::STATE).await?;
         let found: Found = serde_json::from_str(&told).map_err(|error| {
             DatabaseError::plain(format!("the server's answer is not understood: {error}"))
@@ -79,8 +71,8 @@ impl Postgres<'_> {
         })
     }
 
-    pub(in crate::database) async fn snapshot(&self, to: &Path) -> Result<Taken, DatabaseError> {
-        let state = self.look().await?;
+    async fn snapshot(&self, to: &Path) -> Result<Taken, DatabaseError> {
+        let (server, state) = (self.client.server, self.look().await?);
         if state.major < OLDEST {
             return Err(DatabaseError::plain(format!(
                 "the server is of version {}; snapshots are taken from version {OLDEST} on",
@@ -88,22 +80,24 @@ impl Postgres<'_> {
             )));
         }
         // Which of them is the app's is not guessed: a snapshot of another one would be none.
-        if state.tables == 0 && self.server.name.is_none() && !state.others.is_empty() {
+        if state.tables == 0 && server.name.is_none() && !state.others.is_empty() {
             return Err(DatabaseError::plain(format!(
                 "database `{}` has no tables, and the server has others ({}): which of them is the app's is said by `name`",
                 state.database,
                 state.others.join(", ")
             )));
         }
-        let program = tools::program(self.server, state.major, "pg_dump")?;
+        let program = tools::program(server, state.major, "pg_dump")?;
         // What cannot be put back is no snapshot.
-        tools::program(self.server, state.major, "pg_restore")?;
+        tools::program(server, state.major, "pg_restore")?;
         // Packed by us: what is packed by table does not deduplicate.
         let words = [&program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"];
-        dump::take(self.server, &words.map(str::to_owned), to).await
+        let words = words.map(str::to_owned);
+        let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
+        dump::take(&self.client, &words, to, proof).await
     }
 
-    pub(in crate::database) async fn closed(&self) -> Result<(), DatabaseError> {
+    async fn closed(&self) -> Result<(), DatabaseError> {
         let end = Instant::now() + LET_GO;
         loop {
             let open = self.ask(None, catalogue::SESSIONS).await?;
@@ -118,7 +112,7 @@ impl Postgres<'_> {
         }
     }
 
-    pub(in crate::database) async fn end_sessions(&self) -> Result<u64, DatabaseError> {
+    async fn end_sessions(&self) -> Result<u64, DatabaseError> {
         let theirs = format!(
             "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and application_name in ('{}', '{}')",
             layout::MIGRATION_CLIENT,
@@ -135,5 +129,28 @@ impl Postgres<'_> {
             tokio::time::sleep(AGAIN).await;
         }
         Ok(ended.parse().unwrap_or_default())
+    }
+
+    async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+        self.put_back(snapshot).await
+    }
+
+    /// All of it or nothing.
+    fn by_hand(&self, dump: &Path) -> String {
+        let restore = "pg_restore --clean --if-exists --single-transaction";
+        let unpack = format!("zstd -dc {}", dump.display());
+        let name = self.client.server.name.as_deref();
+        match &self.client.server.way {
+            Way::Inside { app, instance, .. } => {
+                let container = layout::container(app, instance);
+                let name = name.unwrap_or("$POSTGRES_DB");
+                let inside = format!("PGPASSWORD=$POSTGRES_PASSWORD {restore} -U $POSTGRES_USER -d {name}");
+                format!("{unpack} | docker exec -i {container} sh -c '{inside}'")
+            }
+            Way::Outside { url } => {
+                let url = url::Url::parse(url.expose(), LOGIN.dialect);
+                format!("{unpack} | {restore} {}", url.map(|url| login::words(&url)).unwrap_or_default())
+            }
+        }
     }
 }

@@ -2,31 +2,50 @@
 
 use crate::ports::DatabaseError;
 
+/// How an engine writes its URLs.
+pub(super) struct Dialect {
+    /// What may stand before `://`; a driver's name behind a `+` means nothing here.
+    pub(super) schemes: &'static [&'static str],
+    /// One as it should be.
+    pub(super) expected: &'static str,
+    /// What of that behind the `?` is known. The rest is a driver's own.
+    pub(super) parts: &'static [(&'static str, Part)],
+}
+
+/// What a word behind the `?` says.
+pub(super) enum Part {
+    Host,
+    User,
+    Password,
+    Database,
+    Port,
+    /// A variable of the client programs.
+    Variable(&'static str),
+}
+
 /// Where a database is, and as whom. `Debug` is left out: it holds a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Url {
-    host: String,
-    port: Option<u16>,
-    user: String,
-    password: String,
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+    pub(super) user: String,
+    pub(super) password: String,
     pub(super) database: String,
     /// Variables for what stands behind the `?`.
-    more: Vec<(&'static str, String)>,
+    pub(super) more: Vec<(&'static str, String)>,
 }
 
 impl Url {
-    /// `postgres://user:password@host:port/database?sslmode=…`; a driver's name in the scheme (`postgresql+asyncpg`) means nothing here.
+    /// `scheme://user:password@host:port/database?sslmode=…`.
     ///
     /// # Errors
     /// What is missing, without any of the values.
-    pub(super) fn parse(text: &str) -> Result<Self, DatabaseError> {
+    pub(super) fn parse(text: &str, dialect: &Dialect) -> Result<Self, DatabaseError> {
         let wrong = |what: &str| {
-            DatabaseError::plain(format!(
-                "the database's url {what}: postgres://user:password@host:5432/name is expected"
-            ))
+            DatabaseError::plain(format!("the database's url {what}: {} is expected", dialect.expected))
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
-        if !matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) {
+        if !scheme.split('+').next().is_some_and(|scheme| dialect.schemes.contains(&scheme)) {
             return Err(wrong("is of another engine"));
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -48,18 +67,14 @@ impl Url {
         };
         for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             let value = decoded(value);
-            match key {
-                "host" => url.host = value,
-                "user" => url.user = value,
-                "password" => url.password = value,
-                "dbname" => url.database = value,
-                "port" => url.port = value.parse().ok(),
-                "sslmode" => url.more.push(("PGSSLMODE", value)),
-                "sslrootcert" => url.more.push(("PGSSLROOTCERT", value)),
-                "sslcert" => url.more.push(("PGSSLCERT", value)),
-                "sslkey" => url.more.push(("PGSSLKEY", value)),
-                // A driver's own.
-                _ => {}
+            let Some((_, part)) = dialect.parts.iter().find(|(name, _)| *name == key) else { continue };
+            match part {
+                Part::Host => url.host = value,
+                Part::User => url.user = value,
+                Part::Password => url.password = value,
+                Part::Database => url.database = value,
+                Part::Port => url.port = value.parse().ok(),
+                Part::Variable(name) => url.more.push((name, value)),
             }
         }
         if url.host.is_empty() {
@@ -69,25 +84,6 @@ impl Url {
             return Err(wrong("names no database"));
         }
         Ok(url)
-    }
-
-    /// What its client programs read.
-    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
-        let own = [
-            ("PGHOST", Some(self.host.clone())),
-            ("PGPORT", self.port.map(|port| port.to_string())),
-            ("PGUSER", Some(self.user.clone()).filter(|user| !user.is_empty())),
-            ("PGPASSWORD", Some(self.password.clone()).filter(|password| !password.is_empty())),
-            ("PGDATABASE", Some(self.database.clone())),
-        ];
-        let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        own.chain(self.more.iter().cloned()).collect()
-    }
-
-    /// As words of a command for a person, who is asked for the password.
-    pub(super) fn words(&self) -> String {
-        let port = self.port.map(|port| format!("-p {port} ")).unwrap_or_default();
-        format!("-h {} {port}-U {} -d {}", self.host, self.user, self.database)
     }
 }
 
@@ -104,46 +100,4 @@ fn decoded(text: &str) -> String {
         rest = if code.is_some() { &more[2..] } else { more };
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_becomes_what_client_programs_read() {
-        let url = Url::parse(
-            "postgresql+asyncpg://ann:p%40ss%3Aword@db.example.com:6432/shop?sslmode=require&schema=x",
-        );
-        let url = url.ok().unwrap();
-
-        assert_eq!(
-            url.variables(),
-            [
-                ("PGHOST", "db.example.com".to_owned()),
-                ("PGPORT", "6432".to_owned()),
-                ("PGUSER", "ann".to_owned()),
-                ("PGPASSWORD", "p@ss:word".to_owned()),
-                ("PGDATABASE", "shop".to_owned()),
-                ("PGSSLMODE", "require".to_owned()),
-            ]
-        );
-        assert_eq!(url.words(), "-h db.example.com -p 6432 -U ann -d shop");
-    }
-
-    #[test]
-    fn addresses_and_sockets_are_understood() {
-        let url = |text: &str| Url::parse(text).ok().map(|url| url.words());
-        assert_eq!(url("postgres://a:b@[::1]:5433/x").as_deref(), Some("-h ::1 -p 5433 -U a -d x"));
-        assert_eq!(url("postgres://a@/x?host=/run/db").as_deref(), Some("-h /run/db -U a -d x"));
-    }
-
-    #[test]
-    fn what_is_missing_is_told_without_a_value() {
-        let told = |text: &str| Url::parse(text).err().unwrap().message;
-        assert!(told("mysql://a:secret@h/x").contains("another engine"));
-        assert!(told("postgres://a:secret@h").contains("names no database"));
-        assert!(told("postgres://a:secret@/x").contains("names no host"));
-        assert!(!told("postgres://a:secret@h:x/x").contains("secret"));
-    }
 }

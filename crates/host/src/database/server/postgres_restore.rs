@@ -2,27 +2,29 @@
 //! there is always one whole database of the name, and all of it can be repeated.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::client::badly;
+use super::dump::{self, Form};
+use super::port::{AGAIN, InServer as _};
 use super::postgres::Postgres;
-use super::{dump, tools};
+use super::postgres_tools as tools;
 use crate::ports::{DatabaseError, ServerState};
 
 /// Tries to rename, where somebody connects at the very moment.
 const TRIES: u32 = 10;
-/// Between two of them.
-const AGAIN: Duration = Duration::from_millis(100);
+/// An archive of `pg_dump`.
+const FORM: Form = Form { magic: b"PGDMP", of: "pg_dump" };
 /// Where databases are made and renamed from: nobody renames one while he has it open.
 fn elsewhere(name: &str) -> &'static str {
     if name == "postgres" { "template1" } else { "postgres" }
 }
 
 impl Postgres<'_> {
-    pub(in crate::database) async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+    /// See [`super::port::InServer::restore`].
+    pub(super) async fn put_back(&self, snapshot: &Path) -> Result<(), DatabaseError> {
         let state = self.look().await?;
-        let program = tools::program(self.server, state.major, "pg_restore")?;
-        let listed = dump::contents(self.server, std::slice::from_ref(&program), snapshot).await?;
+        let program = tools::program(self.client.server, state.major, "pg_restore")?;
+        let listed = self.contents(std::slice::from_ref(&program), snapshot).await?;
         refuse_foreign(&listed, &state)?;
         let name = &state.database;
         let (next, before) = (beside(name, "restored"), beside(name, "replaced"));
@@ -46,11 +48,26 @@ impl Postgres<'_> {
         Ok(())
     }
 
+    /// The table of contents of a dump, as `pg_restore` reads it; the whole file is read, and its checksum compared.
+    pub(super) async fn contents(&self, dump_words: &[String], dump: &Path) -> Result<String, DatabaseError> {
+        let words = same_version(dump_words, "pg_restore", &["--list"]);
+        let listed = dump::feed(&self.client, None, &words, dump, FORM).await?;
+        if listed.exit.code != Some(0) {
+            return Err(badly(&words, &listed.exit, &listed.errors));
+        }
+        let text = String::from_utf8_lossy(&listed.output).into_owned();
+        if text.contains("Format: CUSTOM") {
+            Ok(text)
+        } else {
+            Err(DatabaseError::plain("`pg_restore` finds no table of contents in the dump"))
+        }
+    }
+
     async fn fill(&self, program: &str, next: &str, snapshot: &Path) -> Result<(), DatabaseError> {
         // Not in one transaction: it would hold a lock of everything that it makes, and the server has room for some thousand. What was restored
         // in part is thrown away.
         let words = [program, "--exit-on-error", "--dbname", next].map(str::to_owned);
-        let said = dump::feed(self.server, Some(next), &words, snapshot).await?;
+        let said = dump::feed(&self.client, Some(next), &words, snapshot, FORM).await?;
         if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
     }
 
@@ -89,6 +106,14 @@ impl Postgres<'_> {
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+/// Another program of the same version.
+fn same_version(words: &[String], name: &str, more: &[&str]) -> Vec<String> {
+    let first = words.first().map_or("", String::as_str);
+    let program =
+        first.rsplit_once('/').map_or_else(|| name.to_owned(), |(folder, _)| format!("{folder}/{name}"));
+    std::iter::once(program).chain(more.iter().map(|word| (*word).to_owned())).collect()
 }
 
 /// A name beside a database's; names have at most 63 bytes.

@@ -1,0 +1,46 @@
+//! What is done with a database in a server, whatever its engine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutover_core::config::settings::ServerKind;
+
+use super::postgres::Postgres;
+use crate::ports::{DatabaseError, Server, ServerState, Taken};
+
+/// For an answer of a server.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+/// For sessions to end whose client is gone, and for instances that were stopped to let go.
+pub(super) const LET_GO: Duration = Duration::from_secs(10);
+/// Between two looks at them.
+pub(super) const AGAIN: Duration = Duration::from_millis(100);
+
+/// One database of one engine: see [`crate::ports::Database`], whose words these are.
+#[async_trait]
+pub(in crate::database) trait InServer: Send + Sync {
+    async fn look(&self) -> Result<ServerState, DatabaseError>;
+    async fn snapshot(&self, to: &Path) -> Result<Taken, DatabaseError>;
+    async fn closed(&self) -> Result<(), DatabaseError>;
+    async fn end_sessions(&self) -> Result<u64, DatabaseError>;
+    async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError>;
+    fn by_hand(&self, dump: &Path) -> String;
+}
+
+/// The database, by its engine.
+///
+/// # Errors
+/// Its engine is not known yet.
+pub(in crate::database) fn of(server: &Server) -> Result<Box<dyn InServer + '_>, DatabaseError> {
+    match server.kind {
+        ServerKind::Postgres => Ok(Box::new(Postgres::of(server))),
+        ServerKind::Mysql | ServerKind::Mariadb => {
+            Err(DatabaseError::plain(format!("{} is not looked into yet", server.kind.as_str())))
+        }
+    }
+}
+
+/// What a person types to put a dump back. What was created since stays.
+pub(crate) fn by_hand(server: &Server, dump: &Path) -> String {
+    of(server).map(|database| database.by_hand(dump)).unwrap_or_default()
+}
