@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use cutover_core::layout;
+use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
 use cutover_core::plan::{DatabasePlace, FilePlace, Reached, ServerPlace};
-use cutover_core::secret::Secret;
+use cutover_core::release::RuntimeKind;
+use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::Role;
 
 use super::Act;
 use crate::images::Values;
 use crate::journal::Trouble;
-use crate::ports::{Located, Server, Way};
+use crate::ports::{Located, Ports, Server, Way};
 
 /// Finds it.
 ///
@@ -51,27 +54,56 @@ fn below(volume: &Path, file: &str) -> Result<PathBuf, Trouble> {
 
 /// The way to a server.
 pub(super) async fn server(act: &Act<'_>, place: &ServerPlace) -> Result<Server, Trouble> {
+    let values = |release: &ReleaseId| {
+        act.values(release).map_err(|error| Trouble::plain(error.failure().to_string()))
+    };
+    reach(act.ports, act.app(), place, values, layout::OWN_CLIENT).await
+}
+
+/// The way to a server, outside a deploy too: `values` are those of a release, `client` is what we are called there.
+///
+/// # Errors
+/// It does not run, or its url has no value.
+pub(crate) async fn reach(
+    ports: &Ports,
+    app: &AppId,
+    place: &ServerPlace,
+    values: impl Fn(&ReleaseId) -> Result<Secrets, Trouble>,
+    client: &'static str,
+) -> Result<Server, Trouble> {
     let way = match &place.reached {
         Reached::Backing { service, runtime } => {
-            let runtime = act.ports.runtime(*runtime)?;
-            let found = runtime.list(act.app()).await?;
-            let found = found.into_iter().find(|found| {
-                found.role == Role::Backing && found.service == *service && found.ours && found.is_running()
-            });
-            let instance = found
-                .ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))?
-                .name;
-            Way::Inside { runtime: runtime.clone(), app: act.app().clone(), instance }
+            let instance = backing(ports, app, service, *runtime).await?;
+            Way::Inside { runtime: ports.runtime(*runtime)?.clone(), app: app.clone(), instance }
         }
         Reached::Url { url, release } => {
-            let values = act.values(release).map_err(|error| Trouble::plain(error.failure().to_string()))?;
+            let values = values(release)?;
             let url = url
                 .resolve(&Values(&values))
                 .map_err(|open| Trouble::plain(format!("the database's url: {open}")))?;
             Way::Outside { url: Secret::new(url) }
         }
     };
-    Ok(Server { kind: place.kind, name: place.name.clone(), way })
+    Ok(Server { kind: place.kind, name: place.name.clone(), way, client })
+}
+
+/// The instance of a backing service that runs.
+///
+/// # Errors
+/// None does.
+pub(crate) async fn backing(
+    ports: &Ports,
+    app: &AppId,
+    service: &ServiceName,
+    runtime: RuntimeKind,
+) -> Result<InstanceName, Trouble> {
+    let found = ports.runtime(runtime)?.list(app).await?;
+    let found = found.into_iter().find(|found| {
+        found.role == Role::Backing && found.service == *service && found.ours && found.is_running()
+    });
+    found
+        .map(|found| found.name)
+        .ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))
 }
 
 #[cfg(test)]

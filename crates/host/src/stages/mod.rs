@@ -7,7 +7,7 @@ pub(crate) mod check;
 pub(crate) mod drain;
 pub(crate) mod environment;
 pub(crate) mod handover;
-mod located;
+pub(crate) mod located;
 pub(crate) mod migrate;
 mod once;
 pub(crate) mod preflight;
