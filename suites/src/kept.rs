@@ -1,7 +1,6 @@
 //! An application with a `PostgreSQL` and a Redis among its backing services, whose data tests put away and bring back.
 
 use std::fs;
-use std::time::Duration;
 
 use cutover_testkit::site::App;
 
@@ -9,8 +8,6 @@ use crate::engine::DATABASES_IMAGE;
 
 /// Where it is reached.
 pub const HOST: &str = "kept.localhost";
-/// For anything to happen.
-pub const SOON: Duration = Duration::from_secs(60);
 /// The password of its repository.
 pub const PASSWORD: &str = "correct-horse-battery-staple";
 

@@ -15,10 +15,10 @@ use cutover_host::backup::lock_name;
 use cutover_host::lock::ProcessLock;
 use cutover_host::store::Store;
 use cutover_suites::disk::Disk;
-use cutover_suites::kept::{PASSWORD, SOON};
+use cutover_suites::kept::PASSWORD;
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Binaries, Site};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 /// A site with the guestbook live and backups to a folder; `None`, told, where restic is not installed.
 struct Place {
