@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
@@ -19,9 +20,11 @@ use cutover_suites::disk::Disk;
 use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
 use cutover_suites::{KILL_AT, killing_binaries};
 use cutover_testkit::site::{App, Binaries, Site};
-use cutover_testkit::{SOON, ask, wait_until};
+use cutover_testkit::{ask, wait_until};
 
 const HOST: &str = "ledger.localhost";
+const SOON: Duration = Duration::from_secs(60);
+
 const CONFIG: &str = r#"app: APP
 environment:
   DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/DATABASE
@@ -224,13 +227,7 @@ async fn killed_at(app: &App<'_>, version: &Version<'_>, step: u64) -> bool {
     let mut command = app.command(&["deploy"]);
     command.env(KILL_AT, step.to_string());
     app.site().run(command).await.unwrap();
-    let verdict = wait_until(&format!("the run killed at step {step} is settled"), SOON, async || {
-        let verdict = newest(app);
-        let is_free = cutover_host::lock::AppLock::peek(&app.site().layout(), app.id()).is_none();
-        (verdict.run != before && is_free).then_some(verdict)
-    })
-    .await
-    .unwrap();
+    let verdict = settled_after(app, before).await;
     assert_ne!(verdict.exit(), Exit::Person, "nobody is needed after step {step}: {verdict:?}");
     let journal = app.site().journal(verdict.run).unwrap();
     let resumed = journal.iter().any(|entry| matches!(entry.what, What::Resumed { .. }));
@@ -457,7 +454,7 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
         let mut flipped = good.clone();
         flipped[good.len() / 2] ^= 1;
         std::fs::write(&snapshot, flipped).unwrap();
-        let refused = app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(5).unwrap();
+        let refused = app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(7).unwrap();
         assert!(refused.failure().contains("cannot be trusted"), "{}", refused.talk);
         serves(app, "renamed").await;
         assert_eq!(query(app, "select count(*) from entries where line = 'afterwards'").await, "1");
@@ -469,6 +466,143 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
         assert_eq!(query(app, "select count(*) from pg_database where datname like '%cutover%'").await, "0");
     })
     .await;
+}
+
+/// A verb of cutover's, expected to end with this code; gives all that was said.
+async fn told(app: &App<'_>, words: &[&str], exit: i32) -> String {
+    let told = app.cutover(words).await.unwrap().expect(exit).unwrap();
+    println!("--- {} ({exit})\n{}{}", words.join(" "), told.output, told.talk);
+    format!("{}{}", told.output, told.talk)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// Rows are written while something is done; none of the requests fails. Which rows are there afterwards is another question.
+async fn nobody_fails(app: &App<'_>, name: &str, acts: impl Future<Output = ()>) {
+    let over = AtomicBool::new(false);
+    let acting = async {
+        acts.await;
+        over.store(true, Ordering::Relaxed);
+    };
+    let ((good, bad), ()) = tokio::join!(writes(app.site(), &over, name), acting);
+    assert!(bad.is_empty() && !good.is_empty(), "{name}: {bad:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept() {
+    with_ledger("a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept", async |app| {
+        under_traffic(app, "created", "text", async {
+            told(app, &["snapshot", "create"], 0).await;
+        })
+        .await;
+        let dump = dumps(app).pop().unwrap();
+        let taken = name(&dump);
+        let read = told(app, &["snapshot", "verify", &taken], 0).await;
+        assert!(read.contains("is the one on record") && read.contains("table of contents"), "{read}");
+        assert!(told(app, &["snapshot", "list"], 0).await.contains(&taken));
+        query(app, "insert into entries values ('afterwards')").await;
+        let is_there = "select count(*) from entries where text = 'afterwards'";
+
+        nobody_fails(app, "beside", async {
+            told(app, &["snapshot", "restore", &taken, "--to", "scratch"], 0).await;
+            let again = told(app, &["snapshot", "restore", &taken, "--to", "scratch"], 5).await;
+            assert!(again.contains("a database `scratch` already"), "{again}");
+        })
+        .await;
+        assert_eq!(query(app, is_there).await, "1");
+        assert_eq!(
+            query(
+                app,
+                "select count(*) from pg_database where datname like '%cutover%' or datname = 'scratch'"
+            )
+            .await,
+            "1"
+        );
+
+        nobody_fails(app, "restored", async {
+            told(app, &["snapshot", "restore", &taken, "--yes"], 0).await;
+        })
+        .await;
+        assert_eq!(query(app, is_there).await, "0");
+        assert_ne!(query(app, "select count(*) from entries where text like 'created%'").await, "0");
+        let present = name(&dumps(app).pop().unwrap());
+        told(app, &["snapshot", "restore", &present, "--yes"], 0).await;
+        assert_eq!(query(app, is_there).await, "1", "a snapshot of the present was taken before");
+        assert_eq!(query(app, "select count(*) from pg_database where datname like '%cutover%'").await, "0");
+        refused(app, &dump).await;
+    })
+    .await;
+}
+
+/// What cannot be trusted is refused before anybody waits, and what is written goes on.
+async fn refused(app: &App<'_>, dump: &Path) {
+    let (folder, taken) = (dump.parent().unwrap(), name(dump));
+    let good = std::fs::read(dump).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    std::fs::write(dump, flipped).unwrap();
+    let others = folder.join("main_20200101T000000000Z_7f3c9e1.dump.zst");
+    let script = "export PGPASSWORD=$POSTGRES_PASSWORD; createdb -h 127.0.0.1 -U ledger other; pg_dump -h 127.0.0.1 -U ledger -Fc -Z0 other";
+    let container = containers(app, "postgres");
+    let made = std::process::Command::new("sh")
+        .args(["-c", &format!("docker exec {container} sh -c '{script}' | zstd -q -o {}", others.display())])
+        .env("DOCKER_HOST", app.site().docker().unwrap().address())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    under_traffic(app, "refused", "text", async {
+        assert!(told(app, &["snapshot", "verify", &taken], 1).await.contains("changed since it was taken"));
+        let said = told(app, &["snapshot", "restore", &taken, "--yes"], 7).await;
+        assert!(said.contains("changed since it was taken") && said.contains("is serving"), "{said}");
+        let said = told(app, &["snapshot", "restore", &name(&others), "--yes"], 7).await;
+        assert!(said.contains("the dump is of database `other`"), "{said}");
+    })
+    .await;
+    std::fs::write(dump, good).unwrap();
+}
+
+/// Where its run is killed, a restore is brought to its end or taken back; either way the whole of one of the two databases is there.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_restore_killed_at_any_step_leaves_one_whole_database_that_serves() {
+    let test = "a_restore_killed_at_any_step_leaves_one_whole_database_that_serves";
+    with_ledger_of(test, killing_binaries().unwrap(), async |app| {
+        told(app, &["snapshot", "create"], 0).await;
+        let taken = name(&dumps(app).pop().unwrap());
+        let restore = ["snapshot", "restore", &taken, "--yes"];
+        told(app, &restore, 0).await;
+        let journal = app.site().journal(newest(app).run).unwrap();
+        let acts =
+            journal.iter().filter(|entry| matches!(entry.what, What::Intent { .. } | What::Outcome { .. }));
+        let steps: Vec<u64> = acts.map(|entry| entry.seq).collect();
+        for step in &steps {
+            query(app, "insert into entries values ('afterwards') on conflict do nothing").await;
+            let before = newest(app).run;
+            let mut command = app.command(&restore);
+            command.env(KILL_AT, step.to_string());
+            app.site().run(command).await.unwrap();
+            let verdict = settled_after(app, before).await;
+            let rows = query(app, "select count(*) from entries where text = 'afterwards'").await;
+            println!("killed at step {step} of {}: exit {}, rows {rows}", steps.len(), verdict.exit().code());
+            assert_ne!(verdict.exit(), Exit::Person, "{verdict:?}");
+            assert_eq!(rows == "0", verdict.exit() == Exit::Done, "{verdict:?}");
+            serves(app, "first").await;
+        }
+        assert_eq!(query(app, "select count(*) from pg_database where datname like '%cutover%'").await, "0");
+    })
+    .await;
+}
+
+/// The verdict of the run after this one, once nobody holds the lock.
+async fn settled_after(app: &App<'_>, before: cutover_core::names::RunId) -> Verdict {
+    let settled = async || {
+        let verdict = newest(app);
+        let is_free = cutover_host::lock::AppLock::peek(&app.site().layout(), app.id()).is_none();
+        (verdict.run != before && is_free).then_some(verdict)
+    };
+    wait_until("the run that was killed is settled", SOON, settled).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

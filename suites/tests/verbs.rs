@@ -21,10 +21,12 @@ use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
 use cutover_testkit::get;
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Binaries, Found, Site};
-use cutover_testkit::{SOON, wait_until};
+use cutover_testkit::wait_until;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(30);
 
 fn site() -> Site {
     Site::with(Binaries::beside_this_program().unwrap()).unwrap()
@@ -205,7 +207,7 @@ async fn prune_takes_what_nothing_needs_and_nothing_else() {
     (10..22).for_each(snapshot);
     let store = Store::open(&layout).unwrap();
     for name in names_in(&layout.snapshots(app.id())) {
-        store.put_snapshot(app.id(), &in_snapshots(app.id(), &name)).unwrap();
+        store.put_snapshot(app.id(), &in_snapshots(app.id(), &name), None).unwrap();
     }
     drop(store);
     snapshot(50);
@@ -275,6 +277,121 @@ async fn prune_takes_what_nothing_needs_and_nothing_else() {
     assert_eq!(other.serving().await.unwrap(), "v1");
     exits(&other, &["restart"], 0).await;
     assert!(exits(&app, &["history"], 0).await.contains("prune"));
+}
+
+/// The names of an app's snapshots, as a list shows them: the newest first.
+async fn snapshots(app: &App<'_>) -> Vec<String> {
+    let listed = app.cutover(&["snapshot", "list", "--json"]).await.unwrap().expect(0).unwrap().output;
+    let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    listed.lines().map(|text| line(text)["snapshot"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether the database has what was marked in it.
+fn is_marked(app: &App<'_>) -> bool {
+    let connection = rusqlite::Connection::open(app.volume("data").join("guestbook.db")).unwrap();
+    connection.prepare("SELECT * FROM marked").is_ok()
+}
+
+fn mark(app: &App<'_>) {
+    let connection = rusqlite::Connection::open(app.volume("data").join("guestbook.db")).unwrap();
+    connection.busy_timeout(SOON).unwrap();
+    connection.execute_batch("CREATE TABLE marked (at TEXT)").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept() {
+    let site = site();
+    let app = site.app("guestbook", "guestbook.localhost").unwrap();
+    app.deploy("v1").await.unwrap().expect(0).unwrap();
+    let probe = Probe::start(app.traffic().unwrap());
+
+    exits(&app, &["snapshot", "create"], 0).await;
+    let name = snapshots(&app).await.remove(0);
+    let told = exits(&app, &["snapshot", "verify", &name], 0).await;
+    assert!(told.contains("is the one on record") && told.contains("integrity check"), "{told}");
+    let copy = site.layout().state().join("copy.db");
+    exits(&app, &["snapshot", "restore", &name, "--to", &copy.display().to_string()], 0).await;
+    assert!(copy.exists());
+    let again = exits(&app, &["snapshot", "restore", &name, "--to", &copy.display().to_string()], 5).await;
+    assert!(again.contains("is there already"), "{again}");
+    assert_eq!(probe.stop().await.failed(), 0);
+
+    // Given what was written since, when nobody says yes, then it stays.
+    mark(&app);
+    exits(&app, &["snapshot", "restore", &name], 2).await;
+    assert!(is_marked(&app));
+    // Requests wait meanwhile; what is written by them is not served any more, but there.
+    let told = exits(&app, &["snapshot", "restore", &name, "--yes"], 0).await;
+    assert!(told.contains("is in its database's place"), "{told}");
+    assert!(!is_marked(&app));
+    assert_eq!(app.serving().await.unwrap(), "v1");
+    let present = snapshots(&app).await.remove(0);
+    exits(&app, &["snapshot", "restore", &present, "--yes"], 0).await;
+    assert!(is_marked(&app), "a snapshot of the present was taken before");
+
+    // And every command of the verb is in the history, as a run.
+    let history = exits(&app, &["history"], 0).await;
+    assert!(history.contains("snapshot create") && history.contains("snapshot restore"), "{history}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_trusted_is_refused_and_nobody_waits_for_it() {
+    let site = site();
+    let app = site.app("guestbook", "guestbook.localhost").unwrap();
+    app.deploy("v1").await.unwrap().expect(0).unwrap();
+    exits(&app, &["snapshot", "create", "main"], 0).await;
+    exits(&app, &["snapshot", "create", "other"], 2).await;
+    let name = snapshots(&app).await.remove(0);
+    let folder = site.layout().snapshots(app.id());
+    mark(&app);
+    let probe = Probe::start(app.traffic().unwrap());
+
+    let good = fs::read(folder.join(&name)).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    fs::write(folder.join(&name), flipped).unwrap();
+    let told = exits(&app, &["snapshot", "verify", &name], 1).await;
+    assert!(told.contains("changed since it was taken"), "{told}");
+    for words in [&["--yes"][..], &["--yes", "--to", "/tmp/nothing-is-made-here.db"]] {
+        let words = [&["snapshot", "restore", &name], words].concat();
+        let told = exits(&app, &words, 7).await;
+        assert!(told.contains("changed since it was taken") && told.contains("is serving"), "{told}");
+    }
+    fs::write(folder.join(&name), &good).unwrap();
+
+    // What is no snapshot, or lies elsewhere.
+    let (empty, link) =
+        ("main_20200101T000000000Z_7f3c9e1.sqlite", "main_20200101T000000001Z_7f3c9e1.sqlite");
+    fs::write(folder.join(empty), "").unwrap();
+    std::os::unix::fs::symlink(folder.join(&name), folder.join(link)).unwrap();
+    let elsewhere = format!("../local/{name}");
+    for (name, why) in [
+        (empty, "0 bytes"),
+        (link, "a link"),
+        (elsewhere.as_str(), "without a folder"),
+        ("/etc/passwd", "without a folder"),
+        ("main.sqlite", "no snapshot is called so"),
+        ("main_20200101T000000002Z_7f3c9e1.sqlite", "nothing of that name"),
+        ("other_20200101T000000002Z_7f3c9e1.sqlite", "nothing of that name"),
+    ] {
+        let told = exits(&app, &["snapshot", "restore", name, "--yes"], 7).await;
+        assert!(told.contains(why) && told.contains("is serving"), "{name}: {told}");
+    }
+    let listed = exits(&app, &["snapshot", "list"], 0).await;
+    assert!(listed.contains("cannot be put back: it is empty: 0 bytes"), "{listed}");
+    let report = probe.stop().await;
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(is_marked(&app));
+
+    // Those that nothing needs go, beyond the newest ten.
+    (10..22).for_each(|number| {
+        put(&folder.join(format!("main_20190101T0405{number}000Z_7f3c9e1.sqlite")), 1_000);
+    });
+    exits(&app, &["snapshot", "prune"], 2).await;
+    exits(&app, &["snapshot", "prune", "--yes"], 0).await;
+    let left = snapshots(&app).await;
+    assert!(left.len() == 10 && left.contains(&name), "{left:?}");
+    assert!(exits(&app, &["snapshot", "prune", "--yes"], 0).await.contains("nothing to do"));
 }
 
 /// What it is called, how it is done, and what rollback then puts live.

@@ -17,7 +17,7 @@ use crate::asked::{Command, Place, ServerVerb};
 use crate::verbs::{
     AttachArguments, BackingWord, BackupWord, CheckArguments, CompletionArguments, EnvWord, ExecArguments,
     HistoryArguments, KeyWord, LogsArguments, ManArguments, PruneArguments, ServerArguments, SetupArguments,
-    StatusArguments, TunnelArguments,
+    SnapshotWord, StatusArguments, TunnelArguments,
 };
 
 pub(crate) use change::{
@@ -105,6 +105,9 @@ enum Word {
     /// Copies of all data off the host, in a repository that restic reads
     #[command(subcommand)]
     Backup(BackupWord),
+    /// Copies of databases on their host: taken before a migration, or now
+    #[command(subcommand)]
+    Snapshot(SnapshotWord),
     /// Take away what nothing on the host needs any more
     Prune(PruneArguments),
     /// Turn a fresh server into a host; a second time it changes nothing
@@ -155,6 +158,7 @@ impl Arguments {
             Word::Remove(words) => words.into_command(by),
             Word::Backing(words) => words.into_command(by),
             Word::Backup(words) => words.into_command(by),
+            Word::Snapshot(words) => words.into_command(by),
             Word::Prune(words) => words.into_command(by),
             Word::Setup(words) => words.into_command(&mut place)?,
             Word::Upgrade(words) => words.into_command(ServerVerb::Upgrade, &mut place)?,

@@ -9,6 +9,8 @@ use cutover_core::request::Request;
 use cutover_core::wire::BackupWork;
 use jiff::Timestamp;
 
+use crate::verbs::SnapshotAsked;
+
 /// Which app and environment a verb is about, and how its answer is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Place {
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     /// Verbs that are about a server as a whole.
     Server(ServerAsked),
     Backup(Box<BackupAsked>),
+    /// What only looks at snapshots.
+    Snapshot(SnapshotAsked),
     Key(KeyAsked),
     Schema,
     Completion {

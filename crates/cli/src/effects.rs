@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 42] = [
+pub(crate) const TABLE: [(&str, Effect); 47] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -48,6 +48,11 @@ pub(crate) const TABLE: [(&str, Effect); 42] = [
     ("backup verify", Effect::Reads),
     ("backup restore", Effect::Changes),
     ("backup prune", Effect::Destroys),
+    ("snapshot create", Effect::Changes),
+    ("snapshot list", Effect::Reads),
+    ("snapshot restore", Effect::Changes),
+    ("snapshot verify", Effect::Reads),
+    ("snapshot prune", Effect::Destroys),
     ("prune", Effect::Destroys),
     ("setup", Effect::Changes),
     ("upgrade", Effect::Changes),
@@ -81,6 +86,9 @@ pub(crate) fn word(request: &Request) -> &'static str {
         Verb::BackingApply => "backing apply",
         Verb::BackingRestart => "backing restart",
         Verb::Prune => "prune",
+        Verb::SnapshotCreate => "snapshot create",
+        Verb::SnapshotRestore => "snapshot restore",
+        Verb::SnapshotPrune => "snapshot prune",
     }
 }
 
@@ -119,6 +127,12 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
             "this puts the databases of {id} back to the snapshot; what was written since is lost"
         ));
     }
+    if request.verb == Verb::SnapshotRestore && request.snapshot.to.is_none() {
+        let name = request.snapshot.name.as_deref().unwrap_or_default();
+        return Question::Yes(format!(
+            "this puts {name} in the place of its database of {id}: what was written since is kept in a snapshot of the present, and no longer served"
+        ));
+    }
     if request.verb.is_of_backing() {
         let names: Vec<&str> = request.services.iter().map(ServiceName::as_str).collect();
         return Question::Yes(format!("backing service {} of {id} is down meanwhile", names.join(", ")));
@@ -141,7 +155,7 @@ fn destroys(request: &Request, id: &AppId) -> String {
     if request.verb == Verb::Remove {
         return format!("this stops {id} and takes it off the host; volumes stay");
     }
-    if request.verb == Verb::Prune {
+    if request.verb.is_prune() {
         return "this takes away for good what is listed; what is live and what rollback can reach stays"
             .to_owned();
     }
@@ -190,6 +204,9 @@ mod tests {
             Verb::BackingApply,
             Verb::BackingRestart,
             Verb::Prune,
+            Verb::SnapshotCreate,
+            Verb::SnapshotRestore,
+            Verb::SnapshotPrune,
         ] {
             assert_ne!(of(word(&request(verb, "me"))), Effect::Reads, "{}", verb.as_str());
         }
@@ -208,6 +225,17 @@ mod tests {
         assert_eq!(name(asks(&deploy, Protection::Protected)), "production");
         let restore = Request { restore_databases: true, ..request(Verb::Rollback, "me") };
         assert!(matches!(asks(&restore, Protection::Open), Question::Yes(_)));
+        let named = |to: Option<&str>| Request {
+            snapshot: cutover_core::request::SnapshotRequest {
+                name: Some("main_20261126T040506007Z_7f3c9e1.sqlite".to_owned()),
+                to: to.map(str::to_owned),
+                ..Default::default()
+            },
+            ..request(Verb::SnapshotRestore, "me")
+        };
+        assert!(matches!(asks(&named(None), Protection::Open), Question::Yes(_)));
+        assert_eq!(asks(&named(Some("scratch")), Protection::Open), Question::None);
+        assert_eq!(name(asks(&named(Some("scratch")), Protection::Protected)), "production");
         let apply = request(Verb::BackingApply, "me");
         assert!(matches!(asks(&apply, Protection::Open), Question::Yes(_)));
         let remove = request(Verb::Remove, "me");

@@ -339,10 +339,8 @@ pub const SQLITE: &str = "sqlite";
 pub const DUMP: &str = "dump.zst";
 /// What a migration is called in a server's list of its clients.
 pub const MIGRATION_CLIENT: &str = "cutover-migration";
-/// What cutover itself is called there, in a deploy.
+/// What cutover itself is called there.
 pub const OWN_CLIENT: &str = "cutover-snapshot";
-/// What it is called there while it makes or puts back a backup: no deploy ends that.
-pub const BACKUP_CLIENT: &str = "cutover-backup";
 
 /// The file name of a snapshot: `{database}_{timestamp}_{commit}.{ext}` below the app's own folder of the backups.
 pub fn snapshot_file(
@@ -365,9 +363,19 @@ pub fn in_snapshots(app: &AppId, name: &str) -> String {
     format!("{}/{}/{name}", app.app, app.environment)
 }
 
+/// What a snapshot is called: its file's name without the app's folder.
+pub fn snapshot_name(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
+}
+
 /// The database that a snapshot is of, by its file name in the app's own folder; `None`: it is no snapshot of ours, but for example a copy that somebody
 /// made of one.
 pub fn database_of_snapshot(name: &str) -> Option<DatabaseName> {
+    parts_of_snapshot(name).map(|(database, ..)| database)
+}
+
+/// All that the name of a snapshot says: its database, when it was taken, and of which release.
+pub fn parts_of_snapshot(name: &str) -> Option<(DatabaseName, jiff::Timestamp, ReleaseId)> {
     // A database's name may have `_` in it; a moment has none, and always the same length.
     let is_moment = |text: &str| {
         text.bytes().enumerate().all(|(place, byte)| match place {
@@ -382,9 +390,20 @@ pub fn database_of_snapshot(name: &str) -> Option<DatabaseName> {
     })?;
     let rest = name.get(place + 21..)?;
     let ended = [SQLITE, DUMP].into_iter().find_map(|ending| rest.strip_suffix(ending)?.strip_suffix('.'));
-    let release = ended?;
-    release.parse::<ReleaseId>().ok()?;
-    name[..place].parse().ok()
+    let release = ended?.parse().ok()?;
+    let moment = name.get(place + 1..place + 20)?;
+    let digits = |from: usize, to: usize| moment.get(from..to);
+    let taken = format!(
+        "{}-{}-{}T{}:{}:{}.{}Z",
+        digits(0, 4)?,
+        digits(4, 6)?,
+        digits(6, 8)?,
+        digits(9, 11)?,
+        digits(11, 13)?,
+        digits(13, 15)?,
+        digits(15, 18)?
+    );
+    Some((name[..place].parse().ok()?, taken.parse().ok()?, release))
 }
 
 /// The random end of its id: the beginning is the time at which it was made, the same for all that were made within a minute.
@@ -419,6 +438,7 @@ mod tests {
                 let name = file.strip_prefix("shop/local/").unwrap();
                 assert_eq!(in_snapshots(&app, name), file);
                 assert_eq!(database_of_snapshot(name), Some(database.clone()));
+                assert_eq!(parts_of_snapshot(name), Some((database.clone(), at, release.clone())));
                 assert_eq!(database_of_snapshot(&format!("{name}.gz")), None, "it is somebody's own");
             }
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::hash::ContentHash;
-use crate::names::{ReleaseId, RunId, ServiceName, VariableName};
+use crate::names::{DatabaseName, ReleaseId, RunId, ServiceName, VariableName};
 use crate::plan::{Rule, Verb};
 use crate::release::{Content, Provenance, Shipped};
 
@@ -44,6 +44,19 @@ pub struct Request {
     pub volumes: bool,
     /// `--allow RULE`.
     pub allow: BTreeSet<Rule>,
+    /// `snapshot create|restore`.
+    pub snapshot: SnapshotRequest,
+}
+
+/// What was asked of snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    /// `create`: of which databases; empty: of all.
+    pub databases: BTreeSet<DatabaseName>,
+    /// `restore`: which, as `list` shows it.
+    pub name: Option<String>,
+    /// `restore --to`: beside the database, under this name.
+    pub to: Option<String>,
 }
 
 /// How the commit to deploy stands to the live one (S27).

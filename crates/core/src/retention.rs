@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::hash::ContentHash;
 use crate::names::{AppId, DatabaseName, ReleaseId};
 use crate::release::{Content, Live, Release};
 use crate::state::{FoundInstance, HostState, Role};
@@ -197,6 +199,29 @@ pub struct HeldSnapshot {
     pub sequence: Option<u64>,
     /// Its size.
     pub bytes: u64,
+}
+
+/// A snapshot as `snapshot list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownSnapshot {
+    /// Its file name in the app's own folder of the backups: what it is called.
+    pub name: String,
+    /// Of which database.
+    pub database: DatabaseName,
+    /// When it was taken, as its name says.
+    pub taken: Timestamp,
+    /// Of which release.
+    pub release: ReleaseId,
+    /// Its size.
+    pub bytes: u64,
+    /// Its place in the order in which they were taken; `None`: it is on no record.
+    pub sequence: Option<u64>,
+    /// SHA-256 of its file as it was recorded; `None`: none was.
+    pub hash: Option<ContentHash>,
+    /// Releases whose migration a rollback takes back with it.
+    pub needed_by: BTreeSet<ReleaseId>,
+    /// Why it cannot be put back, as far as a look at its file tells.
+    pub problem: Option<String>,
 }
 
 /// Snapshots beyond the newest `keep` of each database. Those in `needed` stay and are not counted. Without a place in the order one is older

@@ -13,7 +13,7 @@ use crate::names::{
     AppId, DatabaseName, HostName, InstanceName, ReleaseId, RunId, ServiceName, Slot, VariableName,
 };
 use crate::release::{Live, Release, RuntimeKind};
-use crate::retention::Leftovers;
+use crate::retention::{KnownSnapshot, Leftovers};
 use crate::verdict::Verdict;
 
 /// All hosts of an environment.
@@ -82,6 +82,9 @@ pub struct HostState {
     /// What nothing on the host needs any more; `None`: it was not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<Leftovers>,
+    /// Snapshots of the app's databases; `None`: they were not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Vec<KnownSnapshot>>,
 }
 
 /// A proxy's table.

@@ -9,7 +9,7 @@ use cutover_core::hash::ContentHash;
 use cutover_core::names::HostName;
 use cutover_core::plan::{Change, GatedInstance, HostPlan, Refusals, ServicePlan, Verb, plan};
 use cutover_core::release::{Content, Provenance, Shipped};
-use cutover_core::request::{Ancestry, Request, Stamp};
+use cutover_core::request::{Ancestry, Request, SnapshotRequest, Stamp};
 use cutover_core::state::{
     FoundEngine, FoundInstance, HostState, InstanceState, ReleaseRecord, RestartPolicy, Role, World,
 };
@@ -68,6 +68,7 @@ fn host() -> HostState {
         listeners: Vec::new(),
         remarks: Vec::new(),
         leftovers: None,
+        snapshots: None,
         written: BTreeMap::new(),
     }
 }
@@ -101,6 +102,7 @@ fn request(files: &[(&str, &str)]) -> Request {
         all: false,
         volumes: false,
         allow: BTreeSet::new(),
+        snapshot: SnapshotRequest::default(),
     }
 }
 

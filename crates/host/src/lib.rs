@@ -32,6 +32,7 @@ pub mod runtime;
 pub mod session;
 pub mod settle;
 pub mod setup;
+mod snapshots;
 pub mod stages;
 pub mod store;
 mod tail;

@@ -127,6 +127,7 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
         listeners: crate::installation::http_listener_address(&host.layout).into_iter().collect(),
         remarks: remarks(&host.layout),
         leftovers: None,
+        snapshots: None,
     })
 }
 

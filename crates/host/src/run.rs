@@ -65,7 +65,7 @@ fn detached(layout: &Layout, unit: &str, arguments: &[&str]) -> std::io::Result<
 /// Carries out the run with this id.
 pub async fn main(layout: Layout, run: RunId, also: Option<Also>) -> ExitCode {
     leave_session();
-    match carry(layout, run, also).await {
+    match Box::pin(carry(layout, run, also)).await {
         Ok(Some(verdict)) => ExitCode::from(verdict.exit().code()),
         // Another process carries it out: it says how it ends.
         Ok(None) => ExitCode::SUCCESS,

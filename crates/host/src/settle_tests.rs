@@ -75,6 +75,7 @@ fn empty() -> HostState {
         listeners: Vec::new(),
         remarks: Vec::new(),
         leftovers: None,
+        snapshots: None,
         written: BTreeMap::new(),
     }
 }

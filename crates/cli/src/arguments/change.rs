@@ -6,7 +6,7 @@ use clap::Args;
 use cutover_core::names::{EnvironmentName, ReleaseId, ServiceName, VariableName};
 use cutover_core::plan::{Rule, Verb};
 use cutover_core::release::Provenance;
-use cutover_core::request::{Ancestry, Request};
+use cutover_core::request::{Ancestry, Request, SnapshotRequest};
 
 use super::values::{image, rule, variable};
 use crate::asked::{Asked, Brings, Command, Conduct, EnvironmentChange, Place};
@@ -143,6 +143,7 @@ pub(crate) fn request(verb: Verb, by: &str) -> Request {
         all: false,
         volumes: false,
         allow: BTreeSet::new(),
+        snapshot: SnapshotRequest::default(),
     }
 }
 

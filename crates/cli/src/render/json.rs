@@ -9,6 +9,7 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, LockHolder};
 use cutover_core::names::{InstanceName, RunId, VariableName};
 use cutover_core::plan::Plan;
+use cutover_core::retention::KnownSnapshot;
 use cutover_core::setup::Change;
 use cutover_core::verdict::Verdict;
 use cutover_core::wire::{BackupTold, DeployKey};
@@ -70,6 +71,8 @@ pub(crate) enum Line<'a> {
     Told { text: &'a str },
     /// What became of work on backups.
     Backup { told: &'a BackupTold },
+    /// A snapshot that lies on the host.
+    Snapshot { snapshot: &'a KnownSnapshot },
     /// A key that may deploy.
     Key { key: &'a DeployKey },
     /// A host has an image that it lacked: so many of its layers crossed, in so many bytes as they were sent.

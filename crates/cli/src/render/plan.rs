@@ -6,7 +6,7 @@ use cutover_core::config::settings::{Origin, Strategy};
 use cutover_core::names::ServiceName;
 use cutover_core::plan::{
     BackingPlan, BakePlan, Change, DrainPlan, HandoverPlan, HeldDatabase, HostPlan, MigratePlan, Migration,
-    Plan, Planned, PreflightPlan, ServicePlan, SnapshotPlan, Stage, StartPlan, SwitchPlan, Verb, VerifyPlan,
+    Plan, Planned, PreflightPlan, ServicePlan, SnapshotPlan, Stage, StartPlan, SwitchPlan, VerifyPlan,
     WhyNot,
 };
 
@@ -32,7 +32,7 @@ pub(crate) fn nothing_to_do(plan: &Plan) -> bool {
             changes(host);
         !(backing || snapshot || migrate || start || check || handover || switch || verify || bake || drain)
             && !host.record.forget_app
-            && !(host.verb == Verb::Prune && takes_away(host))
+            && !(host.verb.is_prune() && takes_away(host))
     })
 }
 
@@ -87,7 +87,7 @@ fn host(host: &HostPlan) -> String {
     }
     section(&mut text, "services", host.services.iter().map(|(name, service)| service_line(name, service)));
     section(&mut text, "stages", stages(host));
-    if host.verb == Verb::Prune {
+    if host.verb.is_prune() {
         section(&mut text, "what goes", leftovers(host));
     }
     // What cutover gives to every instance is the same in every plan.
@@ -284,7 +284,12 @@ fn snapshot(plan: &SnapshotPlan, host: &HostPlan) -> String {
         let unless = if migration.pending.is_some() { ", where something is pending" } else { "" };
         format!("dumps {} into {}{unless}", migration.database, file_name(&migration.snapshot_file))
     });
-    parts.collect::<Vec<_>>().join("; ")
+    let asked =
+        plan.asked.iter().map(|asked| format!("copies {} into {}", asked.database, file_name(&asked.file)));
+    let beside = plan.beside.iter().map(|beside| {
+        format!("puts {} back beside {}, as {}", file_name(&beside.file), beside.database, beside.to)
+    });
+    parts.chain(asked).chain(beside).collect::<Vec<_>>().join("; ")
 }
 
 fn migrate(plan: &MigratePlan) -> String {
@@ -338,6 +343,13 @@ fn handover(plan: &HandoverPlan) -> String {
         parts.push(match database {
             HeldDatabase::Migrate { migration } => {
                 format!("snapshot and migration of {}", migration.database)
+            }
+            HeldDatabase::Restore { database, snapshot: Some(file), present: Some(present), .. } => {
+                format!(
+                    "{database} as it is now kept in {}, then {} put in its place",
+                    file_name(present),
+                    file_name(file)
+                )
             }
             HeldDatabase::Restore { database, .. } => format!("snapshot of {database} put back"),
             HeldDatabase::Settle { database, .. } => {

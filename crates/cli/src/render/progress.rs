@@ -299,7 +299,14 @@ fn done(verdict: &Verdict) -> String {
         Verb::Remove => format!("{app} was taken off the host"),
         Verb::BackingApply => format!("the backing service of {app} runs as {release} wants it"),
         Verb::BackingRestart => format!("the backing service of {app} was restarted"),
-        Verb::Prune => format!("freed {}", size(verdict.freed.unwrap_or(0))),
+        Verb::SnapshotCreate => format!("snapshots of {app} were taken"),
+        Verb::SnapshotRestore if verdict.switched_ms.is_none() => {
+            format!("the snapshot of {app} was put back beside; {release} is live as before")
+        }
+        Verb::SnapshotRestore => {
+            format!("the snapshot of {app} is in its database's place; {release} is live")
+        }
+        Verb::Prune | Verb::SnapshotPrune => format!("freed {}", size(verdict.freed.unwrap_or(0))),
     };
     let took = span(verdict.took());
     match verdict.switched_ms {

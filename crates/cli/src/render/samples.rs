@@ -74,6 +74,7 @@ pub(super) fn host() -> HostState {
         listeners: vec!["127.0.0.1:8080".parse().unwrap()],
         remarks: Vec::new(),
         leftovers: None,
+        snapshots: None,
         written: BTreeMap::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! What is done with releases that are recorded: `rollback`, `restart`, `start`, `stop`, `remove`, `prune`. They need the app's name, and nothing
+//! What is done with releases that are recorded: `rollback`, `restart`, `start`, `stop`, `remove`, `prune`, and what changes snapshots. They need the app's name, and nothing
 //! else of its configuration.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use cutover_core::request::Request;
 use cutover_core::state::HostState;
 
 use super::run::{self, Keep, Sending};
-use super::{Desk, Ended, Stop, approval, look, observe, prune, stamp, world};
+use super::{Desk, Ended, Stop, approval, look, observe, prune, snapshot, stamp, world};
 use crate::asked::{Asked, Conduct};
 use crate::effects;
 use crate::hosts::{self, Channel, Target};
@@ -19,9 +19,12 @@ pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let identity = Project::open(&desk.place)?.identity(&desk.place)?;
     let opening = hosts::begin(&identity.target)?;
     let (mut host, mut state) = look(desk, opening, &identity.id, BTreeSet::new(), conduct).await?;
-    if request.verb == Verb::Prune {
-        prune::look(&mut host, &mut state).await.map_err(|stop| stop.untouched(&state))?;
-    }
+    let looked = match request.verb {
+        verb if verb.is_prune() => prune::look(&mut host, &mut state).await,
+        Verb::SnapshotRestore => snapshot::look(&mut host, &mut state).await,
+        _ => Ok(()),
+    };
+    looked.map_err(|stop| stop.untouched(&state))?;
     carry_out(desk, &identity, host, &state, request, conduct).await.map_err(|stop| stop.untouched(&state))
 }
 
@@ -43,10 +46,17 @@ async fn carry_out(
         return run::nothing_to_do(desk, &plan);
     }
     approval::approve(desk, &effects::question(&request, &identity.id, identity.protection), conduct)?;
-    // What is only taken away is so without a proxy, too.
-    let plan = if request.verb != Verb::Prune && run::up(desk, &mut host, state).await? {
+    let needs_proxy = match request.verb {
+        // What is only taken away is so without a proxy, too, and so is what nobody is held for.
+        Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate => false,
+        Verb::SnapshotRestore => request.snapshot.to.is_none(),
+        _ => true,
+    };
+    let plan = if needs_proxy && run::up(desk, &mut host, state).await? {
         // The proxy that was started is part of what the plan is made from.
-        let state = observe(&mut host, &identity.id, BTreeSet::new()).await?;
+        let mut seen = observe(&mut host, &identity.id, BTreeSet::new()).await?;
+        seen.snapshots.clone_from(&state.snapshots);
+        let state = seen;
         made(host.target(), &state, &request)?
     } else {
         plan

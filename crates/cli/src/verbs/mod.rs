@@ -18,6 +18,7 @@ mod prune;
 mod records;
 mod run;
 mod setup;
+mod snapshot;
 mod status;
 mod stop;
 mod trust;
@@ -50,6 +51,7 @@ pub(crate) use logs::LogsArguments;
 pub(crate) use prune::PruneArguments;
 pub(crate) use records::HistoryArguments;
 pub(crate) use setup::{ServerArguments, SetupArguments};
+pub(crate) use snapshot::{SnapshotAsked, SnapshotWord};
 pub(crate) use status::StatusArguments;
 pub(crate) use stop::Stop;
 pub(crate) use tunnel::TunnelArguments;
@@ -97,7 +99,10 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
             | Verb::Remove
             | Verb::BackingApply
             | Verb::BackingRestart
-            | Verb::Prune => lifecycle::lifecycle(desk, *asked).await,
+            | Verb::Prune
+            | Verb::SnapshotCreate
+            | Verb::SnapshotRestore
+            | Verb::SnapshotPrune => lifecycle::lifecycle(desk, *asked).await,
         },
         Command::Status { check } => status::status(desk, check).await,
         Command::History { limit } => records::history(desk, limit).await,
@@ -114,6 +119,7 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
         Command::Cancel { by } => attach::cancel(desk, by).await,
         Command::Server(asked) => setup::server(desk, asked).await,
         Command::Backup(asked) => backup::backup(desk, *asked).await,
+        Command::Snapshot(asked) => snapshot::snapshot(desk, asked).await,
         Command::Key(asked) => key::key(desk, asked).await,
     }
 }

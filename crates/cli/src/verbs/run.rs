@@ -59,6 +59,11 @@ pub(super) fn is_settled(state: &HostState) -> bool {
 /// All is as asked for already: says so.
 pub(super) fn nothing_to_do(desk: &Desk, plan: &Plan) -> Ended {
     for host in plan.hosts.values() {
+        if host.verb == Verb::SnapshotPrune {
+            desk.output
+                .talk(&format!("every snapshot of {} is needed, or new enough: nothing to do", host.app));
+            continue;
+        }
         if host.verb == Verb::Prune {
             desk.output.talk(&format!("all that lies on the host for {} is needed: nothing to do", host.app));
             continue;

@@ -23,7 +23,8 @@ pub(crate) fn migrations(
 ) -> Vec<Migration> {
     let changed = ground.release.databases.iter().filter_map(|(name, database)| {
         let migrate = database.migrate.as_ref()?;
-        may_be_pending(ground.release, was, name, database).then_some((name, database, migrate))
+        let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, was, name);
+        pending.then_some((name, database, migrate))
     });
     changed
         .filter_map(|(name, database, migrate)| migration(ground, name, database, migrate, slot, stamp))
@@ -49,6 +50,18 @@ fn may_be_pending(
         || command(before) != command(database)
         || lies(before) != lies(database)
         || named.any(|variable| was.variables.get(variable) != release.variables.get(variable))
+}
+
+/// Whether what is live was migrated, and a snapshot from before that was put back since.
+fn is_undone(ground: &Ground<'_>, was: Option<&Release>, name: &DatabaseName) -> bool {
+    let record =
+        ground.state.releases.iter().find(|record| was.is_some_and(|was| record.release.id == was.id));
+    let mut of_it = record
+        .into_iter()
+        .flat_map(|record| &record.migrations)
+        .filter(|one| one.done.database == *name)
+        .peekable();
+    of_it.peek().is_some() && of_it.all(|one| one.undone.is_some())
 }
 
 fn migration(
@@ -190,7 +203,7 @@ pub(crate) fn snapshots(all: &[Migration], direct: &[Migration]) -> Planned<Snap
     let databases: BTreeSet<DatabaseName> =
         direct.iter().filter(is_wanted).map(|migration| migration.database.clone()).collect();
     if !databases.is_empty() {
-        return Planned::Do(SnapshotPlan { databases });
+        return Planned::Do(SnapshotPlan { databases, ..SnapshotPlan::default() });
     }
     // Somebody decided to go without one; or it happens inside the handover, where something is pending.
     let decided = !all.iter().any(|migration| is_wanted(&migration));

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{
     BackingPlan, BakePlan, DatabasePlace, DrainPlan, Follow, GatedInstance, HandoverPlan, HeldDatabase,
-    HostPlan, InstanceRef, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck, Stage, StartPlan,
-    VerifyPlan,
+    HostPlan, InstanceRef, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck, SnapshotPlan,
+    Stage, StartPlan, VerifyPlan,
 };
 use crate::config::settings::Verify;
 use crate::defaults::{self, ACT, DATABASE, DUMP, LOOK, PROBE_TIMEOUT, STAGE, VERIFY};
@@ -22,8 +22,11 @@ pub fn of(plan: &HostPlan, stage: Stage) -> Duration {
     let wanted = match stage {
         // A wait for the lock has a limit of its own.
         Stage::Lock => None,
-        Stage::Snapshot => plan.migrate.todo().map(snapshots),
-        Stage::Preflight => plan.preflight.todo().map(preflight),
+        Stage::Snapshot => Some(
+            plan.migrate.todo().map(snapshots).unwrap_or_default()
+                + plan.snapshot.todo().map(asked_snapshots).unwrap_or_default(),
+        ),
+        Stage::Preflight => plan.preflight.todo().map(|found| preflight(found) + read_back(plan)),
         Stage::Backing => plan.backing.todo().map(backing),
         Stage::Migrate => plan.migrate.todo().map(migrate),
         Stage::Start => plan.start.todo().map(start),
@@ -87,6 +90,23 @@ fn migrate(plan: &MigratePlan) -> Duration {
 /// Those that find nothing pending take none.
 fn snapshots(plan: &MigratePlan) -> Duration {
     plan.direct.iter().map(|one| asked(one) + DUMP).sum()
+}
+
+fn asked_snapshots(plan: &SnapshotPlan) -> Duration {
+    let taken: Duration = plan.asked.iter().map(|one| copy(Some(&one.place))).sum();
+    taken + plan.beside.iter().map(|one| 2 * copy(Some(&one.place))).sum::<Duration>()
+}
+
+/// Snapshots that are to be put back are read whole before anybody is held for them.
+fn read_back(plan: &HostPlan) -> Duration {
+    let held = plan.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    held.map(|held| match held {
+        HeldDatabase::Restore { place, present: Some(_), .. } => copy(Some(place)),
+        HeldDatabase::Restore { .. } | HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => {
+            Duration::ZERO
+        }
+    })
+    .sum()
 }
 
 /// Whether something is pending.

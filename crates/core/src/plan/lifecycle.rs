@@ -15,8 +15,8 @@ use crate::plan::prune::prune;
 use crate::plan::specify::{Ground, reference};
 use crate::plan::transition::{Anew, transition};
 use crate::plan::{
-    DatabasePlace, DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals,
-    ServicePlan, SwitchPlan, Verb, VolumeSpec, WhyNot, backing, databases,
+    DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals, ServicePlan,
+    SwitchPlan, Verb, VolumeSpec, WhyNot, backing, snapshots,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
@@ -34,7 +34,11 @@ pub fn lifecycle(id: &AppId, world: &World, request: &Request, stamp: Stamp) -> 
         let plan = match request.verb {
             Verb::Remove => remove(id, state, request, stamp)?,
             Verb::BackingApply | Verb::BackingRestart => backing::backing(id, state, request, stamp)?,
-            Verb::Prune => prune(id, state, request, stamp),
+            Verb::Prune | Verb::SnapshotPrune => prune(id, state, request, stamp),
+            Verb::SnapshotCreate => snapshots::create(id, state, request, stamp)?,
+            Verb::SnapshotRestore if request.snapshot.to.is_some() => {
+                snapshots::beside(id, state, request, stamp)?
+            }
             _ => of_release(id, state, request, stamp)?,
         };
         rules::check(&plan, state, request).map_err(Refusals)?;
@@ -84,21 +88,25 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
             let stopped = live.stopped.difference(&started).cloned().collect();
             (current.release.clone(), stopped, Anew::OnlyChanged, EnvSource::Recorded)
         }
-        Verb::Deploy | Verb::Remove | Verb::BackingApply | Verb::BackingRestart | Verb::Prune => {
+        Verb::SnapshotRestore => {
+            (current.release.clone(), live.stopped.clone(), Anew::OnlyChanged, EnvSource::Recorded)
+        }
+        Verb::Deploy
+        | Verb::Remove
+        | Verb::BackingApply
+        | Verb::BackingRestart
+        | Verb::Prune
+        | Verb::SnapshotCreate
+        | Verb::SnapshotPrune => {
             return Err(Failure::new(Exit::Failed, "this verb needs another plan").into());
         }
     };
     let moved = transition(state, &release, &stopped, &anew, stamp).map_err(|error| no_transition(&error))?;
-    let restores = if request.verb == Verb::Rollback && request.restore_databases {
-        restores(
-            state,
-            live,
-            &release,
-            &Ground { state, release: &release, urls: moved.urls.clone() },
-            stamp,
-        )?
-    } else {
-        Vec::new()
+    let ground = Ground { state, release: &release, urls: moved.urls.clone() };
+    let restores = match request.verb {
+        Verb::Rollback if request.restore_databases => restores(state, live, &release, &ground, stamp)?,
+        Verb::SnapshotRestore => vec![snapshots::restore(&ground, request, stamp)?],
+        _ => Vec::new(),
     };
     let parts = Parts {
         state,
@@ -313,21 +321,8 @@ fn restores(
             .because(format!("release {} was migrated without a snapshot", record.release.id))
             .into());
         };
-        let opener = databases::openers(release, database).next();
-        let Some(place) = opener.and_then(|service| databases::place(ground, &service, database)) else {
-            continue;
-        };
-        let extension = match &place {
-            DatabasePlace::File(_) => layout::SQLITE,
-            DatabasePlace::Server(_) => layout::DUMP,
-        };
-        let present = Some(layout::snapshot_file(
-            &release.app,
-            &migration.database,
-            stamp.now,
-            &live.release,
-            extension,
-        ));
+        let Some(place) = snapshots::place(ground, database) else { continue };
+        let present = Some(snapshots::file(&release.app, &migration.database, &place, &live.release, stamp));
         let restore = HeldDatabase::Restore {
             database: migration.database.clone(),
             place,

@@ -12,6 +12,7 @@ mod leaving;
 mod lifecycle;
 mod prune;
 mod shape;
+mod snapshots;
 pub(crate) mod specify;
 mod transition;
 
@@ -23,6 +24,7 @@ pub use leaving::leaving;
 pub use lifecycle::lifecycle;
 pub(crate) use lifecycle::{Crossing, crossed};
 pub use shape::*;
+pub use snapshots::database_place;
 pub use specify::one_off;
 pub(crate) use specify::{respecify, volume_spec};
 

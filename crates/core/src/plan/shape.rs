@@ -181,6 +181,12 @@ pub enum Verb {
     BackingRestart,
     /// What nothing on the host needs is taken away.
     Prune,
+    /// Snapshots of databases, as they are now.
+    SnapshotCreate,
+    /// A snapshot put in its database's place, or beside it.
+    SnapshotRestore,
+    /// Snapshots that nothing needs are taken away.
+    SnapshotPrune,
 }
 
 impl Verb {
@@ -197,7 +203,15 @@ impl Verb {
             Self::BackingApply => "backing apply",
             Self::BackingRestart => "backing restart",
             Self::Prune => "prune",
+            Self::SnapshotCreate => "snapshot create",
+            Self::SnapshotRestore => "snapshot restore",
+            Self::SnapshotPrune => "snapshot prune",
         }
+    }
+
+    /// Whether it only takes away what nothing needs.
+    pub fn is_prune(self) -> bool {
+        matches!(self, Self::Prune | Self::SnapshotPrune)
     }
 
     /// Whether it is about a backing service, and no release changes.
@@ -596,10 +610,40 @@ pub struct GatedInstance {
 }
 
 /// Snapshots outside a handover: of databases with a server, before their migrations. SQLite's are taken inside (S16).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotPlan {
     /// Which. Of one with nothing pending none is taken.
     pub databases: BTreeSet<DatabaseName>,
+    /// Those that somebody asked for, and no migration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<AskedSnapshot>,
+    /// One that is put back beside its database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<RestoredBeside>,
+}
+
+/// A snapshot that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedSnapshot {
+    /// Of which database.
+    pub database: DatabaseName,
+    /// Where it lies.
+    pub place: DatabasePlace,
+    /// The snapshot's file name under the backups folder.
+    pub file: String,
+}
+
+/// A snapshot put back beside its database, which goes on as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredBeside {
+    /// Of which database.
+    pub database: DatabaseName,
+    /// Where that lies.
+    pub place: DatabasePlace,
+    /// The snapshot's file name under the backups folder.
+    pub file: String,
+    /// What is made: a database of that name in the same server, or a file of the host; it is not there yet.
+    pub to: String,
 }
 
 /// Rehearsals, and migrations outside a handover.

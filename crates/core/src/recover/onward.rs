@@ -1,16 +1,33 @@
 //! The way on: what was asked is live, and the rest of it is done.
 
-use crate::journal::{Entry, What};
-use crate::plan::{CheckPlan, GatedInstance, HostPlan, Planned, Stage, StartPlan, WhyNot};
+use crate::journal::{Entry, Step, What};
+use crate::plan::{CheckPlan, GatedInstance, HostPlan, Planned, SnapshotPlan, Stage, StartPlan, WhyNot};
 
+use super::journalled::outcomes;
 use super::standing::Standing;
+
+/// Those that somebody asked for and that are not there yet: nothing is switched for them, so that they are all that is to be done.
+fn asked_snapshots(goal: &HostPlan, journal: &[Entry]) -> Planned<SnapshotPlan> {
+    let mut left = goal.snapshot.todo().cloned().unwrap_or_default();
+    let is_done = |wanted: &str| {
+        outcomes(journal).any(|(step, _)| {
+            matches!(step, Step::Snapshot { file, .. } | Step::Restore { file, .. } if file == wanted)
+        })
+    };
+    left.asked.retain(|asked| !is_done(&asked.file));
+    left.beside = left.beside.filter(|beside| !is_done(&beside.file));
+    if left.asked.is_empty() && left.beside.is_none() {
+        return Planned::NotNeeded(WhyNot::AlreadyDone);
+    }
+    Planned::Do(SnapshotPlan { databases: [].into(), ..left })
+}
 
 /// The rest of the way forward: what is done is not done again, the public route is verified and the bake begins anew (S20).
 pub(super) fn onward(goal: &HostPlan, standing: &Standing, journal: &[Entry]) -> HostPlan {
     let mut plan = goal.clone();
     plan.preflight = Planned::NotNeeded(WhyNot::AlreadyDone);
     plan.backing = Planned::NotNeeded(WhyNot::AlreadyDone);
-    plan.snapshot = Planned::NotNeeded(WhyNot::AlreadyDone);
+    plan.snapshot = asked_snapshots(goal, journal);
     plan.migrate = Planned::NotNeeded(WhyNot::AlreadyDone);
     plan.handover = Planned::NotNeeded(WhyNot::AlreadyDone);
     // The new instances are looked at again: started where a crash of the host took them, and gated.

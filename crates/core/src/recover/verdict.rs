@@ -152,7 +152,7 @@ fn verdict_of(journal: &[Entry], app: &AppId, live: Option<&Live>, stamp: Stamp)
         switched_ms: switched_forward(journal)
             .filter(|_| goal.is_some_and(|goal| is_switched(goal, live)))
             .and_then(|entry| u64::try_from(entry.at.duration_since(started).as_millis()).ok()),
-        freed: goal.filter(|goal| goal.verb == Verb::Prune).map(|_| freed(journal)),
+        freed: goal.filter(|goal| goal.verb.is_prune()).map(|_| freed(journal)),
         warnings: warnings.collect(),
     }
 }

@@ -204,6 +204,8 @@ pub enum Ask {
         /// Whose.
         app: AppId,
     },
+    /// About snapshots that lie on the host.
+    Snapshots(super::SnapshotAsk),
     /// From now on a client that was silent for so long has left: a network that is gone tells nobody. An empty line between messages is a
     /// sign of life and nothing else. There is no answer.
     Alive {
@@ -402,6 +404,8 @@ pub enum Reply {
         /// It.
         state: Box<BackupState>,
     },
+    /// About snapshots that lie on the host.
+    Snapshots(super::SnapshotReply),
     /// It is done.
     Done,
     /// It was not done.

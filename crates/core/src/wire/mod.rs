@@ -8,6 +8,7 @@ mod images;
 mod messages;
 mod parcels;
 mod setup;
+mod snapshots;
 
 pub use backup::*;
 pub use facts::*;
@@ -15,3 +16,4 @@ pub use images::*;
 pub use messages::*;
 pub use parcels::*;
 pub use setup::{DeployKey, SetupAsk, SetupReply};
+pub use snapshots::*;

@@ -14,7 +14,7 @@ use cutover_core::plan::{
 };
 use cutover_core::recover::{Recovery, conclude, recover};
 use cutover_core::release::{Content, Provenance};
-use cutover_core::request::{Ancestry, Request, Stamp};
+use cutover_core::request::{Ancestry, Request, SnapshotRequest, Stamp};
 use cutover_core::state::{
     ExitStatus, FoundInstance, FoundTable, HostState, InstanceState, ReleaseRecord, RestartPolicy, Role,
     World,
@@ -286,6 +286,7 @@ pub(crate) fn ask(verb: Verb) -> Request {
         all: false,
         volumes: false,
         allow: BTreeSet::new(),
+        snapshot: SnapshotRequest::default(),
     }
 }
 
@@ -322,6 +323,7 @@ fn state(config: &Config) -> HostState {
         listeners: Vec::new(),
         remarks: Vec::new(),
         leftovers: None,
+        snapshots: None,
         written: BTreeMap::new(),
     }
 }

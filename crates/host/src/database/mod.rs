@@ -49,6 +49,20 @@ impl Database for Databases {
         }
     }
 
+    async fn check(&self, snapshot: &Path, of: &Located) -> Result<Vec<String>, DatabaseError> {
+        match of {
+            Located::File(_) => Sqlite::check(snapshot).await,
+            Located::Server(server) => server::of(server)?.check(snapshot).await,
+        }
+    }
+
+    async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError> {
+        match of {
+            Located::File(_) => Sqlite::restore_beside(snapshot, Path::new(to)).await,
+            Located::Server(server) => server::of(server)?.restore_beside(snapshot, to).await,
+        }
+    }
+
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
         server::of(server)?.look().await
     }

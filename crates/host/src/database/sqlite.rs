@@ -63,6 +63,30 @@ impl Sqlite {
         blocking(move || refuse_while_open(&file, "migrate")).await
     }
 
+    pub(super) async fn check(snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
+        let snapshot = snapshot.to_owned();
+        blocking(move || verify(&snapshot).map(|()| vec!["its integrity check is good".to_owned()])).await
+    }
+
+    /// Beside the database: whoever is asked for a file that is there is refused.
+    pub(super) async fn restore_beside(snapshot: &Path, to: &Path) -> Result<(), DatabaseError> {
+        let (snapshot, to) = (snapshot.to_owned(), to.to_owned());
+        blocking(move || {
+            verify(&snapshot)?;
+            if fs::symlink_metadata(&to).is_ok() {
+                return Err(DatabaseError::plain(format!("{} is there already", to.display())));
+            }
+            let next = files::beside(&to);
+            let copied = copy_for(&snapshot, &next, &to).map_err(|error| not_done(&error));
+            let placed = copied.and_then(|()| put_in_place(&next, &to));
+            if placed.is_err() {
+                files::discard(&next);
+            }
+            placed
+        })
+        .await
+    }
+
     pub(super) async fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
         let (snapshot, file) = (snapshot.to_owned(), file.to_owned());
         blocking(move || restore(&snapshot, &file)).await

@@ -225,7 +225,7 @@ pub(super) fn staged_path(layout: &Layout, app: &AppId, name: &str) -> Option<Pa
 }
 
 /// The names in a folder, in order; none where it is not there.
-fn names(folder: &Path) -> Result<Vec<String>, FileError> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, FileError> {
     let unreadable = |error: io::Error| FileError::new("read", folder, &error);
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -19,7 +19,7 @@ use crate::journal::Trouble;
 use crate::ports::Ports;
 use crate::store::Store;
 
-pub(crate) use disk::{forget_torn_snapshots, old_snapshots};
+pub(crate) use disk::{forget_torn_snapshots, names, old_snapshots};
 pub(crate) use needed::Needed;
 pub(crate) use remove::{forget_contexts, forget_release, remove, remove_folder};
 

@@ -36,6 +36,13 @@ pub trait Database: Send + Sync {
     /// `-wal` and `-shm` are removed durably before; a server's database keeps owner, encoding and settings.
     async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError>;
 
+    /// Whether a snapshot can be put in the database's place: all of it is read, with its own checksum or integrity check; a dump's table of
+    /// contents, and that it is of this database and of no newer server. What was found good, a line each.
+    async fn check(&self, snapshot: &Path, of: &Located) -> Result<Vec<String>, DatabaseError>;
+
+    /// Puts a snapshot beside its database, which is not touched: a database of the same server, or a file, that is not there yet.
+    async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError>;
+
     /// What a server says of a database.
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError>;
 
@@ -61,8 +68,6 @@ pub struct Server {
     pub name: Option<String>,
     /// By which way.
     pub way: Way,
-    /// What we are called in its list of clients.
-    pub client: &'static str,
 }
 
 /// By which way a server is reached.

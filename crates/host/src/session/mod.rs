@@ -18,6 +18,7 @@ mod run;
 mod serve;
 mod setup;
 mod ship;
+mod snapshots;
 mod tunnel;
 
 pub(crate) use environment::change as change_environment;

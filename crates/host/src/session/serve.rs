@@ -176,6 +176,7 @@ where
             Ask::Facts { app } => self.facts(&app).await,
             Ask::Leftovers { app } => self.leftovers(&app).await,
             Ask::Backup { order, env } => self.backup(*order, env).await,
+            Ask::Snapshots(ask) => self.snapshots(ask).await,
             Ask::Backups { app } => self.backups(&app).await,
             Ask::Load { image, bytes } => self.load(&image, bytes).await,
             Ask::Setup(ask) => self.setup(ask).await,

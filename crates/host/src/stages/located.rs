@@ -2,33 +2,99 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::layout;
-use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
+use cutover_core::layout::Layout;
+use cutover_core::names::AppId;
 use cutover_core::plan::{DatabasePlace, FilePlace, Reached, ServerPlace};
-use cutover_core::release::RuntimeKind;
-use cutover_core::secret::{Secret, Secrets};
-use cutover_core::state::Role;
+use cutover_core::secret::Secret;
+use cutover_core::state::{HostState, Role};
 
-use super::Act;
+use super::{Act, values};
 use crate::images::Values;
 use crate::journal::Trouble;
 use crate::ports::{Located, Ports, Server, Way};
 
-/// Finds it.
-///
-/// # Errors
-/// There is no such volume, or its server does not run.
-pub(super) async fn located(act: &Act<'_>, place: &DatabasePlace) -> Result<Located, Trouble> {
-    match place {
-        DatabasePlace::File(place) => Ok(Located::File(path(act, place).await?)),
-        DatabasePlace::Server(place) => Ok(Located::Server(server(act, place).await?)),
+/// Where databases are looked for, and whose they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Whereabouts<'a> {
+    pub(crate) ports: &'a Ports,
+    pub(crate) layout: &'a Layout,
+    pub(crate) app: &'a AppId,
+}
+
+impl Whereabouts<'_> {
+    /// Finds it.
+    ///
+    /// # Errors
+    /// There is no such volume, or its server does not run.
+    pub(crate) async fn find(self, place: &DatabasePlace) -> Result<Located, Trouble> {
+        match place {
+            DatabasePlace::File(place) => Ok(Located::File(self.path(place).await?)),
+            DatabasePlace::Server(place) => Ok(Located::Server(self.server(place).await?)),
+        }
     }
+
+    /// What a client program said, without the values of the release that is live.
+    pub(crate) fn redacted(self, state: &HostState, text: &str) -> String {
+        let live = state.live.as_ref().map(|live| values(self.layout, self.app, &live.release));
+        match live {
+            Some(Ok(values)) => values.redact(text),
+            Some(Err(_)) | None => {
+                "what its client program said is not shown: the env file cannot be read".to_owned()
+            }
+        }
+    }
+
+    async fn path(self, place: &FilePlace) -> Result<PathBuf, Trouble> {
+        let runtime = self.ports.runtime(place.volume.runtime)?;
+        below(&runtime.volume_path(&place.volume).await?, &place.file)
+    }
+
+    async fn server(self, place: &ServerPlace) -> Result<Server, Trouble> {
+        let way = match &place.reached {
+            Reached::Backing { service, runtime } => {
+                let runtime = self.ports.runtime(*runtime)?;
+                let found = runtime.list(self.app).await?;
+                let found = found.into_iter().find(|found| {
+                    found.role == Role::Backing
+                        && found.service == *service
+                        && found.ours
+                        && found.is_running()
+                });
+                let instance = found
+                    .ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))?
+                    .name;
+                Way::Inside { runtime: runtime.clone(), app: self.app.clone(), instance }
+            }
+            Reached::Url { url, release } => {
+                let values = values(self.layout, self.app, release)
+                    .map_err(|failure| Trouble::plain(failure.to_string()))?;
+                let url = url
+                    .resolve(&Values(&values))
+                    .map_err(|open| Trouble::plain(format!("the database's url: {open}")))?;
+                Way::Outside { url: Secret::new(url) }
+            }
+        };
+        Ok(Server { kind: place.kind, name: place.name.clone(), way })
+    }
+}
+
+/// The same for a run.
+pub(super) async fn located(act: &Act<'_>, place: &DatabasePlace) -> Result<Located, Trouble> {
+    of(act).find(place).await
 }
 
 /// The absolute path of a database's file.
 pub(super) async fn path(act: &Act<'_>, place: &FilePlace) -> Result<PathBuf, Trouble> {
-    let runtime = act.ports.runtime(place.volume.runtime)?;
-    below(&runtime.volume_path(&place.volume).await?, &place.file)
+    of(act).path(place).await
+}
+
+/// The way to a server.
+pub(super) async fn server(act: &Act<'_>, place: &ServerPlace) -> Result<Server, Trouble> {
+    of(act).server(place).await
+}
+
+fn of<'a>(act: &'a Act<'_>) -> Whereabouts<'a> {
+    Whereabouts { ports: act.ports, layout: act.layout, app: act.app() }
 }
 
 /// The path of a file in its volume, and nowhere else. The app writes there: by a link it could lead us, who may do more, to another app's files (S2).
@@ -50,60 +116,6 @@ fn below(volume: &Path, file: &str) -> Result<PathBuf, Trouble> {
         }),
         None => Ok(path),
     }
-}
-
-/// The way to a server.
-pub(super) async fn server(act: &Act<'_>, place: &ServerPlace) -> Result<Server, Trouble> {
-    let values = |release: &ReleaseId| {
-        act.values(release).map_err(|error| Trouble::plain(error.failure().to_string()))
-    };
-    reach(act.ports, act.app(), place, values, layout::OWN_CLIENT).await
-}
-
-/// The way to a server, outside a deploy too: `values` are those of a release, `client` is what we are called there.
-///
-/// # Errors
-/// It does not run, or its url has no value.
-pub(crate) async fn reach(
-    ports: &Ports,
-    app: &AppId,
-    place: &ServerPlace,
-    values: impl Fn(&ReleaseId) -> Result<Secrets, Trouble>,
-    client: &'static str,
-) -> Result<Server, Trouble> {
-    let way = match &place.reached {
-        Reached::Backing { service, runtime } => {
-            let instance = backing(ports, app, service, *runtime).await?;
-            Way::Inside { runtime: ports.runtime(*runtime)?.clone(), app: app.clone(), instance }
-        }
-        Reached::Url { url, release } => {
-            let values = values(release)?;
-            let url = url
-                .resolve(&Values(&values))
-                .map_err(|open| Trouble::plain(format!("the database's url: {open}")))?;
-            Way::Outside { url: Secret::new(url) }
-        }
-    };
-    Ok(Server { kind: place.kind, name: place.name.clone(), way, client })
-}
-
-/// The instance of a backing service that runs.
-///
-/// # Errors
-/// None does.
-pub(crate) async fn backing(
-    ports: &Ports,
-    app: &AppId,
-    service: &ServiceName,
-    runtime: RuntimeKind,
-) -> Result<InstanceName, Trouble> {
-    let found = ports.runtime(runtime)?.list(app).await?;
-    let found = found.into_iter().find(|found| {
-        found.role == Role::Backing && found.service == *service && found.ours && found.is_running()
-    });
-    found
-        .map(|found| found.name)
-        .ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))
 }
 
 #[cfg(test)]

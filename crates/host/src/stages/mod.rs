@@ -81,19 +81,23 @@ impl Act<'_> {
 
     /// The values of a release's own env file.
     pub(crate) fn values(&self, release: &ReleaseId) -> Result<Secrets, StageError> {
-        let path = self.layout.release_env(self.app(), release);
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            Failure::new(Exit::Failed, format!("the env file of release {release} cannot be read"))
-                .because(format!("{}: {error}", path.display()))
-                .next("deploy again: it is written anew")
-        })?;
-        env_file::parse(&text).map_err(|errors| {
-            let mut failure =
-                Failure::new(Exit::Failed, format!("the env file of release {release} cannot be read"));
-            failure.cause = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
-            failure.into()
-        })
+        Ok(values(self.layout, self.app(), release)?)
     }
+}
+
+/// The values of a release's own env file.
+pub(crate) fn values(layout: &Layout, app: &AppId, release: &ReleaseId) -> Result<Secrets, Failure> {
+    let path = layout.release_env(app, release);
+    let unreadable =
+        || Failure::new(Exit::Failed, format!("the env file of release {release} cannot be read"));
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        unreadable().because(format!("{}: {error}", path.display())).next("deploy again: it is written anew")
+    })?;
+    env_file::parse(&text).map_err(|errors| {
+        let mut failure = unreadable();
+        failure.cause = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
+        failure
+    })
 }
 
 #[cfg(test)]

@@ -1,21 +1,29 @@
 //! Snapshot: a restorable copy before a migration. Those of databases with a server are taken here, while the old release serves; those of SQLite,
-//! and of what takes the held path, inside the handover, while nothing has them open (S16, S18). Where nothing is pending, none is taken.
+//! and of what takes the held path, inside the handover, while nothing has them open (S16, S18). Where nothing is pending, none is taken. Those that
+//! somebody asked for are taken here, whatever they are of, and here one is put beside its database.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult};
+use cutover_core::layout;
 use cutover_core::names::DatabaseName;
-use cutover_core::plan::{DatabasePlace, Migration, Planned, SnapshotPlan, Stage};
+use cutover_core::plan::{
+    AskedSnapshot, DatabasePlace, Migration, Planned, RestoredBeside, SnapshotPlan, Stage,
+};
 use tokio::time::Instant;
 
 use super::Act;
 use super::backing::Backed;
-use super::located::server;
+use super::located::{located, server};
 use super::once::run_once;
 use super::told;
-use crate::files;
+use crate::blocking::blocking;
+use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
 use crate::ports::{Located, Server, ServerState};
+use crate::snapshots;
 
 /// What may be migrated outside a handover, as it was before.
 pub(crate) struct Snapshotted {
@@ -37,6 +45,9 @@ pub(crate) async fn snapshot(
     plan: &Planned<SnapshotPlan>,
     _: Backed,
 ) -> Result<Snapshotted, StageError> {
+    if let Some(plan) = plan.todo() {
+        Box::pin(asked(act, plan)).await?;
+    }
     let mut before = BTreeMap::new();
     let Some(migrate) = act.plan.migrate.todo() else { return Ok(Snapshotted { before }) };
     for migration in &migrate.direct {
@@ -47,6 +58,46 @@ pub(crate) async fn snapshot(
         }
     }
     Ok(Snapshotted { before })
+}
+
+/// What was asked for besides migrations.
+async fn asked(act: &Act<'_>, plan: &SnapshotPlan) -> Result<(), StageError> {
+    for AskedSnapshot { database, place, file } in &plan.asked {
+        let found = located(act, place).await.map_err(|trouble| told::unreached(act, database, &trouble))?;
+        if matches!(&found, Located::File(path) if !path.exists()) {
+            return Err(told::unreached(act, database, &Trouble::plain("there is no file of it yet")).into());
+        }
+        take(act, Stage::Snapshot, database, &found, file).await?;
+    }
+    if let Some(RestoredBeside { database, place, file, to }) = &plan.beside {
+        trusted(act, Stage::Snapshot, database, place, file).await?;
+        let step = Step::Restore { database: database.clone(), file: file.clone() };
+        let made = async {
+            let found = located(act, place).await?;
+            act.ports.database.restore_beside(&act.layout.snapshot(file), &found, to).await?;
+            Ok::<_, Trouble>(((), StepResult::Done))
+        };
+        act.journal.act(Stage::Snapshot, step, made).await?;
+        act.journal.note(Stage::Snapshot, format!("the snapshot of `{database}` is put back as {to}"))?;
+    }
+    Ok(())
+}
+
+/// Refuses a snapshot that is not what was recorded, or cannot be put in this database's place. All of it is read for that, and nothing touched.
+pub(super) async fn trusted(
+    act: &Act<'_>,
+    stage: Stage,
+    database: &DatabaseName,
+    place: &DatabasePlace,
+    file: &str,
+) -> Result<(), StageError> {
+    let read = async {
+        let of = located(act, place).await?;
+        let recorded = act.store.snapshot_hashes(act.app())?.remove(file);
+        snapshots::trusted(act.ports.database.as_ref(), &act.layout.snapshot(file), recorded, &of).await
+    };
+    let lines = read.await.map_err(|trouble| told::distrusted(act, database, file, &trouble))?;
+    act.journal.note(stage, format!("{}: {}", layout::snapshot_name(file), lines.join("; ")))
 }
 
 /// Whether a migration is pending, as far as something tells it.
@@ -107,8 +158,19 @@ pub(super) async fn take(
     let snapshot = async {
         files::ensure_folder(to.parent().unwrap_or(&to), 0o700)?;
         let taken = act.ports.database.snapshot(of, &to).await?;
-        act.store.put_snapshot(act.app(), file)?;
-        Ok::<_, Trouble>(((), StepResult::Snapshot { bytes: taken.bytes, hash: taken.hash }))
+        let hash = match taken.hash {
+            Some(hash) => hash,
+            None => hash_of(&to).await?,
+        };
+        act.store.put_snapshot(act.app(), file, Some(&hash))?;
+        Ok::<_, Trouble>(((), StepResult::Snapshot { bytes: taken.bytes, hash: Some(hash) }))
     };
     act.journal.act(stage, step, snapshot).await
+}
+
+async fn hash_of(file: &Path) -> Result<ContentHash, Trouble> {
+    let path = file.to_owned();
+    let read = blocking(move || snapshots::hash(&path)).await;
+    let read = read.map_err(|error| Trouble::plain(error.to_string()))?;
+    read.map_err(|error| FileError::new("read", file, &error).into())
 }

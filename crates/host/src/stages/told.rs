@@ -4,6 +4,7 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout;
+use cutover_core::names::DatabaseName;
 use cutover_core::plan::{DatabasePlace, Migration, Stage};
 use cutover_core::state::{SchemaChange, SchemaVersion};
 
@@ -150,11 +151,39 @@ fn mended(broken: &SchemaVersion) -> String {
 fn newest_snapshot(act: &Act<'_>, migration: &Migration) -> Option<String> {
     let known = act.store.snapshots(act.app()).ok()?;
     let of_it = known.into_iter().filter(|(file, _)| {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        layout::database_of_snapshot(name).as_ref() == Some(&migration.database)
+        layout::database_of_snapshot(layout::snapshot_name(file)).as_ref() == Some(&migration.database)
     });
     let (file, _) = of_it.max_by_key(|(_, place)| *place)?;
     Some(act.layout.snapshot(&file).display().to_string())
+}
+
+/// A snapshot that cannot be trusted is not put back.
+pub(super) fn distrusted(act: &Act<'_>, database: &DatabaseName, file: &str, trouble: &Trouble) -> Failure {
+    let name = layout::snapshot_name(file);
+    Failure::new(
+        Exit::Refused,
+        format!("`{database}` was not put back: the snapshot {name} cannot be trusted"),
+    )
+    .because(redacted(act, &trouble.message))
+    .next("`cutover snapshot list` shows the others; `cutover snapshot verify` reads one whole")
+}
+
+/// A database that is not reached has no snapshot.
+pub(super) fn unreached(act: &Act<'_>, database: &DatabaseName, trouble: &Trouble) -> Failure {
+    Failure::new(Exit::Migration, format!("no snapshot was taken of `{database}`"))
+        .because(redacted(act, &trouble.message))
+        .next("see that it is there and can be reached; then try again")
+}
+
+/// A client program may say what it was told.
+fn redacted(act: &Act<'_>, text: &str) -> String {
+    let live = act.plan.live.as_ref().map(|live| act.values(&live.release));
+    match live {
+        Some(Ok(values)) => values.redact(text),
+        Some(Err(_)) | None => {
+            "what its client program said is not shown: the env file cannot be read".to_owned()
+        }
+    }
 }
 
 /// A database that cannot be looked at is not migrated.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cutover_core::exit::Exit;
-use cutover_core::journal::{Entry, Step, What};
+use cutover_core::hash::ContentHash;
+use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::HostPlan;
@@ -316,6 +317,16 @@ fn entries(path: &Path) -> Vec<Entry> {
     entries
 }
 
+/// The SHA-256 of a snapshot that was begun with this entry.
+fn hash_of(entries: &[Entry], begun: u64) -> Option<&ContentHash> {
+    entries.iter().find_map(|entry| match &entry.what {
+        What::Outcome { intent, result: StepResult::Snapshot { hash, .. } } if *intent == begun => {
+            hash.as_ref()
+        }
+        _ => None,
+    })
+}
+
 fn take_in(
     layout: &Layout,
     store: &Store,
@@ -329,7 +340,7 @@ fn take_in(
     for entry in entries {
         put_entry(store, run, entry)?;
         if let What::Intent { step: Step::Snapshot { file, .. }, .. } = &entry.what {
-            store.put_snapshot(&goal.app, file)?;
+            store.put_snapshot(&goal.app, file, hash_of(entries, entry.seq))?;
         }
     }
     let verdict = entries.iter().rev().find_map(|entry| match &entry.what {

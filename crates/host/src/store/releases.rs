@@ -173,7 +173,8 @@ fn put_migrations(
     Ok(())
 }
 
-/// Every migration since the snapshot was taken is undone from `moment` on.
+/// From `moment` on the schema has the migrations that it had when the snapshot was taken: those since then are undone, and those that a
+/// restore had undone since are there again.
 fn undo(
     transaction: &Transaction<'_>,
     app: &str,
@@ -184,16 +185,40 @@ fn undo(
     let before = |one: &&MigrationRecord| {
         one.done.database == restored.database && one.done.snapshot.as_ref() == Some(&restored.snapshot)
     };
-    let Some(since) = all.iter().flat_map(|(_, known)| known).find(before).map(|one| one.at) else {
-        return Ok(());
+    // Taken before a migration: when that went live is known also where it is not when the snapshot was taken.
+    let since = all.iter().flat_map(|(_, known)| known).find(before).map(|one| one.at);
+    let taken = match since {
+        Some(since) => Some(since.saturating_sub(1)),
+        None => moment_of(transaction, &restored.snapshot)?,
     };
+    let Some(taken) = taken else { return Ok(()) };
     for (id, known) in &mut all {
-        for one in known.iter_mut().filter(|one| one.done.database == restored.database && one.at >= since) {
-            one.undone = one.undone.or(Some(moment));
+        let mut again = Vec::new();
+        for one in known.iter_mut().filter(|one| one.done.database == restored.database) {
+            match one.undone {
+                None if one.at > taken => one.undone = Some(moment),
+                Some(undone) if one.at <= taken && taken < undone && undone < moment => {
+                    again.push(MigrationRecord { done: one.done.clone(), at: moment, undone: None });
+                }
+                None | Some(_) => {}
+            }
         }
+        let is_there = |one: &MigrationRecord, known: &[MigrationRecord]| {
+            known.iter().any(|other| other.done == one.done && other.undone.is_none())
+        };
+        again.retain(|one| !is_there(one, known));
+        known.extend(again);
         put_migrations(transaction, app, id, known)?;
     }
     Ok(())
+}
+
+/// Which release had gone live last when a snapshot was taken; `None`: that is not known.
+fn moment_of(transaction: &Transaction<'_>, file: &str) -> Result<Option<u64>, StoreError> {
+    let found = transaction
+        .query_row("SELECT moment FROM snapshots WHERE file = ?1", [file], |row| row.get::<_, Option<u64>>(0))
+        .optional()?;
+    Ok(found.flatten())
 }
 
 fn next_sequence(transaction: &Transaction<'_>, app: &str) -> Result<u64, StoreError> {

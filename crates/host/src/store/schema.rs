@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::StoreError;
 
 /// The version of the tables that this build writes, kept in `user_version`.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// Order is by `number` and `sequence`, never by clock: a clock that jumps reorders nothing (S26).
 const V1: &str = "
@@ -85,6 +85,21 @@ CREATE TABLE backups (
 CREATE INDEX backups_by_app ON backups (app, sequence);
 ";
 
+/// What a snapshot's file was, and which release had gone live last when it was taken: which migrations are in it. Of earlier ones the hash is
+/// known where the journal is still there.
+const V5: &str = "
+ALTER TABLE snapshots ADD COLUMN hash TEXT;
+ALTER TABLE snapshots ADD COLUMN moment INTEGER;
+UPDATE snapshots SET hash = (
+    SELECT json_extract(done.what, '$.result.hash')
+    FROM entries AS begun JOIN entries AS done
+        ON done.run = begun.run AND json_extract(done.what, '$.intent') = begun.seq
+    WHERE json_extract(begun.what, '$.step.step') = 'snapshot'
+        AND json_extract(begun.what, '$.step.file') = snapshots.file
+        AND json_extract(done.what, '$.result.result') = 'snapshot'
+);
+";
+
 /// Sets the connection up and brings the tables to [`VERSION`]. A newer store is refused before anything is written.
 pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     refuse_newer(version(connection)?)?;
@@ -109,6 +124,9 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found < 4 {
         transaction.execute_batch(V4)?;
+    }
+    if found < 5 {
+        transaction.execute_batch(V5)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

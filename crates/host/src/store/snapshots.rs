@@ -2,21 +2,50 @@
 
 use std::collections::BTreeMap;
 
+use cutover_core::hash::ContentHash;
 use cutover_core::names::AppId;
 use rusqlite::params;
 
 use super::{Lasting, Store, StoreError};
 
 impl Store {
-    /// Records that a snapshot was taken; one that is known keeps its place. It lasts with the next line of the journal that names an act.
+    /// Records that a snapshot was taken, with the SHA-256 of its file; one that is known keeps its place. It lasts with the next line of the
+    /// journal that names an act.
     ///
     /// # Errors
     /// When it is not recorded.
-    pub fn put_snapshot(&self, app: &AppId, file: &str) -> Result<(), StoreError> {
+    pub fn put_snapshot(
+        &self,
+        app: &AppId,
+        file: &str,
+        hash: Option<&ContentHash>,
+    ) -> Result<(), StoreError> {
         self.write_lasting(Lasting::WithTheNext, |transaction| {
-            let insert = "INSERT INTO snapshots (app, file) VALUES (?1, ?2) ON CONFLICT (file) DO NOTHING";
-            transaction.execute(insert, params![app.to_string(), file])?;
+            let insert = "INSERT INTO snapshots (app, file, hash, moment) \
+                VALUES (?1, ?2, ?3, (SELECT coalesce(max(sequence), 0) FROM releases WHERE app = ?1)) \
+                ON CONFLICT (file) DO UPDATE SET hash = coalesce(excluded.hash, hash)";
+            transaction.execute(insert, params![app.to_string(), file, hash.map(ContentHash::as_str)])?;
             Ok(())
+        })
+    }
+
+    /// The SHA-256 of an app's snapshots, of those of which one is on record.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn snapshot_hashes(&self, app: &AppId) -> Result<BTreeMap<String, ContentHash>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT file, hash FROM snapshots WHERE app = ?1 AND hash IS NOT NULL")?;
+            let rows = statement.query_map([app.to_string()], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })?;
+            let mut hashes = BTreeMap::new();
+            for row in rows {
+                let (file, hash) = row?;
+                hashes.extend(ContentHash::from_hex(&hash).map(|hash| (file, hash)));
+            }
+            Ok(hashes)
         })
     }
 

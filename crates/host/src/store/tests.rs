@@ -249,6 +249,31 @@ fn a_restore_undoes_what_was_migrated_since_its_snapshot() {
 }
 
 #[test]
+fn a_snapshot_of_the_present_brings_back_what_a_restore_had_undone() {
+    let store = Store::in_memory().unwrap();
+    let hash = cutover_core::hash::ContentHash::of(b"present");
+    store.put_release(&release("v1", "x")).unwrap();
+    let migration = Migrated {
+        database: "main".parse().unwrap(),
+        compatible: cutover_core::config::settings::Compatible::Expand,
+        snapshot: Some("before".to_owned()),
+        schema: None,
+    };
+    store.mark_live(&app("shop"), &id("v1"), &[migration], &[]).unwrap();
+    let restored = |file: &str| Restored { database: "main".parse().unwrap(), snapshot: file.to_owned() };
+    let has = || store.releases(&app("shop")).unwrap()[0].migrations.iter().any(|one| one.undone.is_none());
+
+    store.put_snapshot(&app("shop"), "present", Some(&hash)).unwrap();
+    store.mark_live(&app("shop"), &id("v1"), &[], &[restored("before")]).unwrap();
+    assert!(!has(), "it is from before the migration");
+    store.mark_live(&app("shop"), &id("v1"), &[], &[restored("present")]).unwrap();
+    assert!(has(), "and this one from after it");
+    store.mark_live(&app("shop"), &id("v1"), &[], &[restored("nobody knows")]).unwrap();
+    assert!(has());
+    assert_eq!(store.snapshot_hashes(&app("shop")).unwrap(), [("present".to_owned(), hash)].into());
+}
+
+#[test]
 fn what_is_forgotten_is_gone_and_the_history_stays() {
     let store = Store::in_memory().unwrap();
     for name in ["v1", "v2"] {
@@ -378,8 +403,8 @@ mod on_disk {
 
         let error = Store::open(&layout).unwrap_err();
 
-        assert_eq!(error.newer, Some((7, 4)));
-        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 4");
+        assert_eq!(error.newer, Some((7, 5)));
+        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 5");
         assert_eq!(fs::read(layout.store()).unwrap(), before);
     }
 
@@ -425,9 +450,9 @@ mod on_disk {
         let (_folder, layout) = root();
         let store = Store::open(&layout).unwrap();
         for file in ["main_2031", "main_2024", "main_2031"] {
-            store.put_snapshot(&app("shop"), file).unwrap();
+            store.put_snapshot(&app("shop"), file, None).unwrap();
         }
-        store.put_snapshot(&app("other"), "main_2025").unwrap();
+        store.put_snapshot(&app("other"), "main_2025", None).unwrap();
 
         let known = store.snapshots(&app("shop")).unwrap();
         assert!(known["main_2031"] < known["main_2024"] && known.len() == 2, "{known:?}");

@@ -350,6 +350,12 @@ impl Database for NoDatabase {
     async fn restore(&self, _: &Path, _: &Located) -> Result<(), DatabaseError> {
         unreachable!()
     }
+    async fn check(&self, _: &Path, _: &Located) -> Result<Vec<String>, DatabaseError> {
+        unreachable!()
+    }
+    async fn restore_beside(&self, _: &Path, _: &Located, _: &str) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
     async fn look(&self, _: &Server) -> Result<ServerState, DatabaseError> {
         unreachable!()
     }

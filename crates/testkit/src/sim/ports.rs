@@ -204,8 +204,13 @@ impl Database for Simulated {
 
     async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
         let (of, to) = (of.clone(), to.to_owned());
-        let bytes = self.act(move |world| std::fs::copy(world.file_of(&of), to).unwrap_or_default()).await?;
-        Ok(Taken { bytes, hash: None })
+        let (bytes, hash) = self
+            .act(move |world| {
+                let bytes = std::fs::copy(world.file_of(&of), &to).unwrap_or_default();
+                (bytes, ContentHash::of(&std::fs::read(&to).unwrap_or_default()))
+            })
+            .await?;
+        Ok(Taken { bytes, hash: Some(hash) })
     }
 
     async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {
@@ -214,6 +219,15 @@ impl Database for Simulated {
             world.nobody_has_open(&file, "about to be migrated");
         });
         Ok(closed.await?)
+    }
+
+    async fn check(&self, _: &Path, _: &Located) -> Result<Vec<String>, DatabaseError> {
+        Ok(self.see(|_| Vec::new()).await?)
+    }
+
+    async fn restore_beside(&self, snapshot: &Path, _: &Located, to: &str) -> Result<(), DatabaseError> {
+        let (from, to) = (snapshot.to_owned(), to.to_owned());
+        Ok(self.act(move |_| std::fs::copy(from, to).map(drop).unwrap_or_default()).await?)
     }
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {

@@ -81,7 +81,7 @@ impl Site {
         let missing = litter.missing().into_iter();
         broken.extend(missing.map(|path| format!("S26: {} went, which is somebody's", path.display())));
         let is_told = self.journal().iter().any(|entry| matches!(entry.what, What::Warning { .. }));
-        if verdict.verb == Verb::Prune && verdict.exit() == Exit::Done && !is_told {
+        if verdict.verb.is_prune() && verdict.exit() == Exit::Done && !is_told {
             let left = litter.left().into_iter();
             broken.extend(left.map(|path| format!("P4: done, and {} is left", path.display())));
         }
@@ -143,7 +143,7 @@ impl Site {
         let machine = self.machine();
         let world = &machine.world;
         let gone_back = self.live_in(world).is_some_and(|live| live.run == verdict.run);
-        let restored = verdict.verb == Verb::Rollback && gone_back;
+        let restored = matches!(verdict.verb, Verb::Rollback | Verb::SnapshotRestore) && gone_back;
         let mut rows: BTreeSet<String> = BTreeSet::new();
         for file in databases(world) {
             let live = live_on(world, &file);
@@ -336,7 +336,7 @@ fn fits(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<
     }
     let switched = match verdict.verb {
         Verb::Remove => live.is_none(),
-        Verb::Prune => run(live) == run(before.live.as_ref()),
+        Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate => run(live) == run(before.live.as_ref()),
         _ => run(live) == Some(verdict.run),
     };
     if exit == Exit::Done && !switched {
@@ -351,7 +351,7 @@ fn fits(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<
     if verdict.switched_ms.is_none()
         && switched
         && exit == Exit::Done
-        && !matches!(verdict.verb, Verb::Remove | Verb::Prune)
+        && !matches!(verdict.verb, Verb::Remove | Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate)
     {
         broken.push("P4: the verdict does not tell when it was switched".to_owned());
     }

@@ -14,12 +14,12 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Entry, LockHolder, What};
-use cutover_core::layout::Layout;
+use cutover_core::layout::{Layout, parts_of_snapshot};
 use cutover_core::names::{AppId, HostName, InstanceName, ReleaseId, RunId, ServiceName};
 use cutover_core::plan::{HostPlan, Refusals, Verb, lifecycle, plan};
 use cutover_core::release::{Content, Live, Provenance};
-use cutover_core::request::{Ancestry, Request, Stamp};
-use cutover_core::retention::Leftovers;
+use cutover_core::request::{Ancestry, Request, SnapshotRequest, Stamp};
+use cutover_core::retention::{KnownSnapshot, Leftovers};
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{
     FoundEngine, FoundInstance, FoundTable, HostState, InstanceState, Role, World as Hosts,
@@ -420,6 +420,7 @@ impl Site {
                 .litter
                 .as_ref()
                 .map(|litter| Leftovers { gone: litter.leftovers(), stays: Vec::new() }),
+            snapshots: Some(snapshots(&self.layout, &self.app)),
         })
     }
 
@@ -465,6 +466,21 @@ impl Site {
     pub fn journal(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Snapshots as they lie there, as far as a restore asks for it.
+fn snapshots(layout: &Layout, app: &AppId) -> Vec<KnownSnapshot> {
+    let entries = std::fs::read_dir(layout.snapshots(app)).into_iter().flatten().flatten();
+    let known = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let (database, taken, release) = parts_of_snapshot(&name)?;
+        let (bytes, needed_by) = (entry.metadata().ok()?.len(), BTreeSet::new());
+        let (sequence, hash, problem) = (None, None, None);
+        Some(KnownSnapshot { name, database, taken, release, bytes, sequence, hash, needed_by, problem })
+    });
+    let mut known: Vec<KnownSnapshot> = known.collect();
+    known.sort_by(|one, other| one.name.cmp(&other.name));
+    known
 }
 
 fn live_in(world: &World, layout: &Layout, app: &AppId) -> Option<Live> {
@@ -525,6 +541,7 @@ fn request(verb: Verb) -> Request {
         all: false,
         volumes: false,
         allow: BTreeSet::new(),
+        snapshot: SnapshotRequest::default(),
     }
 }
 

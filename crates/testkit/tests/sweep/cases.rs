@@ -36,6 +36,8 @@ pub(crate) enum Ask {
     Service(Verb, &'static str),
     /// A rollback that puts databases back.
     RestoreDatabases,
+    /// The newest snapshot in its database's place.
+    RestoreSnapshot,
     /// A variable.
     Set(&'static str, &'static str),
     /// Remove, volumes included.
@@ -51,12 +53,17 @@ impl Ask {
             }
             Self::Verb(verb) | Self::Service(verb, _) => Site::ask(*verb),
             Self::RestoreDatabases => Site::ask(Verb::Rollback),
+            Self::RestoreSnapshot => Site::ask(Verb::SnapshotRestore),
             Self::Set(name, value) => site.set(name, value)?,
             Self::RemoveAll => Site::ask(Verb::Remove),
         };
         match self {
             Self::Service(_, service) => drop(asked.request.services.insert(service.parse()?)),
             Self::RestoreDatabases => asked.request.restore_databases = true,
+            Self::RestoreSnapshot => {
+                let newest = site.state()?.snapshots.and_then(|mut known| known.pop());
+                asked.request.snapshot.name = newest.map(|snapshot| snapshot.name);
+            }
             Self::RemoveAll => asked.request.volumes = true,
             Self::Deploy(..) | Self::DeployWith(..) | Self::Verb(_) | Self::Set(..) => {}
         }
@@ -152,6 +159,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(databases());
     cases.extend(servers());
     cases.extend(rollbacks());
+    cases.extend(snapshots());
     cases.extend(containers());
     cases.extend(backing());
     cases.extend(lifecycle());
@@ -284,6 +292,20 @@ fn rollbacks() -> Vec<Case> {
         Case::new("rollback that puts the database back", &breaking(), Ask::RestoreDatabases)
             .after(deploy("v1", migrating(1, 1)))
             .after(deploy("v2", migrating(2, 2)))
+            .may_need_a_person(),
+    ]
+}
+
+fn snapshots() -> Vec<Case> {
+    let file = DATABASE.replace("COMPATIBLE", "expand");
+    let create = || Ask::Verb(Verb::SnapshotCreate);
+    let on = |name, text: &str, ask| Case::new(name, text, ask).after(deploy("v1", migrating(1, 1)));
+    vec![
+        on("a snapshot by hand", &file, create()),
+        on("a snapshot of a server by hand", SERVER, create()),
+        on("a snapshot put back", &file, Ask::RestoreSnapshot).after(create()).may_need_a_person(),
+        on("a snapshot of a server put back", SERVER, Ask::RestoreSnapshot)
+            .after(create())
             .may_need_a_person(),
     ]
 }

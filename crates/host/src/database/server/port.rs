@@ -24,6 +24,12 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn closed(&self) -> Result<(), DatabaseError>;
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
     async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError>;
+    async fn check(&self, _: &Path) -> Result<Vec<String>, DatabaseError> {
+        Ok(vec!["what is in it is looked at when it is put back".to_owned()])
+    }
+    async fn restore_beside(&self, _: &Path, _: &str) -> Result<(), DatabaseError> {
+        Err(DatabaseError::plain("a snapshot of this engine cannot be put beside its database yet"))
+    }
     fn by_hand(&self, dump: &Path) -> String;
 }
 

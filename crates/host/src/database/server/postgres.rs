@@ -135,6 +135,14 @@ impl InServer for Postgres<'_> {
         self.put_back(snapshot).await
     }
 
+    async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
+        self.checked(snapshot).await
+    }
+
+    async fn restore_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError> {
+        self.put_beside(snapshot, to).await
+    }
+
     /// All of it or nothing.
     fn by_hand(&self, dump: &Path) -> String {
         let restore = "pg_restore --clean --if-exists --single-transaction";

@@ -20,16 +20,54 @@ fn elsewhere(name: &str) -> &'static str {
 }
 
 impl Postgres<'_> {
-    /// See [`super::port::InServer::restore`].
-    pub(super) async fn put_back(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+    /// See [`super::port::InServer::check`].
+    pub(super) async fn checked(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
+        let (_, listed) = self.fitting(snapshot).await?;
+        let entries = listed.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
+        Ok(vec![format!("its table of contents is readable: {entries} entries")])
+    }
+
+    /// A dump of this database, of a server that is not newer: what the server says, and the dump's table of contents.
+    async fn fitting(&self, snapshot: &Path) -> Result<(ServerState, String), DatabaseError> {
         let state = self.look().await?;
         let program = tools::program(self.client.server, state.major, "pg_restore")?;
-        let listed = self.contents(std::slice::from_ref(&program), snapshot).await?;
+        let listed = self.contents(&[program], snapshot).await?;
         refuse_foreign(&listed, &state)?;
+        Ok((state, listed))
+    }
+
+    /// See [`super::port::InServer::restore_beside`].
+    pub(super) async fn put_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError> {
+        let (state, _) = self.fitting(snapshot).await?;
         let name = &state.database;
-        let (next, before) = (beside(name, "restored"), beside(name, "replaced"));
-        self.discard(name, &next).await?;
+        if to == name || state.others.iter().any(|other| other == to) {
+            return Err(DatabaseError::plain(format!("the server has a database `{to}` already")));
+        }
+        let next = self.made_of(&state, snapshot).await?;
+        let rename = format!("alter database {} rename to {}", quoted(&next), quoted(to));
+        self.ask(Some(elsewhere(name)), &rename).await.map(std::mem::drop)
+    }
+
+    /// See [`super::port::InServer::restore`].
+    pub(super) async fn put_back(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+        let (state, _) = self.fitting(snapshot).await?;
+        let name = &state.database;
+        let before = beside(name, "replaced");
         self.discard(name, &before).await?;
+        let next = self.made_of(&state, snapshot).await?;
+        self.swap(name, &next, &before).await?;
+        if let Err(error) = self.discard(name, &before).await {
+            tracing::warn!(%error, "the database that was replaced stays beside");
+        }
+        Ok(())
+    }
+
+    /// A database made of a dump, beside the one that it is of; its name.
+    async fn made_of(&self, state: &ServerState, snapshot: &Path) -> Result<String, DatabaseError> {
+        let name = &state.database;
+        let program = tools::program(self.client.server, state.major, "pg_restore")?;
+        let next = beside(name, "restored");
+        self.discard(name, &next).await?;
         let made = self.ask(Some(elsewhere(name)), &made_like(name, &next)).await?;
         for statement in made.lines() {
             self.ask(Some(elsewhere(name)), statement).await?;
@@ -41,11 +79,7 @@ impl Postgres<'_> {
             }
             return Err(error);
         }
-        self.swap(name, &next, &before).await?;
-        if let Err(error) = self.discard(name, &before).await {
-            tracing::warn!(%error, "the database that was replaced stays beside");
-        }
-        Ok(())
+        Ok(next)
     }
 
     /// The table of contents of a dump, as `pg_restore` reads it; the whole file is read, and its checksum compared.

@@ -1,0 +1,89 @@
+//! Snapshots that lie here: listed, and read whole. They are looked at without the lock: nothing of them changes once they are there.
+
+use std::sync::Arc;
+
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::names::AppId;
+use cutover_core::plan::database_place;
+use cutover_core::retention::KnownSnapshot;
+use cutover_core::wire::{Reply, SnapshotAsk, SnapshotReply};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::frames::Stop;
+use super::serve::Session;
+use crate::blocking::blocking;
+use crate::journal::Trouble;
+use crate::observe::observe_again;
+use crate::snapshots;
+use crate::stages::located::Whereabouts;
+
+impl<R, W> Session<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    pub(super) async fn snapshots(&mut self, ask: SnapshotAsk) -> Result<(), Stop> {
+        let reply = match ask {
+            SnapshotAsk::List { app } => {
+                SnapshotReply::Listed { snapshots: self.known_snapshots(&app).await? }
+            }
+            SnapshotAsk::Verify { app, name } => {
+                let all = self.known_snapshots(&app).await?;
+                let Some(found) = all.into_iter().find(|one| one.name == name) else {
+                    return Err(unknown(&app, &name).into());
+                };
+                let doing = Reply::Doing { what: format!("reads {name}") };
+                self.outgoing.send(&doing).await?;
+                let lines = self.verify_snapshot(&app, &found).await?;
+                SnapshotReply::Verified { found, lines }
+            }
+        };
+        Ok(self.outgoing.send(&Reply::Snapshots(reply)).await?)
+    }
+
+    async fn known_snapshots(&mut self, app: &AppId) -> Result<Vec<KnownSnapshot>, Stop> {
+        let host = self.host().await?;
+        let (host, app) = (Arc::clone(&host), app.clone());
+        let looked = blocking(move || snapshots::known(&host.layout, &host.store, &app)).await;
+        let looked = looked.unwrap_or_else(|error| Err(Trouble::plain(error.to_string())));
+        looked.map_err(|trouble| {
+            Failure::new(Exit::Failed, "the snapshots on this host cannot be looked at")
+                .because(trouble.message)
+                .while_serving("what was serving goes on")
+                .next("see that the disk is well, then try again")
+                .into()
+        })
+    }
+
+    async fn verify_snapshot(&mut self, app: &AppId, found: &KnownSnapshot) -> Result<Vec<String>, Stop> {
+        let host = self.host().await?;
+        let state = observe_again(&host, app).await?;
+        let distrusted = |why: String| {
+            Failure::new(Exit::Failed, format!("the snapshot {} cannot be trusted", found.name))
+                .because(why)
+                .while_serving("what was serving goes on")
+                .next("`cutover snapshot list` shows the others; `cutover snapshot create` takes one now")
+        };
+        let place = database_place(&state, &found.database).ok_or_else(|| {
+            distrusted(format!("what is live has no database `{}` to read it for", found.database))
+        })?;
+        let here = Whereabouts { ports: &host.ports, layout: &host.layout, app };
+        let read = async {
+            let of = here.find(&place).await?;
+            let path = host.layout.snapshots(app).join(&found.name);
+            snapshots::trusted(host.ports.database.as_ref(), &path, found.hash.clone(), &of).await
+        };
+        tokio::select! {
+            lines = read => Ok(lines.map_err(|trouble| distrusted(here.redacted(&state, &trouble.message)))?),
+            error = self.incoming.left() => Err(error.into()),
+        }
+    }
+}
+
+fn unknown(app: &AppId, name: &str) -> Failure {
+    Failure::new(Exit::Refused, format!("there is no snapshot `{name}`"))
+        .because(format!("nothing of that name lies among the snapshots of {app}"))
+        .while_serving("what was serving goes on")
+        .next("`cutover snapshot list` shows those that there are")
+}
