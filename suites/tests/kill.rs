@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use cutover_suites::killing_binaries;
-use cutover_suites::scenes::killed::{Killed, steps_killed};
+use cutover_suites::scenes::killed::{Killed, deployed_after_one_killed_when_told, steps_killed};
 use cutover_suites::scenes::pruned::prunes_killed;
 use cutover_testkit::site::Site;
 
@@ -29,6 +29,11 @@ async fn a_rollback_killed_at_every_step_is_settled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_killed_at_every_step_loses_nothing() {
     every_step(Killed::Migration).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_after_one_that_was_killed_when_it_was_done_is_not_refused() {
+    deployed_after_one_killed_when_told(&Site::with(killing_binaries().unwrap()).unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use cutover_core::env_file;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::{self, Layout};
-use cutover_core::names::{AppId, DatabaseName};
+use cutover_core::names::{AppId, DatabaseName, InstanceName, RunId};
+use cutover_core::recover;
 use cutover_core::release::{Live, RuntimeKind};
 use cutover_core::state::{FoundDatabase, FoundInstance, FoundTable, HostState, ReleaseRecord};
 use futures_util::future::try_join_all;
@@ -22,6 +23,7 @@ use crate::ports::Runtime as _;
 use crate::ports::RuntimeErrorKind;
 use crate::runtime::process::artifact::Artifacts;
 use crate::settle::Look;
+use crate::store::StoreError;
 
 /// How many verdicts a look brings.
 const VERDICTS: u32 = 5;
@@ -91,7 +93,14 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
         }
     };
     let (instances, planned_from) = tokio::join!(instances(host, app, needs), planned_from);
-    let (instances, (engine, found_images, taken)) = (instances?, planned_from?);
+    let (mut instances, (engine, found_images, taken)) = (instances?, planned_from?);
+    let unfinished =
+        host.store.unfinished(app).map_err(|error| unseen("the state database", error.to_string()))?;
+    if let (Some(run), Some(_)) = (unfinished, for_a_plan) {
+        let going = put_away_first(host, run)
+            .map_err(|error| unseen("the journal of the last run", error.to_string()))?;
+        instances.retain(|found| !going.contains(&found.name));
+    }
     let env = env(host, app);
     let live = live(host, app, table.as_ref())?;
     Ok(HostState {
@@ -115,10 +124,7 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
         engine,
         taken,
         disk_free: files::free(host.layout.state()).map_err(|error| unseen("the disk", error.to_string()))?,
-        unfinished: host
-            .store
-            .unfinished(app)
-            .map_err(|error| unseen("the state database", error.to_string()))?,
+        unfinished,
         lock: AppLock::peek(&host.layout, app),
         verdicts: host
             .store
@@ -129,6 +135,14 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
         leftovers: None,
         snapshots: None,
     })
+}
+
+/// What a run that told "done" and died has left to be removed: whoever carries a plan out settles that run first, so a plan that counts on these
+/// would find another host.
+fn put_away_first(host: &Host, run: RunId) -> Result<BTreeSet<InstanceName>, StoreError> {
+    let entries = host.store.entries(run, 1)?;
+    let leaving = if recover::told_done(&entries).is_some() { recover::leaving(&entries) } else { &[] };
+    Ok(leaving.iter().map(|instance| instance.name.clone()).collect())
 }
 
 fn remarks(layout: &Layout) -> Vec<String> {

@@ -10,8 +10,9 @@ use cutover_core::verdict::Verdict;
 use cutover_host::lock::AppLock;
 use cutover_host::store::Store;
 use cutover_testkit::probe::{Ledger, Probe, fetch_entries};
-use cutover_testkit::site::{App, Site};
+use cutover_testkit::site::{App, Process, Site};
 use cutover_testkit::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::applications::running;
 use crate::{KILL_AT, VERDICT};
@@ -87,6 +88,32 @@ pub async fn killed_when_told(site: &Site) {
     })
     .await
     .unwrap();
+    matrix.end(1).await;
+}
+
+/// A deploy that was killed when it had told that it is done, and another before anybody has settled it: that one does, and is not refused for
+/// what it found there.
+pub async fn deployed_after_one_killed_when_told(site: &Site) {
+    let matrix = Matrix::begin(site, Killed::Deploy).await;
+    let watch = site.processes().into_iter().find(|found| found.process == Process::Watch).unwrap();
+    let watch = Pid::from_raw(watch.pid.cast_signed()).unwrap();
+    let signal = |signal| kill_process(watch, signal).unwrap();
+
+    // Given nobody who settles it.
+    signal(Signal::STOP);
+    matrix.prepare("killed");
+    let mut command = matrix.app.command(matrix.words());
+    command.env(KILL_AT, VERDICT);
+    site.run(command).await.unwrap().expect(0).unwrap();
+    let killed = matrix.newest().unwrap().run;
+    assert!(!matrix.store.is_over(killed).unwrap(), "it died before it had put anything away");
+
+    matrix.prepare("after it");
+    matrix.app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+
+    assert!(matrix.store.is_over(killed).unwrap());
+    signal(Signal::CONT);
+    matrix.converged("after it").await;
     matrix.end(1).await;
 }
 
