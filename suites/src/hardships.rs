@@ -5,17 +5,13 @@
     reason = "a part of tests: it stops where it fails, and says its numbers"
 )]
 
-use std::time::Duration;
-
 use cutover_testkit::machine::{Machine, Part, ServerApp};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::{Binaries, Told};
-use cutover_testkit::{redact, wait_until};
+use cutover_testkit::{SOON, redact, wait_until};
 
 use crate::engine;
 
-/// On every wait.
-const SOON: Duration = Duration::from_mins(1);
 /// What needs packages from elsewhere, or keeps people out, is tried elsewhere.
 const PLAIN: &str =
     "docker: false, logs: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod engine;
 pub mod hardships;
 pub mod input;
+pub mod kept;
 pub mod loads;
 pub mod matrix;
 pub mod neighbours;

@@ -9,13 +9,13 @@ use std::process::Stdio;
 
 use cutover_testkit::machine::{Machine, ServerApp, User};
 use cutover_testkit::site::Binaries;
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 use tokio::process::{Child, Command};
 
 use crate::built_there::Keeps;
 use crate::engine;
 use crate::hardships::{WITH_ENGINE, says, serves};
-use crate::on_the_way::{SOON, Way};
+use crate::on_the_way::Way;
 use crate::registry::{PASSWORD, Registry, USER};
 
 /// More than a release's own files are, and less than what all releases have.

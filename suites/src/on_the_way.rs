@@ -7,12 +7,12 @@
 )]
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cutover_testkit::machine::{Machine, ServerApp};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::{Binaries, Told};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use crate::built_there::Keeps;
 use crate::engine;
@@ -20,8 +20,6 @@ use crate::hardships::{
     IMAGES, STATE, WITH_ENGINE, fill, in_four_parts, make_room, on_small_disks, says, serves,
 };
 
-/// On every wait.
-pub(crate) const SOON: Duration = Duration::from_mins(1);
 /// So many files that no compression makes smaller than a half, of so many bytes each.
 const PARTS: usize = 6;
 const PART: usize = 3_000_000;

@@ -5,10 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 use cutover_engine::Engine;
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use crate::engine::{SHELL_IMAGE, shell_image};
 
@@ -19,7 +18,6 @@ pub const PASSWORD: &str = "hunter2-registry";
 /// The same as `htpasswd -B` writes it, and as the client's file has it.
 const HASHED: &str = "acme:$2y$05$Tf//XSeHF9qS/wkXZ2xes.7T8cN5CXYFiOatTTKnzKkraNhByTPAO";
 const ENCODED: &str = "YWNtZTpodW50ZXIyLXJlZ2lzdHJ5";
-const SOON: Duration = Duration::from_secs(30);
 
 /// A registry. Dropped, it ends, and what it kept goes.
 pub struct Registry {

@@ -1,9 +1,9 @@
 //! A terminal of a test's own, with a command at it, as a person has it.
 
+use cutover_testkit::SOON;
 use std::io::Result;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -11,8 +11,6 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// A terminal, and what is shown on it.
 pub struct Terminal {

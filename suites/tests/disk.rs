@@ -6,8 +6,6 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
-use std::time::Duration;
-
 use cutover_host::lock::AppLock;
 use cutover_host::store::Store;
 use cutover_suites::disk::{Disk, take_ballast};
@@ -16,10 +14,8 @@ use cutover_suites::stopped::{go_on, stopped_run};
 use cutover_suites::{STOP_AT, killing_binaries};
 use cutover_testkit::probe::{Probe, Report, fetch_entries};
 use cutover_testkit::site::{App, Site, Told};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
-/// On every wait.
-const SOON: Duration = Duration::from_secs(60);
 /// So many sites share the steps of a deploy.
 const SITES: usize = 4;
 

@@ -6,16 +6,13 @@
 )]
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use cutover_suites::engine::{SHELL_IMAGE, on_engine, shell_image};
 use cutover_suites::terminal::Terminal;
 use cutover_testkit::site::{App, Binaries, Process, Site, Told};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// What is piped in comes back, line by line and whole; the exit code is the command's, also where it closes its output long before.
 async fn a_pipe_goes_through(app: &App<'_>, once: bool) {

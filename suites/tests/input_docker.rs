@@ -15,7 +15,7 @@ use cutover_suites::input::{Golden, Shop};
 use cutover_suites::stopped::{go_on, last_journal, step_of, stopped_run};
 use cutover_suites::{STOP_AT, killing_binaries};
 use cutover_testkit::site::{Binaries, OwnEngine, Site, Told};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 /// Probes so far apart, and a gate so long, that only the exit can end it.
 const PATIENT: &str = "health: { path: /health, interval: 1h, within: 2h }";
@@ -23,7 +23,6 @@ const PATIENT: &str = "health: { path: /health, interval: 1h, within: 2h }";
 const AT_ONCE: Duration = Duration::from_secs(30);
 /// Images are built of what was committed, unless told.
 const DEPLOY: &[&str] = &["deploy", "--dirty"];
-const SOON: Duration = Duration::from_secs(60);
 const PORT: &str = "    port: 8000\n";
 
 async fn on_engine(name: &str, test: impl AsyncFnOnce(&Site)) {

@@ -14,10 +14,7 @@ use cutover_suites::{engine, loads, neighbours, on_the_way};
 use cutover_testkit::machine::{Cut, Image, Machine, ServerApp, User};
 use cutover_testkit::probe::{Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
-use cutover_testkit::wait_until;
-
-/// On every wait.
-const SOON: Duration = Duration::from_mins(1);
+use cutover_testkit::{SOON, wait_until};
 
 /// In which one that lets in would have answered.
 const A_WHILE: Duration = Duration::from_secs(2);

@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
@@ -20,11 +19,9 @@ use cutover_suites::disk::Disk;
 use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
 use cutover_suites::{KILL_AT, killing_binaries};
 use cutover_testkit::site::{App, Binaries, Site};
-use cutover_testkit::{ask, wait_until};
+use cutover_testkit::{SOON, ask, wait_until};
 
 const HOST: &str = "ledger.localhost";
-const SOON: Duration = Duration::from_secs(60);
-
 const CONFIG: &str = r#"app: APP
 environment:
   DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/DATABASE

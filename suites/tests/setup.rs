@@ -16,10 +16,7 @@ use cutover_suites::servers::on_server;
 use cutover_testkit::machine::{Image, Machine, Part, ServerApp, User};
 use cutover_testkit::probe::{Load, Mix, Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
-use cutover_testkit::wait_until;
-
-/// On every wait.
-const SOON: Duration = Duration::from_mins(1);
+use cutover_testkit::{SOON, wait_until};
 
 /// An application of plain processes whose production is this server.
 fn app<'a>(machine: &'a Machine, binaries: &Binaries) -> ServerApp<'a> {

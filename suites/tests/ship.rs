@@ -9,19 +9,17 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use cutover_engine::Engine;
 use cutover_suites::disk::Disk;
 use cutover_suites::engine::{SHELL_IMAGE, docker, on_engine, shell_image, usable};
 use cutover_testkit::site::{App, Binaries, OwnEngine, Process, Site, Told};
-use cutover_testkit::{get, wait_until};
+use cutover_testkit::{SOON, get, wait_until};
 
 const HOST: &str = "shop.localhost";
 /// Of each of the layers that stay as they are.
 const LAYER: usize = 300_000;
 const LAYERS: usize = 8;
-const SOON: Duration = Duration::from_secs(20);
 
 /// A machine whose engine builds, and a host with an engine of its own.
 struct Two {

@@ -21,12 +21,10 @@ use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
 use cutover_testkit::get;
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Binaries, Found, Site};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
-
-const SOON: Duration = Duration::from_secs(30);
 
 fn site() -> Site {
     Site::with(Binaries::beside_this_program().unwrap()).unwrap()

@@ -339,8 +339,10 @@ pub const SQLITE: &str = "sqlite";
 pub const DUMP: &str = "dump.zst";
 /// What a migration is called in a server's list of its clients.
 pub const MIGRATION_CLIENT: &str = "cutover-migration";
-/// What cutover itself is called there.
+/// What cutover itself is called there, in a deploy.
 pub const OWN_CLIENT: &str = "cutover-snapshot";
+/// What it is called there while it makes or puts back a backup: no deploy ends that.
+pub const BACKUP_CLIENT: &str = "cutover-backup";
 
 /// The file name of a snapshot: `{database}_{timestamp}_{commit}.{ext}` below the app's own folder of the backups.
 pub fn snapshot_file(

@@ -16,4 +16,4 @@ mod wait;
 pub use get::{Answer, ask, get};
 pub use litter::Litter;
 pub use redact::redact;
-pub use wait::{NotInTime, wait_until};
+pub use wait::{NotInTime, SOON, wait_until};

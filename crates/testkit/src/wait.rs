@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+/// On every wait of a test for what should come at once: a deploy takes a second, and a machine on which everything is tried at once is slow.
+/// Only a test that fails waits so long, so nothing counts on its speed.
+pub const SOON: Duration = Duration::from_mins(2);
+
 /// How long to wait before asking again.
 const AGAIN: Duration = Duration::from_millis(5);
 

@@ -1,16 +1,11 @@
 //! A small app whose first release serves, and the promises that are looked at after everything that goes wrong.
 
-use std::time::Duration;
-
 use cutover_core::layout::label;
 use cutover_engine::Phase;
 use cutover_testkit::site::{App, Docker, Process, Site, Told};
-use cutover_testkit::{Answer, ask, wait_until};
+use cutover_testkit::{Answer, SOON, ask, wait_until};
 
 use super::Golden;
-
-/// A page that is served comes at once; what only ends takes moments.
-const SOON: Duration = Duration::from_secs(20);
 
 /// One service with a route: what most cases need. Nothing waits longer than it must.
 pub const GOOD: &str = r"app: shop

@@ -86,7 +86,10 @@ impl<'a> Matrix<'a> {
             self.machine().exec(&["sh", "-c", &line]).await.unwrap();
         }
         let mut deploy = Followed::begin(self.app.command(&["deploy", "--json"])).unwrap();
-        let came = deploy.until(moment).await.unwrap();
+        let came = match deploy.until(moment).await {
+            Ok(came) => came,
+            Err(error) => panic!("{what}: {error:#}{}", self.looks().await),
+        };
         assert!(came, "{what}: the deploy never came there: {:?}", deploy.end(CONVERGES).await);
         let run = deploy.run.expect("a plan comes first");
         let calm = self.probe.lap();

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
-/// For a deploy to come to its moment.
-const SOON: Duration = Duration::from_mins(1);
+/// For a deploy to come to its moment: it builds an image, brings it there and rehearses a migration, beside other suites.
+const SOON: Duration = Duration::from_mins(3);
 
 /// A moment of a deploy, as its client hears of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ struct Line {
 pub(super) struct Followed {
     pub(super) client: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// What was heard so far, for a person who asks why it did not come.
+    heard: String,
     /// Known from its plan on.
     pub(super) run: Option<RunId>,
 }
@@ -61,18 +63,19 @@ impl Followed {
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let mut client = command.spawn()?;
         let lines = BufReader::new(client.stdout.take().context("no output")?).lines();
-        Ok(Self { client, lines, run: None })
+        Ok(Self { client, lines, heard: String::new(), run: None })
     }
 
     /// Waits for the moment; `false`: the deploy ended without it.
     pub(super) async fn until(&mut self, moment: Moment) -> anyhow::Result<bool> {
-        tokio::time::timeout(SOON, self.read_until(moment))
-            .await
-            .with_context(|| format!("it never came to {moment}"))?
+        let came = tokio::time::timeout(SOON, self.read_until(moment)).await;
+        came.with_context(|| format!("it never came to {moment}; heard: {}", self.heard))?
     }
 
     async fn read_until(&mut self, moment: Moment) -> anyhow::Result<bool> {
         while let Some(text) = self.lines.next_line().await? {
+            self.heard.push_str(&text);
+            self.heard.push('\n');
             let line: Line =
                 serde_json::from_str(&text).with_context(|| format!("not understood: {text}"))?;
             if let Some(plan) = line.plan {

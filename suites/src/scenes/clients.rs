@@ -5,12 +5,12 @@ use std::process::Stdio;
 use cutover_core::journal::{Entry, What};
 use cutover_core::names::RunId;
 use cutover_testkit::site::{App, Process, Site};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::applications::{as_it_is, deployed};
-use super::counted::{SOON, none_failed, nothing_lost, traffic};
+use super::counted::{none_failed, nothing_lost, traffic};
 use super::deploys::serves;
 
 /// Killed with -9 in the middle: the deploy ends by itself, and `attach` tells all of it.

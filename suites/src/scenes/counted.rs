@@ -4,10 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use cutover_testkit::probe::{FailedRequest, Ledger, Probe, Report, fetch_entries};
 use cutover_testkit::site::App;
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
-/// On every wait.
-pub(super) const SOON: Duration = Duration::from_mins(1);
 /// After a kill: so long may a request that was in flight take to fail.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 

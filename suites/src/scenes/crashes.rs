@@ -5,12 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 use cutover_testkit::guestbook::Kind;
 use cutover_testkit::probe::{Kind as Request, Load, Probe, ProbeOptions, fetch_entries};
 use cutover_testkit::site::{Process, Site};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use super::applications::{as_it_is, deploy, deployed, is_web, running, with_two};
-use super::counted::{
-    SOON, failed_only_at, more_traffic, none_failed, nothing_lost, one_bot_at_a_time, traffic,
-};
+use super::counted::{failed_only_at, more_traffic, none_failed, nothing_lost, one_bot_at_a_time, traffic};
 use super::deploys::serves;
 
 /// What was killed is back after so long, what the engine takes for a start aside.

@@ -2,10 +2,10 @@
 
 use cutover_testkit::probe::Report;
 use cutover_testkit::site::{App, Site};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use super::applications::{as_it_is, deploy, deployed};
-use super::counted::{SOON, none_failed, nothing_lost, traffic};
+use super::counted::{none_failed, nothing_lost, traffic};
 use super::deploys::serves;
 
 /// v3 breaks the schema: requests wait, and all that was written is there.

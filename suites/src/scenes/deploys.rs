@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
+use cutover_testkit::SOON;
 use cutover_testkit::get;
 use cutover_testkit::site::{App, Site};
 
 use super::applications::{
     as_it_is, as_singleton, deploy, deployed, pair, running, with_another_bot, with_replicas,
 };
-use super::counted::{SOON, none_failed, nothing_lost, one_bot_at_a_time, traffic};
+use super::counted::{none_failed, nothing_lost, one_bot_at_a_time, traffic};
 
 /// Three replicas beside three, and back.
 pub async fn blue_green_with_replicas_and_its_rollback(site: &Site) {

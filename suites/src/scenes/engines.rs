@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use cutover_testkit::probe::fetch_entries;
 use cutover_testkit::site::{Docker, OwnEngine, Site};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use super::applications::{as_it_is, deploy, deployed, running};
-use super::counted::{SOON, more_traffic, none_failed, nothing_lost, one_bot_at_a_time, told, traffic};
+use super::counted::{more_traffic, none_failed, nothing_lost, one_bot_at_a_time, told, traffic};
 use super::deploys::{blue_green_with_replicas_and_its_rollback, serves};
 
 /// What fails meanwhile is told, not counted; afterwards all is as before, without being asked.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cutover_testkit::SOON;
 use cutover_testkit::site::{App, Docker, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -82,7 +83,7 @@ async fn change(app: &App<'_>) {
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(format!("{AFTER}\n").as_bytes()).await.unwrap();
-    let output = tokio::time::timeout(super::counted::SOON, child.wait_with_output()).await.unwrap().unwrap();
+    let output = tokio::time::timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
     let (said, talk) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{talk}");
     says_nothing("env set", &said);

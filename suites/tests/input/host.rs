@@ -3,16 +3,13 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
 
 use cutover_testkit::site::{Process, Site};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
 use cutover_suites::input::{GOOD, Golden, Shop};
-
-const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_deploy_at_the_same_time_is_refused() {

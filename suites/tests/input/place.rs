@@ -2,16 +2,13 @@
 
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::Duration;
 
 use cutover_core::variables;
 use cutover_testkit::site::{App, Site, Told};
 
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use cutover_suites::input::{GOOD, Golden, Shop};
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn git(app: &App<'_>, words: &[&str]) -> String {
     let output = Command::new("git").arg("-C").arg(app.repository()).args(words).output().unwrap();

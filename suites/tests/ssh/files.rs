@@ -6,12 +6,11 @@ use std::time::Duration;
 use cutover_suites::disk::Disk;
 use cutover_testkit::site::{App, Site, Told};
 use cutover_testkit::ssh::Link;
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 
 use super::{once, server};
 
 const MIB: usize = 1024 * 1024;
-const SOON: Duration = Duration::from_secs(60);
 
 /// Bytes that no compression makes fewer of.
 fn noise(mut seed: u64, bytes: usize) -> Vec<u8> {

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Process, Site, Told};
-use cutover_testkit::wait_until;
+use cutover_testkit::{SOON, wait_until};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{once, server};
 
 /// Over a dead link it is noticed within 15 s; the rest is what a busy machine adds.
 const NOTICED: Duration = Duration::from_secs(25);
-const SOON: Duration = Duration::from_secs(60);
 
 /// The app with its first release live, and a second one committed.
 async fn serving(site: &Site) -> App<'_> {

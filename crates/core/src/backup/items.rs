@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::settings::{Database, DatabaseEngine, Mount};
 use crate::names::{DatabaseName, ServiceName, VolumeName};
-use crate::plan::{VolumeSpec, volume_spec};
+use crate::plan::{Reached, ServerPlace, VolumeSpec, volume_spec};
 use crate::release::{Release, RuntimeKind};
 
 /// What belongs into a backup.
@@ -12,6 +12,8 @@ use crate::release::{Release, RuntimeKind};
 pub struct Items {
     /// Databases that are files.
     pub databases: Vec<DatabaseItem>,
+    /// Databases in a server.
+    pub servers: Vec<ServerItem>,
     /// Volumes.
     pub volumes: Vec<VolumeItem>,
     /// What is not taken, and why, in words.
@@ -33,6 +35,15 @@ pub struct DatabaseItem {
     pub services: BTreeSet<ServiceName>,
 }
 
+/// A database in a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerItem {
+    /// Which.
+    pub name: DatabaseName,
+    /// By which way it is reached.
+    pub place: ServerPlace,
+}
+
 /// A volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeItem {
@@ -42,6 +53,8 @@ pub struct VolumeItem {
     pub spec: VolumeSpec,
     /// Who uses it.
     pub services: BTreeSet<ServiceName>,
+    /// Backing services among them: one that is Redis is told to save first.
+    pub backing: BTreeSet<ServiceName>,
 }
 
 /// What belongs into a backup of a release. `root` is the host's folder of state.
@@ -60,10 +73,13 @@ pub fn items(release: &Release, root: &str) -> Items {
                     services: openers(database),
                 });
             }
-            DatabaseEngine::Server { kind, .. } => items.left_out.push(format!(
-                "database `{name}`: {} is not taken yet; keep dumps of it yourself until then",
-                kind.as_str()
-            )),
+            DatabaseEngine::Server { kind, .. } => match server(release, name, database) {
+                Some(server) => items.servers.push(server),
+                None => items.left_out.push(format!(
+                    "database `{name}`: {} is not taken yet; keep dumps of it yourself until then",
+                    kind.as_str()
+                )),
+            },
         }
     }
     let servers: BTreeSet<&ServiceName> = release
@@ -76,15 +92,48 @@ pub fn items(release: &Release, root: &str) -> Items {
         .collect();
     for (name, (runtime, services)) in &users {
         if let Some(server) = services.iter().find(|service| servers.contains(service)) {
-            items.left_out.push(format!(
-                "volume `{name}`: files that the database server `{server}` has open are no copy of a database"
-            ));
+            items.left_out.extend(not_the_files(release, name, server));
             continue;
         }
         let spec = volume_spec(release, root, *runtime, name);
-        items.volumes.push(VolumeItem { name: name.clone(), spec, services: services.clone() });
+        let backing = services.iter().filter(|service| release.backing.contains_key(*service));
+        let backing = backing.cloned().collect();
+        items.volumes.push(VolumeItem { name: name.clone(), spec, services: services.clone(), backing });
     }
     items
+}
+
+/// A database whose server is asked for a dump of it; `None`: of this engine there is none.
+fn server(release: &Release, name: &DatabaseName, database: &Database) -> Option<ServerItem> {
+    let DatabaseEngine::Server { kind, service, url, name: inside, .. } = &database.engine else {
+        return None;
+    };
+    if !kind.has_snapshots() {
+        return None;
+    }
+    let reached = match (service, url) {
+        (Some(service), _) => {
+            let runtime = release.backing.get(service)?.content.runtime();
+            Reached::Backing { service: service.clone(), runtime }
+        }
+        (None, Some(url)) => Reached::Url { url: url.clone(), release: release.id.clone() },
+        (None, None) => return None,
+    };
+    let place = ServerPlace { kind: *kind, reached, name: inside.clone() };
+    Some(ServerItem { name: name.clone(), place })
+}
+
+/// Of a server whose databases are dumped the files are not missed; others are told.
+fn not_the_files(release: &Release, volume: &VolumeName, server: &ServiceName) -> Option<String> {
+    let is_dumped = release.databases.values().any(|database| {
+        matches!(&database.engine, DatabaseEngine::Server { kind, service: Some(service), .. }
+            if service == server && kind.has_snapshots())
+    });
+    (!is_dumped).then(|| {
+        format!(
+            "volume `{volume}`: files that the database server `{server}` has open are no copy of a database"
+        )
+    })
 }
 
 fn openers(database: &Database) -> BTreeSet<ServiceName> {

@@ -5,9 +5,10 @@ mod record;
 mod schedule;
 mod settings;
 
-pub use items::{DatabaseItem, Items, VolumeItem, items};
+pub use items::{DatabaseItem, Items, ServerItem, VolumeItem, items};
 pub use record::{
-    BackupOutcome, BackupRecord, BackupState, KnownBackup, MANIFEST_VERSION, Manifest, VolumeInBackup,
+    BackupOutcome, BackupRecord, BackupState, DumpInBackup, KnownBackup, MANIFEST_VERSION, Manifest,
+    VolumeInBackup,
 };
 pub use schedule::{Attempt, is_due, is_stale};
 pub use settings::{Access, BackupSettings, Keep, Target};

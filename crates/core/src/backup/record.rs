@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Target;
+use crate::config::settings::ServerKind;
+use crate::hash::ContentHash;
 use crate::names::{AppId, DatabaseName, ReleaseId, VolumeName};
 
 /// The version of [`Manifest`] that this build writes.
@@ -94,6 +96,24 @@ pub struct Manifest {
     pub databases: BTreeMap<DatabaseName, String>,
     /// The volumes.
     pub volumes: BTreeMap<VolumeName, VolumeInBackup>,
+    /// Databases of servers. Their dumps lie beside this backup in the repository, each on its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dumps: BTreeMap<DatabaseName, DumpInBackup>,
+}
+
+/// A dump that belongs to a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpInBackup {
+    /// Of which engine.
+    pub kind: ServerKind,
+    /// Its path in a backup of its own, which has the same mark as this one.
+    pub file: String,
+    /// The mark.
+    pub mark: String,
+    /// Of its bytes.
+    pub hash: ContentHash,
+    /// How many they are.
+    pub bytes: u64,
 }
 
 /// A volume in a backup.

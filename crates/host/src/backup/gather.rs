@@ -38,6 +38,8 @@ pub(super) struct Gathered {
     pub(super) items: Vec<String>,
     /// What is not, and why.
     pub(super) left_out: Vec<String>,
+    /// What it says of itself.
+    pub(super) manifest: Manifest,
 }
 
 /// A volume, and the `SQLite` files in it.
@@ -57,7 +59,7 @@ pub(super) async fn gather(
 ) -> Result<Gathered, Failure> {
     let mut left_out = items.left_out.clone();
     let volumes = find(host, items, &mut left_out).await?;
-    if volumes.is_empty() {
+    if volumes.is_empty() && items.servers.is_empty() {
         return Err(failed("there is nothing to back up")
             .because(if left_out.is_empty() {
                 "what is live has no database and no volume".to_owned()
@@ -66,20 +68,21 @@ pub(super) async fn gather(
             })
             .next("deploy a release that has one; or leave `backup` away"));
     }
-    refuse_without_room(room, &volumes)?;
+    refuse_without_room(room, bytes(&volumes))?;
     let mut gathered = Gathered {
         paths: Vec::new(),
         exclude: Vec::new(),
         hashes: BTreeMap::new(),
         items: Vec::new(),
         left_out,
-    };
-    let mut manifest = Manifest {
-        version: MANIFEST_VERSION,
-        app: app.clone(),
-        release: release.clone(),
-        databases: BTreeMap::new(),
-        volumes: BTreeMap::new(),
+        manifest: Manifest {
+            version: MANIFEST_VERSION,
+            app: app.clone(),
+            release: release.clone(),
+            databases: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            dumps: BTreeMap::new(),
+        },
     };
     for volume in &volumes {
         let folder = room.join(VOLUMES).join(volume.item.name.as_str());
@@ -87,7 +90,7 @@ pub(super) async fn gather(
             copy(host, &volume.path.join(file), &folder.join(file), &mut gathered).await?;
         }
         let copies = volume.files.iter().map(|file| file.display().to_string()).collect();
-        manifest.volumes.insert(
+        gathered.manifest.volumes.insert(
             volume.item.name.clone(),
             VolumeInBackup { path: volume.path.display().to_string(), copies },
         );
@@ -101,7 +104,7 @@ pub(super) async fn gather(
         });
         if is_copied {
             let file = format!("{VOLUMES}/{}/{}", database.volume, database.file);
-            manifest.databases.insert(database.name.clone(), file);
+            gathered.manifest.databases.insert(database.name.clone(), file);
             gathered.items.push(format!("database {}", database.name));
         } else {
             gathered
@@ -109,22 +112,24 @@ pub(super) async fn gather(
                 .push(format!("database `{}`: its file is not there, or has nothing in it", database.name));
         }
     }
-    write(&manifest, room, &mut gathered)?;
-    gathered.items.sort();
     Ok(gathered)
 }
 
-fn write(manifest: &Manifest, room: &Path, gathered: &mut Gathered) -> Result<(), Failure> {
-    let path = room.join(FILE);
-    let text = serde_json::to_vec_pretty(manifest).unwrap_or_default();
-    files::replace(&path, &text, 0o600).map_err(|error| trouble(&error))?;
-    gathered.hashes.insert(path.clone(), Sha256::digest(&text).into());
-    gathered.paths.insert(0, path);
-    let copies = room.join(VOLUMES);
-    if copies.exists() {
-        gathered.paths.push(copies);
+impl Gathered {
+    /// What it says of itself is written: nothing comes to it any more.
+    pub(super) fn seal(&mut self, room: &Path) -> Result<(), Failure> {
+        let path = room.join(FILE);
+        let text = serde_json::to_vec_pretty(&self.manifest).unwrap_or_default();
+        files::replace(&path, &text, 0o600).map_err(|error| trouble(&error))?;
+        self.hashes.insert(path.clone(), Sha256::digest(&text).into());
+        self.paths.insert(0, path);
+        let copies = room.join(VOLUMES);
+        if copies.exists() {
+            self.paths.push(copies);
+        }
+        self.items.sort();
+        Ok(())
     }
-    Ok(())
 }
 
 async fn find<'a>(
@@ -235,10 +240,14 @@ fn hash(path: &Path) -> io::Result<[u8; 32]> {
     }
 }
 
-/// What is copied has room: a disk that is full would be the app's trouble, too.
-fn refuse_without_room(room: &Path, volumes: &[Volume<'_>]) -> Result<(), Failure> {
+/// What the copies of files will take.
+fn bytes(volumes: &[Volume<'_>]) -> u64 {
     let files = volumes.iter().flat_map(|volume| volume.files.iter().map(|file| volume.path.join(file)));
-    let bytes: u64 = files.filter_map(|file| fs::metadata(file).ok()).map(|about| about.size()).sum();
+    files.filter_map(|file| fs::metadata(file).ok()).map(|about| about.size()).sum()
+}
+
+/// What is copied has room: a disk that is full would be the app's trouble, too.
+pub(super) fn refuse_without_room(room: &Path, bytes: u64) -> Result<(), Failure> {
     let needed = bytes.saturating_add(cutover_core::defaults::DISK_FREE);
     let free = files::free(room).map_err(|error| trouble(&error))?;
     if free >= needed {

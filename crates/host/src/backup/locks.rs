@@ -15,8 +15,8 @@ use super::restic::{Restic, ResticError};
 use super::work::doing;
 use crate::runtime::process::stat;
 
-/// For another process to let go of the repository.
-pub(super) const LET_GO: Duration = Duration::from_mins(5);
+/// For another process to let go of the repository: its backup may take hours, and ours is not worth less for it.
+pub(super) const LET_GO: Duration = Duration::from_hours(12);
 /// Between two looks.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Whoever works says so anew every five minutes; restic itself takes an older lock for left.

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use cutover_core::backup::{MANIFEST_VERSION, Manifest};
 
 use super::prose::Trouble;
-use super::restic::{Listed, Restic, ResticError};
+use super::restic::{Listed, Restic, ResticError, is_mark};
 
 /// The manifest's file name.
 pub(super) const FILE: &str = "cutover-backup.json";
@@ -48,6 +48,12 @@ fn check(manifest: &Manifest, backup: &Listed) -> Result<(), String> {
     for file in files {
         if !is_below_only(Path::new(file)) {
             return Err(format!("`{file}` leads out of it"));
+        }
+    }
+    for dump in manifest.dumps.values() {
+        let is_below = Path::new(&dump.file).strip_prefix("/").is_ok_and(is_below_only);
+        if !is_below || !is_mark(&dump.mark) {
+            return Err(format!("`{}` leads out of it", dump.file));
         }
     }
     for volume in manifest.volumes.values() {

@@ -1,6 +1,7 @@
 //! Backups: a copy of every database and volume of what is live, in a repository that restic reads. The work is done by a process of its own
 //! (`cutover-host backup`), one at a time for an app; sessions and watch only start it.
 
+mod dumps;
 mod gather;
 mod job;
 mod locks;
@@ -8,13 +9,20 @@ mod manifest;
 mod proof;
 mod prose;
 mod prune;
+mod redis;
 mod restic;
 mod restore;
+mod store;
 mod work;
 
 pub(crate) use job::{Heard, Job, begin, values};
 pub(crate) use work::{last, settings, state};
 pub use work::{lock_name, main};
+
+/// The lock of whoever asks an app's servers for dumps: a migration waits for it.
+pub(crate) fn dump_lock(app: &cutover_core::names::AppId) -> String {
+    format!("dump.{}.{}", app.app, app.environment)
+}
 
 /// Who holds an app's lock while its `SQLite` files are copied: for moments. Others may wait for it.
 pub const HOLDER: &str = "cutover-host backup";

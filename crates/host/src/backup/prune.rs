@@ -4,7 +4,7 @@
 use cutover_core::backup::{Keep, KnownBackup};
 use cutover_core::names::AppId;
 
-use super::restic::{Listed, Restic, ResticError, VERIFIED, tag};
+use super::restic::{Listed, Restic, ResticError, VERIFIED, dumps_tag, is_mark, tag};
 
 /// What was done.
 pub(super) struct Pruned {
@@ -12,13 +12,9 @@ pub(super) struct Pruned {
     pub(super) stay: usize,
 }
 
-/// Takes away what is beyond `keep`.
+/// Takes away what is beyond `keep`, with the dumps that belong to it.
 pub(super) async fn prune(restic: &Restic, app: &AppId, keep: Keep) -> Result<Pruned, ResticError> {
     let before = restic.list(&tag(app)).await?;
-    let broken = unverified(&before);
-    for backup in &broken {
-        restic.run_alone(&["forget", &backup.id]).await?;
-    }
     let verified = format!("{},{VERIFIED}", tag(app));
     let mut words =
         vec!["forget".to_owned(), "--tag".to_owned(), verified, "--group-by".to_owned(), String::new()];
@@ -28,11 +24,32 @@ pub(super) async fn prune(restic: &Restic, app: &AppId, keep: Keep) -> Result<Pr
         }
     }
     // The newest stays whatever the clock says.
-    words.extend(["--keep-last".to_owned(), "1".to_owned(), "--prune".to_owned()]);
+    words.extend(["--keep-last", "1"].map(str::to_owned));
     restic.run_alone(&words).await?;
-    let after = restic.list(&tag(app)).await?;
-    let stays = |backup: &&Listed| after.iter().any(|stays| stays.id == backup.id);
-    Ok(Pruned { gone: before.iter().filter(|backup| !stays(backup)).map(known).collect(), stay: after.len() })
+    let kept = restic.list(&tag(app)).await?;
+    let dumps = restic.list(&dumps_tag(app)).await?;
+    let stay: Vec<&Listed> = {
+        let broken: Vec<&str> = unverified(&kept).iter().map(|backup| backup.id.as_str()).collect();
+        kept.iter().filter(|backup| !broken.contains(&backup.id.as_str())).collect()
+    };
+    let broken = unverified(&kept).into_iter().chain(without_backup(&dumps, &stay));
+    let mut words: Vec<&str> = vec!["forget", "--prune"];
+    words.extend(broken.map(|backup| backup.id.as_str()));
+    if words.len() > 2 {
+        restic.run_alone(&words).await?;
+    } else if kept.len() < before.len() {
+        restic.run_alone(&["prune"]).await?;
+    }
+    let stays = |backup: &&Listed| stay.iter().any(|stays| stays.id == backup.id);
+    Ok(Pruned { gone: before.iter().filter(|backup| !stays(backup)).map(known).collect(), stay: stay.len() })
+}
+
+/// Dumps whose backup is not there: it went, or was never finished. Nobody else works on backups of this app.
+fn without_backup<'a>(dumps: &'a [Listed], stay: &[&Listed]) -> Vec<&'a Listed> {
+    let has_backup = |dump: &&Listed| {
+        dump.tags.iter().any(|tag| is_mark(tag) && stay.iter().any(|it| it.tags.contains(tag)))
+    };
+    dumps.iter().filter(|dump| !has_backup(dump)).collect()
 }
 
 /// Those that were not verified, where a newer one was: nobody works on them any more.

@@ -161,9 +161,17 @@ impl Restic {
 
     /// The same, for what others keep from the repository, or what keeps them from it: they are waited for.
     pub(super) async fn run_alone<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<String, ResticError> {
+        self.waiting(async || self.run(words).await).await
+    }
+
+    /// Does what others may keep from the repository: they are waited for, however long a backup of theirs takes.
+    pub(super) async fn waiting<T>(
+        &self,
+        act: impl AsyncFn() -> Result<T, ResticError>,
+    ) -> Result<T, ResticError> {
         let end = Instant::now() + LET_GO;
         loop {
-            match self.run(words).await {
+            match act().await {
                 // Another host may be quicker once more.
                 Err(error) if error.trouble == Trouble::Locked && Instant::now() < end => {
                     self.alone().await?;
@@ -268,6 +276,10 @@ fn fill(template: &Template, values: &Secrets) -> Result<Secret, Failure> {
 }
 
 impl ResticError {
+    pub(super) fn other(words: String) -> Self {
+        Self { trouble: Trouble::Other, words }
+    }
+
     /// The four answers.
     pub(super) fn failure(&self, what: &str, to: &Target) -> Failure {
         let to = to.as_str();
@@ -316,6 +328,23 @@ impl ResticError {
 pub(super) fn tag(app: &cutover_core::names::AppId) -> String {
     format!("{}/{}", app.app, app.environment)
 }
+
+/// The mark of the dumps that belong to an app's backups.
+pub(super) fn dumps_tag(app: &cutover_core::names::AppId) -> String {
+    format!("{}/{}/dump", app.app, app.environment)
+}
+
+/// What a backup and its dumps are told by, one for each time.
+pub(super) fn new_mark() -> String {
+    format!("{MADE}{}", uuid::Uuid::now_v7().simple())
+}
+
+/// Whether it is one.
+pub(super) fn is_mark(tag: &str) -> bool {
+    tag.starts_with(MADE)
+}
+
+const MADE: &str = "made-";
 
 /// The mark of those that were read back and are good.
 pub(super) const VERIFIED: &str = "verified";

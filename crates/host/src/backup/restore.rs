@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cutover_core::failure::Failure;
 
+use super::dumps::{self, Fetched};
 use super::gather::{failed, trouble};
 use super::manifest::{self, DATABASES, Found, VOLUMES};
 use super::restic::{Listed, Restic};
@@ -32,15 +33,36 @@ pub(super) async fn beside(restic: &Restic, backup: &Listed, folder: &Path) -> R
     let words =
         ["restore".as_ref(), "--no-lock".as_ref(), backup.id.as_ref(), "--target".as_ref(), raw.as_os_str()];
     let restored = restic.run(&words).await;
-    let arranged = match restored {
+    let mut arranged = match restored {
         Ok(_) => arrange(&found, &raw, folder),
         Err(error) => Err(failed_restic(error)),
     };
     remove(&raw)?;
+    if let Ok(lines) = &mut arranged {
+        match dumps_beside(restic, &found, folder).await {
+            Ok(more) => lines.extend(more),
+            Err(failure) => arranged = Err(failure),
+        }
+    }
     if arranged.is_err() {
         remove(folder)?;
     }
     Ok(PutBack { lines: arranged?, found })
+}
+
+/// Dumps come as they left their servers: `databases/NAME.dump`.
+async fn dumps_beside(restic: &Restic, found: &Found, folder: &Path) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
+    for (name, dump) in &found.manifest.dumps {
+        let databases = folder.join(DATABASES);
+        files::ensure_folder(&databases, 0o700).map_err(|error| trouble(&error))?;
+        let file = Path::new(&dump.file).file_name().unwrap_or_default();
+        let to = databases.join(file);
+        let fetched = dumps::fetch(restic, &found.manifest.app, dump, Fetched::AsItIs, &to).await;
+        fetched.map_err(|error| error.failure("the backup was not put back", restic.target()))?;
+        lines.push(format!("database {name}: {} (as it was dumped: every byte)", to.display()));
+    }
+    Ok(lines)
 }
 
 fn raw(folder: &Path) -> PathBuf {

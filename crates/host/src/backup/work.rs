@@ -19,15 +19,17 @@ use cutover_core::plan::Verb;
 use cutover_core::release::{Live, Release};
 use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Reply};
 use jiff::Timestamp;
-use serde::Deserialize;
 
+use super::dumps::{self, Dump};
 use super::gather::{Gathered, failed, gather, trouble};
 use super::job::Job;
 use super::proof::{Amount, prove};
 use super::prose::Trouble;
 use super::prune::{is_verified, known, prune};
-use super::restic::{Listed, Restic, ResticError, VERIFIED, tag};
+use super::redis;
+use super::restic::{Listed, Restic, ResticError, VERIFIED, dumps_tag, new_mark, tag};
 use super::restore;
+use super::store::store;
 use crate::files;
 use crate::host::Host;
 use crate::lock::{AppLock, LockError, ProcessLock};
@@ -36,10 +38,10 @@ use crate::store::Store;
 
 /// For a deploy to end that is in the way of copying databases.
 const LOCK_WAIT: Duration = Duration::from_hours(1);
+/// For another app's backup to end that goes to the same repository.
+const TURN: Duration = Duration::from_hours(12);
 /// Between two looks at who works in the same repository.
 const AGAIN: Duration = Duration::from_millis(200);
-/// From one word about a copy that goes on to the next.
-const WORD: Duration = Duration::from_secs(2);
 
 /// `cutover-host backup`: does the job on its input.
 pub async fn main(layout: Layout) -> ExitCode {
@@ -77,6 +79,13 @@ pub(super) fn doing(what: impl Into<String>) {
     say(&Reply::Doing { what: what.into() });
 }
 
+/// What a part of a backup comes to, in bytes.
+#[derive(Default)]
+struct Added {
+    bytes: u64,
+    bytes_new: u64,
+}
+
 struct Worker {
     host: Host,
     order: BackupOrder,
@@ -88,15 +97,39 @@ struct Worker {
 
 impl Worker {
     async fn open(layout: Layout, job: Job) -> Result<Self, Failure> {
+        let app = job.order.app.clone();
+        let lock = ProcessLock::take(&layout, &lock_name(&app)).map_err(|error| busy(&app, &error))?;
+        let host = Host::open_for(&layout, &app).await.map_err(|error| error.failure())?;
+        let started = Timestamp::now();
+        let ready = Self::ready_to_work(&layout, &job).await;
+        match ready {
+            Ok((restic, room, repository)) => {
+                Ok(Self { host, order: job.order, restic, room, _locks: (lock, repository) })
+            }
+            Err(failure) => {
+                if job.order.work == BackupWork::Run {
+                    let outcome = BackupOutcome::Failed { why: failure.to_string() };
+                    let recorded = host.store.put_backup(&app, &record(&job.order, started, outcome));
+                    if let Err(error) = recorded {
+                        tracing::warn!(%error, "a backup that could not begin is not on record");
+                    }
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn ready_to_work(
+        layout: &Layout,
+        job: &Job,
+    ) -> Result<(Restic, PathBuf, Option<ProcessLock>), Failure> {
         let app = &job.order.app;
-        let lock = ProcessLock::take(&layout, &lock_name(app)).map_err(|error| busy(app, &error))?;
         let repository = match job.order.work {
             BackupWork::List | BackupWork::Beside { .. } => None,
             BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Prune => {
-                Some(repository(&layout, app, &job.order.settings.to).await?)
+                Some(repository(layout, app, &job.order.settings.to).await?)
             }
         };
-        let host = Host::open_for(&layout, app).await.map_err(|error| error.failure())?;
         let room = layout.backup_room(app);
         empty(&room)?;
         let temporary = room.join("restic");
@@ -104,7 +137,7 @@ impl Worker {
             files::ensure_folder(folder, 0o700).map_err(|error| trouble(&error))?;
         }
         let restic = Restic::new(&job.order.settings, &job.values(), layout.backup_cache(), temporary)?;
-        Ok(Self { host, order: job.order, restic, room, _locks: (lock, repository) })
+        Ok((restic, room, repository))
     }
 
     async fn work(self) -> ExitCode {
@@ -160,13 +193,7 @@ impl Worker {
             Ok(outcome) => outcome.clone(),
             Err(failure) => BackupOutcome::Failed { why: failure.to_string() },
         };
-        let record = BackupRecord {
-            to: self.order.settings.to.clone(),
-            by: self.order.by.clone(),
-            started,
-            finished: Timestamp::now(),
-            outcome,
-        };
+        let record = record(&self.order, started, outcome);
         let recorded = self.host.store.put_backup(&self.order.app, &record);
         made?;
         recorded.map_err(|error| {
@@ -181,9 +208,15 @@ impl Worker {
     async fn make(&self, remarks: &mut Vec<String>) -> Result<BackupOutcome, Failure> {
         let what = "there is no new backup";
         self.ready(what, remarks).await?;
-        let (release, gathered) = self.gathered().await?;
+        let (release, mut gathered, dumps) = self.gathered().await?;
+        let mark = new_mark();
+        let dumped =
+            self.stored(dumps, &mut gathered, &mark).await.map_err(|error| self.because(&error, what))?;
+        gathered.seal(&self.room)?;
         doing(format!("{} go to {}", gathered.items.join(", "), self.restic.target().as_str()));
-        let summary = self.store(&gathered).await.map_err(|error| self.because(&error, what))?;
+        let tags = ["cutover".to_owned(), tag(&self.order.app), mark.clone()];
+        let summary =
+            store(&self.restic, &gathered, &tags).await.map_err(|error| self.because(&error, what))?;
         doing("it is read back");
         let amount = Amount { files: summary.total_files_processed, bytes: summary.total_bytes_processed };
         let proved = prove(&self.restic, &summary.snapshot_id, amount, &gathered.hashes).await;
@@ -192,13 +225,13 @@ impl Worker {
                 self.because(&error, "a backup was made, and does not count: it could not be read back")
             );
         }
-        let id = self.mark(&summary.snapshot_id).await.map_err(|error| self.because(&error, what))?;
+        let id = self.mark(&summary.snapshot_id, &mark).await.map_err(|error| self.because(&error, what))?;
         tracing::info!(app = %self.order.app, %id, %release, "a backup was made and read back");
         Ok(BackupOutcome::Verified {
             id,
             items: gathered.items,
-            bytes: summary.total_bytes_processed,
-            added: summary.data_added,
+            bytes: summary.total_bytes_processed + dumped.bytes,
+            added: summary.data_added + dumped.bytes_new,
             left_out: gathered.left_out,
         })
     }
@@ -244,14 +277,45 @@ impl Worker {
         self.restic.sweep().await.map_err(|error| self.because(&error, what))
     }
 
-    /// Copies what cannot be taken where it lies, under the app's lock.
-    async fn gathered(&self) -> Result<(String, Gathered), Failure> {
+    /// Copies what cannot be taken where it lies: files under the app's lock, for moments; what servers are asked for, beside everything but
+    /// migrations, which would wait for it with all who wait for them.
+    async fn gathered(&self) -> Result<(String, Gathered, Vec<Dump>), Failure> {
         let app = &self.order.app;
-        let _alone = self.alone().await?;
+        let alone = self.alone().await?;
         let (release, items) = self.items()?;
         doing("databases are copied");
-        let gathered = gather(&self.host, app, &release.id, &items, &self.room).await?;
-        Ok((release.id.to_string(), gathered))
+        let mut gathered = gather(&self.host, app, &release.id, &items, &self.room).await?;
+        let asking = ProcessLock::take(&self.host.layout, &super::dump_lock(app));
+        let _asking = asking.map_err(|error| busy(app, &error))?;
+        drop(alone);
+        redis::save(&self.host, app, &items, &mut gathered).await?;
+        let mut dumps = Vec::new();
+        for item in &items.servers {
+            doing(format!("database {} is dumped", item.name));
+            dumps.push(dumps::take(&self.host, app, item, &self.room).await?);
+        }
+        Ok((release.id.to_string(), gathered, dumps))
+    }
+
+    /// Brings the dumps into the repository, and reads each back.
+    async fn stored(
+        &self,
+        dumps: Vec<Dump>,
+        gathered: &mut Gathered,
+        mark: &str,
+    ) -> Result<Added, ResticError> {
+        let tags = ["cutover".to_owned(), dumps_tag(&self.order.app), mark.to_owned()];
+        let mut all = Added::default();
+        for dump in dumps {
+            let database = dump.database.clone();
+            doing(format!("database {database} goes to {}", self.restic.target().as_str()));
+            let stored = dump.store(&self.restic, &tags, mark).await?;
+            all.bytes += stored.dump.bytes;
+            all.bytes_new += stored.added;
+            gathered.items.push(format!("database {database}"));
+            gathered.manifest.dumps.insert(database, stored.dump);
+        }
+        Ok(all)
     }
 
     async fn alone(&self) -> Result<AppLock, Failure> {
@@ -296,42 +360,11 @@ impl Worker {
         Ok((release, items))
     }
 
-    /// Lets restic take what was gathered. What went away meanwhile, as files of a live volume do, is no error.
-    async fn store(&self, gathered: &Gathered) -> Result<Summary, ResticError> {
-        let mut words: Vec<std::ffi::OsString> =
-            ["backup", "--json", "--tag", "cutover", "--tag"].map(Into::into).into();
-        words.push(tag(&self.order.app).into());
-        for path in &gathered.exclude {
-            let mut word = std::ffi::OsString::from("--exclude=");
-            word.push(literal(path));
-            words.push(word);
-        }
-        words.push("--".into());
-        words.extend(gathered.paths.iter().map(|path| path.clone().into_os_string()));
-        let mut summary = None;
-        let mut told = tokio::time::Instant::now();
-        let ended = self
-            .restic
-            .run_hearing(&words, |line| match serde_json::from_str::<Line>(line) {
-                Ok(Line::Summary(found)) => summary = Some(found),
-                Ok(Line::Status { bytes_done, total_bytes }) if told.elapsed() >= WORD => {
-                    told = tokio::time::Instant::now();
-                    let size = cutover_core::rules::size;
-                    doing(format!("{} of {}", size(bytes_done), size(total_bytes)));
-                }
-                Ok(Line::Status { .. }) | Err(_) => {}
-            })
-            .await?;
-        if ended.code != Some(0) && !(ended.code == Some(3) && only_gone(&ended.said)) {
-            return Err(ended.error());
-        }
-        summary.ok_or_else(|| ended.error())
-    }
-
     /// Says of a backup, in the repository itself, that it was read back; gives its new id.
-    async fn mark(&self, id: &str) -> Result<String, ResticError> {
+    async fn mark(&self, id: &str, mark: &str) -> Result<String, ResticError> {
         let app = tag(&self.order.app);
-        self.restic.run_alone(&["tag", "--set", "cutover", "--set", &app, "--set", VERIFIED, id]).await?;
+        let tags = ["--set", "cutover", "--set", &app, "--set", mark, "--set", VERIFIED];
+        self.restic.run_alone(&[&["tag"], tags.as_slice(), &[id]].concat()).await?;
         let all = self.restic.list(&format!("{app},{VERIFIED}")).await?;
         let marked =
             all.iter().find(|backup| backup.original.as_deref().is_some_and(|was| was.starts_with(id)));
@@ -403,9 +436,21 @@ impl Worker {
             .keys()
             .map(|name| format!("database {name}: put back, integrity_check: ok"));
         let volumes = back.found.manifest.volumes.keys().map(|name| format!("volume {name}: put back"));
+        let dumps = back.found.manifest.dumps.keys();
+        let dumps = dumps.map(|name| format!("database {name}: its dump came back, every byte"));
         let mut lines = vec!["repository: every piece is what was written".to_owned()];
-        lines.extend(databases.chain(volumes));
+        lines.extend(databases.chain(dumps).chain(volumes));
         Ok(BackupTold::Verified { id: known(&backup).id, lines })
+    }
+}
+
+fn record(order: &BackupOrder, started: Timestamp, outcome: BackupOutcome) -> BackupRecord {
+    BackupRecord {
+        to: order.settings.to.clone(),
+        by: order.by.clone(),
+        started,
+        finished: Timestamp::now(),
+        outcome,
     }
 }
 
@@ -468,7 +513,7 @@ fn busy(app: &AppId, error: &LockError) -> Failure {
 async fn repository(layout: &Layout, app: &AppId, to: &Target) -> Result<ProcessLock, Failure> {
     let hash = ContentHash::of(to.as_str().as_bytes());
     let name = format!("repository.{}", &hash.to_string()[..16]);
-    let end = tokio::time::Instant::now() + LOCK_WAIT;
+    let end = tokio::time::Instant::now() + TURN;
     let mut told = false;
     loop {
         match ProcessLock::take(layout, &name) {
@@ -501,50 +546,4 @@ fn empty(room: &Path) -> Result<(), Failure> {
         _ => files::ensure_folder(room, 0o700),
     };
     emptied.map_err(|error| trouble(&error))
-}
-
-/// A path as a pattern that means it alone.
-fn literal(path: &Path) -> std::ffi::OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let mut bytes = Vec::new();
-    for byte in path.as_os_str().as_bytes() {
-        if b"*?[\\".contains(byte) {
-            bytes.push(b'\\');
-        }
-        bytes.push(*byte);
-    }
-    std::ffi::OsString::from_vec(bytes)
-}
-
-/// Whether all that could not be read is gone.
-fn only_gone(said: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Trouble {
-        item: String,
-    }
-    let troubles = said.lines().filter_map(|line| serde_json::from_str::<Trouble>(line).ok());
-    let mut all =
-        troubles.map(|trouble| !Path::new(&trouble.item).exists() && !trouble.item.is_empty()).peekable();
-    all.peek().is_some() && all.all(|gone| gone)
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "message_type", rename_all = "snake_case")]
-enum Line {
-    Status {
-        #[serde(default)]
-        bytes_done: u64,
-        #[serde(default)]
-        total_bytes: u64,
-    },
-    Summary(Summary),
-}
-
-/// What restic says of a backup that it made.
-#[derive(Debug, Deserialize)]
-struct Summary {
-    snapshot_id: String,
-    data_added: u64,
-    total_files_processed: u64,
-    total_bytes_processed: u64,
 }

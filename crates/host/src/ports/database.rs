@@ -68,6 +68,8 @@ pub struct Server {
     pub name: Option<String>,
     /// By which way.
     pub way: Way,
+    /// What we are called in its list of clients.
+    pub client: &'static str,
 }
 
 /// By which way a server is reached.

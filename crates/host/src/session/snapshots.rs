@@ -68,7 +68,12 @@ where
         let place = database_place(&state, &found.database).ok_or_else(|| {
             distrusted(format!("what is live has no database `{}` to read it for", found.database))
         })?;
-        let here = Whereabouts { ports: &host.ports, layout: &host.layout, app };
+        let here = Whereabouts {
+            ports: &host.ports,
+            layout: &host.layout,
+            app,
+            client: cutover_core::layout::OWN_CLIENT,
+        };
         let read = async {
             let of = here.find(&place).await?;
             let path = host.layout.snapshots(app).join(&found.name);

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::layout::Layout;
-use cutover_core::names::AppId;
+use cutover_core::layout::{self, Layout};
+use cutover_core::names::{AppId, InstanceName, ServiceName};
 use cutover_core::plan::{DatabasePlace, FilePlace, Reached, ServerPlace};
+use cutover_core::release::RuntimeKind;
 use cutover_core::secret::Secret;
 use cutover_core::state::{HostState, Role};
 
@@ -19,6 +20,8 @@ pub(crate) struct Whereabouts<'a> {
     pub(crate) ports: &'a Ports,
     pub(crate) layout: &'a Layout,
     pub(crate) app: &'a AppId,
+    /// What we are called in a server's list of its clients.
+    pub(crate) client: &'static str,
 }
 
 impl Whereabouts<'_> {
@@ -49,21 +52,16 @@ impl Whereabouts<'_> {
         below(&runtime.volume_path(&place.volume).await?, &place.file)
     }
 
-    async fn server(self, place: &ServerPlace) -> Result<Server, Trouble> {
+    /// The way to a server.
+    ///
+    /// # Errors
+    /// It does not run, or its url has no value.
+    pub(crate) async fn server(self, place: &ServerPlace) -> Result<Server, Trouble> {
         let way = match &place.reached {
             Reached::Backing { service, runtime } => {
-                let runtime = self.ports.runtime(*runtime)?;
-                let found = runtime.list(self.app).await?;
-                let found = found.into_iter().find(|found| {
-                    found.role == Role::Backing
-                        && found.service == *service
-                        && found.ours
-                        && found.is_running()
-                });
-                let instance = found
-                    .ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))?
-                    .name;
-                Way::Inside { runtime: runtime.clone(), app: self.app.clone(), instance }
+                let instance = backing(self.ports, self.app, service, *runtime).await?;
+                let runtime = self.ports.runtime(*runtime)?.clone();
+                Way::Inside { runtime, app: self.app.clone(), instance }
             }
             Reached::Url { url, release } => {
                 let values = values(self.layout, self.app, release)
@@ -74,7 +72,7 @@ impl Whereabouts<'_> {
                 Way::Outside { url: Secret::new(url) }
             }
         };
-        Ok(Server { kind: place.kind, name: place.name.clone(), way })
+        Ok(Server { kind: place.kind, name: place.name.clone(), way, client: self.client })
     }
 }
 
@@ -94,7 +92,7 @@ pub(super) async fn server(act: &Act<'_>, place: &ServerPlace) -> Result<Server,
 }
 
 fn of<'a>(act: &'a Act<'_>) -> Whereabouts<'a> {
-    Whereabouts { ports: act.ports, layout: act.layout, app: act.app() }
+    Whereabouts { ports: act.ports, layout: act.layout, app: act.app(), client: layout::OWN_CLIENT }
 }
 
 /// The path of a file in its volume, and nowhere else. The app writes there: by a link it could lead us, who may do more, to another app's files (S2).
@@ -116,6 +114,25 @@ fn below(volume: &Path, file: &str) -> Result<PathBuf, Trouble> {
         }),
         None => Ok(path),
     }
+}
+
+/// The instance of a backing service that runs.
+///
+/// # Errors
+/// None does.
+pub(crate) async fn backing(
+    ports: &Ports,
+    app: &AppId,
+    service: &ServiceName,
+    runtime: RuntimeKind,
+) -> Result<InstanceName, Trouble> {
+    let found = ports.runtime(runtime)?.list(app).await?;
+    let found = found.into_iter().find(|found| {
+        found.role == Role::Backing && found.service == *service && found.ours && found.is_running()
+    });
+    found
+        .map(|found| found.name)
+        .ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))
 }
 
 #[cfg(test)]

@@ -3,16 +3,29 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
-use cutover_core::plan::{EnvSource, HeldDatabase, Planned, PreflightPlan, Stage, WantedImage};
+use cutover_core::plan::{
+    DatabasePlace, EnvSource, HeldDatabase, Planned, PreflightPlan, Stage, WantedImage,
+};
 use cutover_core::release::{Release, RuntimeKind};
 use cutover_core::secret::Secrets;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::environment::EnvChange;
 use super::{Act, environment, room, snapshot};
 use crate::assignment;
+use crate::backup;
 use crate::files;
 use crate::images::Fetcher;
 use crate::journal::{StageError, Trouble};
+use crate::lock::ProcessLock;
+
+/// For a backup's dump to end.
+const A_DUMP: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Everything the plan counts on is there.
 pub(crate) struct Admitted(());
@@ -26,6 +39,7 @@ pub(crate) async fn preflight(
     let mut missing = absent(act, plan).await;
     missing.extend(taken(plan));
     missing.extend(low_disk(act, plan).await?);
+    missing.extend(dumped(act).await);
     missing.extend(images(act, plan, release).await?);
     if let Some(mut failure) = missing.pop() {
         failure.cause.extend(missing.into_iter().map(|other| other.what));
@@ -46,6 +60,26 @@ async fn low_disk(act: &Act<'_>, plan: &PreflightPlan) -> Result<Option<Failure>
     room::refuse_low(act, plan).await.map_err(|trouble| {
         Failure::new(Exit::Refused, "the free room on a disk cannot be told").because(trouble.message).into()
     })
+}
+
+/// A dump for a backup holds every table: a migration would wait for it, and behind the migration all who only want to read. None begins while a run
+/// has the app's lock.
+async fn dumped(act: &Act<'_>) -> Option<Failure> {
+    let migrate = act.plan.migrate.todo()?;
+    let mut migrations = migrate.direct.iter().chain(&migrate.rehearse);
+    migrations.find(|migration| matches!(migration.place, Some(DatabasePlace::Server(_))))?;
+    let end = Instant::now() + A_DUMP;
+    while let Some(pid) = ProcessLock::peek(act.layout, &backup::dump_lock(act.app())) {
+        if Instant::now() >= end {
+            return Some(
+                Failure::new(Exit::Locked, "a backup dumps the database that would be migrated")
+                    .because(format!("process {pid} works on it; a migration would wait for it, and everybody behind the migration"))
+                    .next("deploy again once it is over: `cutover status` tells"),
+            );
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    None
 }
 
 /// What the plan counts on and is not there.

@@ -5,7 +5,6 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use cutover_core::layout;
 use cutover_core::state::ExitStatus;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
@@ -88,7 +87,7 @@ impl Client<'_> {
     ) -> Result<Attached, DatabaseError> {
         let body = if carried == Carried::Guarded { GUARDED } else { PLAIN };
         let (mark, identity) = (String::from_utf8_lossy(WHOLE), self.login.identity);
-        let script = format!("CUTOVER_WHOLE={mark}\nCUTOVER_CLIENT={}\n{identity}{body}", layout::OWN_CLIENT);
+        let script = format!("CUTOVER_WHOLE={mark}\nCUTOVER_CLIENT={}\n{identity}{body}", self.server.client);
         let name = database.or(self.server.name.as_deref()).unwrap_or_default();
         let shell = ["sh", "-c", &script, "sh", name].map(str::to_owned);
         let words: Vec<String> = shell.into_iter().chain(words.iter().cloned()).collect();

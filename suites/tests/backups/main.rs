@@ -5,21 +5,20 @@
     reason = "a test stops where it fails, and says why it did not run"
 )]
 
+mod servers;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cutover_core::backup::BackupRecord;
 use cutover_host::backup::lock_name;
 use cutover_host::lock::ProcessLock;
 use cutover_host::store::Store;
 use cutover_suites::disk::Disk;
+use cutover_suites::kept::PASSWORD;
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Binaries, Site};
-use cutover_testkit::wait_until;
-
-const PASSWORD: &str = "correct-horse-battery-staple";
-const SOON: Duration = Duration::from_secs(60);
+use cutover_testkit::{SOON, wait_until};
 
 /// A site with the guestbook live and backups to a folder; `None`, told, where restic is not installed.
 struct Place {
@@ -28,11 +27,7 @@ struct Place {
 
 impl Place {
     fn new(test: &str) -> Option<Self> {
-        if std::process::Command::new("restic").arg("version").output().is_err() {
-            println!("not run: {test}: restic is not installed");
-            return None;
-        }
-        Some(Self { site: Site::with(Binaries::beside_this_program().unwrap()).unwrap() })
+        has_restic(test).then(|| Self { site: Site::with(Binaries::beside_this_program().unwrap()).unwrap() })
     }
 
     fn repository(&self) -> PathBuf {
@@ -56,13 +51,7 @@ impl Place {
 
     /// The records of backups, once there are so many; the newest first.
     async fn records(&self, app: &App<'_>, count: usize) -> Vec<BackupRecord> {
-        let store = Store::open(&self.site.layout()).unwrap();
-        let look = async || {
-            // What is beyond `keep` goes after it is on record.
-            let is_over = ProcessLock::peek(&self.site.layout(), &lock_name(app.id())).is_none();
-            Some(store.backups(app.id()).unwrap()).filter(|records| is_over && records.len() >= count)
-        };
-        wait_until("a backup was tried", SOON, look).await.unwrap()
+        records(app, count).await
     }
 
     async fn deploy(&self, app: &App<'_>, backup: &str) {
@@ -74,13 +63,38 @@ impl Place {
 
     /// What restic says by itself.
     fn restic(&self, words: &[&str]) -> String {
-        let mut command = std::process::Command::new("restic");
-        command.args(words).env("RESTIC_REPOSITORY", self.repository()).env("RESTIC_PASSWORD", PASSWORD);
-        command.env("RESTIC_CACHE_DIR", self.site.folder().join("cache"));
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8(restic(&self.site, words)).unwrap()
     }
+}
+
+fn has_restic(test: &str) -> bool {
+    let is_there = std::process::Command::new("restic").arg("version").output().is_ok();
+    if !is_there {
+        println!("not run: {test}: restic is not installed");
+    }
+    is_there
+}
+
+/// What restic says by itself of the repository in the site's folder.
+fn restic(site: &Site, words: &[&str]) -> Vec<u8> {
+    let mut command = std::process::Command::new("restic");
+    command.args(words).env("RESTIC_REPOSITORY", site.folder().join("backups"));
+    command.env("RESTIC_PASSWORD", PASSWORD).env("RESTIC_CACHE_DIR", site.folder().join("cache"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// The records of backups, once there are so many; the newest first.
+async fn records(app: &App<'_>, count: usize) -> Vec<BackupRecord> {
+    let layout = app.site().layout();
+    let store = Store::open(&layout).unwrap();
+    let look = async || {
+        // What is beyond `keep` goes after it is on record.
+        let is_over = ProcessLock::peek(&layout, &lock_name(app.id())).is_none();
+        Some(store.backups(app.id()).unwrap()).filter(|records| is_over && records.len() >= count)
+    };
+    wait_until("a backup was tried", SOON, look).await.unwrap()
 }
 
 /// The schedule makes one at once, and none after it.

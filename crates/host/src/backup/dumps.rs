@@ -1,0 +1,285 @@
+//! Databases of servers on their way into the repository: a dump is taken first, packed, on the host's disk, so that the server is not held for as
+//! long as an upload takes; then its bytes, unpacked so that what did not change is stored once, go into a backup of their own beside the one that
+//! names them.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use cutover_core::backup::{DumpInBackup, ServerItem};
+use cutover_core::config::settings::ServerKind;
+use cutover_core::failure::Failure;
+use cutover_core::hash::ContentHash;
+use cutover_core::layout::BACKUP_CLIENT;
+use cutover_core::names::{AppId, DatabaseName};
+use sha2::{Digest, Sha256};
+
+use super::gather::{failed, refuse_without_room};
+use super::proof::{Amount, prove};
+use super::prose::Trouble;
+use super::restic::{Ended, Restic, ResticError, dumps_tag};
+use super::store::{Summary, summary};
+use crate::blocking::blocking;
+use crate::files;
+use crate::host::Host;
+use crate::ports::{Located, Server};
+use crate::stages::located::Whereabouts;
+
+/// Where dumps wait, below the room.
+const WAITING: &str = "dumps";
+/// Where they lie in the repository.
+const DATABASES: &str = "/databases";
+/// Bytes that are handed on at once.
+const PIECE: usize = 256 * 1024;
+/// zstd's usual level.
+const LEVEL: i32 = 3;
+
+/// A dump that waits on the disk.
+#[derive(Debug)]
+pub(super) struct Dump {
+    pub(super) database: DatabaseName,
+    kind: ServerKind,
+    packed: PathBuf,
+}
+
+/// A dump in the repository, and by how much that grew.
+pub(super) struct Stored {
+    pub(super) dump: DumpInBackup,
+    pub(super) added: u64,
+}
+
+/// The way to a database's server.
+pub(super) async fn reach(host: &Host, app: &AppId, item: &ServerItem) -> Result<Server, Failure> {
+    let whereabouts = Whereabouts { ports: &host.ports, layout: &host.layout, app, client: BACKUP_CLIENT };
+    let reached = whereabouts.server(&item.place).await;
+    reached.map_err(|error| {
+        failed("a database could not be dumped")
+            .because(format!("database `{}`: {error}", item.name))
+            .next("see that its server runs (`cutover status`), then try again")
+    })
+}
+
+/// Takes a dump of a database, verified, onto the host's disk.
+pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Path) -> Result<Dump, Failure> {
+    let server = reach(host, app, item).await?;
+    let told = |error: crate::ports::DatabaseError| {
+        let failure = failed("a database could not be dumped")
+            .because(format!("database `{}`: {}", item.name, error.message));
+        failure.next(if error.full {
+            "make room on the disk, then try again"
+        } else {
+            "see that its server answers, then try again"
+        })
+    };
+    let state = host.ports.database.look(&server).await.map_err(told)?;
+    refuse_without_room(room, state.bytes)?;
+    let packed = room.join(WAITING).join(item.name.as_str());
+    host.ports.database.snapshot(&Located::Server(server), &packed).await.map_err(told)?;
+    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed })
+}
+
+impl Dump {
+    fn file(&self) -> String {
+        let ending = match self.kind {
+            ServerKind::Postgres => "dump",
+            ServerKind::Mysql | ServerKind::Mariadb => "sql",
+        };
+        format!("{DATABASES}/{}.{ending}", self.database)
+    }
+
+    /// Brings it into the repository, under `mark`, and reads it back. On the disk it is not needed any more then.
+    pub(super) async fn store(
+        self,
+        restic: &Restic,
+        tags: &[String],
+        mark: &str,
+    ) -> Result<Stored, ResticError> {
+        let file = self.file();
+        let mut words: Vec<String> =
+            ["backup", "--json", "--stdin", "--stdin-filename"].map(str::to_owned).into();
+        words.push(file.clone());
+        for tag in tags {
+            words.extend(["--tag".to_owned(), tag.clone()]);
+        }
+        let (summary, hash) = restic.waiting(async || self.pour(restic, &words).await).await?;
+        let amount = Amount { files: 1, bytes: summary.total_bytes_processed };
+        prove(restic, &summary.snapshot_id, amount, &[(PathBuf::from(&file), hash)].into()).await?;
+        if let Err(error) = std::fs::remove_file(&self.packed) {
+            tracing::warn!(%error, "a dump that is in the repository stays on the disk until the backup is done");
+        }
+        let hash = ContentHash::from_digest(&hash);
+        let dump = DumpInBackup {
+            kind: self.kind,
+            file,
+            mark: mark.to_owned(),
+            hash,
+            bytes: summary.total_bytes_processed,
+        };
+        Ok(Stored { dump, added: summary.data_added })
+    }
+
+    async fn pour(&self, restic: &Restic, words: &[String]) -> Result<(Summary, [u8; 32]), ResticError> {
+        let mut command = restic.command();
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let packed = self.packed.clone();
+        let poured = blocking(move || pour(command, &packed)).await;
+        let poured = poured.map_err(|error| ResticError::other(format!("it broke off: {error}")))?;
+        poured.map_err(|error| restic.without_secrets(&error))
+    }
+}
+
+/// Unpacks a dump into the program's input. A dump that breaks off ends the program before its input ends: it stores nothing then.
+fn pour(mut command: std::process::Command, packed: &Path) -> Result<(Summary, [u8; 32]), ResticError> {
+    let other = |error: &io::Error| ResticError::other(error.to_string());
+    let mut child = command.spawn().map_err(|error| other(&error))?;
+    let complaints = heard(child.stderr.take());
+    let told = heard(child.stdout.take());
+    let mut input = child.stdin.take();
+    let poured = match &mut input {
+        Some(input) => unpack(packed, input),
+        None => Err(Broken::Input),
+    };
+    if let Err(Broken::Dump(error)) = &poured {
+        child.kill().map_err(|error| other(&error))?;
+        child.wait().map_err(|error| other(&error))?;
+        return Err(ResticError::other(format!("the dump on the disk cannot be read: {error}")));
+    }
+    drop(input);
+    let status = child.wait().map_err(|error| other(&error))?;
+    let said = complaints.join().unwrap_or_default();
+    let ended = Ended { code: status.code(), said };
+    let out = told.join().unwrap_or_default();
+    match (poured, summary(&out)) {
+        (Ok(hash), Some(summary)) if ended.code == Some(0) => Ok((summary, hash)),
+        _ => Err(ended.error()),
+    }
+}
+
+/// All that a stream says, but of what it says anew each moment only the last.
+fn heard(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut said = String::new();
+        let Some(stream) = stream else { return said };
+        for line in io::BufRead::lines(io::BufReader::new(stream)).map_while(Result::ok) {
+            if !line.contains(r#""message_type":"status""#) && said.len() < 64 * 1024 {
+                said.push_str(&line);
+                said.push('\n');
+            }
+        }
+        said
+    })
+}
+
+enum Broken {
+    /// The dump cannot be read.
+    Dump(io::Error),
+    /// Whoever should have it takes no more.
+    Input,
+}
+
+fn unpack(packed: &Path, mut input: impl Write) -> Result<[u8; 32], Broken> {
+    let mut dump = File::open(packed).and_then(zstd::Decoder::new).map_err(Broken::Dump)?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0_u8; PIECE];
+    loop {
+        match dump.read(&mut piece).map_err(Broken::Dump)? {
+            0 => return Ok(hasher.finalize().into()),
+            read => {
+                hasher.update(&piece[..read]);
+                input.write_all(&piece[..read]).map_err(|_| Broken::Input)?;
+            }
+        }
+    }
+}
+
+/// In which form a dump comes out of the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// As the server's own tool wrote it: for people.
+    AsItIs,
+    /// As cutover keeps dumps.
+    #[expect(dead_code, reason = "for a restore in the place of what is there, which comes next")]
+    Packed,
+}
+
+/// Brings a dump out of the repository into a file that is not there yet; every byte of it is compared with what went in.
+pub(super) async fn fetch(
+    restic: &Restic,
+    app: &AppId,
+    dump: &DumpInBackup,
+    fetched: Fetched,
+    to: &Path,
+) -> Result<(), ResticError> {
+    let backups = restic.list(&format!("{},{}", dumps_tag(app), dump.mark)).await?;
+    let path = Path::new(&dump.file);
+    let backup = backups.iter().find(|backup| backup.paths.iter().any(|found| found == path));
+    let backup = backup.ok_or_else(|| ResticError {
+        trouble: Trouble::Damaged,
+        words: format!("the dump {} is not in the repository any more", dump.file),
+    })?;
+    let mut command = restic.command();
+    command.args(["dump", "--no-lock", &backup.id, &dump.file]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (dump, to) = (dump.clone(), to.to_owned());
+    let taken = blocking(move || {
+        let taken = write(command, &dump, fetched, &to);
+        if taken.is_err() {
+            files::discard(&to);
+        }
+        taken
+    })
+    .await;
+    let taken = taken.map_err(|error| ResticError::other(format!("it broke off: {error}")))?;
+    taken.map_err(|error| restic.without_secrets(&error))
+}
+
+fn write(
+    mut command: std::process::Command,
+    dump: &DumpInBackup,
+    fetched: Fetched,
+    to: &Path,
+) -> Result<(), ResticError> {
+    let other = |error: io::Error| ResticError {
+        trouble: if error.kind() == io::ErrorKind::StorageFull { Trouble::Full } else { Trouble::Other },
+        words: format!("{}: {error}", to.display()),
+    };
+    let file = files::private(to).map_err(other)?;
+    let mut child = command.spawn().map_err(other)?;
+    let complaints = heard(child.stderr.take());
+    let copied = match (child.stdout.take(), fetched) {
+        (None, _) => Err(io::ErrorKind::BrokenPipe.into()),
+        (Some(out), Fetched::AsItIs) => hashed_copy(out, &file),
+        (Some(out), Fetched::Packed) => zstd::Encoder::new(&file, LEVEL).and_then(|mut packed| {
+            packed.include_checksum(true)?;
+            let hash = hashed_copy(out, &mut packed)?;
+            packed.finish().map(|_| hash)
+        }),
+    };
+    // Of who cannot write nobody reads: restic ends by that.
+    let status = child.wait().map_err(other)?;
+    let said = complaints.join().unwrap_or_default();
+    let hash = copied.map_err(other)?;
+    Ended { code: status.code(), said }.good()?;
+    file.sync_all().map_err(other)?;
+    if ContentHash::from_digest(&hash) == dump.hash {
+        return Ok(());
+    }
+    Err(ResticError {
+        trouble: Trouble::Damaged,
+        words: format!("{} came out otherwise than it went in", dump.file),
+    })
+}
+
+fn hashed_copy(mut from: impl Read, mut to: impl Write) -> io::Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0_u8; PIECE];
+    loop {
+        match from.read(&mut piece)? {
+            0 => return Ok(hasher.finalize().into()),
+            read => {
+                hasher.update(&piece[..read]);
+                to.write_all(&piece[..read])?;
+            }
+        }
+    }
+}

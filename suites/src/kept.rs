@@ -1,0 +1,84 @@
+//! An application with a `PostgreSQL` and a Redis among its backing services, whose data tests put away and bring back.
+
+use std::fs;
+
+use cutover_testkit::site::App;
+
+use crate::engine::DATABASES_IMAGE;
+
+/// Where it is reached.
+pub const HOST: &str = "kept.localhost";
+/// The password of its repository.
+pub const PASSWORD: &str = "correct-horse-battery-staple";
+
+const CONFIG: &str = r#"app: APP
+services:
+  web:
+    image: IMAGE
+    command: [httpd, -f, -p, "8080", -h, /etc]
+    port: 8080
+    init: true
+    stop_grace_period: 2s
+    route: { host: kept.localhost }
+    health: { path: /hostname, interval: 200ms, within: 60s }
+databases:
+  main: { engine: postgres, service: postgres, services: [web] }
+backing:
+  postgres:
+    image: IMAGE
+    command: [sh, -c, "START"]
+    environment: { POSTGRES_USER: kept, POSTGRES_DB: kept, POSTGRES_PASSWORD: }
+    volumes: ["pgdata:/data"]
+    healthcheck: { test: [CMD, pg_isready, -h, 127.0.0.1, -U, kept], interval: 1s, retries: 60 }
+  cache:
+    image: IMAGE
+    command: [redis-server, --dir, /data, --save, "", --bind, 0.0.0.0, --protected-mode, "no"]
+    volumes: ["cache:/data"]
+bake: 0s
+MORE
+"#;
+
+/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
+const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data /var/run/postgresql; chmod 700 /data; \
+    if [ ! -s /data/PG_VERSION ]; then printf %s $POSTGRES_PASSWORD > /tmp/password; chmod 644 /tmp/password; \
+    gosu postgres initdb --no-sync -D /data/new -U $POSTGRES_USER --pwfile=/tmp/password -A scram-sha-256 > /dev/null; \
+    gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
+    echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
+    (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
+    createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
+    fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
+
+/// Writes its configuration, with `more` at the end of it, and deploys it.
+///
+/// # Panics
+/// When it is not live then.
+pub async fn deploy(app: &App<'_>, more: &str) {
+    let config = CONFIG
+        .replace("IMAGE", DATABASES_IMAGE)
+        .replace("START", &START.replace('$', "$$"))
+        .replace("MORE", more)
+        .replace("app: APP", &format!("app: {}", app.id().app));
+    fs::write(app.repository().join("cutover.yml"), config).expect("the repository can be written");
+    app.record("release").expect("a commit");
+    app.cutover(&["deploy"]).await.expect("it runs").expect(0).expect("it is live");
+}
+
+/// What a query in the database says.
+///
+/// # Panics
+/// When it fails.
+pub async fn query(app: &App<'_>, query: &str) -> String {
+    let script = format!(
+        "PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U kept -d kept -v ON_ERROR_STOP=1 -qAtc \"{query}\""
+    );
+    inside(app, "postgres", &script).await
+}
+
+/// What a script in a backing service says.
+///
+/// # Panics
+/// When it fails.
+pub async fn inside(app: &App<'_>, service: &str, script: &str) -> String {
+    let told = app.cutover(&["exec", service, "--", "sh", "-c", script]).await.expect("it runs");
+    told.expect(0).expect("it ends well").output.trim().to_owned()
+}

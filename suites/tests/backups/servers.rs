@@ -1,0 +1,72 @@
+//! Databases of servers in backups: a real `PostgreSQL` and a real Redis, in containers.
+
+use std::fs;
+
+use cutover_suites::engine::{containers, databases_image, docker, on_engine};
+use cutover_suites::kept::{self, HOST, PASSWORD, inside, query};
+use cutover_testkit::site::{App, Binaries, Site};
+
+use super::{has_restic, records, restic};
+
+const BACKUP: &str = r#"backup: { to: REPOSITORY, password: "${BACKUP_PASSWORD}", every: 31d, keep: { daily: 1, weekly: 0, monthly: 0 } }"#;
+
+fn backup(site: &Site) -> String {
+    BACKUP.replace("REPOSITORY", &site.folder().join("backups").display().to_string())
+}
+
+/// The application, live, with some data.
+async fn with_kept(name: &str, test: impl AsyncFnOnce(&App<'_>)) {
+    if !has_restic(name) {
+        return;
+    }
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = databases_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = site.app("kept", HOST).unwrap();
+        app.add_to_env(&format!("BACKUP_PASSWORD={PASSWORD}")).unwrap();
+        kept::deploy(&app, &backup(site)).await;
+        records(&app, 1).await;
+        query(&app, "create table entries (id int primary key, text text)").await;
+        query(&app, "insert into entries select n, 'row ' || n from generate_series(1, 1000) n").await;
+        inside(&app, "cache", "redis-cli set word kept").await;
+        test(&app).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_of_servers_are_in_a_backup_and_come_out_of_it() {
+    with_kept("databases_of_servers_are_in_a_backup_and_come_out_of_it", async |app| {
+        let told = app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+
+        println!("{}{}", told.talk, told.output);
+        assert!(told.output.contains("Redis cache, database main, volume cache"), "{}", told.output);
+        assert!(!told.talk.contains("not taken") && !told.talk.contains("pgdata"), "{}", told.talk);
+        let verified = app.cutover(&["backup", "verify"]).await.unwrap().expect(0).unwrap();
+        assert!(verified.output.contains("database main: its dump came back"), "{}", verified.output);
+        let scratch = app.site().folder().join("scratch");
+        app.cutover(&["backup", "restore", "--to", scratch.to_str().unwrap()])
+            .await
+            .unwrap()
+            .expect(0)
+            .unwrap();
+        let saved = fs::read(scratch.join("volumes/cache/dump.rdb")).unwrap();
+        assert!(String::from_utf8_lossy(&saved).contains("kept"), "it was not saved");
+        // A person with restic and the password, and nothing of ours.
+        let listed = restic(app.site(), &["snapshots", "--json", "--tag", &format!("{}/dump", app.id())]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+        // Only one stays, with what belongs to it.
+        let [dump] = listed.as_array().unwrap().as_slice() else { panic!("{listed}") };
+        let dumped =
+            restic(app.site(), &["dump", dump["short_id"].as_str().unwrap(), "/databases/main.dump"]);
+        assert_eq!(fs::read(scratch.join("databases/main.dump")).unwrap(), dumped);
+        assert!(String::from_utf8_lossy(&dumped).contains("row 1000"), "it cannot be deduplicated");
+        let container = containers(app, "postgres");
+        let dump = scratch.join("databases/main.dump");
+        docker(app.site(), &["cp", dump.to_str().unwrap(), &format!("{container}:/tmp/main.dump")]);
+        let table = inside(app, "postgres", "pg_restore --list /tmp/main.dump").await;
+        assert!(table.contains("TABLE DATA public entries"), "{table}");
+    })
+    .await;
+}
