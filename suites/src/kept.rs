@@ -48,11 +48,11 @@ const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data 
     createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
     fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
 
-/// Writes its configuration, with `more` at the end of it, and deploys it.
+/// Writes and commits its configuration, with `more` at the end of it.
 ///
 /// # Panics
-/// When it is not live then.
-pub async fn deploy(app: &App<'_>, more: &str) {
+/// When it cannot.
+pub fn commit(app: &App<'_>, more: &str) {
     let config = CONFIG
         .replace("IMAGE", DATABASES_IMAGE)
         .replace("START", &START.replace('$', "$$"))
@@ -60,7 +60,6 @@ pub async fn deploy(app: &App<'_>, more: &str) {
         .replace("app: APP", &format!("app: {}", app.id().app));
     fs::write(app.repository().join("cutover.yml"), config).expect("the repository can be written");
     app.record("release").expect("a commit");
-    app.cutover(&["deploy"]).await.expect("it runs").expect(0).expect("it is live");
 }
 
 /// What a query in the database says.

@@ -105,6 +105,10 @@ impl Layout {
     pub fn lock(&self, app: &AppId) -> PathBuf {
         self.locks().join(format!("{}.{}.lock", app.app, app.environment))
     }
+    /// What came out of a backup and waits for the first deploy to this host.
+    pub fn returning(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("returning")
+    }
     /// What of an app's data waits to go into a backup, or comes out of one.
     pub fn backup_room(&self, app: &AppId) -> PathBuf {
         self.state.join("backup").join(app.app.as_str()).join(app.environment.as_str())

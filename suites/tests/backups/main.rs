@@ -6,6 +6,7 @@
 )]
 
 mod servers;
+mod targets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -320,4 +321,38 @@ async fn a_target_that_is_full_or_read_only_is_told() {
     disk.writable().unwrap();
 
     app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+}
+
+/// The host is gone, with all that was on it but the backups.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_lost_comes_back() {
+    let name = "a_host_that_was_lost_comes_back";
+    let (Some(lost), Some(new)) = (Place::new(name), Place::new(name)) else { return };
+    let to = lost.repository();
+    {
+        let app = lost.app(MONTHLY).await;
+        lost.records(&app, 1).await;
+        let connection = rusqlite::Connection::open(app.volume("data").join("guestbook.db")).unwrap();
+        connection.busy_timeout(SOON).unwrap();
+        connection.execute("CREATE TABLE kept (text TEXT)", []).unwrap();
+        fs::write(app.volume("data").join("upload"), "kept").unwrap();
+        app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+    }
+    let app = new.site.app("guestbook", "guestbook.localhost").unwrap();
+    app.add_to_env(&format!("BACKUP_PASSWORD={PASSWORD}")).unwrap();
+    let backup = MONTHLY.replace("REPOSITORY", &to.display().to_string());
+    app.commit("v1", |text| format!("{text}{backup}\n")).unwrap();
+
+    let told = app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(0).unwrap();
+
+    println!("{}{}", told.talk, told.output);
+    let again = app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(0).unwrap();
+    assert!(again.output.contains("volume data"), "{}", again.output);
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    assert_eq!(fs::read_to_string(app.volume("data").join("upload")).unwrap(), "kept");
+    let connection = rusqlite::Connection::open(app.volume("data").join("guestbook.db")).unwrap();
+    connection.query_row("SELECT count(*) FROM kept", [], |_| Ok(())).unwrap();
+    let refused = app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(7).unwrap();
+    println!("{}", refused.failure());
+    assert!(refused.failure().contains("is live on this host"), "{}", refused.talk);
 }

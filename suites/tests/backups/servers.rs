@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use cutover_core::backup::BackupOutcome;
 use cutover_suites::engine::{containers, databases_image, docker, on_engine};
 use cutover_suites::kept::{self, HOST, PASSWORD, inside, query};
 use cutover_testkit::site::{App, Binaries, Site};
@@ -25,7 +26,8 @@ async fn with_kept(name: &str, test: impl AsyncFnOnce(&App<'_>)) {
         }
         let app = site.app("kept", HOST).unwrap();
         app.add_to_env(&format!("BACKUP_PASSWORD={PASSWORD}")).unwrap();
-        kept::deploy(&app, &backup(site)).await;
+        kept::commit(&app, &backup(site));
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         records(&app, 1).await;
         query(&app, "create table entries (id int primary key, text text)").await;
         query(&app, "insert into entries select n, 'row ' || n from generate_series(1, 1000) n").await;
@@ -67,6 +69,62 @@ async fn databases_of_servers_are_in_a_backup_and_come_out_of_it() {
         docker(app.site(), &["cp", dump.to_str().unwrap(), &format!("{container}:/tmp/main.dump")]);
         let table = inside(app, "postgres", "pg_restore --list /tmp/main.dump").await;
         assert!(table.contains("TABLE DATA public entries"), "{table}");
+    })
+    .await;
+}
+
+/// What was stored anew by the newest backup, in bytes.
+async fn added(app: &App<'_>) -> u64 {
+    app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+    match &records(app, 1).await[0].outcome {
+        BackupOutcome::Verified { added, .. } => *added,
+        BackupOutcome::Failed { why } => panic!("{why}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_second_backup_after_one_row_in_a_hundred_changed_stores_little() {
+    with_kept("a_second_backup_after_one_row_in_a_hundred_changed_stores_little", async |app| {
+        query(app, "truncate entries; insert into entries select n, md5(n::text) || md5((n + 1)::text) from generate_series(1, 1000000) n").await;
+        let first = added(app).await;
+        let change = "update entries set text = md5(text) || md5(id::text) where";
+        query(app, &format!("{change} id between 500001 and 510000")).await;
+        let second = added(app).await;
+        query(app, &format!("{change} id % 100 = 0")).await;
+        let scattered = added(app).await;
+
+        let of_first = |bytes: u64| format!("{}.{} %", bytes * 100 / first, bytes * 1000 / first % 10);
+        println!(
+            "1,000,000 rows: the first backup stores {first} bytes; after 10,000 rows in a row {second} ({}), after every hundredth {scattered} ({})",
+            of_first(second),
+            of_first(scattered)
+        );
+        assert!(second * 20 <= first, "{second} of {first}");
+    })
+    .await;
+}
+
+/// The host is gone, with all that was on it but the backups.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_host_that_was_lost_comes_back_with_its_databases() {
+    with_kept("a_host_that_was_lost_comes_back_with_its_databases", async |app| {
+        app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+        app.cutover(&["remove", "--volumes", "--yes"]).await.unwrap().expect(0).unwrap();
+
+        let told = app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(0).unwrap();
+        println!("{}{}", told.talk, told.output);
+        assert!(told.output.contains("database main: waits for its server"), "{}", told.output);
+        let told = app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+
+        println!("{}", told.talk);
+        assert!(told.talk.contains("database `main` is back from its backup"), "{}", told.talk);
+        assert_eq!(query(app, "select count(*), max(text) from entries").await, "1000|row 999");
+        assert_eq!(inside(app, "cache", "redis-cli get word").await, "kept");
+        let again = app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(7).unwrap();
+        println!("{}", again.failure());
+        assert!(again.failure().contains("is live on this host"), "{}", again.talk);
     })
     .await;
 }

@@ -25,7 +25,7 @@ pub(crate) enum BackupWord {
     List,
     /// Read every piece in the repository, and put the newest back for a moment
     Verify(WhichArguments),
-    /// Put one back, beside what is there
+    /// Put one back, beside what is there or on a new host
     Restore(RestoreArguments),
     /// Take away those beyond `keep`
     Prune(YesArguments),
@@ -44,8 +44,11 @@ pub(crate) struct RestoreArguments {
     #[arg(value_name = "ID")]
     id: Option<String>,
     /// A folder of the host that is not there yet
-    #[arg(long, value_name = "FOLDER")]
-    to: PathBuf,
+    #[arg(long, value_name = "FOLDER", required_unless_present = "all")]
+    to: Option<PathBuf>,
+    /// To a host that has nothing of the app, each thing to its place; `cutover deploy` goes on from there
+    #[arg(long, conflicts_with = "to")]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -61,9 +64,10 @@ impl BackupWord {
             Self::Run => (BackupWork::Run, false),
             Self::List => (BackupWork::List, false),
             Self::Verify(WhichArguments { id }) => (BackupWork::Verify { id }, false),
-            Self::Restore(RestoreArguments { id, to }) => {
+            Self::Restore(RestoreArguments { id, to: Some(to), .. }) => {
                 (BackupWork::Beside { id, folder: to.display().to_string() }, false)
             }
+            Self::Restore(RestoreArguments { id, .. }) => (BackupWork::All { id }, false),
             Self::Prune(YesArguments { yes }) => (BackupWork::Prune, yes),
         };
         Command::Backup(Box::new(BackupAsked { work, by: by.to_owned(), yes }))

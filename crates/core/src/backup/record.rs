@@ -9,6 +9,7 @@ use super::Target;
 use crate::config::settings::ServerKind;
 use crate::hash::ContentHash;
 use crate::names::{AppId, DatabaseName, ReleaseId, VolumeName};
+use crate::plan::VolumeSpec;
 
 /// The version of [`Manifest`] that this build writes.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -123,4 +124,7 @@ pub struct VolumeInBackup {
     pub path: String,
     /// `SQLite` files below it that were copied while they were used; they lie below the manifest's folder, in `volumes/NAME`.
     pub copies: Vec<String>,
+    /// What carried it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<VolumeSpec>,
 }

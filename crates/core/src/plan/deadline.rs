@@ -11,7 +11,7 @@ use super::{
     HostPlan, InstanceRef, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck, SnapshotPlan,
     Stage, StartPlan, VerifyPlan,
 };
-use crate::config::settings::Verify;
+use crate::config::settings::{Database, DatabaseEngine, Verify};
 use crate::defaults::{self, ACT, DATABASE, DUMP, LOOK, PROBE_TIMEOUT, STAGE, VERIFY};
 
 /// A bake starts over when the proxy restarts; so often it may.
@@ -27,7 +27,7 @@ pub fn of(plan: &HostPlan, stage: Stage) -> Duration {
                 + plan.snapshot.todo().map(asked_snapshots).unwrap_or_default(),
         ),
         Stage::Preflight => plan.preflight.todo().map(|found| preflight(found) + read_back(plan)),
-        Stage::Backing => plan.backing.todo().map(backing),
+        Stage::Backing => Some(plan.backing.todo().map(backing).unwrap_or_default() + returning(plan)),
         Stage::Migrate => plan.migrate.todo().map(migrate),
         Stage::Start => plan.start.todo().map(start),
         Stage::Check => plan.check.todo().map(|check| gate(&check.instances)),
@@ -64,6 +64,13 @@ fn backing(plan: &BackingPlan) -> Duration {
         .map(|one| run(std::slice::from_ref(one)) + gate(std::slice::from_ref(one)))
         .sum();
     acts(plan.networks.len() + plan.volumes.len()) + instances
+}
+
+/// A first deploy may bring back what a backup has of servers' databases.
+fn returning(plan: &HostPlan) -> Duration {
+    let of_server = |database: &Database| matches!(database.engine, DatabaseEngine::Server { .. });
+    let has_server = plan.release.as_ref().is_some_and(|release| release.databases.values().any(of_server));
+    if plan.live.is_none() && has_server { DUMP } else { Duration::ZERO }
 }
 
 /// Made and started.

@@ -38,6 +38,11 @@ pub enum BackupWork {
         /// An absolute path of the host, where nothing is.
         folder: String,
     },
+    /// Bring all of one to a host that has nothing of the app, for the deploy that follows → [`BackupTold::Restored`].
+    All {
+        /// Which; `None`: the newest that counts.
+        id: Option<String>,
+    },
     /// Take away those beyond `keep` → [`BackupTold::Pruned`].
     Prune,
 }

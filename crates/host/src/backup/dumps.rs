@@ -199,7 +199,6 @@ pub(super) enum Fetched {
     /// As the server's own tool wrote it: for people.
     AsItIs,
     /// As cutover keeps dumps.
-    #[expect(dead_code, reason = "for a restore in the place of what is there, which comes next")]
     Packed,
 }
 

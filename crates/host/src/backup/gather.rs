@@ -92,7 +92,11 @@ pub(super) async fn gather(
         let copies = volume.files.iter().map(|file| file.display().to_string()).collect();
         gathered.manifest.volumes.insert(
             volume.item.name.clone(),
-            VolumeInBackup { path: volume.path.display().to_string(), copies },
+            VolumeInBackup {
+                path: volume.path.display().to_string(),
+                copies,
+                spec: Some(volume.item.spec.clone()),
+            },
         );
         gathered.items.push(format!("volume {}", volume.item.name));
         gathered.paths.push(volume.path.clone());

@@ -12,10 +12,12 @@ mod prune;
 mod redis;
 mod restic;
 mod restore;
+mod returning;
 mod store;
 mod work;
 
 pub(crate) use job::{Heard, Job, begin, values};
+pub(crate) use returning::bring_back;
 pub(crate) use work::{last, settings, state};
 pub use work::{lock_name, main};
 

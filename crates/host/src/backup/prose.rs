@@ -14,6 +14,8 @@ pub(super) enum Trouble {
     Locked,
     /// Nobody answers there.
     Unreachable,
+    /// It knows the key and the secret not.
+    NotLetIn,
     /// Nothing can be written there.
     ReadOnly,
     /// There is no room.
@@ -25,13 +27,17 @@ pub(super) enum Trouble {
 }
 
 /// What each is told by.
-const TOLD_BY: [(&str, Trouble); 20] = [
+const TOLD_BY: [(&str, Trouble); 23] = [
     ("wrong password or no key found", Trouble::WrongPassword),
     ("no space left on device", Trouble::Full),
     ("disk quota exceeded", Trouble::Full),
     ("read-only file system", Trouble::ReadOnly),
     ("permission denied", Trouble::ReadOnly),
     ("Access Denied", Trouble::ReadOnly),
+    // They come with the question whether there is a repository.
+    ("signature we calculated does not match", Trouble::NotLetIn),
+    ("account is not signed up", Trouble::NotLetIn),
+    ("Access Key Id you provided does not exist", Trouble::NotLetIn),
     ("already locked", Trouble::Locked),
     ("connection refused", Trouble::Unreachable),
     ("Connection refused", Trouble::Unreachable),
@@ -73,10 +79,12 @@ mod tests {
     fn restic_of_before_is_understood_by_its_words_and_later_ones_by_their_codes() {
         let absent = "Fatal: unable to open config file: stat nope/config: no such file or directory\nIs there a repository at the following location?\nnope\n";
         let refused = "subprocess ssh: ssh: connect to host 127.0.0.1 port 22: Connection refused\nFatal: unable to open repository at sftp:root@127.0.0.1:/x: unable to start the sftp session, error: EOF\n";
+        let secret = "Fatal: unable to open config file: Stat: The request signature we calculated does not match the signature you provided. Check your key and signing method.\nIs there a repository at the following location?\ns3:http://127.0.0.1:39871/backups\n";
         let wrong = "Fatal: wrong password or no key found\n";
         assert_eq!(trouble(Some(1), absent), Trouble::NoRepository);
         assert_eq!(trouble(Some(1), refused), Trouble::Unreachable);
         assert_eq!(trouble(Some(1), wrong), Trouble::WrongPassword);
+        assert_eq!(trouble(Some(1), secret), Trouble::NotLetIn);
         assert_eq!(trouble(Some(12), "whatever"), Trouble::WrongPassword);
         assert_eq!(trouble(Some(1), "Fatal: something new\n"), Trouble::Other);
         assert_eq!(

@@ -304,6 +304,9 @@ impl ResticError {
             Trouble::Unreachable => failure
                 .because(format!("{to} cannot be reached: {}", self.words))
                 .next("see that it is up and lets this host in, then `cutover backup run`"),
+            Trouble::NotLetIn => failure
+                .because(format!("{to} does not let this host in: {}", self.words))
+                .next("see the variables that `key` and `secret` of `backup` name (`cutover env list`), then `cutover backup run`"),
             Trouble::ReadOnly => failure
                 .because(format!("nothing can be written to {to}: {}", self.words))
                 .next("see whose it is and how it is mounted, then `cutover backup run`"),

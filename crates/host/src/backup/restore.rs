@@ -24,30 +24,43 @@ pub(super) struct PutBack {
 /// Puts a backup back into `folder`, which must not be there: `volumes/NAME` as they were, and `databases/NAME.sqlite`, a copy each.
 pub(super) async fn beside(restic: &Restic, backup: &Listed, folder: &Path) -> Result<PutBack, Failure> {
     refuse_taken(folder)?;
-    let what = "the backup was not put back";
-    let failed_restic = |error: super::restic::ResticError| error.failure(what, restic.target());
-    let found = manifest::read(restic, backup).await.map_err(failed_restic)?;
+    let found = manifest::read(restic, backup).await;
+    let found = found.map_err(|error| error.failure("the backup was not put back", restic.target()))?;
+    let put = async {
+        let mut lines = volumes(restic, backup, &found, folder).await?;
+        lines.extend(files_of_databases(&found, folder)?);
+        lines.extend(dumps_beside(restic, &found, folder).await?);
+        lines.sort();
+        Ok::<_, Failure>(lines)
+    };
+    match put.await {
+        Ok(lines) => Ok(PutBack { found, lines }),
+        Err(failure) => {
+            remove(folder)?;
+            Err(failure)
+        }
+    }
+}
+
+/// The volumes of a backup, each below `folder` as it was.
+pub(super) async fn volumes(
+    restic: &Restic,
+    backup: &Listed,
+    found: &Found,
+    folder: &Path,
+) -> Result<Vec<String>, Failure> {
     let raw = raw(folder);
     remove(&raw)?;
     files::ensure_folder(&raw, 0o700).map_err(|error| trouble(&error))?;
     let words =
         ["restore".as_ref(), "--no-lock".as_ref(), backup.id.as_ref(), "--target".as_ref(), raw.as_os_str()];
     let restored = restic.run(&words).await;
-    let mut arranged = match restored {
-        Ok(_) => arrange(&found, &raw, folder),
-        Err(error) => Err(failed_restic(error)),
+    let arranged = match restored {
+        Ok(_) => arrange(found, &raw, folder),
+        Err(error) => Err(error.failure("the backup was not put back", restic.target())),
     };
     remove(&raw)?;
-    if let Ok(lines) = &mut arranged {
-        match dumps_beside(restic, &found, folder).await {
-            Ok(more) => lines.extend(more),
-            Err(failure) => arranged = Err(failure),
-        }
-    }
-    if arranged.is_err() {
-        remove(folder)?;
-    }
-    Ok(PutBack { lines: arranged?, found })
+    arranged
 }
 
 /// Dumps come as they left their servers: `databases/NAME.dump`.
@@ -104,14 +117,19 @@ fn arrange(found: &Found, raw: &Path, folder: &Path) -> Result<Vec<String>, Fail
         }
         lines.push(format!("volume {name}: {}", to.display()));
     }
+    Ok(lines)
+}
+
+/// A copy of each database that is a file.
+fn files_of_databases(found: &Found, folder: &Path) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
     for (name, file) in &found.manifest.databases {
-        made(&folder.join(DATABASES))?;
+        files::ensure_folder(&folder.join(DATABASES), 0o700).map_err(|error| trouble(&error))?;
         let to = folder.join(DATABASES).join(format!("{name}.sqlite"));
         let copied = fs::copy(inside(folder, Path::new("/").join(file).as_path())?, &to);
         copied.map_err(|error| trouble(&FileError::new("copy to", &to, &error)))?;
         lines.push(format!("database {name}: {} (integrity_check: ok)", to.display()));
     }
-    lines.sort();
     Ok(lines)
 }
 

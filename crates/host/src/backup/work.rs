@@ -29,6 +29,7 @@ use super::prune::{is_verified, known, prune};
 use super::redis;
 use super::restic::{Listed, Restic, ResticError, VERIFIED, dumps_tag, new_mark, tag};
 use super::restore;
+use super::returning;
 use super::store::store;
 use crate::files;
 use crate::host::Host;
@@ -125,7 +126,7 @@ impl Worker {
     ) -> Result<(Restic, PathBuf, Option<ProcessLock>), Failure> {
         let app = &job.order.app;
         let repository = match job.order.work {
-            BackupWork::List | BackupWork::Beside { .. } => None,
+            BackupWork::List | BackupWork::Beside { .. } | BackupWork::All { .. } => None,
             BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Prune => {
                 Some(repository(layout, app, &job.order.settings.to).await?)
             }
@@ -167,6 +168,14 @@ impl Worker {
                 doing(format!("backup {} comes to {folder}", known(&backup).id));
                 let back = restore::beside(&self.restic, &backup, Path::new(folder)).await?;
                 Ok(BackupTold::Restored { id: known(&backup).id, lines: back.lines })
+            }
+            BackupWork::All { id } => {
+                let backup = self.chosen(id.as_deref(), "the backup was not brought back").await?;
+                doing(format!("backup {} comes back", known(&backup).id));
+                let _alone = self.alone().await?;
+                let lines =
+                    returning::all(&self.host, &self.order.app, &self.restic, &backup, &self.room).await?;
+                Ok(BackupTold::Restored { id: known(&backup).id, lines })
             }
             BackupWork::Prune => {
                 let what = "the old backups were not taken away";

@@ -9,6 +9,7 @@ use super::Act;
 use super::check::{admit_to_restarts, gate};
 use super::preflight::Admitted;
 use super::start::run;
+use crate::backup;
 use crate::journal::StageError;
 use crate::ports::{Runtime, RuntimeError, RuntimeErrorKind};
 
@@ -18,7 +19,13 @@ pub(crate) struct Backed {
     pub(crate) instead: Option<HostPlan>,
 }
 
-pub(crate) async fn backing(act: &Act<'_>, _: Admitted) -> Result<Backed, StageError> {
+pub(crate) async fn backing(act: &Act<'_>, admitted: Admitted) -> Result<Backed, StageError> {
+    let backed = all(act, admitted).await?;
+    backup::bring_back(act).await?;
+    Ok(backed)
+}
+
+async fn all(act: &Act<'_>, _: Admitted) -> Result<Backed, StageError> {
     let instead = networks(act).await?;
     let act = &Act { plan: instead.as_ref().unwrap_or(act.plan), ..*act };
     let Planned::Do(plan) = &act.plan.backing else { return Ok(Backed { instead }) };

@@ -1,0 +1,189 @@
+//! A host that was lost: what was on it comes to a new one. Volumes come into their places, which must be empty; dumps wait for the servers that the
+//! first deploy starts, and are put into their empty databases before anything uses them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cutover_core::backup::items;
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
+use cutover_core::layout::BACKUP_CLIENT;
+use cutover_core::names::AppId;
+use cutover_core::plan::{Stage, VolumeSpec};
+use cutover_core::release::RuntimeKind;
+
+use super::dumps::{self, Fetched};
+use super::gather::{failed, trouble, volume_path};
+use super::manifest::{self, Found, VOLUMES};
+use super::restic::{Listed, Restic};
+use super::restore;
+use super::work::doing;
+use crate::blocking::blocking;
+use crate::files::{self, FileError};
+use crate::host::Host;
+use crate::journal::StageError;
+use crate::observe;
+use crate::ports::Located;
+use crate::stages::Act;
+use crate::stages::located::Whereabouts;
+
+/// Says which backup is on its way, from before anything of it is in its place until the first deploy has used it.
+const BEGUN: &str = "backup";
+
+/// Brings all of a backup to a host that has nothing of the app; what lies where, a line each. Broken off, it goes on where it was when it is done
+/// again.
+pub(super) async fn all(
+    host: &Host,
+    app: &AppId,
+    restic: &Restic,
+    backup: &Listed,
+    room: &Path,
+) -> Result<Vec<String>, Failure> {
+    refuse_live(host, app)?;
+    let what = "the backup was not brought back";
+    let because = |error: super::restic::ResticError| error.failure(what, restic.target());
+    let found = manifest::read(restic, backup).await.map_err(because)?;
+    let waiting = host.layout.returning(app);
+    let goes_on = fs::read_to_string(waiting.join(BEGUN)).is_ok_and(|id| id == backup.id);
+    let places = places(host, app, &found, goes_on).await?;
+    files::ensure_folder(&waiting, 0o700)
+        .and_then(|()| files::replace(&waiting.join(BEGUN), backup.id.as_bytes(), 0o600))
+        .map_err(|error| trouble(&error))?;
+    let scratch = room.join("scratch");
+    if places.iter().any(|place| !place.is_done) {
+        restore::volumes(restic, backup, &found, &scratch).await?;
+    }
+    let mut lines = Vec::new();
+    for place in places {
+        lines.push(format!("volume {}: {}", place.name, place.path.display()));
+        if !place.is_done {
+            let from = scratch.join(VOLUMES).join(&place.name);
+            let moved = blocking(move || put(&from, &place.path)).await;
+            let moved = moved.map_err(|error| failed(what).because(error.to_string()))?;
+            moved.map_err(|error| trouble(&error))?;
+        }
+    }
+    for (name, dump) in &found.manifest.dumps {
+        doing(format!("the dump of database {name} comes"));
+        let to = waiting.join(name.as_str());
+        let next = files::beside(&to);
+        dumps::fetch(restic, app, dump, Fetched::Packed, &next).await.map_err(because)?;
+        fs::rename(&next, &to).map_err(|error| trouble(&FileError::new("replace", &to, &error)))?;
+        files::sync_folder(&waiting).map_err(|error| trouble(&error))?;
+        lines.push(format!("database {name}: waits for its server, which `cutover deploy` starts"));
+    }
+    Ok(lines)
+}
+
+fn refuse_live(host: &Host, app: &AppId) -> Result<(), Failure> {
+    let Some(live) = observe::live_on_disk(&host.layout, app)? else { return Ok(()) };
+    Err(Failure::new(Exit::Refused, "the backup was not brought back")
+        .because(format!("release {} of {app} is live on this host: its data would be gone", live.release))
+        .while_serving("what was serving goes on")
+        .next("`cutover backup restore --to /srv/scratch` puts it beside"))
+}
+
+/// Where a volume comes to.
+struct Place {
+    name: String,
+    path: PathBuf,
+    /// It came there before this was broken off.
+    is_done: bool,
+}
+
+/// Makes the volumes that are not there; one that has something in it is nobody's to replace.
+async fn places(host: &Host, app: &AppId, found: &Found, goes_on: bool) -> Result<Vec<Place>, Failure> {
+    let mut places = Vec::new();
+    for (name, volume) in &found.manifest.volumes {
+        let folder = host.layout.volume(app, name).display().to_string();
+        let spec = match &volume.spec {
+            Some(spec) if spec.runtime == RuntimeKind::Container => spec.clone(),
+            Some(_) | None => VolumeSpec { runtime: RuntimeKind::Process, name: folder, external: false },
+        };
+        let made = async { host.ports.runtime(spec.runtime)?.ensure_volume(app, &spec).await };
+        made.await.map_err(|error| {
+            failed("the backup was not brought back")
+                .because(format!("volume `{name}`: {error}"))
+                .next("see that the container engine answers (`cutover doctor`), then try again")
+        })?;
+        let path = volume_path(host, name, &spec).await?;
+        let is_empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+        if !is_empty && !goes_on {
+            return Err(Failure::new(Exit::Refused, "the backup was not brought back")
+                .because(format!("volume `{name}` has something in it: {}", path.display()))
+                .while_serving("what was serving goes on")
+                .next("this is for a host that has nothing of the app; `--to /srv/scratch` puts the backup beside")
+                .next(format!("or take it away: `cutover remove --volumes -e {}`", app.environment)));
+        }
+        places.push(Place { name: name.to_string(), path, is_done: !is_empty });
+    }
+    Ok(places)
+}
+
+/// Puts a folder in the place of one that is empty, at once.
+fn put(from: &Path, to: &Path) -> Result<(), FileError> {
+    let failed = |error: io::Error| FileError::new("move to", to, &error);
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+        moved => return moved.map_err(failed),
+    }
+    let beside = to.with_extension("cutover-restored");
+    if beside.exists() {
+        fs::remove_dir_all(&beside).map_err(failed)?;
+    }
+    let copied = Command::new("cp").arg("-a").arg("--").arg(from).arg(&beside).output().map_err(failed)?;
+    if !copied.status.success() {
+        let said = String::from_utf8_lossy(&copied.stderr).trim().to_owned();
+        return Err(failed(io::Error::other(said)));
+    }
+    rustix::fs::sync();
+    fs::rename(&beside, to).map_err(failed)
+}
+
+/// What waits for the servers of a release comes into their databases. Nothing of the app is live, so nobody uses them yet.
+///
+/// # Errors
+/// A dump does not come back: the deploy ends, and it waits on.
+pub(crate) async fn bring_back(act: &Act<'_>) -> Result<(), StageError> {
+    let waiting = act.layout.returning(act.app());
+    let Some(release) =
+        act.plan.release.as_ref().filter(|_| waiting.join(BEGUN).exists() && !act.goes_back())
+    else {
+        return Ok(());
+    };
+    for item in items(release, &act.layout.state().display().to_string()).servers {
+        let dump = waiting.join(item.name.as_str());
+        if !dump.exists() {
+            continue;
+        }
+        let restored = async {
+            let whereabouts =
+                Whereabouts { ports: act.ports, layout: act.layout, app: act.app(), client: BACKUP_CLIENT };
+            let server = whereabouts.server(&item.place).await?;
+            let tables = act.ports.database.look(&server).await?.tables;
+            if tables == 0 {
+                act.ports.database.restore(&dump, &Located::Server(server)).await?;
+            }
+            Ok::<_, crate::journal::Trouble>(tables)
+        };
+        let tables = restored.await.map_err(|error| {
+            Failure::new(Exit::Failed, format!("database `{}` did not come back from its backup", item.name))
+                .because(error.to_string())
+                .next(format!("deploy again: its dump waits at {}", dump.display()))
+        })?;
+        if tables == 0 {
+            act.journal.note(Stage::Backing, format!("database `{}` is back from its backup", item.name))?;
+        } else {
+            let note = format!("database `{}` has tables: nothing is put over them", item.name);
+            act.journal.note(Stage::Backing, note)?;
+        }
+    }
+    fs::remove_dir_all(&waiting).map_err(|error| {
+        Failure::new(Exit::Failed, "what came out of a backup cannot be taken away")
+            .because(FileError::new("remove", &waiting, &error).to_string())
+            .next("see that the host's disk is well, then deploy again")
+            .into()
+    })
+}
