@@ -330,7 +330,7 @@ async fn a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_is
             )
             .await;
             assert!(talk.contains("the schema of `main` is as it was before"), "{talk}");
-            assert!(talk.contains("a transaction took back"), "{talk}");
+            assert!(talk.contains("a transaction took back") && talk.contains("cutover snapshot restore main_"), "{talk}");
 
             // Outside of one: half of it stays, and the way back is said.
             let talk = deploy(
@@ -344,7 +344,7 @@ async fn a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_is
             )
             .await;
             assert!(talk.contains("was changed by the migration that failed"), "{talk}");
-            assert!(talk.contains("| docker exec -i"), "{talk}");
+            assert!(talk.contains("cutover snapshot restore main_"), "{talk}");
             serves(app, "wider").await;
         })
         .await;
@@ -357,12 +357,10 @@ async fn a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_is
 async fn put_back_by_hand(app: &App<'_>) {
     let failure = newest(app);
     let cutover_core::verdict::Outcome::Failed { failure } = failure.outcome else { panic!("{failure:?}") };
-    let line = failure.next.iter().find(|line| line.contains("docker exec")).unwrap();
-    let command = line.split('`').nth(1).unwrap();
-    let address = app.site().docker().unwrap().address().to_owned();
-    let ran =
-        std::process::Command::new("sh").args(["-c", command]).env("DOCKER_HOST", address).output().unwrap();
-    assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+    let line = failure.next.iter().find(|line| line.contains("cutover snapshot restore")).unwrap();
+    let command: Vec<&str> = line.split('`').nth(1).unwrap().split(' ').skip(1).chain(["--yes"]).collect();
+    app.cutover(&command).await.unwrap().expect(0).unwrap();
+    serves(app, "wider").await;
     let halves = "select count(*) from information_schema.columns where column_name = 'half'";
     assert_eq!(query(app, halves).await, "0");
 }
@@ -434,14 +432,18 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
             };
             let talk = deploy(app, &fails, 5).await;
             assert!(talk.contains("the database was put back as it was"), "{talk}");
+            assert!(talk.contains("as the database `ledger_cutover_replaced_"), "{talk}");
             serves(app, "first").await;
         })
         .await;
+        let kept = "select count(*) from pg_database where datname like 'ledger_cutover_replaced_%'";
+        assert_eq!(query(app, kept).await, "1");
         under_traffic(app, "renamed", "line", async {
             deploy(app, &renamed, 0).await;
             serves(app, "renamed").await;
         })
         .await;
+        assert_eq!(query(app, kept).await, "0", "a deploy that migrates went well");
         let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/add?afterwards").await.unwrap();
         assert_eq!(answer.status, 200);
         let refused = app.cutover(&["rollback", "--yes"]).await.unwrap().expect(7).unwrap();
@@ -587,6 +589,8 @@ async fn a_restore_killed_at_any_step_leaves_one_whole_database_that_serves() {
             assert_eq!(rows == "0", verdict.exit() == Exit::Done, "{verdict:?}");
             serves(app, "first").await;
         }
+        let wider = "sql 'alter table entries add column mark text'";
+        deploy(app, &Version { name: "wider", migrate: wider, ..FIRST }, 0).await;
         assert_eq!(query(app, "select count(*) from pg_database where datname like '%cutover%'").await, "0");
     })
     .await;

@@ -12,8 +12,6 @@ use async_trait::async_trait;
 use crate::ports::{Content, Database, DatabaseError, Located, Server, ServerState, Taken};
 use sqlite::Sqlite;
 
-pub(crate) use server::by_hand;
-
 /// The databases that this host reaches.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Databases;
@@ -61,6 +59,22 @@ impl Database for Databases {
             Located::File(_) => Sqlite::restore_beside(snapshot, Path::new(to)).await,
             Located::Server(server) => server::of(server)?.restore_beside(snapshot, to).await,
         }
+    }
+
+    async fn restore_keeping(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError> {
+        match to {
+            // Only candidates can have written to it.
+            Located::File(file) => Sqlite::restore(snapshot, file).await.map(|()| None),
+            Located::Server(server) => server::of(server)?.restore_keeping(snapshot).await,
+        }
+    }
+
+    async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError> {
+        server::of(server)?.kept().await
+    }
+
+    async fn drop_kept(&self, server: &Server, name: &str) -> Result<(), DatabaseError> {
+        server::of(server)?.drop_kept(name).await
     }
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {

@@ -43,6 +43,16 @@ pub trait Database: Send + Sync {
     /// Puts a snapshot beside its database, which is not touched: a database of the same server, or a file, that is not there yet.
     async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError>;
 
+    /// Like [`Self::restore`], where nobody asked for it. Whoever is no instance may have written to a server's database meanwhile: what was
+    /// replaced stays beside, under the name that is given back. Repeated, it is done already.
+    async fn restore_keeping(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError>;
+
+    /// The names of what such restores have kept beside a server's database.
+    async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError>;
+
+    /// Drops one of these.
+    async fn drop_kept(&self, server: &Server, name: &str) -> Result<(), DatabaseError>;
+
     /// What a server says of a database.
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError>;
 

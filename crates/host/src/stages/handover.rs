@@ -6,7 +6,7 @@ use std::time::Duration;
 use cutover_core::config::settings::SnapshotPolicy;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::{Step, StepResult};
+use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::names::{DatabaseName, ServiceName};
 use cutover_core::plan::{HandoverPlan, HeldDatabase, Planned, Stage};
 use cutover_core::state::Role;
@@ -156,16 +156,32 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
             let restore = async {
-                match (from, &found) {
-                    (Some(from), _) => act.ports.database.restore(&act.layout.snapshot(from), &found).await?,
-                    (None, Located::File(file)) => absent(file)?,
+                let kept = match (from, &found) {
+                    (Some(from), _) if present.is_some() => {
+                        act.ports.database.restore(&act.layout.snapshot(from), &found).await?;
+                        None
+                    }
+                    (Some(from), _) => {
+                        act.ports.database.restore_keeping(&act.layout.snapshot(from), &found).await?
+                    }
+                    (None, Located::File(file)) => {
+                        absent(file)?;
+                        None
+                    }
                     (None, Located::Server(_)) => {
                         return Err(Trouble::plain("there is no snapshot to put back"));
                     }
-                }
-                Ok::<_, Trouble>(((), StepResult::Done))
+                };
+                Ok::<_, Trouble>((kept, StepResult::Done))
             };
-            act.journal.act(Stage::Handover, step, restore).await
+            let kept = act.journal.act(Stage::Handover, step, restore).await?;
+            let told = kept.map(|kept| What::Warning {
+                stage: Stage::Handover,
+                text: format!(
+                    "what `{database}` was before it was put back is kept beside it, as the database `{kept}`, until a deploy that migrates goes well: what somebody else wrote meanwhile is in it"
+                ),
+            });
+            told.map_or(Ok(()), |told| act.journal.write(told).map(drop))
         }
         HeldDatabase::Settle { database, place } => {
             let step = Step::Inspect { database: database.clone() };

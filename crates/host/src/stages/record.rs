@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::names::ReleaseId;
-use cutover_core::plan::{Direction, RecordPlan, Stage};
+use cutover_core::plan::{DatabasePlace, Direction, HeldDatabase, RecordPlan, Stage, Verb};
 use cutover_core::recover::{migration_records, restored};
 use cutover_core::release::{RuntimeKind, images_to_remove};
 use cutover_core::retention::{Kind, Leftover};
 
-use super::Act;
 use super::drain::Drained;
 use super::environment::EnvChange;
 use super::start::retire;
+use super::{Act, located};
 use crate::journal::{StageError, Trouble};
 use crate::leftovers::{self, Going, Needed, Place, remove_folder};
 use crate::lock::RetentionLock;
@@ -30,6 +30,9 @@ pub(crate) async fn record(
     if act.plan.direction == Direction::Forward {
         let recorded = async { lived(act, change).map(|()| ((), StepResult::Done)) };
         act.journal.act(Stage::Record, Step::Record, recorded).await?;
+    }
+    if act.plan.direction == Direction::Forward && act.plan.verb == Verb::Deploy {
+        let_kept_databases_go(act).await;
     }
     for candidate in &plan.candidates {
         if let Err(error) = retire(act, Stage::Record, candidate).await {
@@ -73,6 +76,36 @@ pub(crate) async fn record(
         }
     }
     Ok(Recorded(()))
+}
+
+/// Databases of servers that restores which nobody asked for have kept: what was migrated now is good.
+async fn let_kept_databases_go(act: &Act<'_>) {
+    let direct = act.plan.migrate.todo().into_iter().flat_map(|migrate| &migrate.direct);
+    let held = act.plan.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    let held = held.filter_map(|held| match held {
+        HeldDatabase::Migrate { migration } => Some(migration.as_ref()),
+        HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
+    });
+    for migration in direct.chain(held) {
+        let Some(DatabasePlace::Server(place)) = &migration.place else { continue };
+        if !place.kind.has_snapshots() {
+            continue;
+        }
+        let looked = async {
+            let server = located::server(act, place).await?;
+            let kept = act.ports.database.kept(&server).await?;
+            Ok::<_, Trouble>((server, kept))
+        };
+        let Ok((server, kept)) = looked.await else { continue };
+        for name in kept {
+            let step = Step::Discard { what: format!("database {name}") };
+            let gone = async {
+                act.ports.database.drop_kept(&server, &name).await?;
+                Ok::<_, Trouble>(((), StepResult::Done))
+            };
+            act.journal.best_effort(Stage::Record, step, gone).await;
+        }
+    }
 }
 
 fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {

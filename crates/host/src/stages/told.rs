@@ -11,7 +11,6 @@ use cutover_core::state::{SchemaChange, SchemaVersion};
 use super::Act;
 use super::once::Ended;
 use super::snapshot::Before;
-use crate::database::by_hand;
 use crate::journal::Trouble;
 
 /// What a migration that did not end well left in its server.
@@ -71,13 +70,9 @@ pub(super) fn failed_for_real(
         }
         Some(_) => {}
     }
-    if let (Some((server, _)), Some(file)) = (&known.before.server, &known.before.snapshot) {
-        let path = act.layout.snapshot(file);
-        next.push(format!("the snapshot before it is {}", path.display()));
-        if known.left.as_ref().is_none_or(|left| left.changed) {
-            let command = by_hand(server, &path);
-            next.push(format!("to put it back, and lose what was written since: `{command}`"));
-        }
+    if let Some(file) = &known.before.snapshot {
+        next.push(format!("the snapshot before it is {}", act.layout.snapshot(file).display()));
+        next.push(put_back(file));
     }
     if let Some(broken) = known.left.iter().flat_map(|left| &left.schema.after).find(|version| version.broken)
     {
@@ -86,6 +81,14 @@ pub(super) fn failed_for_real(
     next.append(&mut failure.next);
     failure.next = next;
     failure
+}
+
+/// What is typed to put a snapshot back.
+fn put_back(file: &str) -> String {
+    format!(
+        "to put it back: `cutover snapshot restore {}`; what was written since is then kept in a snapshot, and not served",
+        layout::snapshot_name(file)
+    )
 }
 
 fn causes(left: &Left) -> Vec<String> {
@@ -106,7 +109,7 @@ fn causes(left: &Left) -> Vec<String> {
     causes.push(if left.changed {
         "tables, columns, indexes or functions were changed, and no transaction took that back".to_owned()
     } else {
-        "tables, columns, indexes and functions are as they were: a transaction took back what it did, or it did nothing to them".to_owned()
+        "tables, columns, indexes and functions are as they were: a transaction took back what it did, or it did nothing to them (rows are not compared)".to_owned()
     });
     causes
 }
@@ -128,7 +131,9 @@ pub(super) fn refuse_broken(
     failure.next.push(mended(broken));
     let newest = newest_snapshot(act, migration);
     failure.next.push(match newest {
-        Some(path) => format!("or put a snapshot from before it back: the newest is {path}"),
+        Some(name) => format!(
+            "or put a snapshot from before it back: `cutover snapshot restore {name}` puts the newest back"
+        ),
         None => "or put a backup from before it back".to_owned(),
     });
     Err(failure)
@@ -154,7 +159,7 @@ fn newest_snapshot(act: &Act<'_>, migration: &Migration) -> Option<String> {
         layout::database_of_snapshot(layout::snapshot_name(file)).as_ref() == Some(&migration.database)
     });
     let (file, _) = of_it.max_by_key(|(_, place)| *place)?;
-    Some(act.layout.snapshot(&file).display().to_string())
+    Some(layout::snapshot_name(&file).to_owned())
 }
 
 /// A snapshot that cannot be trusted is not put back.

@@ -356,6 +356,15 @@ impl Database for NoDatabase {
     async fn restore_beside(&self, _: &Path, _: &Located, _: &str) -> Result<(), DatabaseError> {
         unreachable!()
     }
+    async fn restore_keeping(&self, _: &Path, _: &Located) -> Result<Option<String>, DatabaseError> {
+        unreachable!()
+    }
+    async fn kept(&self, _: &Server) -> Result<Vec<String>, DatabaseError> {
+        unreachable!()
+    }
+    async fn drop_kept(&self, _: &Server, _: &str) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
     async fn look(&self, _: &Server) -> Result<ServerState, DatabaseError> {
         unreachable!()
     }

@@ -230,6 +230,18 @@ impl Database for Simulated {
         Ok(self.act(move |_| std::fs::copy(from, to).map(drop).unwrap_or_default()).await?)
     }
 
+    async fn restore_keeping(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError> {
+        self.restore(snapshot, to).await.map(|()| None)
+    }
+
+    async fn kept(&self, _: &Server) -> Result<Vec<String>, DatabaseError> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_kept(&self, _: &Server, _: &str) -> Result<(), DatabaseError> {
+        Ok(())
+    }
+
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
         let of = Located::Server(server.clone());
         let found = self.see(|world| schema(&world.file_of(&of))).await?;

@@ -11,5 +11,4 @@ mod postgres_restore;
 mod postgres_tools;
 mod url;
 
-pub(crate) use port::by_hand;
 pub(super) use port::of;

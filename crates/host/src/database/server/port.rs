@@ -30,7 +30,16 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn restore_beside(&self, _: &Path, _: &str) -> Result<(), DatabaseError> {
         Err(DatabaseError::plain("a snapshot of this engine cannot be put beside its database yet"))
     }
-    fn by_hand(&self, dump: &Path) -> String;
+    /// What was replaced is gone.
+    async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {
+        self.restore(snapshot).await.map(|()| None)
+    }
+    async fn kept(&self) -> Result<Vec<String>, DatabaseError> {
+        Ok(Vec::new())
+    }
+    async fn drop_kept(&self, _: &str) -> Result<(), DatabaseError> {
+        Ok(())
+    }
 }
 
 /// The database, by its engine.
@@ -44,9 +53,4 @@ pub(in crate::database) fn of(server: &Server) -> Result<Box<dyn InServer + '_>,
             Err(DatabaseError::plain(format!("{} is not looked into yet", server.kind.as_str())))
         }
     }
-}
-
-/// What a person types to put a dump back. What was created since stays.
-pub(crate) fn by_hand(server: &Server, dump: &Path) -> String {
-    of(server).map(|database| database.by_hand(dump)).unwrap_or_default()
 }

@@ -7,12 +7,12 @@ use cutover_core::layout;
 use tokio::time::Instant;
 
 use super::client::{Client, badly};
+use super::dump;
 use super::port::{AGAIN, ANSWER, InServer, LET_GO};
 use super::postgres_catalogue::{self as catalogue, Found};
-use super::postgres_login::{self as login, LOGIN};
+use super::postgres_login::LOGIN;
 use super::postgres_tools as tools;
-use super::{dump, url};
-use crate::ports::{DatabaseError, Server, ServerState, Taken, Way};
+use crate::ports::{DatabaseError, Server, ServerState, Taken};
 
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
@@ -143,22 +143,16 @@ impl InServer for Postgres<'_> {
         self.put_beside(snapshot, to).await
     }
 
-    /// All of it or nothing.
-    fn by_hand(&self, dump: &Path) -> String {
-        let restore = "pg_restore --clean --if-exists --single-transaction";
-        let unpack = format!("zstd -dc {}", dump.display());
-        let name = self.client.server.name.as_deref();
-        match &self.client.server.way {
-            Way::Inside { app, instance, .. } => {
-                let container = layout::container(app, instance);
-                let name = name.unwrap_or("$POSTGRES_DB");
-                let inside = format!("PGPASSWORD=$POSTGRES_PASSWORD {restore} -U $POSTGRES_USER -d {name}");
-                format!("{unpack} | docker exec -i {container} sh -c '{inside}'")
-            }
-            Way::Outside { url } => {
-                let url = url::Url::parse(url.expose(), LOGIN.dialect);
-                format!("{unpack} | {restore} {}", url.map(|url| login::words(&url)).unwrap_or_default())
-            }
-        }
+    async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {
+        self.put_back_keeping(snapshot).await.map(Some)
+    }
+
+    async fn kept(&self) -> Result<Vec<String>, DatabaseError> {
+        let state = self.look().await?;
+        Ok(super::postgres_restore::kept(&state))
+    }
+
+    async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError> {
+        self.dropped(name).await
     }
 }

@@ -43,12 +43,6 @@ fn variables(url: &Url) -> Vec<(&'static str, String)> {
     own.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(url.more.iter().cloned()).collect()
 }
 
-/// As words of a command for a person, who is asked for the password.
-pub(super) fn words(url: &Url) -> String {
-    let port = url.port.map(|port| format!("-p {port} ")).unwrap_or_default();
-    format!("-h {} {port}-U {} -d {}", url.host, url.user, url.database)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,14 +66,13 @@ mod tests {
                 ("PGSSLMODE", "require".to_owned()),
             ]
         );
-        assert_eq!(words(&url), "-h db.example.com -p 6432 -U ann -d shop");
     }
 
     #[test]
     fn addresses_and_sockets_are_understood() {
-        let url = |text: &str| Url::parse(text, &DIALECT).ok().map(|url| words(&url));
-        assert_eq!(url("postgres://a:b@[::1]:5433/x").as_deref(), Some("-h ::1 -p 5433 -U a -d x"));
-        assert_eq!(url("postgres://a@/x?host=/run/db").as_deref(), Some("-h /run/db -U a -d x"));
+        let place = |text: &str| Url::parse(text, &DIALECT).ok().map(|url| (url.host, url.port));
+        assert_eq!(place("postgres://a:b@[::1]:5433/x"), Some(("::1".to_owned(), Some(5433))));
+        assert_eq!(place("postgres://a@/x?host=/run/db"), Some(("/run/db".to_owned(), None)));
     }
 
     #[test]

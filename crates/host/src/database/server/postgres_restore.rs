@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use cutover_core::hash::ContentHash;
+
 use super::client::badly;
 use super::dump::{self, Form};
 use super::port::{AGAIN, InServer as _};
@@ -12,6 +14,10 @@ use crate::ports::{DatabaseError, ServerState};
 
 /// Tries to rename, where somebody connects at the very moment.
 const TRIES: u32 = 10;
+/// What the name of a database ends with that was replaced and stays, before a few digits.
+const KEPT: &str = "replaced_";
+/// Digits of it.
+const DIGITS: usize = 7;
 /// An archive of `pg_dump`.
 const FORM: Form = Form { magic: b"PGDMP", of: "pg_dump" };
 /// Where databases are made and renamed from: nobody renames one while he has it open.
@@ -60,6 +66,25 @@ impl Postgres<'_> {
             tracing::warn!(%error, "the database that was replaced stays beside");
         }
         Ok(())
+    }
+
+    /// See [`super::port::InServer::restore_keeping`]. The name of what is kept is the snapshot's, so that an earlier try is known.
+    pub(super) async fn put_back_keeping(&self, snapshot: &Path) -> Result<String, DatabaseError> {
+        let (state, _) = self.fitting(snapshot).await?;
+        let name = &state.database;
+        let file = snapshot.file_name().unwrap_or_default().to_string_lossy();
+        let kept = beside(name, &format!("{KEPT}{}", ContentHash::of(file.as_bytes()).short()));
+        if !state.others.contains(&kept) {
+            let next = self.made_of(&state, snapshot).await?;
+            self.swap(name, &next, &kept).await?;
+        }
+        Ok(kept)
+    }
+
+    /// See [`super::port::InServer::drop_kept`].
+    pub(super) async fn dropped(&self, kept: &str) -> Result<(), DatabaseError> {
+        let state = self.look().await?;
+        self.discard(&state.database, kept).await
     }
 
     /// A database made of a dump, beside the one that it is of; its name.
@@ -150,6 +175,18 @@ fn same_version(words: &[String], name: &str, more: &[&str]) -> Vec<String> {
     std::iter::once(program).chain(more.iter().map(|word| (*word).to_owned())).collect()
 }
 
+/// Those beside a database that stay since restores which nobody asked for.
+pub(super) fn kept(state: &ServerState) -> Vec<String> {
+    let any = beside(&state.database, &format!("{KEPT}{}", "0".repeat(DIGITS)));
+    let (before, _) = any.split_at(any.len() - DIGITS);
+    let is_kept = |name: &&String| {
+        name.strip_prefix(before).is_some_and(|digits| {
+            digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    };
+    state.others.iter().filter(is_kept).cloned().collect()
+}
+
 /// A name beside a database's; names have at most 63 bytes.
 fn beside(name: &str, what: &str) -> String {
     let mut most = 63 - what.len() - 9;
@@ -227,6 +264,18 @@ mod tests {
         assert_eq!(told(&state("shop", 17)), Ok(()));
         assert!(told(&state("other", 15)).unwrap_err().contains("of database `shop`"));
         assert!(told(&state("shop", 14)).unwrap_err().contains("of version 15"));
+    }
+
+    #[test]
+    fn what_was_kept_beside_is_known_by_its_name_and_nothing_else_is() {
+        let mark = ContentHash::of(b"main_20261126T040506007Z_7f3c9e1.dump.zst");
+        for name in ["shop".to_owned(), "ä".repeat(40)] {
+            let ours = beside(&name, &format!("{KEPT}{}", mark.short()));
+            let others =
+                vec![ours.clone(), beside(&name, "replaced"), "shop2_cutover_replaced_1a2b3c4".to_owned()];
+            let state = ServerState { database: name, others, ..ServerState::default() };
+            assert_eq!(kept(&state), [ours]);
+        }
     }
 
     #[test]
