@@ -69,8 +69,24 @@ async fn databases_of_servers_are_in_a_backup_and_come_out_of_it() {
         docker(app.site(), &["cp", dump.to_str().unwrap(), &format!("{container}:/tmp/main.dump")]);
         let table = inside(app, "postgres", "pg_restore --list /tmp/main.dump").await;
         assert!(table.contains("TABLE DATA public entries"), "{table}");
+        in_place(app).await;
     })
     .await;
+}
+
+/// The database comes among the snapshots, and from there into its place; what was there is among them, too.
+async fn in_place(app: &App<'_>) {
+    query(app, "delete from entries").await;
+    let told = app.cutover(&["backup", "restore"]).await.unwrap().expect(0).unwrap();
+    println!("{}{}", told.talk, told.output);
+    let name = told.output.split_once("cutover snapshot restore ").unwrap().1.split_once('`').unwrap().0;
+
+    let told = app.cutover(&["snapshot", "restore", name, "--yes"]).await.unwrap().expect(0).unwrap();
+
+    println!("{}", told.talk);
+    assert_eq!(query(app, "select count(*), max(text) from entries").await, "1000|row 999");
+    let list = app.cutover(&["snapshot", "list"]).await.unwrap().expect(0).unwrap().output;
+    assert!(list.contains(name) && list.matches(".dump.zst").count() == 2, "{list}");
 }
 
 /// What was stored anew by the newest backup, in bytes.

@@ -29,6 +29,13 @@ pub(crate) fn backup(told: &BackupTold) -> String {
             text.line(format!("backup {} was put back", paint::name(id)));
             indented(&mut text, lines);
         }
+        BackupTold::Recalled { id, lines } => {
+            text.line(format!(
+                "the databases of backup {} are here; nothing was replaced yet",
+                paint::name(id)
+            ));
+            indented(&mut text, lines);
+        }
         BackupTold::Pruned { gone, stay } => {
             for backup in gone {
                 text.line(format!("gone: {}", known(backup)));

@@ -43,8 +43,9 @@ pub(crate) struct RestoreArguments {
     /// Which, as `cutover backup list` shows it; else the newest that was read back
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// A folder of the host that is not there yet
-    #[arg(long, value_name = "FOLDER", required_unless_present = "all")]
+    /// Beside what is there, into a folder of the host that is not there yet. Without it databases come among the snapshots: `cutover snapshot
+    /// restore` puts them in place
+    #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
     /// To a host that has nothing of the app, each thing to its place; `cutover deploy` goes on from there
     #[arg(long, conflicts_with = "to")]
@@ -67,7 +68,8 @@ impl BackupWord {
             Self::Restore(RestoreArguments { id, to: Some(to), .. }) => {
                 (BackupWork::Beside { id, folder: to.display().to_string() }, false)
             }
-            Self::Restore(RestoreArguments { id, .. }) => (BackupWork::All { id }, false),
+            Self::Restore(RestoreArguments { id, all: true, .. }) => (BackupWork::All { id }, false),
+            Self::Restore(RestoreArguments { id, .. }) => (BackupWork::Recall { id }, false),
             Self::Prune(YesArguments { yes }) => (BackupWork::Prune, yes),
         };
         Command::Backup(Box::new(BackupAsked { work, by: by.to_owned(), yes }))

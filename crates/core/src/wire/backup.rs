@@ -38,6 +38,11 @@ pub enum BackupWork {
         /// An absolute path of the host, where nothing is.
         folder: String,
     },
+    /// Bring the databases of one among the snapshots, from where each is put in its place → [`BackupTold::Recalled`].
+    Recall {
+        /// Which; `None`: the newest that counts.
+        id: Option<String>,
+    },
     /// Bring all of one to a host that has nothing of the app, for the deploy that follows → [`BackupTold::Restored`].
     All {
         /// Which; `None`: the newest that counts.
@@ -75,6 +80,13 @@ pub enum BackupTold {
         /// Which.
         id: String,
         /// What was put where, a line each.
+        lines: Vec<String>,
+    },
+    /// Its databases are among the snapshots.
+    Recalled {
+        /// Which.
+        id: String,
+        /// How each is put in its place, a line each.
         lines: Vec<String>,
     },
     /// Those beyond `keep` are gone.

@@ -217,11 +217,30 @@ pub(super) async fn fetch(
         trouble: Trouble::Damaged,
         words: format!("the dump {} is not in the repository any more", dump.file),
     })?;
+    let hash = fetch_file(restic, &backup.id, path, fetched, to).await?;
+    if hash == dump.hash {
+        return Ok(());
+    }
+    files::discard(to);
+    Err(ResticError {
+        trouble: Trouble::Damaged,
+        words: format!("{} came out otherwise than it went in", dump.file),
+    })
+}
+
+/// Brings a file of a backup into one that is not there yet; gives the hash of what came.
+pub(super) async fn fetch_file(
+    restic: &Restic,
+    id: &str,
+    file: &Path,
+    fetched: Fetched,
+    to: &Path,
+) -> Result<ContentHash, ResticError> {
     let mut command = restic.command();
-    command.args(["dump", "--no-lock", &backup.id, &dump.file]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (dump, to) = (dump.clone(), to.to_owned());
+    command.args(["dump", "--no-lock", id]).arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let to = to.to_owned();
     let taken = blocking(move || {
-        let taken = write(command, &dump, fetched, &to);
+        let taken = write(command, fetched, &to);
         if taken.is_err() {
             files::discard(&to);
         }
@@ -234,10 +253,9 @@ pub(super) async fn fetch(
 
 fn write(
     mut command: std::process::Command,
-    dump: &DumpInBackup,
     fetched: Fetched,
     to: &Path,
-) -> Result<(), ResticError> {
+) -> Result<ContentHash, ResticError> {
     let other = |error: io::Error| ResticError {
         trouble: if error.kind() == io::ErrorKind::StorageFull { Trouble::Full } else { Trouble::Other },
         words: format!("{}: {error}", to.display()),
@@ -260,13 +278,7 @@ fn write(
     let hash = copied.map_err(other)?;
     Ended { code: status.code(), said }.good()?;
     file.sync_all().map_err(other)?;
-    if ContentHash::from_digest(&hash) == dump.hash {
-        return Ok(());
-    }
-    Err(ResticError {
-        trouble: Trouble::Damaged,
-        words: format!("{} came out otherwise than it went in", dump.file),
-    })
+    Ok(ContentHash::from_digest(&hash))
 }
 
 fn hashed_copy(mut from: impl Read, mut to: impl Write) -> io::Result<[u8; 32]> {

@@ -9,6 +9,7 @@ mod manifest;
 mod proof;
 mod prose;
 mod prune;
+mod recalled;
 mod redis;
 mod restic;
 mod restore;

@@ -26,11 +26,11 @@ use super::job::Job;
 use super::proof::{Amount, prove};
 use super::prose::Trouble;
 use super::prune::{is_verified, known, prune};
-use super::redis;
 use super::restic::{Listed, Restic, ResticError, VERIFIED, dumps_tag, new_mark, tag};
 use super::restore;
 use super::returning;
 use super::store::store;
+use super::{recalled, redis};
 use crate::files;
 use crate::host::Host;
 use crate::lock::{AppLock, LockError, ProcessLock};
@@ -126,7 +126,10 @@ impl Worker {
     ) -> Result<(Restic, PathBuf, Option<ProcessLock>), Failure> {
         let app = &job.order.app;
         let repository = match job.order.work {
-            BackupWork::List | BackupWork::Beside { .. } | BackupWork::All { .. } => None,
+            BackupWork::List
+            | BackupWork::Beside { .. }
+            | BackupWork::Recall { .. }
+            | BackupWork::All { .. } => None,
             BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Prune => {
                 Some(repository(layout, app, &job.order.settings.to).await?)
             }
@@ -168,6 +171,13 @@ impl Worker {
                 doing(format!("backup {} comes to {folder}", known(&backup).id));
                 let back = restore::beside(&self.restic, &backup, Path::new(folder)).await?;
                 Ok(BackupTold::Restored { id: known(&backup).id, lines: back.lines })
+            }
+            BackupWork::Recall { id } => {
+                let backup = self.chosen(id.as_deref(), "the backup was not brought here").await?;
+                doing(format!("the databases of backup {} come", known(&backup).id));
+                let lines =
+                    recalled::as_snapshots(&self.host, &self.order.app, &self.restic, &backup).await?;
+                Ok(BackupTold::Recalled { id: known(&backup).id, lines })
             }
             BackupWork::All { id } => {
                 let backup = self.chosen(id.as_deref(), "the backup was not brought back").await?;
