@@ -69,6 +69,10 @@ impl Database for Databases {
         }
     }
 
+    async fn rehearse_restore(&self, server: &Server, scratch: &Path) -> Result<(), DatabaseError> {
+        server::of(server)?.rehearse_restore(scratch).await
+    }
+
     async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError> {
         server::of(server)?.kept().await
     }

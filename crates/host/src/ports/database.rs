@@ -47,6 +47,10 @@ pub trait Database: Send + Sync {
     /// replaced stays beside, under the name that is given back. Repeated, it is done already.
     async fn restore_keeping(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError>;
 
+    /// Tries whether a server's database could be put back: its schema, without rows, is dumped into `scratch` and made a database beside, which is
+    /// dropped again. So rights, roles, extensions and client programs are known before anybody waits for them.
+    async fn rehearse_restore(&self, server: &Server, scratch: &Path) -> Result<(), DatabaseError>;
+
     /// The names of what such restores have kept beside a server's database.
     async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError>;
 

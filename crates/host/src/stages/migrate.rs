@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cutover_core::config::settings::{Mount, SnapshotPolicy};
 use cutover_core::journal::{Step, StepResult};
+use cutover_core::layout;
 use cutover_core::names::VolumeName;
 use cutover_core::plan::{
     DatabasePlace, FilePlace, HostPlan, InstanceSpec, MigratePlan, Migration, Planned, Rule, ServerPlace,
@@ -22,6 +23,7 @@ use super::snapshot::{self, Before, Snapshotted};
 use super::told;
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
+use crate::ports::Server;
 
 /// Nothing stands between the release and its databases but what the handover does.
 pub(crate) struct Migrated {
@@ -56,16 +58,35 @@ async fn must_be_held(act: &Act<'_>, migration: &Migration, place: &ServerPlace)
     if !snapshot::is_pending(act, Stage::Migrate, migration).await? {
         return Ok(false);
     }
-    let found = async { Ok::<_, Trouble>(act.ports.database.look(&server(act, place).await?).await?) };
-    let found = found.await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
+    let found = async {
+        let server = server(act, place).await?;
+        let state = act.ports.database.look(&server).await?;
+        Ok::<_, Trouble>((server, state))
+    };
+    let (server, found) = found.await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
     told::refuse_broken(act, migration, &found.schema)?;
     let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
     let is_dumped = migration.snapshot == SnapshotPolicy::BeforeMigration;
     let long = rules::refuse_long_dump(migration.database.as_str(), found.bytes, budget);
-    match long.filter(|_| is_dumped && !act.plan.allowed.contains(&Rule::LongHold)) {
-        Some(refusal) => Err(refusal.into()),
-        None => Ok(true),
+    if let Some(refusal) = long.filter(|_| is_dumped && !act.plan.allowed.contains(&Rule::LongHold)) {
+        return Err(refusal.into());
     }
+    if is_dumped {
+        try_to_restore(act, migration, &server).await?;
+    }
+    Ok(true)
+}
+
+/// Refuses what could not be put back if its migration failed, while nobody is held for it yet.
+async fn try_to_restore(act: &Act<'_>, migration: &Migration, server: &Server) -> Result<(), StageError> {
+    let folder = act.layout.run_folder(act.journal.run()).join("rehearsal");
+    let scratch = folder.join(format!("{}.{}", migration.database, layout::DUMP));
+    let tried = act.ports.database.rehearse_restore(server, &scratch).await;
+    let text = format!("`{}` can be put back: its schema was, beside it, for a moment", migration.database);
+    // The run's folder goes with the run in any case.
+    files::discard(&scratch);
+    tried.map_err(|error| told::not_restorable(act, migration, &error.into()))?;
+    act.journal.note(Stage::Migrate, text)
 }
 
 /// Migrates a copy; tells whether that changed its content.

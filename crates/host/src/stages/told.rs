@@ -191,6 +191,15 @@ fn redacted(act: &Act<'_>, text: &str) -> String {
     }
 }
 
+/// A database that could not be put back is not migrated where that may have to be done.
+pub(super) fn not_restorable(act: &Act<'_>, migration: &Migration, trouble: &Trouble) -> Failure {
+    let database = &migration.database;
+    Failure::new(Exit::Refused, format!("`{database}` was not migrated: it could not be put back if that failed"))
+        .because(format!("a trial with its schema alone: {}", redacted(act, &trouble.message)))
+        .next("give the role by which cutover comes what it lacks (CREATEDB, membership in the owner, its extensions)")
+        .next("or let the old release live with it (`compatible: expand`), or decide to go without (`snapshot: none`)")
+}
+
 /// A database that cannot be looked at is not migrated.
 pub(super) fn unseen(act: &Act<'_>, migration: &Migration, trouble: &Trouble) -> Failure {
     let database = &migration.database;

@@ -359,6 +359,10 @@ impl Database for NoDatabase {
     async fn restore_keeping(&self, _: &Path, _: &Located) -> Result<Option<String>, DatabaseError> {
         unreachable!()
     }
+    async fn rehearse_restore(&self, _: &Server, _: &Path) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
+
     async fn kept(&self, _: &Server) -> Result<Vec<String>, DatabaseError> {
         unreachable!()
     }

@@ -34,6 +34,9 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {
         self.restore(snapshot).await.map(|()| None)
     }
+    async fn rehearse_restore(&self, _: &Path) -> Result<(), DatabaseError> {
+        Ok(())
+    }
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {
         Ok(Vec::new())
     }

@@ -147,6 +147,16 @@ impl InServer for Postgres<'_> {
         self.put_back_keeping(snapshot).await.map(Some)
     }
 
+    async fn rehearse_restore(&self, scratch: &Path) -> Result<(), DatabaseError> {
+        let state = self.look().await?;
+        let program = tools::program(self.client.server, state.major, "pg_dump")?;
+        let words = [&program, "--format=custom", "--compress=0", "--schema-only", "--lock-wait-timeout=60s"];
+        let words = words.map(str::to_owned);
+        let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
+        dump::take(&self.client, &words, scratch, proof).await?;
+        self.made_and_dropped(&state, scratch).await
+    }
+
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {
         let state = self.look().await?;
         Ok(super::postgres_restore::kept(&state))

@@ -87,6 +87,16 @@ impl Postgres<'_> {
         self.discard(&state.database, kept).await
     }
 
+    /// A database made of a dump beside the one that it is of, only to see that it can be.
+    pub(super) async fn made_and_dropped(
+        &self,
+        state: &ServerState,
+        dump: &Path,
+    ) -> Result<(), DatabaseError> {
+        let next = self.made_of(state, dump).await?;
+        self.discard(&state.database, &next).await
+    }
+
     /// A database made of a dump, beside the one that it is of; its name.
     async fn made_of(&self, state: &ServerState, snapshot: &Path) -> Result<String, DatabaseError> {
         let name = &state.database;
@@ -204,19 +214,31 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// What gives the statements that make a database like another: owner, encoding, order of letters, settings.
+/// What gives the statements that make a database like another: owner, encoding, order of letters, limit, grants, settings, those by role among
+/// them.
 fn made_like(name: &str, next: &str) -> String {
     format!(
         "with d as (select to_jsonb(d) j, d.* from pg_database d where datname = {name})
 select format('create database %I template template0 owner %I encoding %L lc_collate %L lc_ctype %L', {next}, pg_get_userbyid(datdba),
     pg_encoding_to_char(encoding), datcollate, datctype)
-    || case when j->>'datlocprovider' = 'i' then format(' locale_provider icu icu_locale %L', coalesce(j->>'datlocale', j->>'daticulocale')) else '' end
+    || case when j->>'datlocprovider' = 'i' then format(' locale_provider icu icu_locale %L', coalesce(j->>'datlocale', j->>'daticulocale'))
+            || coalesce(format(' icu_rules %L', j->>'daticurules'), '')
+        when j->>'datlocprovider' = 'b' then format(' locale_provider builtin builtin_locale %L', j->>'datlocale') else '' end
     from d
 union all
-select format('alter database %I set %s to ', {next}, quote_ident(split_part(setting, '=', 1)))
+select format('alter database %I connection limit %s', {next}, datconnlimit) from d where datconnlimit >= 0
+union all
+select format('revoke all on database %I from public', {next}) from d where datacl is not null
+union all
+select format('grant %s on database %I to %s%s', privilege_type, {next},
+    case when grantee = 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end, case when is_grantable then ' with grant option' else '' end)
+    from d, aclexplode(datacl) where datacl is not null
+union all
+select case when setrole = 0 then format('alter database %I', {next}) else format('alter role %I in database %I', pg_get_userbyid(setrole), {next}) end
+    || format(' set %s to ', quote_ident(split_part(setting, '=', 1)))
     || case when split_part(setting, '=', 1) ~ '(search_path|_libraries)$' then substr(setting, strpos(setting, '=') + 1)
         else quote_literal(substr(setting, strpos(setting, '=') + 1)) end
-    from pg_db_role_setting s join d on d.oid = s.setdatabase, unnest(setconfig) setting where setrole = 0",
+    from pg_db_role_setting s join d on d.oid = s.setdatabase, unnest(setconfig) setting",
         name = literal(name),
         next = literal(next)
     )
