@@ -322,7 +322,8 @@ all_not_run() {
 show_failure() {
     echo "   from $1:"
     if grep -qs '^failures:' "$1"; then
-        awk '/^failures:/ { on = 1 } on { print } /^test result:/ { on = 0 }' "$1" | head -n 400
+        # Without the frames of backtraces: the log has them, and here they are in the way of what was said.
+        awk '/^failures:/ { on = 1 } /^ +([0-9]+: |at )/ { next } on { print } /^test result:/ { on = 0 }' "$1" | head -n 400
         tail -n 3 "$1"
     else
         tail -n 100 "$1"
