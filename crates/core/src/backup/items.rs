@@ -91,8 +91,10 @@ pub fn items(release: &Release, root: &str) -> Items {
         })
         .collect();
     for (name, (runtime, services)) in &users {
-        if let Some(server) = services.iter().find(|service| servers.contains(service)) {
-            items.left_out.extend(not_the_files(release, name, server));
+        if let Some(server) =
+            services.iter().find(|_| services.iter().all(|service| servers.contains(service)))
+        {
+            items.left_out.push(not_the_files(release, name, server));
             continue;
         }
         let spec = volume_spec(release, root, *runtime, name);
@@ -123,17 +125,22 @@ fn server(release: &Release, name: &DatabaseName, database: &Database) -> Option
     Some(ServerItem { name: name.clone(), place })
 }
 
-/// Of a server whose databases are dumped the files are not missed; others are told.
-fn not_the_files(release: &Release, volume: &VolumeName, server: &ServiceName) -> Option<String> {
-    let is_dumped = release.databases.values().any(|database| {
+/// Why the files of a server are not taken.
+fn not_the_files(release: &Release, volume: &VolumeName, server: &ServiceName) -> String {
+    let dumped = release.databases.iter().filter(|(_, database)| {
         matches!(&database.engine, DatabaseEngine::Server { kind, service: Some(service), .. }
             if service == server && kind.has_snapshots())
     });
-    (!is_dumped).then(|| {
-        format!(
+    let dumped: Vec<String> = dumped.map(|(name, _)| format!("`{name}`")).collect();
+    if dumped.is_empty() {
+        return format!(
             "volume `{volume}`: files that the database server `{server}` has open are no copy of a database"
-        )
-    })
+        );
+    }
+    format!(
+        "volume `{volume}` of the database server `{server}`: {} is dumped instead, without the server's roles",
+        dumped.join(", ")
+    )
 }
 
 fn openers(database: &Database) -> BTreeSet<ServiceName> {

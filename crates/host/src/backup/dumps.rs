@@ -13,6 +13,7 @@ use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
 use cutover_core::layout::BACKUP_CLIENT;
 use cutover_core::names::{AppId, DatabaseName};
+use cutover_core::plan::Reached;
 use sha2::{Digest, Sha256};
 
 use super::gather::{failed, refuse_without_room};
@@ -41,6 +42,8 @@ pub(super) struct Dump {
     pub(super) database: DatabaseName,
     kind: ServerKind,
     packed: PathBuf,
+    /// What the server has besides, where it is the app's own.
+    pub(super) others: Vec<String>,
 }
 
 /// A dump in the repository, and by how much that grew.
@@ -76,7 +79,9 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
     refuse_without_room(room, state.bytes)?;
     let packed = room.join(WAITING).join(item.name.as_str());
     host.ports.database.snapshot(&Located::Server(server), &packed).await.map_err(told)?;
-    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed })
+    let others =
+        if matches!(item.place.reached, Reached::Backing { .. }) { state.others } else { Vec::new() };
+    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, others })
 }
 
 impl Dump {

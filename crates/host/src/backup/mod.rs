@@ -18,7 +18,7 @@ mod store;
 mod work;
 
 pub(crate) use job::{Heard, Job, begin, values};
-pub(crate) use returning::bring_back;
+pub(crate) use returning::{bring_back, half};
 pub(crate) use work::{last, settings, state};
 pub use work::{lock_name, main};
 

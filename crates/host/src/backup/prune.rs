@@ -3,6 +3,7 @@
 
 use cutover_core::backup::{Keep, KnownBackup};
 use cutover_core::names::AppId;
+use jiff::{SignedDuration, Timestamp};
 
 use super::restic::{Listed, Restic, ResticError, VERIFIED, dumps_tag, is_mark, tag};
 
@@ -12,8 +13,13 @@ pub(super) struct Pruned {
     pub(super) stay: usize,
 }
 
-/// Takes away what is beyond `keep`, with the dumps that belong to it.
-pub(super) async fn prune(restic: &Restic, app: &AppId, keep: Keep) -> Result<Pruned, ResticError> {
+/// Takes away what is beyond `keep`, with the dumps that belong to it. The one of the mark `newest` was just made, whatever the clock says.
+pub(super) async fn prune(
+    restic: &Restic,
+    app: &AppId,
+    keep: Keep,
+    newest: Option<&str>,
+) -> Result<Pruned, ResticError> {
     let before = restic.list(&tag(app)).await?;
     let verified = format!("{},{VERIFIED}", tag(app));
     let mut words =
@@ -25,6 +31,9 @@ pub(super) async fn prune(restic: &Restic, app: &AppId, keep: Keep) -> Result<Pr
     }
     // The newest stays whatever the clock says.
     words.extend(["--keep-last", "1"].map(str::to_owned));
+    if let Some(mark) = newest {
+        words.extend(["--keep-tag", mark].map(str::to_owned));
+    }
     restic.run_alone(&words).await?;
     let kept = restic.list(&tag(app)).await?;
     let dumps = restic.list(&dumps_tag(app)).await?;
@@ -44,12 +53,19 @@ pub(super) async fn prune(restic: &Restic, app: &AppId, keep: Keep) -> Result<Pr
     Ok(Pruned { gone: before.iter().filter(|backup| !stays(backup)).map(known).collect(), stay: stay.len() })
 }
 
-/// Dumps whose backup is not there: it went, or was never finished. Nobody else works on backups of this app.
+/// Another host of the same app may be at a backup for so long.
+const ANOTHERS: SignedDuration = SignedDuration::from_hours(48);
+
+/// Dumps whose backup is not there: it went, or was never finished. On this host nobody else works on backups of this app; where it moved from
+/// somebody may.
 fn without_backup<'a>(dumps: &'a [Listed], stay: &[&Listed]) -> Vec<&'a Listed> {
     let has_backup = |dump: &&Listed| {
         dump.tags.iter().any(|tag| is_mark(tag) && stay.iter().any(|it| it.tags.contains(tag)))
     };
-    dumps.iter().filter(|dump| !has_backup(dump)).collect()
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let is_over =
+        |dump: &&Listed| dump.hostname == host || Timestamp::now().duration_since(dump.time) > ANOTHERS;
+    dumps.iter().filter(|dump| !has_backup(dump)).filter(is_over).collect()
 }
 
 /// Those that were not verified, where a newer one was: nobody works on them any more.

@@ -11,6 +11,7 @@ use super::dumps::{self, Fetched};
 use super::gather::{failed, trouble};
 use super::manifest;
 use super::restic::{Listed, Restic, ResticError};
+use super::restore;
 use super::work::doing;
 use crate::blocking::blocking;
 use crate::database::sqlite;
@@ -33,6 +34,7 @@ pub(super) async fn as_snapshots(
             .because("it has volumes only: what is in use is not replaced")
             .next("`cutover backup restore --to /srv/scratch` puts them beside"));
     }
+    restore::refuse_without_room(restic, backup, &found, &host.layout.snapshots(app)).await?;
     let name = |database: &DatabaseName, ending: &str| {
         layout::snapshot_file(app, database, backup.time, &found.manifest.release, ending)
     };

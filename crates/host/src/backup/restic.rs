@@ -59,6 +59,8 @@ pub(super) struct Listed {
     pub(super) tags: Vec<String>,
     #[serde(default)]
     pub(super) original: Option<String>,
+    #[serde(default)]
+    pub(super) hostname: String,
 }
 
 impl Restic {
@@ -205,6 +207,16 @@ impl Restic {
 
     pub(super) async fn init(&self) -> Result<(), ResticError> {
         self.run(&["init"]).await.map(drop)
+    }
+
+    /// What the files of a backup take once they are out of it.
+    pub(super) async fn size(&self, id: &str) -> Result<u64, ResticError> {
+        #[derive(Deserialize)]
+        struct Stats {
+            total_size: u64,
+        }
+        let stats: Stats = self.json(&["stats", "--no-lock", "--json", "--mode", "restore-size", id]).await?;
+        Ok(stats.total_size)
     }
 
     /// Those of one app, the newest first.

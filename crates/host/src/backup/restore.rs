@@ -26,6 +26,7 @@ pub(super) async fn beside(restic: &Restic, backup: &Listed, folder: &Path) -> R
     refuse_taken(folder)?;
     let found = manifest::read(restic, backup).await;
     let found = found.map_err(|error| error.failure("the backup was not put back", restic.target()))?;
+    refuse_without_room(restic, backup, &found, folder).await?;
     let put = async {
         let mut lines = volumes(restic, backup, &found, folder).await?;
         lines.extend(files_of_databases(&found, folder)?);
@@ -49,8 +50,7 @@ pub(super) async fn volumes(
     found: &Found,
     folder: &Path,
 ) -> Result<Vec<String>, Failure> {
-    let raw = raw(folder);
-    remove(&raw)?;
+    let raw = files::beside(folder);
     files::ensure_folder(&raw, 0o700).map_err(|error| trouble(&error))?;
     let words =
         ["restore".as_ref(), "--no-lock".as_ref(), backup.id.as_ref(), "--target".as_ref(), raw.as_os_str()];
@@ -78,10 +78,26 @@ async fn dumps_beside(restic: &Restic, found: &Found, folder: &Path) -> Result<V
     Ok(lines)
 }
 
-fn raw(folder: &Path) -> PathBuf {
-    let mut name = folder.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
+/// All of it has room where it comes to: a disk that is full would be everybody's trouble.
+pub(super) async fn refuse_without_room(
+    restic: &Restic,
+    backup: &Listed,
+    found: &Found,
+    place: &Path,
+) -> Result<(), Failure> {
+    let what = "the backup was not put back";
+    let bytes = restic.size(&backup.id).await.map_err(|error| error.failure(what, restic.target()))?;
+    let dumps: u64 = found.manifest.dumps.values().map(|dump| dump.bytes).sum();
+    let needed = bytes.saturating_add(dumps).saturating_add(cutover_core::defaults::DISK_FREE);
+    let there = place.ancestors().find(|folder| folder.exists()).unwrap_or(place);
+    let free = files::free(there).map_err(|error| trouble(&error))?;
+    if free >= needed {
+        return Ok(());
+    }
+    let size = cutover_core::rules::size;
+    Err(failed(what)
+        .because(format!("{} free at {}, {} needed", size(free), there.display(), size(needed)))
+        .next("make room there, or name a folder of another disk (`--to`)"))
 }
 
 fn refuse_taken(folder: &Path) -> Result<(), Failure> {

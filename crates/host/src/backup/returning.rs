@@ -9,7 +9,7 @@ use std::process::Command;
 use cutover_core::backup::items;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::layout::BACKUP_CLIENT;
+use cutover_core::layout::{BACKUP_CLIENT, Layout};
 use cutover_core::names::AppId;
 use cutover_core::plan::{Stage, VolumeSpec};
 use cutover_core::release::RuntimeKind;
@@ -31,6 +31,13 @@ use crate::stages::located::Whereabouts;
 
 /// Says which backup is on its way, from before anything of it is in its place until the first deploy has used it.
 const BEGUN: &str = "backup";
+/// Says that all of it is there.
+const READY: &str = "ready";
+/// Where dumps wait.
+const DUMPS: &str = "dumps";
+/// What stands behind the name of a volume that is in its place, and of a database that is being put back.
+const PLACED: &str = "placed";
+const BEGINS: &str = "begins";
 
 /// Brings all of a backup to a host that has nothing of the app; what lies where, a line each. Broken off, it goes on where it was when it is done
 /// again.
@@ -47,6 +54,7 @@ pub(super) async fn all(
     let found = manifest::read(restic, backup).await.map_err(because)?;
     let waiting = host.layout.returning(app);
     let goes_on = fs::read_to_string(waiting.join(BEGUN)).is_ok_and(|id| id == backup.id);
+    restore::refuse_without_room(restic, backup, &found, room).await?;
     let places = places(host, app, &found, goes_on).await?;
     files::ensure_folder(&waiting, 0o700)
         .and_then(|()| files::replace(&waiting.join(BEGUN), backup.id.as_bytes(), 0o600))
@@ -60,21 +68,46 @@ pub(super) async fn all(
         lines.push(format!("volume {}: {}", place.name, place.path.display()));
         if !place.is_done {
             let from = scratch.join(VOLUMES).join(&place.name);
-            let moved = blocking(move || put(&from, &place.path)).await;
+            let placed = marker(&waiting, &place.name, PLACED);
+            let moved = blocking(move || put(&from, &place.path, &placed)).await;
             let moved = moved.map_err(|error| failed(what).because(error.to_string()))?;
             moved.map_err(|error| trouble(&error))?;
         }
     }
+    let dumps = waiting.join(DUMPS);
+    files::ensure_folder(&dumps, 0o700).map_err(|error| trouble(&error))?;
     for (name, dump) in &found.manifest.dumps {
         doing(format!("the dump of database {name} comes"));
-        let to = waiting.join(name.as_str());
+        let to = dumps.join(name.as_str());
         let next = files::beside(&to);
         dumps::fetch(restic, app, dump, Fetched::Packed, &next).await.map_err(because)?;
         fs::rename(&next, &to).map_err(|error| trouble(&FileError::new("replace", &to, &error)))?;
-        files::sync_folder(&waiting).map_err(|error| trouble(&error))?;
+        files::sync_folder(&dumps).map_err(|error| trouble(&error))?;
         lines.push(format!("database {name}: waits for its server, which `cutover deploy` starts"));
     }
+    files::replace(&waiting.join(READY), backup.id.as_bytes(), 0o600).map_err(|error| trouble(&error))?;
     Ok(lines)
+}
+
+fn marker(waiting: &Path, name: &str, word: &str) -> PathBuf {
+    waiting.join(format!("{name}.{word}"))
+}
+
+/// Why nothing may go live here: only a part of a backup is there. `None`: nothing is on its way, or all of it is there.
+pub(crate) fn half(layout: &Layout, app: &AppId) -> Option<Failure> {
+    let waiting = layout.returning(app);
+    if !waiting.join(BEGUN).exists() || waiting.join(READY).exists() {
+        return None;
+    }
+    Some(
+        Failure::new(Exit::Refused, "a backup is only partly back on this host")
+            .because("`cutover backup restore --all` began and did not come to its end")
+            .next("`cutover backup restore --all` once more: it goes on where it was")
+            .next(format!(
+                "or go without it: remove {} on the host, and look at what is in the volumes",
+                waiting.display()
+            )),
+    )
 }
 
 fn refuse_live(host: &Host, app: &AppId) -> Result<(), Failure> {
@@ -100,7 +133,12 @@ async fn places(host: &Host, app: &AppId, found: &Found, goes_on: bool) -> Resul
         let folder = host.layout.volume(app, name).display().to_string();
         let spec = match &volume.spec {
             Some(spec) if spec.runtime == RuntimeKind::Container => spec.clone(),
-            Some(_) | None => VolumeSpec { runtime: RuntimeKind::Process, name: folder, external: false },
+            Some(_) => VolumeSpec { runtime: RuntimeKind::Process, name: folder, external: false },
+            None => {
+                return Err(failed("the backup was not brought back")
+                    .because(format!("it does not say what carried volume `{name}`"))
+                    .next("`cutover backup restore --to /srv/scratch` puts it beside"));
+            }
         };
         let made = async { host.ports.runtime(spec.runtime)?.ensure_volume(app, &spec).await };
         made.await.map_err(|error| {
@@ -117,13 +155,27 @@ async fn places(host: &Host, app: &AppId, found: &Found, goes_on: bool) -> Resul
                 .next("this is for a host that has nothing of the app; `--to /srv/scratch` puts the backup beside")
                 .next(format!("or take it away: `cutover remove --volumes -e {}`", app.environment)));
         }
-        places.push(Place { name: name.to_string(), path, is_done: !is_empty });
+        let is_done = marker(&host.layout.returning(app), name.as_str(), PLACED).exists();
+        places.push(Place { name: name.to_string(), path, is_done: goes_on && is_done });
     }
     Ok(places)
 }
 
-/// Puts a folder in the place of one that is empty, at once.
-fn put(from: &Path, to: &Path) -> Result<(), FileError> {
+/// Puts a folder in the place of one that is empty, at once, all of it on the disk; then that is on record.
+fn put(from: &Path, to: &Path, placed: &Path) -> Result<(), FileError> {
+    rustix::fs::sync();
+    // What broke off before it was on record is no better than nothing.
+    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
+        let failed = |error: io::Error| FileError::new("empty", to, &error);
+        fs::remove_dir_all(to).map_err(failed)?;
+        fs::create_dir(to).map_err(failed)?;
+    }
+    move_to(from, to)?;
+    files::sync_folder(files::folder_of(to))?;
+    files::replace(placed, b"", 0o600)
+}
+
+fn move_to(from: &Path, to: &Path) -> Result<(), FileError> {
     let failed = |error: io::Error| FileError::new("move to", to, &error);
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
@@ -149,41 +201,72 @@ fn put(from: &Path, to: &Path) -> Result<(), FileError> {
 pub(crate) async fn bring_back(act: &Act<'_>) -> Result<(), StageError> {
     let waiting = act.layout.returning(act.app());
     let Some(release) =
-        act.plan.release.as_ref().filter(|_| waiting.join(BEGUN).exists() && !act.goes_back())
+        act.plan.release.as_ref().filter(|_| waiting.join(READY).exists() && !act.goes_back())
     else {
         return Ok(());
     };
-    for item in items(release, &act.layout.state().display().to_string()).servers {
-        let dump = waiting.join(item.name.as_str());
-        if !dump.exists() {
-            continue;
-        }
-        let restored = async {
+    let servers = items(release, &act.layout.state().display().to_string()).servers;
+    for dump in files_of(&waiting.join(DUMPS)).map_err(|error| stays(&error.message, &waiting))? {
+        let name = dump.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(item) = servers.iter().find(|item| item.name.as_str() == name) else {
+            return Err(refused(&name, "this release has no such database", &dump));
+        };
+        let begins = marker(&waiting, &name, BEGINS);
+        let brought = async {
             let whereabouts =
                 Whereabouts { ports: act.ports, layout: act.layout, app: act.app(), client: BACKUP_CLIENT };
             let server = whereabouts.server(&item.place).await?;
             let tables = act.ports.database.look(&server).await?.tables;
-            if tables == 0 {
-                act.ports.database.restore(&dump, &Located::Server(server)).await?;
+            // Both are renamed at once: with tables, after it began, it is the one that came back.
+            if tables > 0 {
+                return Ok(begins.exists());
             }
-            Ok::<_, crate::journal::Trouble>(tables)
+            files::replace(&begins, b"", 0o600)?;
+            act.ports.database.restore(&dump, &Located::Server(server)).await?;
+            Ok::<_, crate::journal::Trouble>(true)
         };
-        let tables = restored.await.map_err(|error| {
-            Failure::new(Exit::Failed, format!("database `{}` did not come back from its backup", item.name))
-                .because(error.to_string())
-                .next(format!("deploy again: its dump waits at {}", dump.display()))
+        let is_back = brought.await.map_err(|error| {
+            let failure = Failure::new(Exit::Failed, format!("database `{name}` did not come back from its backup"))
+                .because(error.to_string());
+            failure
+                .next("a role that is named above and is not there is made by hand in the server (`create role NAME`)")
+                .next(format!("then deploy again: the dump waits at {}", dump.display()))
         })?;
-        if tables == 0 {
-            act.journal.note(Stage::Backing, format!("database `{}` is back from its backup", item.name))?;
-        } else {
-            let note = format!("database `{}` has tables: nothing is put over them", item.name);
-            act.journal.note(Stage::Backing, note)?;
+        if !is_back {
+            return Err(refused(&name, "the database has tables: nothing is put over them", &dump));
         }
+        act.journal.note(Stage::Backing, format!("database `{name}` is back from its backup"))?;
+        fs::remove_file(&dump).map_err(|error| stays(&error.to_string(), &dump))?;
     }
-    fs::remove_dir_all(&waiting).map_err(|error| {
-        Failure::new(Exit::Failed, "what came out of a backup cannot be taken away")
-            .because(FileError::new("remove", &waiting, &error).to_string())
-            .next("see that the host's disk is well, then deploy again")
-            .into()
-    })
+    fs::remove_dir_all(&waiting).map_err(|error| stays(&error.to_string(), &waiting).into())
+}
+
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let failed = |error: io::Error| FileError::new("look into", folder, &error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        // What came only in part is none.
+        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        found.extend((!is_hidden).then_some(path));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn refused(name: &str, why: &str, dump: &Path) -> StageError {
+    Failure::new(Exit::Refused, format!("database `{name}` cannot come back from its backup"))
+        .because(why)
+        .next(format!(
+            "the dump waits at {}; take away what is in the way, then deploy again",
+            dump.display()
+        ))
+        .next("or remove that file to go without it; the backup stays as it is")
+        .into()
+}
+
+fn stays(why: &str, path: &Path) -> Failure {
+    Failure::new(Exit::Failed, "what came out of a backup cannot be taken away")
+        .because(format!("{}: {why}", path.display()))
+        .next("see that the host's disk is well, then deploy again")
 }

@@ -39,6 +39,8 @@ use crate::store::Store;
 
 /// For a deploy to end that is in the way of copying databases.
 const LOCK_WAIT: Duration = Duration::from_hours(1);
+/// For whoever settles a run that was killed.
+const SETTLED: Duration = Duration::from_secs(1);
 /// For another app's backup to end that goes to the same repository.
 const TURN: Duration = Duration::from_hours(12);
 /// Between two looks at who works in the same repository.
@@ -192,7 +194,7 @@ impl Worker {
                 self.there(what).await?;
                 self.unlock(what).await?;
                 doing("backups beyond `keep` go");
-                let pruned = prune(&self.restic, &self.order.app, self.order.settings.keep).await;
+                let pruned = prune(&self.restic, &self.order.app, self.order.settings.keep, None).await;
                 let pruned = pruned.map_err(|error| self.because(&error, what))?;
                 Ok(BackupTold::Pruned { gone: pruned.gone, stay: pruned.stay })
             }
@@ -207,7 +209,8 @@ impl Worker {
     async fn run(&self) -> Result<BackupTold, Failure> {
         let started = Timestamp::now();
         let mut remarks = Vec::new();
-        let made = self.make(&mut remarks).await;
+        let mark = new_mark();
+        let made = self.make(&mut remarks, &mark).await;
         let outcome = match &made {
             Ok(outcome) => outcome.clone(),
             Err(failure) => BackupOutcome::Failed { why: failure.to_string() },
@@ -220,20 +223,19 @@ impl Worker {
                 .because(error.to_string())
                 .next("see that the host's disk has room, then `cutover backup run`")
         })?;
-        self.tidy(&mut remarks).await;
+        self.tidy(&mut remarks, &mark).await;
         Ok(BackupTold::Made { record, remarks })
     }
 
-    async fn make(&self, remarks: &mut Vec<String>) -> Result<BackupOutcome, Failure> {
+    async fn make(&self, remarks: &mut Vec<String>, mark: &str) -> Result<BackupOutcome, Failure> {
         let what = "there is no new backup";
         self.ready(what, remarks).await?;
         let (release, mut gathered, dumps) = self.gathered().await?;
-        let mark = new_mark();
         let dumped =
-            self.stored(dumps, &mut gathered, &mark).await.map_err(|error| self.because(&error, what))?;
+            self.stored(dumps, &mut gathered, mark).await.map_err(|error| self.because(&error, what))?;
         gathered.seal(&self.room)?;
         doing(format!("{} go to {}", gathered.items.join(", "), self.restic.target().as_str()));
-        let tags = ["cutover".to_owned(), tag(&self.order.app), mark.clone()];
+        let tags = ["cutover".to_owned(), tag(&self.order.app), mark.to_owned()];
         let summary =
             store(&self.restic, &gathered, &tags).await.map_err(|error| self.because(&error, what))?;
         doing("it is read back");
@@ -244,7 +246,10 @@ impl Worker {
                 self.because(&error, "a backup was made, and does not count: it could not be read back")
             );
         }
-        let id = self.mark(&summary.snapshot_id, &mark).await.map_err(|error| self.because(&error, what))?;
+        let id = self
+            .mark(&summary.snapshot_id, mark, gathered.manifest.dumps.len())
+            .await
+            .map_err(|error| self.because(&error, what))?;
         tracing::info!(app = %self.order.app, %id, %release, "a backup was made and read back");
         Ok(BackupOutcome::Verified {
             id,
@@ -313,6 +318,16 @@ impl Worker {
             doing(format!("database {} is dumped", item.name));
             dumps.push(dumps::take(&self.host, app, item, &self.room).await?);
         }
+        let named: Vec<&str> = items.servers.iter().filter_map(|item| item.place.name.as_deref()).collect();
+        for dump in &dumps {
+            let others = dump.others.iter().filter(|other| !named.contains(&other.as_str()));
+            gathered.left_out.extend(others.map(|other| {
+                format!(
+                    "`{other}`, which the server of `{}` has besides: cutover.yml names no such database",
+                    dump.database
+                )
+            }));
+        }
         Ok((release.id.to_string(), gathered, dumps))
     }
 
@@ -347,16 +362,28 @@ impl Worker {
             since: Timestamp::now(),
             pid: std::process::id(),
         };
-        let waiting = AppLock::wait(&self.host.layout, app, &holder, |by| {
-            doing(format!("waits for the {} by {}", by.verb.as_str(), by.by));
-        });
+        let waiting = async {
+            loop {
+                let lock = AppLock::wait(&self.host.layout, app, &holder, |by| {
+                    doing(format!("waits for the {} by {}", by.verb.as_str(), by.by));
+                })
+                .await?;
+                // A run that was killed is settled before anybody else does anything (S9): who does so needs the lock.
+                let unfinished = self.host.store.all_unfinished().unwrap_or_default();
+                if !unfinished.iter().any(|(whose, _)| whose == app) {
+                    return Ok(lock);
+                }
+                drop(lock);
+                tokio::time::sleep(SETTLED).await;
+            }
+        };
         let taken = tokio::time::timeout(LOCK_WAIT, waiting).await;
         let taken = taken.map_err(|_| {
             failed("there is no new backup")
                 .because(format!("a run of {app} goes on for more than {} min", LOCK_WAIT.as_secs() / 60))
                 .next("`cutover attach` follows it; then `cutover backup run`")
         })?;
-        taken.map_err(|error| {
+        taken.map_err(|error: LockError| {
             failed("there is no new backup")
                 .because(error.to_string())
                 .next("see that the host's disk can be written")
@@ -380,8 +407,15 @@ impl Worker {
     }
 
     /// Says of a backup, in the repository itself, that it was read back; gives its new id.
-    async fn mark(&self, id: &str, mark: &str) -> Result<String, ResticError> {
+    async fn mark(&self, id: &str, mark: &str, count: usize) -> Result<String, ResticError> {
         let app = tag(&self.order.app);
+        let dumps = self.restic.list(&format!("{},{mark}", dumps_tag(&self.order.app))).await?;
+        if dumps.len() != count {
+            return Err(ResticError {
+                trouble: Trouble::Damaged,
+                words: format!("{} of its {count} dumps are not there any more", count.abs_diff(dumps.len())),
+            });
+        }
         let tags = ["--set", "cutover", "--set", &app, "--set", mark, "--set", VERIFIED];
         self.restic.run_alone(&[&["tag"], tags.as_slice(), &[id]].concat()).await?;
         let all = self.restic.list(&format!("{app},{VERIFIED}")).await?;
@@ -394,9 +428,9 @@ impl Worker {
     }
 
     /// What is beyond `keep` goes; that it could not is no reason to doubt the backup that was made.
-    async fn tidy(&self, remarks: &mut Vec<String>) {
+    async fn tidy(&self, remarks: &mut Vec<String>, mark: &str) {
         doing("backups beyond `keep` go");
-        match prune(&self.restic, &self.order.app, self.order.settings.keep).await {
+        match prune(&self.restic, &self.order.app, self.order.settings.keep, Some(mark)).await {
             Ok(pruned) if pruned.gone.is_empty() => {}
             Ok(pruned) => {
                 remarks.push(format!("{} older backups are gone, {} stay", pruned.gone.len(), pruned.stay));

@@ -40,6 +40,7 @@ pub(crate) async fn preflight(
     missing.extend(taken(plan));
     missing.extend(low_disk(act, plan).await?);
     missing.extend(dumped(act).await);
+    missing.extend(backup::half(act.layout, act.app()));
     missing.extend(images(act, plan, release).await?);
     if let Some(mut failure) = missing.pop() {
         failure.cause.extend(missing.into_iter().map(|other| other.what));

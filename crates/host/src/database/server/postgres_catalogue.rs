@@ -10,7 +10,8 @@ select json_build_object(
     'number', current_setting('server_version_num')::int,
     'database', current_database(),
     'bytes', pg_database_size(current_database()),
-    'tables', (select count(*) from relations where relkind in ('r', 'p')),
+    'tables', (select count(*) from relations where relkind in ('r', 'p')
+        and not exists (select 1 from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = relations.oid and d.deptype = 'e')),
     'others', (select coalesce(json_agg(datname order by datname), '[]') from pg_database
         where not datistemplate and datname not in ('postgres', current_database())),
     'tools', (select coalesce(json_agg(json_build_object('name', relname, 'table', quote_ident(nspname) || '.' || quote_ident(relname),
