@@ -12,6 +12,7 @@
 #   engine.sh again FOLDER            starts it again with what lies there, as after a reboot
 #   engine.sh base                    makes the image cutover-test/busybox:1 from the machine's static busybox
 #   engine.sh databases               makes the image cutover-test/databases:1, with PostgreSQL and Redis of the distribution
+#   engine.sh mariadb                 makes the image cutover-test/mariadb:1, with MariaDB of the distribution
 #
 # Only results go to stdout, talk goes to stderr. Exit codes: 0 done · 3 there is no engine and there can be none here,
 # the last line says why · 1 anything else.
@@ -422,9 +423,29 @@ base() {
     echo "$image"
 }
 
-# The programs of the distribution's packages, taken from them as they are: none is set up.
 databases() {
-    local image=cutover-test/databases:1 root suite program
+    packages cutover-test/databases:1 "PostgreSQL and Redis" postgres postgresql,redis-server link_postgres
+}
+
+# In the place of the wrappers that choose among several versions.
+link_postgres() {
+    local program
+    for program in "$1"/usr/lib/postgresql/*/bin/*; do ln -sf "${program#"$1"}" "$1/usr/bin/"; done
+}
+
+mariadb() {
+    packages cutover-test/mariadb:1 MariaDB mysql mariadb-server strip_mariadb
+}
+
+# What looks after broken files, and what other servers of a cluster are told.
+strip_mariadb() {
+    rm -f "$1"/usr/bin/aria_* "$1"/usr/bin/myisam* "$1"/usr/bin/mariadb-{binlog,slap,check,show,import} \
+        "$1"/usr/bin/{garb*,innochecksum,resolve_stack_dump,sst_dump,mariadb-backup,mbstream} "$1"/usr/lib/libgalera*
+}
+
+# The programs of the distribution's packages, taken from them as they are: none is set up. `then` is told where they lie.
+packages() {
+    local image=$1 what=$2 user=$3 names=$4 then=$5 root suite program
     if docker image inspect "$image" >/dev/null 2>&1; then echo "$image"; return; fi
     # shellcheck disable=SC1091 # the system's own
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -434,18 +455,17 @@ databases() {
     root=$(mktemp -d)
     # shellcheck disable=SC2064 # this very folder
     trap "rm -rf '$root'" EXIT
-    say "making an image of PostgreSQL and Redis"
+    say "making an image of $what"
     # shellcheck disable=SC2046 # none or one
-    mmdebstrap --quiet --variant=extract --include=postgresql,redis-server,busybox-static,gosu,dash \
+    mmdebstrap --quiet --variant=extract --include="$names,busybox-static,gosu,dash" \
         --format=directory "$suite" "$root" $(mirror_of_this_machine) >&2 || cannot "mmdebstrap failed"
-    # In the place of the wrappers that choose among several versions.
-    for program in "$root"/usr/lib/postgresql/*/bin/*; do ln -sf "${program#"$root"}" "$root/usr/bin/"; done
+    "$then" "$root"
     # A shell's tools, where no package has them.
     "$root/bin/busybox" --list | while read -r program; do
         if [[ ! -e $root/bin/$program && ! -L $root/usr/bin/$program ]]; then ln -sf busybox "$root/bin/$program"; fi
     done
-    printf 'root:x:0:0::/:/bin/sh\npostgres:x:70:70::/:/bin/sh\n' >"$root/etc/passwd"
-    printf 'root:x:0:\npostgres:x:70:\n' >"$root/etc/group"
+    printf 'root:x:0:0::/:/bin/sh\n%s:x:70:70::/:/bin/sh\n' "$user" >"$root/etc/passwd"
+    printf 'root:x:0:\n%s:x:70:\n' "$user" >"$root/etc/group"
     chmod 1777 "$root/tmp"
     # What they need only for compiling queries, and pages that nobody reads.
     tar -C "$root" --exclude='./dev/*' --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale' \
@@ -464,5 +484,6 @@ case ${1:-} in
     stop) stop "${2:-}" ;;
     base) base ;;
     databases) databases ;;
-    *) fail "usage: engine.sh start | own | apart | stop | restart | kill | again FOLDER, or base | databases" ;;
+    mariadb) mariadb ;;
+    *) fail "usage: engine.sh start | own | apart | stop | restart | kill | again FOLDER, or base | databases | mariadb" ;;
 esac

@@ -30,6 +30,9 @@ pub const SHELL_IMAGE: &str = "cutover-test/busybox:1";
 /// `PostgreSQL` and Redis as the distribution has them, with a shell.
 pub const DATABASES_IMAGE: &str = "cutover-test/databases:1";
 
+/// `MariaDB` as the distribution has it, with a shell.
+pub const MARIADB_IMAGE: &str = "cutover-test/mariadb:1";
+
 /// Sees to it that the engine has [`SHELL_IMAGE`].
 ///
 /// # Errors
@@ -44,6 +47,14 @@ pub fn shell_image(engine: &Engine) -> Result<(), String> {
 /// What keeps it from being made.
 pub fn databases_image(engine: &Engine) -> Result<(), String> {
     image(engine, "databases")
+}
+
+/// Sees to it that the engine has [`MARIADB_IMAGE`].
+///
+/// # Errors
+/// What keeps it from being made.
+pub fn mariadb_image(engine: &Engine) -> Result<(), String> {
+    image(engine, "mariadb")
 }
 
 fn image(engine: &Engine, word: &str) -> Result<(), String> {
