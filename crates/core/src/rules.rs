@@ -60,12 +60,11 @@ fn refusal(rule: Rule, what: impl Into<String>) -> Failure {
     }
 }
 
-/// A migration of an engine whose snapshots cutover does not take runs only after the decision to go without one.
+/// A migration of what lies nowhere that snapshots are taken of runs only after the decision to go without one.
 pub fn refuse_migration_without_snapshot(plan: &HostPlan, _: &HostState) -> Option<Failure> {
     let direct = &plan.migrate.todo()?.direct;
     let is_without = |migration: &&Migration| {
-        let taken =
-            matches!(&migration.place, Some(DatabasePlace::Server(server)) if server.kind.has_snapshots());
+        let taken = matches!(&migration.place, Some(DatabasePlace::Server(_)));
         migration.snapshot == SnapshotPolicy::BeforeMigration && !taken
     };
     let without = direct.iter().find(is_without)?;
@@ -74,12 +73,12 @@ pub fn refuse_migration_without_snapshot(plan: &HostPlan, _: &HostState) -> Opti
         Rule::MigrationWithoutSnapshot,
         format!("database `{database}` would be migrated without a snapshot"),
     );
-    failure.cause.push("cutover takes no snapshots of its engine yet".to_owned());
+    failure.cause.push("where it lies is not known to the plan".to_owned());
     failure.next.insert(0, format!("take one yourself and say so: `databases.{database}.snapshot: none`"));
     Some(failure)
 }
 
-/// A breaking migration takes the held path (S18), which there is for some engines only: carried out beside the old release it would break that.
+/// A breaking migration takes the held path (S18): carried out beside the old release it would break that.
 pub fn refuse_breaking_migration_beside_old(plan: &HostPlan, _: &HostState) -> Option<Failure> {
     // With all of it stopped there is no old release to break.
     plan.live.as_ref().filter(|live| !live.members.is_empty())?;
@@ -90,7 +89,7 @@ pub fn refuse_breaking_migration_beside_old(plan: &HostPlan, _: &HostState) -> O
         Rule::BreakingMigrationBesideOld,
         format!("the breaking migration of `{database}` would be carried out while the old release serves"),
     );
-    failure.cause.push("requests are held for migrations of SQLite and PostgreSQL only, so far".to_owned());
+    failure.cause.push("the plan holds no requests for it".to_owned());
     failure.next.push(
         "split it: a release that adds (`compatible: expand`), then one that takes away what nobody uses any more"
             .to_owned(),

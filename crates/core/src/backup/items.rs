@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::settings::{Database, DatabaseEngine, Mount};
+use crate::config::settings::{Database, DatabaseEngine, Mount, ServerKind};
 use crate::names::{DatabaseName, ServiceName, VolumeName};
 use crate::plan::{Reached, ServerPlace, VolumeSpec, volume_spec};
 use crate::release::{Release, RuntimeKind};
@@ -110,7 +110,7 @@ fn server(release: &Release, name: &DatabaseName, database: &Database) -> Option
     let DatabaseEngine::Server { kind, service, url, name: inside, .. } = &database.engine else {
         return None;
     };
-    if !kind.has_snapshots() {
+    if !is_taken(*kind) {
         return None;
     }
     let reached = match (service, url) {
@@ -125,11 +125,16 @@ fn server(release: &Release, name: &DatabaseName, database: &Database) -> Option
     Some(ServerItem { name: name.clone(), place })
 }
 
+/// Dumps of the others lie in frames, which a backup does not keep.
+fn is_taken(kind: ServerKind) -> bool {
+    kind == ServerKind::Postgres
+}
+
 /// Why the files of a server are not taken.
 fn not_the_files(release: &Release, volume: &VolumeName, server: &ServiceName) -> String {
     let dumped = release.databases.iter().filter(|(_, database)| {
         matches!(&database.engine, DatabaseEngine::Server { kind, service: Some(service), .. }
-            if service == server && kind.has_snapshots())
+            if service == server && is_taken(*kind))
     });
     let dumped: Vec<String> = dumped.map(|(name, _)| format!("`{name}`")).collect();
     if dumped.is_empty() {

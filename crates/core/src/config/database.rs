@@ -47,7 +47,6 @@ pub(crate) fn database(
     };
     if let Some(migrate) = &database.migrate {
         refuse_blind_migration(name, at, &database, migrate, services, context);
-        refuse_without_snapshots(name, at, &database, context);
     }
     Some(database)
 }
@@ -117,7 +116,7 @@ fn server(kind: ServerKind, at: &At<'_>, context: &mut Context<'_>) -> Option<Da
         return Some(DatabaseEngine::Server {
             kind,
             service: None,
-            url: url(at, context),
+            url: url(kind, at, context),
             name: None,
             services,
         });
@@ -138,9 +137,16 @@ fn server(kind: ServerKind, at: &At<'_>, context: &mut Context<'_>) -> Option<Da
 }
 
 /// Where a server outside is reached. What stands in the file is known to all who can read it, so no password may.
-fn url(at: &At<'_>, context: &mut Context<'_>) -> Option<Template> {
+fn url(kind: ServerKind, at: &At<'_>, context: &mut Context<'_>) -> Option<Template> {
     let at = at.get("url")?;
     let url = at.template()?;
+    let scheme = url.as_text().and_then(|text| Some(text.split_once("://")?.0));
+    if scheme.is_some_and(|scheme| !kind.has_scheme(scheme)) {
+        let what = format!("the url is of another engine than `{}`", kind.as_str());
+        let example = if kind == ServerKind::Postgres { "postgres" } else { "mysql" };
+        let draft = at.problem(ProblemKind::Conflict, what);
+        context.issues.add(draft.remedy(format!("{example}://user@host/name, or another `engine`")));
+    }
     let says_password = url.as_text().is_some_and(|text| {
         let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
         let login = authority.split('/').next().unwrap_or_default().rsplit_once('@');
@@ -151,26 +157,6 @@ fn url(at: &At<'_>, context: &mut Context<'_>) -> Option<Template> {
         context.issues.add(draft.remedy("put it into the env file, and refer to it: `url: ${DATABASE_URL}`"));
     }
     Some(url)
-}
-
-/// A migration runs after a snapshot, or after the decision to go without one (P3).
-fn refuse_without_snapshots(
-    name: &DatabaseName,
-    at: &At<'_>,
-    database: &Database,
-    context: &mut Context<'_>,
-) {
-    let DatabaseEngine::Server { kind, .. } = &database.engine else { return };
-    if kind.has_snapshots() || database.snapshot == SnapshotPolicy::None {
-        return;
-    }
-    let Some(at) = at.get("migrate") else { return };
-    let what =
-        format!("cutover takes no snapshots of {} yet, and migrates nothing without one", kind.as_str());
-    let draft = at.problem(ProblemKind::Refused, what);
-    context.issues.add(draft.remedy(format!(
-        "take one yourself before each deploy, and say so: `databases.{name}.snapshot: none`"
-    )));
 }
 
 fn migrate(at: &At<'_>, context: &mut Context<'_>) -> Option<Migrate> {

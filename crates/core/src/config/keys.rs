@@ -265,14 +265,14 @@ static DATABASE: Shape = Shape::Keys(&[&[
     Key::own(
         "name",
         Shape::Text,
-        "what `POSTGRES_DB` says",
+        "what `POSTGRES_DB`, `MARIADB_DATABASE` or `MYSQL_DATABASE` says",
         "Other engines: the database's name in its backing service.",
     ),
     Key::own(
         "url",
         Shape::Secret,
         "",
-        "Other engines: where it is, when it is not a backing service; a reference such as `${DATABASE_URL}`.",
+        "Other engines: where it is (`postgres://…`, `mysql://…`), when it is not a backing service; a reference such as `${DATABASE_URL}`.",
     ),
     Key::own(
         "snapshot",

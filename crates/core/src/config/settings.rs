@@ -511,8 +511,21 @@ impl ServerKind {
         }
     }
 
-    /// Whether cutover takes snapshots of it, and puts them back.
-    pub fn has_snapshots(self) -> bool {
+    /// Whether a url that begins so is of it; a driver's name behind a `+` means nothing.
+    pub fn has_scheme(self, scheme: &str) -> bool {
+        self.schemes().contains(&scheme.split('+').next().unwrap_or_default())
+    }
+
+    /// What its urls begin with.
+    pub const fn schemes(self) -> &'static [&'static str] {
+        match self {
+            Self::Postgres => &["postgres", "postgresql"],
+            Self::Mysql | Self::Mariadb => &["mysql", "mysql2", "mariadb"],
+        }
+    }
+
+    /// Whether a transaction takes back what was begun of tables, columns and indexes.
+    pub fn takes_definitions_back(self) -> bool {
         self == Self::Postgres
     }
 }

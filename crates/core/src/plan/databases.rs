@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::settings::{Command, Compatible, Database, DatabaseEngine, Migrate, SnapshotPolicy};
+use crate::config::settings::{
+    Command, Compatible, Database, DatabaseEngine, Migrate, ServerKind, SnapshotPolicy,
+};
 use crate::layout;
 use crate::names::{DatabaseName, ServiceName, Slot, VolumeName};
 use crate::plan::specify::{Ground, Identity};
@@ -80,7 +82,7 @@ fn migration(
     };
     let mut spec = one_off("migrate", &migrate.command)?;
     let place = place(ground, &migrate.service, database);
-    if let Some(DatabasePlace::Server(_)) = place {
+    if let Some(DatabasePlace::Server(ServerPlace { kind: ServerKind::Postgres, .. })) = place {
         // Its sessions in the server are found by this (S19).
         let variable = crate::variables::given::DATABASE_CLIENT.parse().ok()?;
         spec.given.insert(variable, layout::MIGRATION_CLIENT.to_owned());
@@ -146,9 +148,7 @@ fn file_place(ground: &Ground<'_>, service: &ServiceName, database: &Database) -
 pub(crate) fn is_held(migration: &Migration, has_live: bool) -> bool {
     match &migration.place {
         Some(DatabasePlace::File(_)) => true,
-        Some(DatabasePlace::Server(server)) => {
-            has_live && migration.compatible == Compatible::Breaking && server.kind.has_snapshots()
-        }
+        Some(DatabasePlace::Server(_)) => has_live && migration.compatible == Compatible::Breaking,
         None => false,
     }
 }

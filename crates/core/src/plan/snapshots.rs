@@ -35,7 +35,7 @@ pub(super) fn create(
         if !(wanted.is_empty() || wanted.contains(name)) {
             continue;
         }
-        match place(&ground, database).filter(has_snapshots) {
+        match place(&ground, database) {
             Some(place) => {
                 let file = file(id, name, &place, &release.id, stamp);
                 asked.push(AskedSnapshot { database: name.clone(), place, file });
@@ -138,7 +138,7 @@ fn chosen<'a>(
         let why = format!("release {}, which is live, has no database `{}`", release.id, found.database);
         return Err(unfit(why).into());
     };
-    let place = place(ground, database).filter(has_snapshots);
+    let place = place(ground, database);
     match place {
         Some(place) if found.name.ends_with(ending(&place)) => Ok((found, place)),
         Some(_) => Err(unfit(format!("it is of another engine than `{}` has today", found.database)).into()),
@@ -181,13 +181,6 @@ fn without_snapshots(name: &DatabaseName) -> Failure {
     Failure::new(Exit::Refused, format!("cutover takes no snapshots of `{name}`"))
         .because("its engine is none of those that it takes them of")
         .next("take one with the engine's own tools")
-}
-
-fn has_snapshots(place: &DatabasePlace) -> bool {
-    match place {
-        DatabasePlace::File(_) => true,
-        DatabasePlace::Server(server) => server.kind.has_snapshots(),
-    }
 }
 
 fn ending(place: &DatabasePlace) -> &'static str {

@@ -87,10 +87,10 @@ pub(super) fn unsettled(journal: &[Entry]) -> Vec<HeldDatabase> {
     });
     begun
         .filter_map(|migration| match &migration.place {
-            Some(place @ DatabasePlace::Server(server)) if server.kind.has_snapshots() => {
+            Some(place @ DatabasePlace::Server(_)) => {
                 Some(HeldDatabase::Settle { database: migration.database.clone(), place: place.clone() })
             }
-            Some(_) | None => None,
+            Some(DatabasePlace::File(_)) | None => None,
         })
         .collect()
 }

@@ -3,9 +3,10 @@
 use cutover_core::exit::Exit;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult, What};
-use cutover_core::plan::{HeldDatabase, HostPlan, Migration, Planned, Rule, Stage, Verb, WhyNot};
+use cutover_core::plan::{
+    HeldDatabase, HostPlan, MigratePlan, Migration, Planned, Rule, Stage, Verb, WhyNot,
+};
 use cutover_core::recover::migration_records;
-use cutover_core::request::Request;
 use cutover_core::state::SchemaChange;
 use cutover_core::verdict::Outcome;
 
@@ -119,18 +120,26 @@ fn given_a_breaking_migration_of_postgres_then_what_opens_it_is_handed_over() {
 }
 
 #[test]
-fn given_a_breaking_migration_of_mysql_then_it_is_refused_while_the_old_release_serves() {
-    let text = SERVER.replace("COMPATIBLE", "breaking").replace("engine: postgres", "engine: mysql");
-    let mut host = Host::serving(&text);
+fn given_a_breaking_migration_of_any_engine_then_it_is_never_carried_out_beside_the_old_release() {
+    for engine in ["postgres", "mysql", "mariadb"] {
+        let text = SERVER
+            .replace("COMPATIBLE", "breaking")
+            .replace("engine: postgres", &format!("engine: {engine}"));
+        let mut host = Host::serving(&text);
 
-    let refused = host.deploy("v2").unwrap_err().failure();
+        let mut plan = pending(&mut host);
 
-    assert_eq!(refused.exit, Exit::Refused);
-    assert!(refused.what.contains("breaking migration of `main`"), "{refused:?}");
-    assert!(!Rule::BreakingMigrationBesideOld.can_be_allowed());
-    let stop = host.plan(&Request { services: ["web".parse().unwrap()].into(), ..ask(Verb::Stop) }).unwrap();
-    host.carry_out(&stop);
-    assert!(host.deploy("v2").is_ok(), "with all of it stopped there is nothing to break");
+        assert!(matches!(todo(&plan.handover).databases[..], [HeldDatabase::Migrate { .. }]), "{engine}");
+        // A plan that says otherwise is not carried out.
+        let Planned::Do(handover) = &plan.handover else { panic!("{engine}") };
+        let HeldDatabase::Migrate { migration } = &handover.databases[0] else { panic!("{engine}") };
+        let direct =
+            MigratePlan { rehearse: Vec::new(), direct: vec![migration.as_ref().clone()], if_pending: None };
+        plan.migrate = Planned::Do(direct);
+        let refused = cutover_core::rules::recheck(&plan, &host.state).unwrap_err();
+        assert!(refused[0].what.contains("breaking migration of `main`"), "{refused:?}");
+        assert!(!Rule::BreakingMigrationBesideOld.can_be_allowed());
+    }
 }
 
 #[test]

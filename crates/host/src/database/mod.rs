@@ -29,35 +29,35 @@ impl Database for Databases {
     async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
         match of {
             Located::File(file) => Ok(Taken { bytes: Sqlite::snapshot(file, to).await?, hash: None }),
-            Located::Server(server) => server::of(server)?.snapshot(to).await,
+            Located::Server(server) => server::of(server).snapshot(to).await,
         }
     }
 
     async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {
         match database {
             Located::File(file) => Sqlite::closed(file).await,
-            Located::Server(server) => server::of(server)?.closed().await,
+            Located::Server(server) => server::of(server).closed().await,
         }
     }
 
     async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError> {
         match to {
             Located::File(file) => Sqlite::restore(snapshot, file).await,
-            Located::Server(server) => server::of(server)?.restore(snapshot).await,
+            Located::Server(server) => server::of(server).restore(snapshot).await,
         }
     }
 
     async fn check(&self, snapshot: &Path, of: &Located) -> Result<Vec<String>, DatabaseError> {
         match of {
             Located::File(_) => Sqlite::check(snapshot).await,
-            Located::Server(server) => server::of(server)?.check(snapshot).await,
+            Located::Server(server) => server::of(server).check(snapshot).await,
         }
     }
 
     async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError> {
         match of {
             Located::File(_) => Sqlite::restore_beside(snapshot, Path::new(to)).await,
-            Located::Server(server) => server::of(server)?.restore_beside(snapshot, to).await,
+            Located::Server(server) => server::of(server).restore_beside(snapshot, to).await,
         }
     }
 
@@ -65,27 +65,27 @@ impl Database for Databases {
         match to {
             // Only candidates can have written to it.
             Located::File(file) => Sqlite::restore(snapshot, file).await.map(|()| None),
-            Located::Server(server) => server::of(server)?.restore_keeping(snapshot).await,
+            Located::Server(server) => server::of(server).restore_keeping(snapshot).await,
         }
     }
 
     async fn rehearse_restore(&self, server: &Server, scratch: &Path) -> Result<(), DatabaseError> {
-        server::of(server)?.rehearse_restore(scratch).await
+        server::of(server).rehearse_restore(scratch).await
     }
 
     async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError> {
-        server::of(server)?.kept().await
+        server::of(server).kept().await
     }
 
     async fn drop_kept(&self, server: &Server, name: &str) -> Result<(), DatabaseError> {
-        server::of(server)?.drop_kept(name).await
+        server::of(server).drop_kept(name).await
     }
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
-        server::of(server)?.look().await
+        server::of(server).look().await
     }
 
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {
-        server::of(server)?.end_sessions().await
+        server::of(server).end_sessions().await
     }
 }

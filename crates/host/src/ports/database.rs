@@ -138,6 +138,8 @@ pub struct ServerState {
     pub others: Vec<String>,
     /// Tells one set of tables, columns, indexes, functions and so on from another.
     pub catalogue: String,
+    /// The same by object (``table `entries` ``), where the engine keeps what a migration that failed had done of it.
+    pub objects: BTreeMap<String, ContentHash>,
     /// What migration tools say, as far as their tables are known.
     pub schema: Vec<SchemaVersion>,
 }

@@ -225,8 +225,9 @@ async fn inspect(act: &Act<'_>, stage: Stage, migration: &Migration, before: &Be
         let sessions = act.ports.database.end_sessions(server).await?;
         let is = act.ports.database.look(server).await?;
         let changed = is.catalogue != was.catalogue;
+        let objects = told::changed_objects(was, &is);
         let schema = SchemaChange { before: was.schema.clone(), after: is.schema };
-        let left = told::Left { sessions, changed, schema: schema.clone() };
+        let left = told::Left { sessions, changed, objects, schema: schema.clone() };
         Ok::<_, Trouble>((left, StepResult::Inspected { changed, schema }))
     };
     act.journal.best_effort(stage, step, look).await

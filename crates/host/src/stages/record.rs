@@ -88,9 +88,6 @@ async fn let_kept_databases_go(act: &Act<'_>) {
     });
     for migration in direct.chain(held) {
         let Some(DatabasePlace::Server(place)) = &migration.place else { continue };
-        if !place.kind.has_snapshots() {
-            continue;
-        }
         let looked = async {
             let server = located::server(act, place).await?;
             let kept = act.ports.database.kept(&server).await?;

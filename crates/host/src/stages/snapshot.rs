@@ -126,8 +126,8 @@ pub(super) async fn take_before(
     wanted: bool,
 ) -> Result<Before, StageError> {
     let place = match &migration.place {
-        Some(DatabasePlace::Server(place)) if place.kind.has_snapshots() => place,
-        Some(_) | None => return Ok(Before::default()),
+        Some(DatabasePlace::Server(place)) => place,
+        Some(DatabasePlace::File(_)) | None => return Ok(Before::default()),
     };
     let look = async {
         let server = server(act, place).await?;

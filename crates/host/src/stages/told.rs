@@ -1,6 +1,7 @@
 //! What people are told of a migration that failed, or is not begun: the state of the schema as far as it is known, the snapshot, and the way back
 //! by hand (S17).
 
+use cutover_core::config::settings::ServerKind;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout;
@@ -12,6 +13,7 @@ use super::Act;
 use super::once::Ended;
 use super::snapshot::Before;
 use crate::journal::Trouble;
+use crate::ports::ServerState;
 
 /// What a migration that did not end well left in its server.
 pub(super) struct Left {
@@ -19,6 +21,8 @@ pub(super) struct Left {
     pub(super) sessions: u64,
     /// Tables and the like differ.
     pub(super) changed: bool,
+    /// Which, as far as the server says.
+    pub(super) objects: Vec<String>,
     /// What its tool says.
     pub(super) schema: SchemaChange,
 }
@@ -53,7 +57,8 @@ pub(super) fn failed_for_real(
 ) -> Failure {
     let mut failure = failed(act, migration, ended, "it");
     if let Some(left) = &known.left {
-        failure.cause.extend(causes(left));
+        let kind = known.before.server.as_ref().map(|(server, _)| server.kind);
+        failure.cause.extend(causes(left, kind.is_none_or(ServerKind::takes_definitions_back)));
     }
     // A file, and what takes the held path, is put back by itself.
     if migration.file().is_some() || stage == Stage::Handover {
@@ -91,7 +96,22 @@ fn put_back(file: &str) -> String {
     )
 }
 
-fn causes(left: &Left) -> Vec<String> {
+/// What differs between two looks: what was changed, made, and taken away.
+pub(super) fn changed_objects(before: &ServerState, after: &ServerState) -> Vec<String> {
+    let is = |name: &String, how| format!("{name} ({how})");
+    let left = after.objects.iter().filter_map(|(name, now)| match before.objects.get(name) {
+        Some(then) if then == now => None,
+        Some(_) => Some(is(name, "changed")),
+        None => Some(is(name, "new")),
+    });
+    let gone = before.objects.keys().filter(|name| !after.objects.contains_key(*name));
+    left.chain(gone.map(|name| is(name, "gone"))).collect()
+}
+
+/// Of so many objects it is said what became of them.
+const TOLD_OBJECTS: usize = 10;
+
+fn causes(left: &Left, takes_back: bool) -> Vec<String> {
     let mut causes = Vec::new();
     if left.sessions > 0 {
         causes.push("it still went on in the server: its sessions there were ended".to_owned());
@@ -106,11 +126,28 @@ fn causes(left: &Left) -> Vec<String> {
         (_, "") => causes.push(format!("the schema was at version {before}, and has none now")),
         _ => causes.push(format!("the schema was at version {before}, and is at {after}")),
     }
-    causes.push(if left.changed {
-        "tables, columns, indexes or functions were changed, and no transaction took that back".to_owned()
-    } else {
-        "tables, columns, indexes and functions are as they were: a transaction took back what it did, or it did nothing to them (rows are not compared)".to_owned()
-    });
+    causes.push(
+        match (left.changed, takes_back) {
+            (true, true) => "tables, columns, indexes or functions were changed, and no transaction took that back",
+            (true, false) => {
+                "tables, columns, indexes or routines were changed, and stay so: this engine commits each such statement by itself"
+            }
+            (false, true) => {
+                "tables, columns, indexes and functions are as they were: a transaction took back what it did, or it did nothing to them"
+            }
+            (false, false) => {
+                "tables, columns, indexes and routines are as they were; what it did to rows outside of a transaction stays"
+            }
+        }
+        .to_owned(),
+    );
+    if !left.objects.is_empty() {
+        let mut told = left.objects[..left.objects.len().min(TOLD_OBJECTS)].join(", ");
+        if left.objects.len() > TOLD_OBJECTS {
+            told.push_str(&format!(" and {} more", left.objects.len() - TOLD_OBJECTS));
+        }
+        causes.push(format!("what differs from before it: {told}"));
+    }
     causes
 }
 

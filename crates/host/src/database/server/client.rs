@@ -106,20 +106,25 @@ impl Client<'_> {
         }
     }
 
-    /// Runs a program to its end, without input.
+    /// Runs a program to its end; `input` is all that it reads.
     pub(super) async fn run(
         &self,
         database: Option<&str>,
         words: &[String],
+        input: &str,
         timeout: Duration,
     ) -> Result<Said, DatabaseError> {
         let running = async {
-            let Attached { output, mut input, exit, .. } =
+            let Attached { output, input: mut reads, exit, .. } =
                 self.start(database, words, Carried::Plain).await?;
-            // It may have ended, and its input with it.
-            input.shutdown().await.unwrap_or_default();
-            drop(input);
-            said(output, exit).await
+            let feeding = async move {
+                // It may have ended, and its input with it.
+                if reads.write_all(input.as_bytes()).await.is_ok() {
+                    reads.shutdown().await.unwrap_or_default();
+                }
+            };
+            let ((), said) = tokio::join!(feeding, said(output, exit));
+            said
         };
         let late = |_| DatabaseError {
             full: false,

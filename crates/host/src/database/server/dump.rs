@@ -1,7 +1,7 @@
 //! A dump on its way from a server's own program into a file: packed as it comes, in bounded memory, counted as taken only when it came whole and was read back.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -27,8 +27,8 @@ const LEVEL: i32 = 3;
 /// What tells a dump of an engine from other files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
-    /// What every one begins with.
-    pub(super) magic: &'static [u8],
+    /// What each frame of every one begins with, one of these.
+    pub(super) magic: &'static [&'static [u8]],
     /// Whose.
     pub(super) of: &'static str,
 }
@@ -36,21 +36,27 @@ pub(super) struct Form {
 /// What goes to the file.
 enum Part {
     Bytes(Bytes),
-    /// It came whole.
+    /// A frame came whole.
+    Frame,
+    /// All came whole.
     End,
 }
 
-/// Writes what a program puts out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays.
+/// Programs whose output, one after the other, makes one frame of a dump: what can be unpacked without the frames before it. To whoever unpacks all of
+/// them they are one text.
+pub(super) type Frame = Vec<Vec<String>>;
+
+/// Writes what programs put out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays.
 pub(super) async fn take(
     client: &Client<'_>,
-    words: &[String],
+    frames: &[Frame],
     to: &Path,
     proof: impl AsyncFnOnce(&Path) -> Result<(), DatabaseError>,
 ) -> Result<Taken, DatabaseError> {
     files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| from_file(&error))?;
     let next = files::beside(to);
     let taken = async {
-        let taken = into_file(client, words, &next).await?;
+        let taken = into_file(client, frames, &next).await?;
         proof(&next).await?;
         Ok(taken)
     };
@@ -71,38 +77,83 @@ fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
     files::sync_folder(files::folder_of(to)).map_err(|error| from_file(&error))
 }
 
-async fn into_file(client: &Client<'_>, words: &[String], next: &Path) -> Result<Taken, DatabaseError> {
-    let Attached { output, input, exit, .. } = client.start(None, words, Carried::Guarded).await?;
+async fn into_file(client: &Client<'_>, frames: &[Frame], next: &Path) -> Result<Taken, DatabaseError> {
     let (parts, coming) = mpsc::channel(WAITING);
     let path = next.to_owned();
     let writing = blocking(move || write(&path, coming));
-    let (pouring, written) = tokio::join!(pour(output, parts, words), writing);
-    // Its input ends now: a program that still runs is ended by that.
-    drop(input);
+    let (poured, written) = tokio::join!(pour_all(client, frames, parts), writing);
     let written = written.map_err(|error| DatabaseError::plain(format!("the dump broke off: {error}")))?;
     // A disk that is full is why the pouring stopped.
     let taken = written.map_err(|error| from_file(&error))?;
-    let errors = pouring?;
+    poured?;
+    taken.ok_or_else(|| DatabaseError::plain("the dump did not come whole"))
+}
+
+async fn pour_all(
+    client: &Client<'_>,
+    frames: &[Frame],
+    parts: mpsc::Sender<Part>,
+) -> Result<(), DatabaseError> {
+    for (place, frame) in frames.iter().enumerate() {
+        if place > 0 && parts.send(Part::Frame).await.is_err() {
+            return Ok(());
+        }
+        for words in frame {
+            if !pour_one(client, words, &parts).await? {
+                // The writer has ended, and says why.
+                return Ok(());
+            }
+        }
+    }
+    // The writer may have ended, and says why.
+    drop(parts.send(Part::End).await);
+    Ok(())
+}
+
+/// Hands on what one program puts out, and sees it end well. `false`: nobody takes it any more.
+async fn pour_one(
+    client: &Client<'_>,
+    words: &[String],
+    parts: &mpsc::Sender<Part>,
+) -> Result<bool, DatabaseError> {
+    let Attached { output, input, exit, .. } = client.start(None, words, Carried::Guarded).await?;
+    let poured = pour(output, parts, words).await;
+    // Its input ends now: a program that still runs is ended by that.
+    drop(input);
+    let (came, errors) = poured?;
+    if came == Came::Unwanted {
+        return Ok(false);
+    }
     let exit = tokio::time::timeout(defaults::ACT, exit).await;
     let exit = exit.map_err(|_| DatabaseError::plain(format!("`{}` did not end", program(words))))?;
     let exit = exit.map_err(|error| DatabaseError::plain(error.message))?;
     if exit.code != Some(0) {
         return Err(badly(words, &exit, &errors));
     }
-    taken.ok_or_else(|| {
-        DatabaseError::plain(format!(
+    if came == Came::CutOff {
+        return Err(DatabaseError::plain(format!(
             "the dump did not come whole: the output of `{}` was cut off",
             program(words)
-        ))
-    })
+        )));
+    }
+    Ok(true)
+}
+
+/// How a program's output came.
+#[derive(PartialEq, Eq)]
+enum Came {
+    Whole,
+    CutOff,
+    /// Nobody took it any more.
+    Unwanted,
 }
 
 /// Hands on what comes, but for the mark at its end; gives what the program said besides.
 async fn pour(
     mut output: std::pin::Pin<Box<dyn futures_util::Stream<Item = crate::ports::Written> + Send>>,
-    parts: mpsc::Sender<Part>,
+    parts: &mpsc::Sender<Part>,
     words: &[String],
-) -> Result<String, DatabaseError> {
+) -> Result<(Came, String), DatabaseError> {
     let (mut held, mut errors) = (Vec::new(), Vec::new());
     loop {
         let next = tokio::time::timeout(defaults::DUMP_SILENCE, output.next()).await;
@@ -129,27 +180,23 @@ async fn pour(
         if ready > 0 {
             let ready = Bytes::from(held.drain(..ready).collect::<Vec<u8>>());
             if parts.send(Part::Bytes(ready)).await.is_err() {
-                // The writer has ended, and says why.
-                return Ok(String::new());
+                return Ok((Came::Unwanted, String::new()));
             }
         }
     }
-    if held == WHOLE && parts.send(Part::End).await.is_err() {
-        return Ok(String::new());
-    }
-    Ok(String::from_utf8_lossy(&errors).trim().to_owned())
+    let came = if held == WHOLE { Came::Whole } else { Came::CutOff };
+    Ok((came, String::from_utf8_lossy(&errors).trim().to_owned()))
 }
 
 /// `None`: it did not come whole.
 fn write(path: &Path, mut coming: mpsc::Receiver<Part>) -> Result<Option<Taken>, FileError> {
     let failed = |error: io::Error| FileError::new("write", path, &error);
     let file = files::private(path).map_err(failed)?;
-    let mut packed =
-        zstd::Encoder::new(Counted { file, hash: Sha256::new(), bytes: 0 }, LEVEL).map_err(failed)?;
-    packed.include_checksum(true).map_err(failed)?;
+    let mut packed = frame(Counted { file, hash: Sha256::new(), bytes: 0 }).map_err(failed)?;
     while let Some(part) = coming.blocking_recv() {
         match part {
             Part::Bytes(bytes) => packed.write_all(&bytes).map_err(failed)?,
+            Part::Frame => packed = packed.finish().and_then(frame).map_err(failed)?,
             Part::End => {
                 let written = packed.finish().map_err(failed)?;
                 written.file.sync_all().map_err(failed)?;
@@ -159,6 +206,12 @@ fn write(path: &Path, mut coming: mpsc::Receiver<Part>) -> Result<Option<Taken>,
         }
     }
     Ok(None)
+}
+
+fn frame(into: Counted) -> io::Result<zstd::Encoder<'static, Counted>> {
+    let mut packed = zstd::Encoder::new(into, LEVEL)?;
+    packed.include_checksum(true)?;
+    Ok(packed)
 }
 
 /// A file, with the size and the hash of what was written.
@@ -181,18 +234,19 @@ impl Write for Counted {
     }
 }
 
-/// Runs a program that reads a dump; a program that needs no more of it than its beginning gets no more, and all of it is checked.
+/// Runs a program that reads a dump, or one frame of it; a program that needs no more of it than its beginning gets no more, and all of it is checked.
 pub(super) async fn feed(
     client: &Client<'_>,
     database: Option<&str>,
     words: &[String],
     dump: &Path,
     form: Form,
+    frame: Option<usize>,
 ) -> Result<client::Said, DatabaseError> {
     let Attached { output, mut input, exit, .. } = client.start(database, words, Carried::Plain).await?;
     let (pieces, mut coming) = mpsc::channel::<Bytes>(WAITING);
     let path = dump.to_owned();
-    let reading = blocking(move || read(&path, form, &pieces));
+    let reading = blocking(move || read(&path, form, frame, &pieces));
     let (over, ended) = oneshot::channel();
     let saying = async {
         let said = client::said(output, exit).await;
@@ -230,25 +284,41 @@ pub(super) async fn feed(
     said
 }
 
-/// All of a dump, unpacked and compared with its checksum. Who takes no more of it keeps nobody from the rest.
-fn read(path: &PathBuf, form: Form, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
-    let mut packed = zstd::Decoder::new(File::open(path)?)?;
-    let (mut buffer, mut first) = (vec![0; PIECE], true);
-    loop {
-        let count = fill(&mut packed, &mut buffer)?;
-        if first && !buffer[..count].starts_with(form.magic) {
-            let what = format!("it is no archive of `{}`", form.of);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        first = false;
-        if count == 0 {
-            return Ok(());
-        }
-        if !pieces.is_closed() {
+/// All of a dump, unpacked and compared with its checksums; what is wanted of it is handed on. Who takes no more of it keeps nobody from the rest.
+fn read(path: &PathBuf, form: Form, wanted: Option<usize>, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    each_frame(path, form, |place, piece| {
+        if wanted.is_none_or(|wanted| wanted == place) && !pieces.is_closed() {
             // Closed meanwhile: the rest is only checked.
-            drop(pieces.blocking_send(Bytes::copy_from_slice(&buffer[..count])));
+            drop(pieces.blocking_send(Bytes::copy_from_slice(piece)));
+        }
+    })
+}
+
+/// Unpacks a dump piece by piece, each with the number of its frame.
+pub(super) fn each_frame(path: &Path, form: Form, mut takes: impl FnMut(usize, &[u8])) -> io::Result<()> {
+    let mut source = io::BufReader::new(File::open(path)?);
+    let mut buffer = vec![0; PIECE];
+    for place in 0.. {
+        if place > 0 && source.fill_buf()?.is_empty() {
+            break;
+        }
+        let mut packed = zstd::Decoder::with_buffer(&mut source)?.single_frame();
+        let mut first = true;
+        loop {
+            let count = fill(&mut packed, &mut buffer)?;
+            let piece = &buffer[..count];
+            if first && !form.magic.iter().any(|magic| piece.starts_with(magic)) {
+                let what = format!("it is no archive of `{}`", form.of);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            first = false;
+            if count == 0 {
+                break;
+            }
+            takes(place, piece);
         }
     }
+    Ok(())
 }
 
 /// As much as the buffer takes.

@@ -3,6 +3,13 @@
 
 mod client;
 mod dump;
+mod mariadb;
+mod mariadb_catalogue;
+mod mariadb_dump;
+mod mariadb_login;
+mod mariadb_restore;
+mod mariadb_sessions;
+mod mariadb_version;
 mod port;
 mod postgres;
 mod postgres_catalogue;

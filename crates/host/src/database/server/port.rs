@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
 
+use super::mariadb::Maria;
 use super::postgres::Postgres;
 use crate::ports::{DatabaseError, Server, ServerState, Taken};
 
@@ -24,36 +25,18 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn closed(&self) -> Result<(), DatabaseError>;
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
     async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError>;
-    async fn check(&self, _: &Path) -> Result<Vec<String>, DatabaseError> {
-        Ok(vec!["what is in it is looked at when it is put back".to_owned()])
-    }
-    async fn restore_beside(&self, _: &Path, _: &str) -> Result<(), DatabaseError> {
-        Err(DatabaseError::plain("a snapshot of this engine cannot be put beside its database yet"))
-    }
-    /// What was replaced is gone.
-    async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {
-        self.restore(snapshot).await.map(|()| None)
-    }
-    async fn rehearse_restore(&self, _: &Path) -> Result<(), DatabaseError> {
-        Ok(())
-    }
-    async fn kept(&self) -> Result<Vec<String>, DatabaseError> {
-        Ok(Vec::new())
-    }
-    async fn drop_kept(&self, _: &str) -> Result<(), DatabaseError> {
-        Ok(())
-    }
+    async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError>;
+    async fn restore_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError>;
+    async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;
+    async fn rehearse_restore(&self, scratch: &Path) -> Result<(), DatabaseError>;
+    async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
+    async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
 }
 
 /// The database, by its engine.
-///
-/// # Errors
-/// Its engine is not known yet.
-pub(in crate::database) fn of(server: &Server) -> Result<Box<dyn InServer + '_>, DatabaseError> {
+pub(in crate::database) fn of(server: &Server) -> Box<dyn InServer + '_> {
     match server.kind {
-        ServerKind::Postgres => Ok(Box::new(Postgres::of(server))),
-        ServerKind::Mysql | ServerKind::Mariadb => {
-            Err(DatabaseError::plain(format!("{} is not looked into yet", server.kind.as_str())))
-        }
+        ServerKind::Postgres => Box::new(Postgres::of(server)),
+        ServerKind::Mysql | ServerKind::Mariadb => Box::new(Maria::of(server)),
     }
 }

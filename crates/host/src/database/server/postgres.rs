@@ -1,5 +1,6 @@
 //! `PostgreSQL`: asked by `psql`, dumped by `pg_dump` and put back by `pg_restore`, all of the server's own version or a newer one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -33,7 +34,7 @@ impl Postgres<'_> {
     pub(super) async fn ask(&self, database: Option<&str>, query: &str) -> Result<String, DatabaseError> {
         // Any version asks any other.
         let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query].map(str::to_owned);
-        let said = self.client.run(database, &words, ANSWER).await?;
+        let said = self.client.run(database, &words, "", ANSWER).await?;
         if said.exit.code == Some(0) {
             return Ok(String::from_utf8_lossy(&said.output).trim_end().to_owned());
         }
@@ -67,6 +68,7 @@ impl InServer for Postgres<'_> {
             tables: found.tables,
             others: found.others,
             catalogue: found.catalogue,
+            objects: BTreeMap::new(),
             schema,
         })
     }
@@ -94,7 +96,7 @@ impl InServer for Postgres<'_> {
         let words = [&program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"];
         let words = words.map(str::to_owned);
         let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
-        dump::take(&self.client, &words, to, proof).await
+        dump::take(&self.client, &[vec![words.to_vec()]], to, proof).await
     }
 
     async fn closed(&self) -> Result<(), DatabaseError> {
@@ -153,7 +155,7 @@ impl InServer for Postgres<'_> {
         let words = [&program, "--format=custom", "--compress=0", "--schema-only", "--lock-wait-timeout=60s"];
         let words = words.map(str::to_owned);
         let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
-        dump::take(&self.client, &words, scratch, proof).await?;
+        dump::take(&self.client, &[vec![words.to_vec()]], scratch, proof).await?;
         self.made_and_dropped(&state, scratch).await
     }
 

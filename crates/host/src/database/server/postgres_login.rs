@@ -1,5 +1,7 @@
 //! By what `PostgreSQL`'s client programs are told where and who: its variables, which are also those of the usual image.
 
+use cutover_core::config::settings::ServerKind;
+
 use super::client::Login;
 use super::url::{Dialect, Part, Url};
 
@@ -17,7 +19,7 @@ shift
 pub(super) const LOGIN: Login = Login { identity: IDENTITY, dialect: &DIALECT, variables };
 
 pub(super) const DIALECT: Dialect = Dialect {
-    schemes: &["postgres", "postgresql"],
+    schemes: ServerKind::Postgres.schemes(),
     expected: "postgres://user:password@host:5432/name",
     parts: &[
         ("host", Part::Host),

@@ -19,7 +19,7 @@ const KEPT: &str = "replaced_";
 /// Digits of it.
 const DIGITS: usize = 7;
 /// An archive of `pg_dump`.
-const FORM: Form = Form { magic: b"PGDMP", of: "pg_dump" };
+const FORM: Form = Form { magic: &[b"PGDMP"], of: "pg_dump" };
 /// Where databases are made and renamed from: nobody renames one while he has it open.
 fn elsewhere(name: &str) -> &'static str {
     if name == "postgres" { "template1" } else { "postgres" }
@@ -120,7 +120,7 @@ impl Postgres<'_> {
     /// The table of contents of a dump, as `pg_restore` reads it; the whole file is read, and its checksum compared.
     pub(super) async fn contents(&self, dump_words: &[String], dump: &Path) -> Result<String, DatabaseError> {
         let words = same_version(dump_words, "pg_restore", &["--list"]);
-        let listed = dump::feed(&self.client, None, &words, dump, FORM).await?;
+        let listed = dump::feed(&self.client, None, &words, dump, FORM, None).await?;
         if listed.exit.code != Some(0) {
             return Err(badly(&words, &listed.exit, &listed.errors));
         }
@@ -136,7 +136,7 @@ impl Postgres<'_> {
         // Not in one transaction: it would hold a lock of everything that it makes, and the server has room for some thousand. What was restored
         // in part is thrown away.
         let words = [program, "--exit-on-error", "--dbname", next].map(str::to_owned);
-        let said = dump::feed(&self.client, Some(next), &words, snapshot, FORM).await?;
+        let said = dump::feed(&self.client, Some(next), &words, snapshot, FORM, None).await?;
         if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
     }
 

@@ -1,0 +1,209 @@
+//! `MariaDB` and MySQL: asked by `mariadb`, dumped by `mariadb-dump` and put back by `mariadb`, or by the programs of MySQL's names.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use cutover_core::config::settings::ServerKind;
+use tokio::time::Instant;
+
+use super::client::{Client, badly};
+use super::mariadb_catalogue::{self as catalogue, Found};
+use super::mariadb_login::{DATABASE, LOGIN};
+use super::mariadb_version::Version;
+use super::port::{AGAIN, ANSWER, InServer, LET_GO};
+use super::{dump, mariadb_dump};
+use crate::ports::{DatabaseError, Server, ServerState, Taken, Way};
+
+/// A database of `MariaDB` or MySQL.
+pub(super) struct Maria<'a> {
+    pub(super) client: Client<'a>,
+}
+
+impl<'a> Maria<'a> {
+    pub(super) fn of(server: &'a Server) -> Self {
+        Self { client: Client { server, login: &LOGIN } }
+    }
+}
+
+impl Maria<'_> {
+    pub(super) fn is_mariadb(&self) -> bool {
+        self.client.server.kind == ServerKind::Mariadb
+    }
+
+    /// The program that talks to the server.
+    pub(super) fn talker(&self) -> &'static str {
+        if self.is_mariadb() { "mariadb" } else { "mysql" }
+    }
+
+    /// What statements give: a line a row, its values between tabs.
+    pub(super) async fn ask(
+        &self,
+        database: Option<&str>,
+        statements: &str,
+    ) -> Result<String, DatabaseError> {
+        let words = [
+            self.talker(),
+            "--batch",
+            "--skip-column-names",
+            "--connect-timeout=10",
+            "--default-character-set=utf8mb4",
+            DATABASE,
+        ];
+        self.output(database, &words.map(str::to_owned), statements).await
+    }
+
+    /// The same of the server as a whole, whether or not the database is there.
+    pub(super) async fn ask_server(&self, statements: &str) -> Result<String, DatabaseError> {
+        self.ask(Some("information_schema"), statements).await
+    }
+
+    pub(super) async fn output(
+        &self,
+        database: Option<&str>,
+        words: &[String],
+        input: &str,
+    ) -> Result<String, DatabaseError> {
+        let said = self.client.run(database, words, input, ANSWER).await?;
+        if said.exit.code == Some(0) {
+            return Ok(String::from_utf8_lossy(&said.output).trim_end_matches('\n').to_owned());
+        }
+        if said.exit.code == Some(127) {
+            return Err(self.no_program(words));
+        }
+        Err(badly(words, &said.exit, &said.errors))
+    }
+
+    fn no_program(&self, words: &[String]) -> DatabaseError {
+        let program = words.first().map_or("", String::as_str);
+        let package = if self.is_mariadb() { "mariadb-client" } else { "mysql-client" };
+        DatabaseError::plain(format!(
+            "there is no `{program}` where the database is reached from: the server's own image has it; on a host, `apt-get install {package}` brings it",
+        ))
+    }
+
+    /// The host's programs have to be of the server's engine, and not older than it. Inside the server's instance they are.
+    async fn fitting(&self, server: &Version) -> Result<(), DatabaseError> {
+        if let Way::Inside { .. } = self.client.server.way {
+            return Ok(());
+        }
+        let words = [self.dumper(), "--version"].map(str::to_owned);
+        let said = self.output(None, &words, "").await?;
+        match Version::of_program(&said) {
+            Some(program) if program.reads(server) => Ok(()),
+            Some(program) => Err(DatabaseError::plain(format!(
+                "this host's `{}` is of {program}, and the server is of {server}: install the client programs of that or a newer version",
+                self.dumper()
+            ))),
+            None => Err(DatabaseError::plain(format!(
+                "what `{} --version` says is not understood",
+                self.dumper()
+            ))),
+        }
+    }
+
+    /// What the server tells of the database.
+    pub(super) async fn found(&self) -> Result<Found, DatabaseError> {
+        let found = catalogue::read(&self.ask(None, catalogue::STATE).await?)?;
+        if found.version.mariadb == self.is_mariadb() {
+            return Ok(found);
+        }
+        let engine = if found.version.mariadb { "mariadb" } else { "mysql" };
+        Err(DatabaseError::plain(format!("the server is {}: its `engine` is `{engine}`", found.version)))
+    }
+}
+
+#[async_trait]
+impl InServer for Maria<'_> {
+    async fn look(&self) -> Result<ServerState, DatabaseError> {
+        let found = self.found().await?;
+        let schema = match catalogue::versions(&found.tools) {
+            None => Vec::new(),
+            Some(query) => catalogue::read_versions(&self.ask(None, &query).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "a migration tool's table is not understood");
+                String::new()
+            })),
+        };
+        Ok(ServerState {
+            database: found.database,
+            major: found.version.major,
+            bytes: found.bytes,
+            tables: found.tables,
+            others: found.others,
+            catalogue: cutover_core::hash::ContentHash::of_value(&found.objects).to_string(),
+            objects: found.objects,
+            schema,
+        })
+    }
+
+    async fn snapshot(&self, to: &Path) -> Result<Taken, DatabaseError> {
+        let found = self.found().await?;
+        found.version.new_enough()?;
+        // Which of them is the app's is not guessed: a snapshot of another one would be none.
+        if found.tables == 0 && self.client.server.name.is_none() && !found.others.is_empty() {
+            return Err(DatabaseError::plain(format!(
+                "database `{}` has no tables, and the server has others ({}): which of them is the app's is said by `name`",
+                found.database,
+                found.others.join(", ")
+            )));
+        }
+        self.fitting(&found.version).await?;
+        // What cannot be put back is no snapshot.
+        self.can_be_put_back(&found).await?;
+        let proof = async |dump: &Path| mariadb_dump::proven(dump, &found.database, &found.version).await;
+        dump::take(&self.client, &self.frames(&found), to, proof).await
+    }
+
+    async fn closed(&self) -> Result<(), DatabaseError> {
+        let end = Instant::now() + LET_GO;
+        loop {
+            let open = self.ask(None, catalogue::SESSIONS).await?;
+            if open.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let open = open.lines().collect::<Vec<_>>().join(", ");
+                return Err(DatabaseError::plain(format!("connected are: {open}")));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn end_sessions(&self) -> Result<u64, DatabaseError> {
+        self.end_those_of_nobody().await
+    }
+
+    async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+        self.put_back(snapshot).await
+    }
+
+    async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
+        let found = self.found().await?;
+        mariadb_dump::proven(snapshot, &found.database, &found.version).await?;
+        Ok(vec![
+            "rows, definitions and events are whole: each ends with the mark of a dump that was completed"
+                .to_owned(),
+        ])
+    }
+
+    async fn restore_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError> {
+        self.put_beside(snapshot, to).await
+    }
+
+    async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {
+        self.put_back_keeping(snapshot).await.map(Some)
+    }
+
+    /// Nobody has to be asked for more than the right to make a database beside.
+    async fn rehearse_restore(&self, _: &Path) -> Result<(), DatabaseError> {
+        self.can_be_put_back(&self.found().await?).await
+    }
+
+    async fn kept(&self) -> Result<Vec<String>, DatabaseError> {
+        let found = self.found().await?;
+        Ok(super::mariadb_restore::kept(&found))
+    }
+
+    async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError> {
+        self.dropped(name).await
+    }
+}

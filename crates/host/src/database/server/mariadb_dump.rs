@@ -1,0 +1,211 @@
+//! A dump of `MariaDB` or MySQL: rows, definitions and events, a frame each. Whoever unpacks all of it has one text for the client program; who puts it back
+//! beside the live database takes the rows first, and events not at all: the server would begin to run them.
+
+use std::path::Path;
+
+use super::client::badly;
+use super::dump::{self, Form, Frame};
+use super::mariadb::Maria;
+use super::mariadb_catalogue::Found;
+use super::mariadb_login::DATABASE;
+use super::mariadb_version::Version;
+use crate::blocking::blocking;
+use crate::ports::DatabaseError;
+
+/// The frames of a dump.
+pub(super) const ROWS: usize = 0;
+pub(super) const DEFINITIONS: usize = 1;
+pub(super) const EVENTS: usize = 2;
+
+pub(super) const FORM: Form = Form {
+    magic: &[b"/*M!999999\\- enable the sandbox mode", b"-- MariaDB dump", b"-- MySQL dump"],
+    of: "mariadb-dump",
+};
+
+/// What the program writes last, when it came to its end.
+const END_MARK: &[u8] = b"-- Dump completed";
+/// So much of a frame's beginning is read for what it says of itself, and of its end for the mark.
+const HEAD: usize = 4 * 1024;
+
+/// What every program is told.
+const ALWAYS: [&str; 5] = [
+    "--default-character-set=utf8mb4",
+    "--hex-blob",
+    // Equal databases give equal dumps.
+    "--skip-dump-date",
+    "--no-tablespaces",
+    "--skip-triggers",
+];
+
+impl Maria<'_> {
+    pub(super) fn dumper(&self) -> &'static str {
+        if self.is_mariadb() { "mariadb-dump" } else { "mysqldump" }
+    }
+
+    /// What is dumped, and by which programs.
+    pub(super) fn frames(&self, found: &Found) -> Vec<Frame> {
+        let (views, database) = (&found.views, &found.database);
+        let not_views: Vec<String> =
+            views.iter().map(|view| format!("--ignore-table={database}.{view}")).collect();
+        let not_views: Vec<&str> = not_views.iter().map(String::as_str).collect();
+        let only = ["--no-data", "--no-create-info", "--skip-lock-tables"];
+        // One transaction: all rows are of one moment, and nobody waits.
+        let rows = self.dump(&[&["--single-transaction", "--quick"], &not_views[..], &[DATABASE]]);
+        let routines = self.dump(&[&only, &["--routines", "--triggers"], &not_views[..], &[DATABASE]]);
+        let events = self.dump(&[&only, &["--events"], &not_views[..], &[DATABASE]]);
+        let mut definitions = vec![routines];
+        if !views.is_empty() {
+            let views: Vec<&str> = views.iter().map(String::as_str).collect();
+            definitions.push(self.dump(&[&["--no-data", "--skip-lock-tables", DATABASE], &views[..]]));
+        }
+        vec![vec![rows], definitions, vec![events]]
+    }
+
+    fn dump(&self, more: &[&[&str]]) -> Vec<String> {
+        let own: &[&str] = if self.is_mariadb() { &[] } else { &["--set-gtid-purged=OFF"] };
+        let words = [&[self.dumper()], &ALWAYS[..], own].concat();
+        words.iter().chain(more.iter().copied().flatten()).map(|word| (*word).to_owned()).collect()
+    }
+
+    /// Gives one frame of a dump to a database.
+    pub(super) async fn fill(
+        &self,
+        database: &str,
+        snapshot: &Path,
+        frame: usize,
+    ) -> Result<(), DatabaseError> {
+        let words =
+            [self.talker(), "--batch", "--default-character-set=utf8mb4", DATABASE].map(str::to_owned);
+        let said = dump::feed(&self.client, Some(database), &words, snapshot, FORM, Some(frame)).await?;
+        if said.exit.code == Some(0) {
+            return Ok(());
+        }
+        Err(badly(&words, &said.exit, &said.errors))
+    }
+}
+
+/// Reads all of a dump: every frame is there and has its end mark, and it is of this database and a server that is not newer.
+pub(super) async fn proven(dump: &Path, database: &str, server: &Version) -> Result<(), DatabaseError> {
+    let path = dump.to_owned();
+    let read = blocking(move || examined(&path)).await;
+    let frames =
+        read.map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?.map_err(
+            |error| DatabaseError::plain(format!("the dump {} cannot be trusted: {error}", dump.display())),
+        )?;
+    if frames.len() != EVENTS + 1 || !frames.iter().all(Examined::is_whole) {
+        return Err(DatabaseError::plain(format!(
+            "the dump {} cannot be trusted: it does not end with the mark of a dump that was completed",
+            dump.display()
+        )));
+    }
+    refuse_foreign(&String::from_utf8_lossy(&frames[ROWS].head), database, server)
+}
+
+/// The two ends of a frame.
+#[derive(Default)]
+struct Examined {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Examined {
+    fn is_whole(&self) -> bool {
+        let end = self.tail.trim_ascii_end();
+        let last = end.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        last.starts_with(END_MARK)
+    }
+}
+
+fn examined(path: &Path) -> std::io::Result<Vec<Examined>> {
+    let mut frames: Vec<Examined> = Vec::new();
+    dump::each_frame(path, FORM, |place, piece| {
+        frames.resize_with(frames.len().max(place + 1), Examined::default);
+        let frame = &mut frames[place];
+        let room = HEAD.saturating_sub(frame.head.len()).min(piece.len());
+        frame.head.extend_from_slice(&piece[..room]);
+        frame.tail.extend_from_slice(&piece[piece.len().saturating_sub(HEAD)..]);
+        let over = frame.tail.len().saturating_sub(HEAD);
+        frame.tail.drain(..over);
+    })?;
+    Ok(frames)
+}
+
+/// A dump of another database, engine, or of a newer server, is not put in this one's place.
+fn refuse_foreign(head: &str, database: &str, server: &Version) -> Result<(), DatabaseError> {
+    let of = head.lines().find_map(|line| line.strip_prefix("-- Host: ")?.split_once("Database: "));
+    let of = of.map(|(_, name)| name.trim()).unwrap_or_default();
+    if of != database {
+        let what = format!("the dump is of database `{of}`, and this one is `{database}`");
+        return Err(DatabaseError::plain(what));
+    }
+    let from =
+        head.lines().find_map(|line| Version::of_server(line.strip_prefix("-- Server version")?.trim()));
+    match from {
+        Some(from) if server.reads(&from) => Ok(()),
+        Some(from) => Err(DatabaseError::plain(format!(
+            "the dump is of a server of {from}, and this one is of {server}"
+        ))),
+        None => Err(DatabaseError::plain("the dump does not say of which version its server was")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const SERVER: Version = Version { mariadb: true, major: 10, minor: 11 };
+
+    fn frame(database: &str, end: &str) -> String {
+        format!(
+            "-- MariaDB dump 10.19  Distrib 10.11.18-MariaDB, for debian-linux-gnu (x86_64)\n--\n-- Host: localhost    Database: {database}\n\
+             -- ------\n-- Server version\t10.11.18-MariaDB-0+deb12u1\n\nselect 1;\n{end}\n"
+        )
+    }
+
+    fn written(frames: &[String]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        for frame in frames {
+            file.write_all(&zstd::encode_all(frame.as_bytes(), 3).unwrap()).unwrap();
+        }
+        file
+    }
+
+    async fn told(frames: &[String]) -> Result<(), String> {
+        let file = written(frames);
+        proven(file.path(), "shop", &SERVER).await.map_err(|error| error.message)
+    }
+
+    #[tokio::test]
+    async fn only_a_whole_dump_of_this_database_counts() {
+        let whole = || frame("shop", "-- Dump completed");
+        assert_eq!(told(&[whole(), whole(), whole()]).await, Ok(()));
+        for frames in [
+            vec![whole(), whole()],
+            vec![whole(), whole(), frame("shop", "")],
+            vec![frame("shop", "insert into t values ('-- Dump completed"), whole(), whole()],
+        ] {
+            assert!(told(&frames).await.unwrap_err().contains("cannot be trusted"));
+        }
+        assert!(
+            told(&[frame("other", "-- Dump completed"), whole(), whole()])
+                .await
+                .unwrap_err()
+                .contains("`other`")
+        );
+        assert!(told(&[]).await.unwrap_err().contains("cannot be trusted"));
+        assert!(told(&["hello".to_owned()]).await.unwrap_err().contains("no archive"));
+    }
+
+    #[test]
+    fn a_dump_of_a_newer_server_or_another_engine_is_refused() {
+        let head =
+            |version: &str| format!("-- Host: localhost    Database: shop\n-- Server version\t{version}\n");
+        let told =
+            |version: &str| refuse_foreign(&head(version), "shop", &SERVER).map_err(|error| error.message);
+        assert_eq!(told("10.6.2-MariaDB"), Ok(()));
+        assert!(told("11.4.1-MariaDB").unwrap_err().contains("of MariaDB 11.4"));
+        assert!(told("8.0.36").unwrap_err().contains("of MySQL 8.0"));
+    }
+}

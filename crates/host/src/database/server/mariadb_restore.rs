@@ -1,0 +1,239 @@
+//! A dump put in a database's place. A database cannot be given another name there; tables can be moved. They are filled in a database beside it first; then
+//! all tables are exchanged in one statement, which the server does wholly or not at all. Triggers, views, routines and events cannot move: they are taken
+//! away before, and made from the dump again after. Beside they could not be tried: who defined them need not have any rights there. A kill in between is
+//! repaired by doing it all again: nothing that is needed for that is in the database.
+
+use std::path::Path;
+
+use cutover_core::hash::ContentHash;
+
+use super::mariadb::Maria;
+use super::mariadb_catalogue::{Found, unescaped};
+use super::mariadb_dump::{self, DEFINITIONS, EVENTS, ROWS};
+use super::port::AGAIN;
+use crate::ports::DatabaseError;
+
+/// Tries to exchange the tables, where somebody connects at the very moment.
+const TRIES: u32 = 10;
+/// What the name of a database ends with whose tables were replaced and stay, before a few digits.
+const KEPT: &str = "replaced_";
+/// Digits of it.
+const DIGITS: usize = 7;
+/// Names have at most so many characters.
+const LONGEST: usize = 64;
+
+impl Maria<'_> {
+    /// See [`super::port::InServer::restore`].
+    pub(super) async fn put_back(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+        let found = self.fitting_dump(snapshot).await?;
+        let before = beside(&found.database, "replaced");
+        self.discard(&[&before]).await;
+        self.replace(&found, snapshot, &before).await?;
+        self.discard(&[&before]).await;
+        Ok(())
+    }
+
+    /// See [`super::port::InServer::restore_keeping`]. The name of what is kept is the snapshot's, so that an earlier try is known. Of what was replaced
+    /// the tables are kept.
+    pub(super) async fn put_back_keeping(&self, snapshot: &Path) -> Result<String, DatabaseError> {
+        let found = self.fitting_dump(snapshot).await?;
+        let file = snapshot.file_name().unwrap_or_default().to_string_lossy();
+        let kept = beside(&found.database, &format!("{KEPT}{}", ContentHash::of(file.as_bytes()).short()));
+        self.replace(&found, snapshot, &kept).await?;
+        Ok(kept)
+    }
+
+    /// See [`super::port::InServer::restore_beside`]. Without its events: they would begin to run.
+    pub(super) async fn put_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError> {
+        let found = self.fitting_dump(snapshot).await?;
+        // Whatever has the name already makes this fail.
+        self.ask_server(&made(&found, to)).await?;
+        let filled = async {
+            self.fill(to, snapshot, ROWS).await?;
+            self.fill(to, snapshot, DEFINITIONS).await
+        };
+        let filled = filled.await;
+        if filled.is_err() {
+            self.discard(&[to]).await;
+        }
+        filled
+    }
+
+    /// See [`super::port::InServer::drop_kept`].
+    pub(super) async fn dropped(&self, kept: &str) -> Result<(), DatabaseError> {
+        self.ask_server(&dropped(kept)).await.map(drop)
+    }
+
+    /// A dump of this database, of a server that is not newer, read whole.
+    async fn fitting_dump(&self, snapshot: &Path) -> Result<Found, DatabaseError> {
+        let found = self.found().await?;
+        mariadb_dump::proven(snapshot, &found.database, &found.version).await?;
+        Ok(found)
+    }
+
+    /// Puts a dump in the database's place, whose tables go to `before`. Where they are there already, an earlier try did that.
+    async fn replace(&self, found: &Found, snapshot: &Path, before: &str) -> Result<(), DatabaseError> {
+        let (name, next) = (&found.database, beside(&found.database, "restored"));
+        // Somebody may still fill it: an earlier try, whose run was killed.
+        self.end_all(&[&next]).await?;
+        if !found.others.iter().any(|other| other == before) || self.holds(before).await?.is_empty() {
+            let made =
+                format!("{}{}{}{}", dropped(&next), made(found, &next), dropped(before), made(found, before));
+            self.ask_server(&made).await?;
+            if let Err(error) = self.fill(&next, snapshot, ROWS).await {
+                self.discard(&[&next, before]).await;
+                return Err(error);
+            }
+            self.swap(name, &next, before).await?;
+        } else {
+            self.end_all(&[name]).await?;
+            self.ask_server(&immovable_dropped(name, &self.holds(name).await?)).await?;
+        }
+        self.fill(name, snapshot, DEFINITIONS).await?;
+        self.fill(name, snapshot, EVENTS).await?;
+        self.discard(&[&next]).await;
+        Ok(())
+    }
+
+    /// Whoever takes a snapshot must be able to put it back: he may make a database beside.
+    pub(super) async fn can_be_put_back(&self, found: &Found) -> Result<(), DatabaseError> {
+        let (name, next) = (&found.database, beside(&found.database, "restored"));
+        let tried =
+            self.ask_server(&format!("{}{}{}", dropped(&next), made(found, &next), dropped(&next))).await;
+        tried.map(drop).map_err(|error| {
+            let pattern = beside(&name.replace('_', "\\_"), "%").replace("_cutover_", "\\_cutover\\_");
+            DatabaseError::plain(format!(
+                "a snapshot could not be put back, for that is done in a database beside `{name}`: {}; as an administrator: ``GRANT ALL ON `{pattern}`.* TO`` the user",
+                error.message
+            ))
+        })
+    }
+
+    /// Throws databases beside away.
+    async fn discard(&self, databases: &[&str]) {
+        let all: String = databases.iter().map(|database| dropped(database)).collect();
+        if let Err(error) = self.ask_server(&all).await {
+            tracing::warn!(%error, "what was beside the database stays there");
+        }
+    }
+
+    async fn end_all(&self, databases: &[&str]) -> Result<(), DatabaseError> {
+        let databases: Vec<String> = databases.iter().map(|database| literal(database)).collect();
+        let asked = format!(
+            "select id from information_schema.processlist where db in ({}) and id <> connection_id();",
+            databases.join(", ")
+        );
+        for session in self.ask_server(&asked).await?.lines() {
+            // It may have ended by itself.
+            if let Err(error) = self.ask_server(&format!("kill {session};")).await {
+                tracing::warn!(%error, "a session was not ended");
+            }
+        }
+        Ok(())
+    }
+
+    async fn swap(&self, name: &str, next: &str, before: &str) -> Result<(), DatabaseError> {
+        let mut tries = TRIES;
+        loop {
+            // Whose sessions we may not end may leave by themselves.
+            let swapped = async {
+                self.end_all(&[name]).await?;
+                let statements = self.exchange(name, next, before).await?;
+                self.ask_server(&statements).await
+            };
+            match swapped.await {
+                Ok(_) => return Ok(()),
+                Err(_) if tries > 0 => tries -= 1,
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// The statements that take away what cannot move, and exchange the tables.
+    async fn exchange(&self, name: &str, next: &str, before: &str) -> Result<String, DatabaseError> {
+        let (now, coming) = (self.holds(name).await?, self.holds(next).await?);
+        let tables = |of: &[(String, String)], from: &str, to: &str| -> Vec<String> {
+            let tables = of.iter().filter(|(kind, _)| kind == "table");
+            tables.map(|(_, table)| format!("{} to {}", within(from, table), within(to, table))).collect()
+        };
+        let moves = [tables(&now, name, before), tables(&coming, next, name)].concat();
+        let rename =
+            if moves.is_empty() { String::new() } else { format!("rename table {};\n", moves.join(", ")) };
+        Ok(format!("set session lock_wait_timeout = 5;\n{}{rename}", immovable_dropped(name, &now)))
+    }
+
+    /// What a database holds: a kind and a name each, in the order in which it can be taken away.
+    async fn holds(&self, database: &str) -> Result<Vec<(String, String)>, DatabaseError> {
+        let database = literal(database);
+        let asked = format!(
+            "select 'event', event_name from information_schema.events where event_schema = {database};
+select 'trigger', trigger_name from information_schema.triggers where trigger_schema = {database};
+select 'view', table_name from information_schema.views where table_schema = {database};
+select lower(routine_type), routine_name from information_schema.routines where routine_schema = {database};
+select 'table', table_name from information_schema.tables where table_schema = {database} and table_type <> 'VIEW';"
+        );
+        let told = self.ask_server(&asked).await?;
+        let rows = told.lines().filter_map(|line| line.split_once('\t'));
+        Ok(rows.map(|(kind, name)| (kind.to_owned(), unescaped(name))).collect())
+    }
+}
+
+fn dropped(database: &str) -> String {
+    format!("drop database if exists {};\n", quoted(database))
+}
+
+/// The statements that take away what cannot move.
+fn immovable_dropped(database: &str, holds: &[(String, String)]) -> String {
+    let immovable = holds.iter().filter(|(kind, _)| kind != "table");
+    immovable.map(|(kind, object)| format!("drop {kind} if exists {};\n", within(database, object))).collect()
+}
+
+/// The statement that makes an empty one, with the usual letters of the database.
+fn made(found: &Found, next: &str) -> String {
+    let (letters, order) = &found.letters;
+    format!("create database {} character set {letters} collate {order};\n", quoted(next))
+}
+
+/// Those beside a database that stay since restores which nobody asked for.
+pub(super) fn kept(found: &Found) -> Vec<String> {
+    let any = beside(&found.database, &format!("{KEPT}{}", "0".repeat(DIGITS)));
+    let (before, _) = any.split_at(any.len() - DIGITS);
+    let is_kept = |name: &&String| {
+        name.strip_prefix(before).is_some_and(|digits| {
+            digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    };
+    found.others.iter().filter(is_kept).cloned().collect()
+}
+
+/// A name beside a database's.
+fn beside(name: &str, what: &str) -> String {
+    let most = LONGEST - what.chars().count() - "_cutover_".len();
+    format!("{}_cutover_{what}", name.chars().take(most).collect::<String>())
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+fn within(database: &str, name: &str) -> String {
+    format!("{}.{}", quoted(database), quoted(name))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_beside_are_short_enough_and_quoted() {
+        assert_eq!(beside("shop", "restored"), "shop_cutover_restored");
+        assert_eq!(beside(&"ä".repeat(80), "replaced").chars().count(), 64);
+        assert_eq!(within("we`ird", "a"), "`we``ird`.`a`");
+        assert_eq!(literal("it's \\"), "'it''s \\\\'");
+    }
+}
