@@ -208,7 +208,7 @@ async fn whole(app: &App<'_>) {
     let asked = "select (select count(*) from information_schema.triggers where trigger_schema = 'ledger'), \
         (select count(*) from information_schema.events where event_schema = 'ledger'), \
         (select count(*) from information_schema.referential_constraints where constraint_schema = 'ledger' and referenced_table_name = 'books'), \
-        (select count(*) from information_schema.schemata where schema_name like '%cutover%')";
+        (select count(*) from information_schema.schemata where schema_name like '%cutover_restored')";
     assert_eq!(query(app, asked).await, "1\t1\t1\t0");
 }
 
@@ -271,17 +271,19 @@ async fn a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_ha
     .await;
 }
 
-/// What the message says to type does what it says; what was created since stays.
+/// What the message says to type does what it says.
 async fn put_back_by_hand(app: &App<'_>) {
     let Outcome::Failed { failure } = newest(app).outcome else { panic!("it did not fail") };
-    let line = failure.next.iter().find(|line| line.contains("docker exec")).unwrap();
-    let command = line.split('`').nth(1).unwrap();
-    let address = app.site().docker().unwrap().address().to_owned();
-    let ran =
-        std::process::Command::new("sh").args(["-c", command]).env("DOCKER_HOST", address).output().unwrap();
-    assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
-    let halves = "select count(*) from information_schema.columns where column_name = 'half'";
-    assert_eq!(query(app, halves).await, "0");
+    let line = failure.next.iter().find(|line| line.contains("cutover snapshot restore")).unwrap();
+    let command: Vec<&str> = line.split('`').nth(1).unwrap().split(' ').skip(1).collect();
+    let name = command.last().copied().unwrap();
+    let read = app.cutover(&["snapshot", "verify", name]).await.unwrap().expect(0).unwrap();
+    println!("{} {}", read.talk, read.output);
+    app.cutover(&[&command[..], &["--to", "scratch"]].concat()).await.unwrap().expect(0).unwrap();
+    app.cutover(&[&command[..], &["--yes"]].concat()).await.unwrap().expect(0).unwrap();
+    let halves = "select table_schema from information_schema.columns where column_name = 'half'";
+    assert_eq!(query(app, halves).await, "");
+    assert_eq!(query(app, "select count(*) > 0 from scratch.entries").await, "1");
     whole(app).await;
 }
 
@@ -301,6 +303,8 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
             serves(app, "renamed").await;
         })
         .await;
+        let beside = "select count(*) from information_schema.schemata where schema_name like '%cutover%'";
+        assert_eq!(query(app, beside).await, "0", "what was kept goes with the next one that is good");
         let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/add?afterwards").await.unwrap();
         assert_eq!(answer.status, 200);
         let snapshot = dumps(app).pop().unwrap();
@@ -308,8 +312,8 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
         let mut flipped = good.clone();
         flipped[good.len() / 2] ^= 1;
         std::fs::write(&snapshot, flipped).unwrap();
-        let refused = app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(5).unwrap();
-        assert!(refused.failure().contains("cannot be trusted"), "{}", refused.talk);
+        let refused = app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(7).unwrap();
+        assert!(refused.talk.contains("cannot be trusted"), "{}", refused.talk);
         serves(app, "renamed").await;
         assert_eq!(query(app, "select count(*) from entries where line = 'afterwards'").await, "1");
         std::fs::write(&snapshot, good).unwrap();

@@ -142,11 +142,10 @@ fn causes(left: &Left, takes_back: bool) -> Vec<String> {
         .to_owned(),
     );
     if !left.objects.is_empty() {
-        let mut told = left.objects[..left.objects.len().min(TOLD_OBJECTS)].join(", ");
-        if left.objects.len() > TOLD_OBJECTS {
-            told.push_str(&format!(" and {} more", left.objects.len() - TOLD_OBJECTS));
-        }
-        causes.push(format!("what differs from before it: {told}"));
+        let told = left.objects[..left.objects.len().min(TOLD_OBJECTS)].join(", ");
+        let more = left.objects.len().saturating_sub(TOLD_OBJECTS);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        causes.push(format!("what differs from before it: {told}{more}"));
     }
     causes
 }

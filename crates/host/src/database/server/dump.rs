@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use cutover_core::defaults;
@@ -285,7 +285,7 @@ pub(super) async fn feed(
 }
 
 /// All of a dump, unpacked and compared with its checksums; what is wanted of it is handed on. Who takes no more of it keeps nobody from the rest.
-fn read(path: &PathBuf, form: Form, wanted: Option<usize>, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
+fn read(path: &Path, form: Form, wanted: Option<usize>, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
     each_frame(path, form, |place, piece| {
         if wanted.is_none_or(|wanted| wanted == place) && !pieces.is_closed() {
             // Closed meanwhile: the rest is only checked.

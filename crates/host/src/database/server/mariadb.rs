@@ -1,4 +1,4 @@
-//! `MariaDB` and MySQL: asked by `mariadb`, dumped by `mariadb-dump` and put back by `mariadb`, or by the programs of MySQL's names.
+//! `MariaDB` and `MySQL`: asked by `mariadb`, dumped by `mariadb-dump` and put back by `mariadb`, or by the programs of `MySQL`'s names.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use super::port::{AGAIN, ANSWER, InServer, LET_GO};
 use super::{dump, mariadb_dump};
 use crate::ports::{DatabaseError, Server, ServerState, Taken, Way};
 
-/// A database of `MariaDB` or MySQL.
+/// A database of `MariaDB` or `MySQL`.
 pub(super) struct Maria<'a> {
     pub(super) client: Client<'a>,
 }

@@ -1,4 +1,4 @@
-//! What `MariaDB` and MySQL are asked of a database: its size, what tells one schema from another, and what migration tools wrote into tables of their own.
+//! What `MariaDB` and `MySQL` are asked of a database: its size, what tells one schema from another, and what migration tools wrote into tables of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 

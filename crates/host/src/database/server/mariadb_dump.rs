@@ -1,4 +1,4 @@
-//! A dump of `MariaDB` or MySQL: rows, definitions and events, a frame each. Whoever unpacks all of it has one text for the client program; who puts it back
+//! A dump of `MariaDB` or `MySQL`: rows, definitions and events, a frame each. Whoever unpacks all of it has one text for the client program; who puts it back
 //! beside the live database takes the rows first, and events not at all: the server would begin to run them.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! By what client programs of `MariaDB` and MySQL are told where and who. The password is a variable of the program alone (`MYSQL_PWD`); who it is and
+//! By what client programs of `MariaDB` and `MySQL` are told where and who. The password is a variable of the program alone (`MYSQL_PWD`); who it is and
 //! which server are its options.
 
 use cutover_core::config::settings::ServerKind;

@@ -43,16 +43,12 @@ impl Maria<'_> {
         Ok(kept)
     }
 
-    /// See [`super::port::InServer::restore_beside`]. Without its events: they would begin to run.
+    /// See [`super::port::InServer::restore_beside`]. Tables and their rows: who defined the rest need not have any rights there, and events would begin to run.
     pub(super) async fn put_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError> {
         let found = self.fitting_dump(snapshot).await?;
         // Whatever has the name already makes this fail.
         self.ask_server(&made(&found, to)).await?;
-        let filled = async {
-            self.fill(to, snapshot, ROWS).await?;
-            self.fill(to, snapshot, DEFINITIONS).await
-        };
-        let filled = filled.await;
+        let filled = self.fill(to, snapshot, ROWS).await;
         if filled.is_err() {
             self.discard(&[to]).await;
         }

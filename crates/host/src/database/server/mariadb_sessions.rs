@@ -1,4 +1,4 @@
-//! Sessions in `MariaDB` and MySQL whose client is gone. A client cannot be told by a name there, as in `PostgreSQL`: the server knows its address. But a
+//! Sessions in `MariaDB` and `MySQL` whose client is gone. A client cannot be told by a name there, as in `PostgreSQL`: the server knows its address. But a
 //! server that still carries out a statement for nobody has not noticed yet that the connection was closed, and its kernel has: that socket waits to be closed.
 
 use std::collections::BTreeSet;
