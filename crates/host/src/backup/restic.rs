@@ -30,7 +30,7 @@ const STILL_WITH_US: &str = r#"[ "$PPID" = "$0" ] || exit 1; exec "$@""#;
 /// For a repository to say that it is there: restic itself goes on trying for a quarter of an hour.
 const ANSWER: Duration = Duration::from_mins(2);
 /// What is kept of its words, in bytes.
-const WORDS: u64 = 64 * 1024;
+pub(super) const WORDS: u64 = 64 * 1024;
 
 /// One repository.
 pub(super) struct Restic {

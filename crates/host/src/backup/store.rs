@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::gather::Gathered;
-use super::restic::{Restic, ResticError};
+use super::restic::{Restic, ResticError, WORDS};
 use super::work::doing;
 
 /// From one word about a copy that goes on to the next.
@@ -102,6 +102,10 @@ fn only_gone(said: &str) -> bool {
         item: String,
     }
     let troubles = said.lines().filter_map(|line| serde_json::from_str::<Trouble>(line).ok());
+    // What was said beyond what is kept may have been worse.
+    if said.len() as u64 >= WORDS {
+        return false;
+    }
     let mut all =
         troubles.map(|trouble| !Path::new(&trouble.item).exists() && !trouble.item.is_empty()).peekable();
     all.peek().is_some() && all.all(|gone| gone)
