@@ -23,7 +23,8 @@ pub fn of(plan: &HostPlan, stage: Stage) -> Duration {
         // A wait for the lock has a limit of its own.
         Stage::Lock => None,
         Stage::Snapshot => Some(
-            plan.migrate.todo().map(snapshots).unwrap_or_default()
+            read_back(plan)
+                + plan.migrate.todo().map(snapshots).unwrap_or_default()
                 + plan.snapshot.todo().map(asked_snapshots).unwrap_or_default(),
         ),
         Stage::Preflight => plan.preflight.todo().map(|found| preflight(found) + read_back(plan)),

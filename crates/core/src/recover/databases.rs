@@ -30,8 +30,13 @@ pub(super) fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) ->
     let touched: BTreeSet<&DatabaseName> = journal
         .iter()
         .filter_map(|entry| match &entry.what {
-            What::Intent { step: Step::Migrate { database } | Step::Restore { database, .. }, .. } => {
-                Some(database)
+            What::Intent { step: Step::Migrate { database }, .. } => Some(database),
+            // One that is known not to have happened left the database as it was.
+            What::Intent { step: Step::Restore { database, .. }, .. } => {
+                let not_done = |other: &Entry| {
+                    matches!(&other.what, What::Broke { intent, unknown: false, .. } if *intent == entry.seq)
+                };
+                (!journal.iter().any(not_done)).then_some(database)
             }
             _ => None,
         })

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, StepResult, What};
+use crate::layout;
 use crate::names::{AppId, InstanceName};
-use crate::plan::{Direction, HostPlan, Stage, Verb};
+use crate::plan::{Direction, HeldDatabase, HostPlan, Stage, Verb};
 use crate::release::{Live, Release};
 use crate::request::Stamp;
 use crate::state::HostState;
 use crate::verdict::{Outcome, Verdict};
 
-use super::journalled::{goal, is_undisturbed, switched_forward};
+use super::journalled::{goal, is_undisturbed, restored, switched_forward};
 use super::standing::{Standing, is_switched, standing, wants_back};
 use super::words::{serving_text, state_text};
 
@@ -31,7 +32,7 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
             None
         }
         Some(((_, failure), standing)) if switched && !wants_back(&standing) => {
-            Some(went_on(failure, &standing))
+            Some(went_on(failure, &standing, present(journal, goal)))
         }
         Some(((_, failure), _)) => Some(failure),
     };
@@ -91,11 +92,30 @@ fn killed() -> Failure {
         .next("start it again")
 }
 
+/// What is called the snapshot of the present, where one was put in its database's place.
+fn present<'a>(journal: &[Entry], goal: Option<&'a HostPlan>) -> Option<&'a str> {
+    let goal = goal.filter(|goal| !restored(journal, goal).is_empty())?;
+    let mut held = goal.handover.todo()?.databases.iter();
+    let present = held.find_map(|held| match held {
+        HeldDatabase::Restore { present, .. } => present.as_deref(),
+        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => None,
+    });
+    present.map(layout::snapshot_name)
+}
+
 /// A failure with no way back: the new release goes on, and a person must know (S18).
-fn went_on(failure: Failure, standing: &Standing) -> Failure {
+fn went_on(failure: Failure, standing: &Standing, present: Option<&str>) -> Failure {
     let mut failure = failure;
     failure.exit = Exit::Person;
-    if standing.past_return {
+    if let Some(present) = present.filter(|_| standing.past_return) {
+        failure.cause.push(
+            "the snapshot is in the database's place and has been written to since, so what is live now goes on".to_owned(),
+        );
+        failure.next.insert(
+            0,
+            format!("mend it with a new release, or `cutover snapshot restore {present}`: what the database was before"),
+        );
+    } else if standing.past_return {
         failure
             .cause
             .push("the old release cannot run on the migrated database, so the new one goes on".to_owned());

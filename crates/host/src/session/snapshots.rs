@@ -58,29 +58,36 @@ where
 
     async fn verify_snapshot(&mut self, app: &AppId, found: &KnownSnapshot) -> Result<Vec<String>, Stop> {
         let host = self.host().await?;
-        let state = observe_again(&host, app).await?;
-        let distrusted = |why: String| {
-            Failure::new(Exit::Failed, format!("the snapshot {} cannot be trusted", found.name))
+        let path = host.layout.snapshots(app).join(&found.name);
+        let told = |what: &str, why: String| {
+            Failure::new(Exit::Failed, format!("the snapshot {} {what}", found.name))
                 .because(why)
                 .while_serving("what was serving goes on")
-                .next("`cutover snapshot list` shows the others; `cutover snapshot create` takes one now")
-        };
-        let place = database_place(&state, &found.database).ok_or_else(|| {
-            distrusted(format!("what is live has no database `{}` to read it for", found.database))
-        })?;
-        let here = Whereabouts {
-            ports: &host.ports,
-            layout: &host.layout,
-            app,
-            client: cutover_core::layout::OWN_CLIENT,
         };
         let read = async {
-            let of = here.find(&place).await?;
-            let path = host.layout.snapshots(app).join(&found.name);
-            snapshots::trusted(host.ports.database.as_ref(), &path, found.hash.clone(), &of).await
+            let mut lines = snapshots::unchanged(&path, found.hash.clone()).await.map_err(|trouble| {
+                told("cannot be trusted", trouble.message)
+                    .next("`cutover snapshot list` shows the others; `cutover snapshot create` takes one now")
+            })?;
+            let unread = |why: String| {
+                told("could not be read back", why)
+                    .next("see that what is live has this database, and that its server runs; its file is as it was")
+            };
+            let state = observe_again(&host, app).await?;
+            let place = database_place(&state, &found.database)
+                .ok_or_else(|| unread(format!("what is live has no database `{}`", found.database)))?;
+            let client = cutover_core::layout::OWN_CLIENT;
+            let here = Whereabouts { ports: &host.ports, layout: &host.layout, app, client };
+            let checked = async {
+                let of = here.find(&place).await?;
+                Ok::<_, Trouble>(host.ports.database.check(&path, &of).await?)
+            };
+            let checked = checked.await.map_err(|trouble| unread(here.redacted(&state, &trouble.message)))?;
+            lines.extend(checked);
+            Ok::<_, Failure>(lines)
         };
         tokio::select! {
-            lines = read => Ok(lines.map_err(|trouble| distrusted(here.redacted(&state, &trouble.message)))?),
+            lines = read => Ok(lines?),
             error = self.incoming.left() => Err(error.into()),
         }
     }

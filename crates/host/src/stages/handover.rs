@@ -149,9 +149,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             let found = located(act, place).await?;
             let exists = !matches!(&found, Located::File(file) if !file.exists());
             if let Some(present) = present.as_ref().filter(|_| exists) {
-                if let Located::Server(_) = found {
-                    nobody_has_open(act, database, &found, "put back").await?;
-                }
+                nobody_has_open(act, database, &found, "put back").await?;
                 snapshot::take(act, Stage::Handover, database, &found, present).await?;
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };

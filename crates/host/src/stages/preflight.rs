@@ -4,7 +4,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::plan::{
-    DatabasePlace, EnvSource, HeldDatabase, Planned, PreflightPlan, Stage, WantedImage,
+    DatabasePlace, EnvSource, HeldDatabase, HostPlan, Planned, PreflightPlan, Stage, WantedImage,
 };
 use cutover_core::release::{Release, RuntimeKind};
 use cutover_core::secret::Secrets;
@@ -47,9 +47,9 @@ pub(crate) async fn preflight(
         return Err(failure.into());
     }
     for held in act.plan.handover.todo().into_iter().flat_map(|handover| &handover.databases) {
-        // Somebody asked for it: nothing is held or stopped for a snapshot that cannot be put back.
-        if let HeldDatabase::Restore { database, place, snapshot: Some(file), present: Some(_) } = held {
-            Box::pin(snapshot::trusted(act, Stage::Preflight, database, place, file)).await?;
+        // Somebody asked for it. Whether it fits is asked of its server, which the next stage may have to start.
+        if let HeldDatabase::Restore { database, snapshot: Some(file), present: Some(_), .. } = held {
+            Box::pin(snapshot::unchanged(act, Stage::Preflight, database, file)).await?;
         }
     }
     let admitted = async { admit(act, plan, release, change).map(|()| ((), StepResult::Done)) };
@@ -66,21 +66,38 @@ async fn low_disk(act: &Act<'_>, plan: &PreflightPlan) -> Result<Option<Failure>
 /// A dump for a backup holds every table: a migration would wait for it, and behind the migration all who only want to read. None begins while a run
 /// has the app's lock.
 async fn dumped(act: &Act<'_>) -> Option<Failure> {
-    let migrate = act.plan.migrate.todo()?;
-    let mut migrations = migrate.direct.iter().chain(&migrate.rehearse);
-    migrations.find(|migration| matches!(migration.place, Some(DatabasePlace::Server(_))))?;
+    if !changes_a_server(act.plan) {
+        return None;
+    }
     let end = Instant::now() + A_DUMP;
     while let Some(pid) = ProcessLock::peek(act.layout, &backup::dump_lock(act.app())) {
         if Instant::now() >= end {
             return Some(
-                Failure::new(Exit::Locked, "a backup dumps the database that would be migrated")
-                    .because(format!("process {pid} works on it; a migration would wait for it, and everybody behind the migration"))
+                Failure::new(Exit::Locked, "a backup dumps the database that would be changed")
+                    .because(format!(
+                        "process {pid} works on it; what changes it would wait, and everybody behind that"
+                    ))
                     .next("deploy again once it is over: `cutover status` tells"),
             );
         }
         tokio::time::sleep(AGAIN).await;
     }
     None
+}
+
+/// Whether a database of a server is migrated, or a snapshot of it put back.
+fn changes_a_server(plan: &HostPlan) -> bool {
+    let is_server = |place: &DatabasePlace| matches!(place, DatabasePlace::Server(_));
+    let migrated = plan.migrate.todo().is_some_and(|migrate| {
+        let mut all = migrate.direct.iter().chain(&migrate.rehearse);
+        all.any(|migration| migration.place.as_ref().is_some_and(is_server))
+    });
+    let mut held = plan.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    let restored = held.any(|held| match held {
+        HeldDatabase::Restore { place, .. } => is_server(place),
+        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => false,
+    });
+    migrated || restored
 }
 
 /// What the plan counts on and is not there.

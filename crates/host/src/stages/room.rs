@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cutover_core::config::settings::SnapshotPolicy;
 use cutover_core::defaults;
 use cutover_core::failure::Failure;
-use cutover_core::plan::{DatabasePlace, Migration, PreflightPlan, Rule};
+use cutover_core::plan::{DatabasePlace, FilePlace, HeldDatabase, PreflightPlan, Rule, ServerPlace};
 use cutover_core::release::RuntimeKind;
 use cutover_core::rules::{self, Room};
 
@@ -99,17 +99,30 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
     {
         wants.push(want("the container engine's data", &folder, defaults::DISK_FREE));
     }
+    for held in act.plan.handover.todo().into_iter().flat_map(|handover| &handover.databases) {
+        let HeldDatabase::Restore { database, place, present: Some(_), .. } = held else { continue };
+        let bytes = match place {
+            DatabasePlace::File(place) => file(act, place).await.map(|(folder, bytes)| {
+                // What is put back lies beside it first.
+                wants.push(want(&format!("database `{database}`"), &folder, bytes));
+                bytes
+            }),
+            DatabasePlace::Server(place) => in_server(act, place).await,
+        };
+        wants.extend(bytes.map(|bytes| want("snapshots", act.layout.backups(), bytes)));
+    }
     let Some(migrate) = act.plan.migrate.todo() else { return wants };
     for migration in migrate.rehearse.iter().chain(&migrate.direct) {
-        let found = file(act, migration).await;
+        let (found, server) = match &migration.place {
+            Some(DatabasePlace::File(place)) => (file(act, place).await, None),
+            Some(DatabasePlace::Server(place)) => (None, in_server(act, place).await),
+            None => (None, None),
+        };
         if let Some((folder, bytes)) = &found {
             // Its growth, or what is put back beside it.
             wants.push(want(&format!("database `{}`", migration.database), folder, *bytes));
         }
-        let bytes = match found {
-            Some((_, bytes)) => Some(bytes),
-            None => in_server(act, migration).await,
-        };
+        let bytes = found.map(|(_, bytes)| bytes).or(server);
         if let Some(bytes) = bytes.filter(|_| migration.snapshot != SnapshotPolicy::None) {
             wants.push(want("snapshots", act.layout.backups(), bytes));
         }
@@ -118,15 +131,14 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
 }
 
 /// How large a database is in its server; a dump is smaller. `None`: it has none, or none that answers yet.
-async fn in_server(act: &Act<'_>, migration: &Migration) -> Option<u64> {
-    let Some(DatabasePlace::Server(place)) = &migration.place else { return None };
+async fn in_server(act: &Act<'_>, place: &ServerPlace) -> Option<u64> {
     let server = located::server(act, place).await.ok()?;
     Some(act.ports.database.look(&server).await.ok()?.bytes)
 }
 
 /// Where a database's file lies and how large it is with its log; `None`: there is none yet.
-async fn file(act: &Act<'_>, migration: &Migration) -> Option<(PathBuf, u64)> {
-    let path = located::path(act, migration.file()?).await.ok()?;
+async fn file(act: &Act<'_>, place: &FilePlace) -> Option<(PathBuf, u64)> {
+    let path = located::path(act, place).await.ok()?;
     let bytes = std::fs::metadata(&path).ok()?.len();
     let mut log = path.clone().into_os_string();
     log.push("-wal");

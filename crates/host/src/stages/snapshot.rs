@@ -10,7 +10,7 @@ use cutover_core::journal::{Step, StepResult};
 use cutover_core::layout;
 use cutover_core::names::DatabaseName;
 use cutover_core::plan::{
-    AskedSnapshot, DatabasePlace, Migration, Planned, RestoredBeside, SnapshotPlan, Stage,
+    AskedSnapshot, DatabasePlace, HeldDatabase, Migration, Planned, RestoredBeside, SnapshotPlan, Stage,
 };
 use tokio::time::Instant;
 
@@ -48,6 +48,12 @@ pub(crate) async fn snapshot(
     if let Some(plan) = plan.todo() {
         Box::pin(asked(act, plan)).await?;
     }
+    for held in act.plan.handover.todo().into_iter().flat_map(|handover| &handover.databases) {
+        // Somebody asked for it: nothing is held or stopped for a snapshot that cannot be put back.
+        if let HeldDatabase::Restore { database, place, snapshot: Some(file), present: Some(_) } = held {
+            Box::pin(fits(act, database, place, file)).await?;
+        }
+    }
     let mut before = BTreeMap::new();
     let Some(migrate) = act.plan.migrate.todo() else { return Ok(Snapshotted { before }) };
     for migration in &migrate.direct {
@@ -70,7 +76,8 @@ async fn asked(act: &Act<'_>, plan: &SnapshotPlan) -> Result<(), StageError> {
         take(act, Stage::Snapshot, database, &found, file).await?;
     }
     if let Some(RestoredBeside { database, place, file, to }) = &plan.beside {
-        trusted(act, Stage::Snapshot, database, place, file).await?;
+        unchanged(act, Stage::Snapshot, database, file).await?;
+        fits(act, database, place, file).await?;
         let step = Step::Restore { database: database.clone(), file: file.clone() };
         let made = async {
             let found = located(act, place).await?;
@@ -83,21 +90,34 @@ async fn asked(act: &Act<'_>, plan: &SnapshotPlan) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Refuses a snapshot that is not what was recorded, or cannot be put in this database's place. All of it is read for that, and nothing touched.
-pub(super) async fn trusted(
+/// Refuses a snapshot that is not what was recorded. All of it is read for that, and nothing touched.
+pub(super) async fn unchanged(
     act: &Act<'_>,
     stage: Stage,
+    database: &DatabaseName,
+    file: &str,
+) -> Result<(), StageError> {
+    let read = async {
+        let recorded = act.store.snapshot_hashes(act.app())?.remove(file);
+        snapshots::unchanged(&act.layout.snapshot(file), recorded).await
+    };
+    let lines = read.await.map_err(|trouble| told::distrusted(act, database, file, &trouble))?;
+    act.journal.note(stage, format!("{}: {}", layout::snapshot_name(file), lines.join("; ")))
+}
+
+/// Refuses a snapshot that cannot be put in this database's place, as far as it says by itself and to the server.
+async fn fits(
+    act: &Act<'_>,
     database: &DatabaseName,
     place: &DatabasePlace,
     file: &str,
 ) -> Result<(), StageError> {
     let read = async {
         let of = located(act, place).await?;
-        let recorded = act.store.snapshot_hashes(act.app())?.remove(file);
-        snapshots::trusted(act.ports.database.as_ref(), &act.layout.snapshot(file), recorded, &of).await
+        Ok::<_, Trouble>(act.ports.database.check(&act.layout.snapshot(file), &of).await?)
     };
-    let lines = read.await.map_err(|trouble| told::distrusted(act, database, file, &trouble))?;
-    act.journal.note(stage, format!("{}: {}", layout::snapshot_name(file), lines.join("; ")))
+    let lines = read.await.map_err(|trouble| told::unreadable(act, database, file, &trouble))?;
+    act.journal.note(Stage::Snapshot, format!("{}: {}", layout::snapshot_name(file), lines.join("; ")))
 }
 
 /// Whether a migration is pending, as far as something tells it.

@@ -209,6 +209,14 @@ pub(super) fn distrusted(act: &Act<'_>, database: &DatabaseName, file: &str, tro
     .next("`cutover snapshot list` shows the others; `cutover snapshot verify` reads one whole")
 }
 
+/// A snapshot that does not fit its database, or whose server does not say that it does, is not put back.
+pub(super) fn unreadable(act: &Act<'_>, database: &DatabaseName, file: &str, trouble: &Trouble) -> Failure {
+    let name = layout::snapshot_name(file);
+    Failure::new(Exit::Refused, format!("`{database}` was not put back: the snapshot {name} could not be read back"))
+        .because(redacted(act, &trouble.message))
+        .next("see that the database's server runs and can be reached; `cutover snapshot list` shows other snapshots")
+}
+
 /// A database that is not reached has no snapshot.
 pub(super) fn unreached(act: &Act<'_>, database: &DatabaseName, trouble: &Trouble) -> Failure {
     Failure::new(Exit::Migration, format!("no snapshot was taken of `{database}`"))

@@ -10,7 +10,7 @@ use super::dump::{self, Form};
 use super::port::{AGAIN, InServer as _};
 use super::postgres::Postgres;
 use super::postgres_tools as tools;
-use crate::ports::{DatabaseError, ServerState};
+use crate::ports::{Certainty, DatabaseError, ServerState};
 
 /// Tries to rename, where somebody connects at the very moment.
 const TRIES: u32 = 10;
@@ -61,6 +61,11 @@ impl Postgres<'_> {
         let before = beside(name, "replaced");
         self.discard(name, &before).await?;
         let next = self.made_of(&state, snapshot).await?;
+        // Whoever came meanwhile has what he writes in no snapshot: it is not taken from him.
+        if let Err(error) = self.closed().await {
+            self.discard(name, &next).await?;
+            return Err(error);
+        }
         self.swap(name, &next, &before).await?;
         if let Err(error) = self.discard(name, &before).await {
             tracing::warn!(%error, "the database that was replaced stays beside");
@@ -170,7 +175,8 @@ impl Postgres<'_> {
             match renamed {
                 Ok(_) => return Ok(()),
                 Err(_) if tries > 0 => tries -= 1,
-                Err(error) => return Err(error),
+                // Its answer may have been lost.
+                Err(error) => return Err(DatabaseError { certainty: Certainty::Unknown, ..error }),
             }
             tokio::time::sleep(AGAIN).await;
         }
