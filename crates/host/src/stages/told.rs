@@ -133,7 +133,7 @@ fn causes(left: &Left, takes_back: bool) -> Vec<String> {
                 "tables, columns, indexes or routines were changed, and stay so: this engine commits each such statement by itself"
             }
             (false, true) => {
-                "tables, columns, indexes and functions are as they were: a transaction took back what it did, or it did nothing to them"
+                "tables, columns, indexes and functions are as they were: a transaction took back what it did, or it did nothing to them (rows are not compared)"
             }
             (false, false) => {
                 "tables, columns, indexes and routines are as they were; what it did to rows outside of a transaction stays"
