@@ -469,7 +469,7 @@ async fn a_run_killed_at_every_step_of_a_breaking_migration_is_put_back_or_goes_
         back().await;
         for step in steps {
             killed_at(app, &renamed(&format!("killed{step}")), step).await;
-            let lines = "select count(*) from information_schema.columns where column_name = 'line'";
+            let lines = "select count(*) from information_schema.columns where table_schema = 'ledger' and column_name = 'line'";
             let has_line = query(app, lines).await;
             let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
             assert_eq!(answer.status, 200, "after step {step}: {answer:?}");
