@@ -59,6 +59,8 @@ pub(super) enum Carried {
 pub(super) struct Said {
     pub(super) exit: ExitStatus,
     pub(super) output: Vec<u8>,
+    /// There was more output than is kept.
+    pub(super) cut: bool,
     pub(super) errors: String,
 }
 
@@ -147,7 +149,7 @@ type Exit = futures_util::future::BoxFuture<'static, Result<ExitStatus, RuntimeE
 
 /// What it wrote, once it has ended.
 pub(super) async fn said(mut output: Output, exit: Exit) -> Result<Said, DatabaseError> {
-    let (mut wrote, mut errors) = (Vec::new(), Vec::new());
+    let (mut wrote, mut cut, mut errors) = (Vec::new(), false, Vec::new());
     let reading = async {
         while let Some(piece) = output.next().await {
             if piece.error {
@@ -157,12 +159,13 @@ pub(super) async fn said(mut output: Output, exit: Exit) -> Result<Said, Databas
             } else {
                 let room = KEPT.saturating_sub(wrote.len()).min(piece.bytes.len());
                 wrote.extend_from_slice(&piece.bytes[..room]);
+                cut |= room < piece.bytes.len();
             }
         }
     };
     let (exit, ()) = tokio::join!(exit, reading);
     let errors = String::from_utf8_lossy(&errors).trim().to_owned();
-    Ok(Said { exit: exit.map_err(|error| from_runtime(&error))?, output: wrote, errors })
+    Ok(Said { exit: exit.map_err(|error| from_runtime(&error))?, output: wrote, cut, errors })
 }
 
 /// The name of a program that was to be run.

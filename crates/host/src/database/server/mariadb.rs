@@ -64,6 +64,9 @@ impl Maria<'_> {
         input: &str,
     ) -> Result<String, DatabaseError> {
         let said = self.client.run(database, words, input, ANSWER).await?;
+        if said.cut {
+            return Err(DatabaseError::plain("the server's answer is too long to be read whole"));
+        }
         if said.exit.code == Some(0) {
             return Ok(String::from_utf8_lossy(&said.output).trim_end_matches('\n').to_owned());
         }

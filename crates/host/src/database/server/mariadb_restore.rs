@@ -10,8 +10,8 @@ use cutover_core::hash::ContentHash;
 use super::mariadb::Maria;
 use super::mariadb_catalogue::{Found, unescaped};
 use super::mariadb_dump::{self, DEFINITIONS, EVENTS, ROWS};
-use super::port::AGAIN;
-use crate::ports::DatabaseError;
+use super::port::{AGAIN, InServer as _};
+use crate::ports::{Certainty, DatabaseError};
 
 /// Tries to exchange the tables, where somebody connects at the very moment.
 const TRIES: u32 = 10;
@@ -27,8 +27,9 @@ impl Maria<'_> {
     pub(super) async fn put_back(&self, snapshot: &Path) -> Result<(), DatabaseError> {
         let found = self.fitting_dump(snapshot).await?;
         let before = beside(&found.database, "replaced");
-        self.discard(&[&before]).await;
-        self.replace(&found, snapshot, &before).await?;
+        // What is left there of an earlier one would be taken for what this one replaced.
+        self.dropped(&before).await?;
+        self.replace(&found, snapshot, &before, Whose::Asked).await?;
         self.discard(&[&before]).await;
         Ok(())
     }
@@ -39,7 +40,7 @@ impl Maria<'_> {
         let found = self.fitting_dump(snapshot).await?;
         let file = snapshot.file_name().unwrap_or_default().to_string_lossy();
         let kept = beside(&found.database, &format!("{KEPT}{}", ContentHash::of(file.as_bytes()).short()));
-        self.replace(&found, snapshot, &kept).await?;
+        self.replace(&found, snapshot, &kept, Whose::OfTheWayBack).await?;
         Ok(kept)
     }
 
@@ -67,28 +68,56 @@ impl Maria<'_> {
         Ok(found)
     }
 
-    /// Puts a dump in the database's place, whose tables go to `before`. Where they are there already, an earlier try did that.
-    async fn replace(&self, found: &Found, snapshot: &Path, before: &str) -> Result<(), DatabaseError> {
-        let (name, next) = (&found.database, beside(&found.database, "restored"));
+    /// Puts a dump in the database's place, whose tables go to `before`. Where those are there already on the way back, an earlier try did that.
+    async fn replace(
+        &self,
+        found: &Found,
+        snapshot: &Path,
+        before: &str,
+        whose: Whose,
+    ) -> Result<(), DatabaseError> {
+        let next = beside(&found.database, "restored");
         // Somebody may still fill it: an earlier try, whose run was killed.
         self.end_all(&[&next]).await?;
-        if !found.others.iter().any(|other| other == before) || self.holds(before).await?.is_empty() {
+        let is_again = whose == Whose::OfTheWayBack
+            && found.others.iter().any(|other| other == before)
+            && !self.holds(before).await?.is_empty();
+        if !is_again {
             let made =
                 format!("{}{}{}{}", dropped(&next), made(found, &next), dropped(before), made(found, before));
             self.ask_server(&made).await?;
-            if let Err(error) = self.fill(&next, snapshot, ROWS).await {
+            let filled = async {
+                self.fill(&next, snapshot, ROWS).await?;
+                // Whoever came meanwhile has what he writes in no snapshot.
+                if whose == Whose::Asked { self.closed().await } else { Ok(()) }
+            };
+            if let Err(error) = filled.await {
                 self.discard(&[&next, before]).await;
                 return Err(error);
             }
-            self.swap(name, &next, before).await?;
-        } else {
-            self.end_all(&[name]).await?;
-            self.ask_server(&immovable_dropped(name, &self.holds(name).await?)).await?;
         }
-        self.fill(name, snapshot, DEFINITIONS).await?;
-        self.fill(name, snapshot, EVENTS).await?;
+        self.exchanged(found, snapshot, (&next, before), is_again).await.map_err(halfway)?;
         self.discard(&[&next]).await;
         Ok(())
+    }
+
+    /// From here on the database is neither as it was nor as it will be, until the end.
+    async fn exchanged(
+        &self,
+        found: &Found,
+        snapshot: &Path,
+        (next, before): (&str, &str),
+        is_again: bool,
+    ) -> Result<(), DatabaseError> {
+        let name = &found.database;
+        if is_again {
+            self.end_all(&[name]).await?;
+            self.ask_server(&immovable_dropped(name, &self.holds(name).await?)).await?;
+        } else {
+            self.swap(name, next, before).await?;
+        }
+        self.fill(name, snapshot, DEFINITIONS).await?;
+        self.fill(name, snapshot, EVENTS).await
     }
 
     /// Whoever takes a snapshot must be able to put it back: he may make a database beside.
@@ -173,6 +202,20 @@ select 'table', table_name from information_schema.tables where table_schema = {
         let rows = told.lines().filter_map(|line| line.split_once('\t'));
         Ok(rows.map(|(kind, name)| (kind.to_owned(), unescaped(name))).collect())
     }
+}
+
+/// Who wants a dump in the database's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// A person, of a database as it is.
+    Asked,
+    /// A run that goes back, perhaps once more.
+    OfTheWayBack,
+}
+
+/// What fails half-way may have happened in part: whoever goes back must put all of it right.
+fn halfway(error: DatabaseError) -> DatabaseError {
+    DatabaseError { certainty: Certainty::Unknown, ..error }
 }
 
 fn dropped(database: &str) -> String {
