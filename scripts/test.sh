@@ -365,13 +365,14 @@ built() {
     run_suite build suite_build
 }
 
-with_containers() {
-    run_suite docker suite_docker
+with_containers() { run_suite docker suite_docker; }
+
+# Those with servers are sooner at their end.
+with_servers() {
+    run_suite machines suite_machines
     run_suite docker-kill suite_docker_kill
     run_suite demo-docker suite_demo_docker
 }
-
-with_servers() { run_suite machines suite_machines; }
 
 without_engine() {
     local name

@@ -5,7 +5,6 @@
     reason = "a test stops where it fails, and says why it did not run"
 )]
 
-mod servers;
 mod targets;
 
 use std::fs;
@@ -14,9 +13,8 @@ use std::path::{Path, PathBuf};
 use cutover_core::backup::BackupRecord;
 use cutover_host::backup::lock_name;
 use cutover_host::lock::ProcessLock;
-use cutover_host::store::Store;
 use cutover_suites::disk::Disk;
-use cutover_suites::kept::PASSWORD;
+use cutover_suites::kept::{PASSWORD, has_restic, records, restic};
 use cutover_testkit::probe::Probe;
 use cutover_testkit::site::{App, Binaries, Site};
 use cutover_testkit::{SOON, wait_until};
@@ -66,36 +64,6 @@ impl Place {
     fn restic(&self, words: &[&str]) -> String {
         String::from_utf8(restic(&self.site, words)).unwrap()
     }
-}
-
-fn has_restic(test: &str) -> bool {
-    let is_there = std::process::Command::new("restic").arg("version").output().is_ok();
-    if !is_there {
-        println!("not run: {test}: restic is not installed");
-    }
-    is_there
-}
-
-/// What restic says by itself of the repository in the site's folder.
-fn restic(site: &Site, words: &[&str]) -> Vec<u8> {
-    let mut command = std::process::Command::new("restic");
-    command.args(words).env("RESTIC_REPOSITORY", site.folder().join("backups"));
-    command.env("RESTIC_PASSWORD", PASSWORD).env("RESTIC_CACHE_DIR", site.folder().join("cache"));
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-/// The records of backups, once there are so many; the newest first.
-async fn records(app: &App<'_>, count: usize) -> Vec<BackupRecord> {
-    let layout = app.site().layout();
-    let store = Store::open(&layout).unwrap();
-    let look = async || {
-        // What is beyond `keep` goes after it is on record.
-        let is_over = ProcessLock::peek(&layout, &lock_name(app.id())).is_none();
-        Some(store.backups(app.id()).unwrap()).filter(|records| is_over && records.len() >= count)
-    };
-    wait_until("a backup was tried", SOON, look).await.unwrap()
 }
 
 /// The schedule makes one at once, and none after it.

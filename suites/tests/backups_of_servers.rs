@@ -1,13 +1,16 @@
 //! Databases of servers in backups: a real `PostgreSQL` and a real Redis, in containers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says why it did not run"
+)]
 
 use std::fs;
 
 use cutover_core::backup::BackupOutcome;
 use cutover_suites::engine::{containers, databases_image, docker, on_engine};
-use cutover_suites::kept::{self, HOST, PASSWORD, inside, query};
+use cutover_suites::kept::{self, HOST, PASSWORD, has_restic, inside, query, records, restic};
 use cutover_testkit::site::{App, Binaries, Site};
-
-use super::{has_restic, records, restic};
 
 const BACKUP: &str = r#"backup: { to: REPOSITORY, password: "${BACKUP_PASSWORD}", every: 31d, keep: { daily: 1, weekly: 0, monthly: 0 } }"#;
 
