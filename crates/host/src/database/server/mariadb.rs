@@ -4,13 +4,12 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
-use tokio::time::Instant;
 
 use super::client::{Client, badly};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
 use super::mariadb_version::Version;
-use super::port::{AGAIN, ANSWER, InServer, LET_GO};
+use super::port::{ANSWER, InServer};
 use super::{dump, mariadb_dump};
 use crate::ports::{DatabaseError, Server, ServerState, Taken, Way};
 
@@ -156,19 +155,8 @@ impl InServer for Maria<'_> {
         dump::take(&self.client, &self.frames(&found), to, proof).await
     }
 
-    async fn closed(&self) -> Result<(), DatabaseError> {
-        let end = Instant::now() + LET_GO;
-        loop {
-            let open = self.ask(None, catalogue::SESSIONS).await?;
-            if open.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= end {
-                let open = open.lines().collect::<Vec<_>>().join(", ");
-                return Err(DatabaseError::plain(format!("connected are: {open}")));
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
+    async fn connected(&self) -> Result<String, DatabaseError> {
+        self.ask(None, catalogue::SESSIONS).await
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

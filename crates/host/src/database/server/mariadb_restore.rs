@@ -5,20 +5,14 @@
 
 use std::path::Path;
 
-use cutover_core::hash::ContentHash;
-
 use super::mariadb::Maria;
 use super::mariadb_catalogue::{Found, unescaped};
 use super::mariadb_dump::{self, DEFINITIONS, EVENTS, ROWS};
-use super::port::{AGAIN, InServer as _};
+use super::port::{AGAIN, InServer as _, kept_among, kept_of};
 use crate::ports::{Certainty, DatabaseError};
 
 /// Tries to exchange the tables, where somebody connects at the very moment.
 const TRIES: u32 = 10;
-/// What the name of a database ends with whose tables were replaced and stay, before a few digits.
-const KEPT: &str = "replaced_";
-/// Digits of it.
-const DIGITS: usize = 7;
 /// Names have at most so many characters.
 const LONGEST: usize = 64;
 
@@ -38,8 +32,7 @@ impl Maria<'_> {
     /// the tables are kept.
     pub(super) async fn put_back_keeping(&self, snapshot: &Path) -> Result<String, DatabaseError> {
         let found = self.fitting_dump(snapshot).await?;
-        let file = snapshot.file_name().unwrap_or_default().to_string_lossy();
-        let kept = beside(&found.database, &format!("{KEPT}{}", ContentHash::of(file.as_bytes()).short()));
+        let kept = beside(&found.database, &kept_of(snapshot));
         self.replace(&found, snapshot, &kept, Whose::OfTheWayBack).await?;
         Ok(kept)
     }
@@ -236,14 +229,7 @@ fn made(found: &Found, next: &str) -> String {
 
 /// Those beside a database that stay since restores which nobody asked for.
 pub(super) fn kept(found: &Found) -> Vec<String> {
-    let any = beside(&found.database, &format!("{KEPT}{}", "0".repeat(DIGITS)));
-    let (before, _) = any.split_at(any.len() - DIGITS);
-    let is_kept = |name: &&String| {
-        name.strip_prefix(before).is_some_and(|digits| {
-            digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-        })
-    };
-    found.others.iter().filter(is_kept).cloned().collect()
+    kept_among(&found.others, |what| beside(&found.database, what))
 }
 
 /// A name beside a database's.

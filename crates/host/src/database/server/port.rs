@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
+use cutover_core::hash::ContentHash;
+use tokio::time::Instant;
 
 use super::mariadb::Maria;
 use super::postgres::Postgres;
@@ -22,7 +24,22 @@ pub(super) const AGAIN: Duration = Duration::from_millis(100);
 pub(in crate::database) trait InServer: Send + Sync {
     async fn look(&self) -> Result<ServerState, DatabaseError>;
     async fn snapshot(&self, to: &Path) -> Result<Taken, DatabaseError>;
-    async fn closed(&self) -> Result<(), DatabaseError>;
+    /// Who is connected besides us, a line each.
+    async fn connected(&self) -> Result<String, DatabaseError>;
+    async fn closed(&self) -> Result<(), DatabaseError> {
+        let end = Instant::now() + LET_GO;
+        loop {
+            let open = self.connected().await?;
+            if open.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let open = open.lines().collect::<Vec<_>>().join(", ");
+                return Err(DatabaseError::plain(format!("connected are: {open}")));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
     async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError>;
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError>;
@@ -31,6 +48,29 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn rehearse_restore(&self, scratch: &Path) -> Result<(), DatabaseError>;
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
+}
+
+/// What the name of a database ends with that was replaced and stays, before a few digits.
+const KEPT: &str = "replaced_";
+/// Digits of it.
+const DIGITS: usize = 7;
+
+/// What the name of a database ends with that a restore of this snapshot leaves: the snapshot's, so that an earlier try is known.
+pub(super) fn kept_of(snapshot: &Path) -> String {
+    let file = snapshot.file_name().unwrap_or_default().to_string_lossy();
+    format!("{KEPT}{}", ContentHash::of(file.as_bytes()).short())
+}
+
+/// Those among the server's databases that stay beside one since restores which nobody asked for; `beside` gives names beside it.
+pub(super) fn kept_among(others: &[String], beside: impl Fn(&str) -> String) -> Vec<String> {
+    let any = beside(&format!("{KEPT}{}", "0".repeat(DIGITS)));
+    let (before, _) = any.split_at(any.len() - DIGITS);
+    let is_kept = |name: &&String| {
+        name.strip_prefix(before).is_some_and(|digits| {
+            digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    };
+    others.iter().filter(is_kept).cloned().collect()
 }
 
 /// The database, by its engine.

@@ -3,21 +3,15 @@
 
 use std::path::Path;
 
-use cutover_core::hash::ContentHash;
-
 use super::client::badly;
 use super::dump::{self, Form};
-use super::port::{AGAIN, InServer as _};
+use super::port::{AGAIN, InServer as _, kept_among, kept_of};
 use super::postgres::Postgres;
 use super::postgres_tools as tools;
 use crate::ports::{Certainty, DatabaseError, ServerState};
 
 /// Tries to rename, where somebody connects at the very moment.
 const TRIES: u32 = 10;
-/// What the name of a database ends with that was replaced and stays, before a few digits.
-const KEPT: &str = "replaced_";
-/// Digits of it.
-const DIGITS: usize = 7;
 /// An archive of `pg_dump`.
 const FORM: Form = Form { magic: &[b"PGDMP"], of: "pg_dump" };
 /// Where databases are made and renamed from: nobody renames one while he has it open.
@@ -77,8 +71,7 @@ impl Postgres<'_> {
     pub(super) async fn put_back_keeping(&self, snapshot: &Path) -> Result<String, DatabaseError> {
         let (state, _) = self.fitting(snapshot).await?;
         let name = &state.database;
-        let file = snapshot.file_name().unwrap_or_default().to_string_lossy();
-        let kept = beside(name, &format!("{KEPT}{}", ContentHash::of(file.as_bytes()).short()));
+        let kept = beside(name, &kept_of(snapshot));
         if !state.others.contains(&kept) {
             let next = self.made_of(&state, snapshot).await?;
             self.swap(name, &next, &kept).await?;
@@ -193,14 +186,7 @@ fn same_version(words: &[String], name: &str, more: &[&str]) -> Vec<String> {
 
 /// Those beside a database that stay since restores which nobody asked for.
 pub(super) fn kept(state: &ServerState) -> Vec<String> {
-    let any = beside(&state.database, &format!("{KEPT}{}", "0".repeat(DIGITS)));
-    let (before, _) = any.split_at(any.len() - DIGITS);
-    let is_kept = |name: &&String| {
-        name.strip_prefix(before).is_some_and(|digits| {
-            digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-        })
-    };
-    state.others.iter().filter(is_kept).cloned().collect()
+    kept_among(&state.others, |what| beside(&state.database, what))
 }
 
 /// A name beside a database's; names have at most 63 bytes.
@@ -296,9 +282,9 @@ mod tests {
 
     #[test]
     fn what_was_kept_beside_is_known_by_its_name_and_nothing_else_is() {
-        let mark = ContentHash::of(b"main_20261126T040506007Z_7f3c9e1.dump.zst");
+        let snapshot = Path::new("/var/backups/cutover/main_20261126T040506007Z_7f3c9e1.dump.zst");
         for name in ["shop".to_owned(), "ä".repeat(40)] {
-            let ours = beside(&name, &format!("{KEPT}{}", mark.short()));
+            let ours = beside(&name, &kept_of(snapshot));
             let others =
                 vec![ours.clone(), beside(&name, "replaced"), "shop2_cutover_replaced_1a2b3c4".to_owned()];
             let state = ServerState { database: name, others, ..ServerState::default() };
