@@ -30,6 +30,16 @@ pub const SHELL_IMAGE: &str = "cutover-test/busybox:1";
 /// `PostgreSQL` and Redis as the distribution has them, with a shell.
 pub const DATABASES_IMAGE: &str = "cutover-test/databases:1";
 
+/// For `PostgreSQL` in it, what the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
+pub const POSTGRES_START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data /var/run/postgresql; chmod 700 /data; \
+    if [ ! -s /data/PG_VERSION ]; then printf %s $POSTGRES_PASSWORD > /tmp/password; chmod 644 /tmp/password; \
+    gosu postgres initdb --no-sync -D /data/new -U $POSTGRES_USER --pwfile=/tmp/password -A scram-sha-256 > /dev/null; \
+    gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
+    echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
+    (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
+    [ $POSTGRES_DB = postgres ] || createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
+    fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
+
 /// `MariaDB` as the distribution has it, with a shell.
 pub const MARIADB_IMAGE: &str = "cutover-test/mariadb:1";
 

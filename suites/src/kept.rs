@@ -14,7 +14,7 @@ use cutover_host::store::Store;
 use cutover_testkit::site::{App, Site};
 use cutover_testkit::{SOON, wait_until};
 
-use crate::engine::DATABASES_IMAGE;
+use crate::engine::{DATABASES_IMAGE, POSTGRES_START};
 
 /// Where it is reached.
 pub const HOST: &str = "kept.localhost";
@@ -48,16 +48,6 @@ bake: 0s
 MORE
 "#;
 
-/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
-const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data /var/run/postgresql; chmod 700 /data; \
-    if [ ! -s /data/PG_VERSION ]; then printf %s $POSTGRES_PASSWORD > /tmp/password; chmod 644 /tmp/password; \
-    gosu postgres initdb --no-sync -D /data/new -U $POSTGRES_USER --pwfile=/tmp/password -A scram-sha-256 > /dev/null; \
-    gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
-    echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
-    (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
-    createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
-    fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
-
 /// Writes and commits its configuration, with `more` at the end of it.
 ///
 /// # Panics
@@ -65,7 +55,7 @@ const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data 
 pub fn commit(app: &App<'_>, more: &str) {
     let config = CONFIG
         .replace("IMAGE", DATABASES_IMAGE)
-        .replace("START", &START.replace('$', "$$"))
+        .replace("START", &POSTGRES_START.replace('$', "$$"))
         .replace("MORE", more)
         .replace("app: APP", &format!("app: {}", app.id().app));
     fs::write(app.repository().join("cutover.yml"), config).expect("the repository can be written");

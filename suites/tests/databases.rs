@@ -10,7 +10,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
+use cutover_suites::engine::{
+    DATABASES_IMAGE, POSTGRES_START, containers, databases_image, docker, on_engine,
+};
 use cutover_testkit::site::{App, Binaries, Site};
 use cutover_testkit::{SOON, ask, wait_until};
 
@@ -49,16 +51,6 @@ backing:
 bake: 1s
 "#;
 
-/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
-const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data /var/run/postgresql; chmod 700 /data; \
-    if [ ! -s /data/PG_VERSION ]; then printf %s $POSTGRES_PASSWORD > /tmp/password; chmod 644 /tmp/password; \
-    gosu postgres initdb --no-sync -D /data/new -U $POSTGRES_USER --pwfile=/tmp/password -A scram-sha-256 > /dev/null; \
-    gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
-    echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
-    (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
-    createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
-    fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
-
 const HEALTH: &str = r#"#!/bin/sh
 if psql "$DATABASE_URL" -qAtc 'select count(*) from entries' >/dev/null 2>&1 && redis-cli -h cache ping | grep -q PONG
 then printf 'Content-Type: text/plain\r\n\r\n%s\n' "$(cat /version)"
@@ -95,7 +87,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 /// A commit of the application, as a developer would have it.
 fn release(app: &App<'_>, version: &str, schema: &str) {
     let folder = app.repository();
-    let start = START.replace('$', "$$");
+    let start = POSTGRES_START.replace('$', "$$");
     let config = CONFIG.replace("IMAGE", DATABASES_IMAGE).replace("START", &start);
     write(folder, "cutover.yml", &config.replace("app: APP", &format!("app: {}", app.id().app)));
     let files = "COPY www /www\nCOPY worker.sh migrate.sh version /\n";

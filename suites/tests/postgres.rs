@@ -16,7 +16,9 @@ use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::plan::Stage;
 use cutover_core::verdict::Verdict;
 use cutover_suites::disk::Disk;
-use cutover_suites::engine::{DATABASES_IMAGE, containers, databases_image, docker, on_engine};
+use cutover_suites::engine::{
+    DATABASES_IMAGE, POSTGRES_START, containers, databases_image, docker, on_engine,
+};
 use cutover_suites::{KILL_AT, killing_binaries};
 use cutover_testkit::site::{App, Binaries, Site};
 use cutover_testkit::{SOON, ask, wait_until};
@@ -49,16 +51,6 @@ backing:
     healthcheck: { test: [CMD, pg_isready, -h, 127.0.0.1, -U, ledger], interval: 1s, retries: 60 }
 bake: 500ms
 "#;
-
-/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
-const START: &str = "set -e; mkdir -p /var/run/postgresql; chown postgres /data /var/run/postgresql; chmod 700 /data; \
-    if [ ! -s /data/PG_VERSION ]; then printf %s $POSTGRES_PASSWORD > /tmp/password; chmod 644 /tmp/password; \
-    gosu postgres initdb --no-sync -D /data/new -U $POSTGRES_USER --pwfile=/tmp/password -A scram-sha-256 > /dev/null; \
-    gosu postgres sh -c 'mv /data/new/* /data/; rmdir /data/new'; \
-    echo host all all all scram-sha-256 >> /data/pg_hba.conf; \
-    (export PGPASSWORD=$POSTGRES_PASSWORD; gosu postgres pg_ctl -D /data -o '-c listen_addresses=' -w start > /dev/null; \
-    [ $POSTGRES_DB = postgres ] || createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
-    fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
 
 const HEALTH: &str = r#"#!/bin/sh
 if psql "$DATABASE_URL" -qAtc 'select count(*) from entries' >/dev/null 2>&1
@@ -111,7 +103,7 @@ fn commit(app: &App<'_>, version: &Version<'_>) {
         .replace("DATABASE,", &format!("{},", version.database))
         .replace("@postgres/DATABASE", &format!("@postgres/{}", version.database))
         .replace("IMAGE", DATABASES_IMAGE)
-        .replace("START", &START.replace('$', "$$"))
+        .replace("START", &POSTGRES_START.replace('$', "$$"))
         .replace("TIMEOUT", version.timeout)
         .replace("COMPATIBLE", version.compatible)
         .replace("MORE", version.more)
