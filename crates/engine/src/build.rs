@@ -11,11 +11,15 @@ use futures_util::StreamExt;
 
 use crate::connect::Engine;
 use crate::context::{Context, ContextError, Packed};
-use crate::error::{EngineError, Kind, Subject, explain};
+use crate::error::{EngineError, Kind, Subject, explain, is_of_removed_layer};
 use crate::registry::RegistryLogin;
 
 /// So many of the last lines go with a failure.
 const LAST_LINES: usize = 20;
+
+/// Said between the two.
+const BUILT_AGAIN: &str =
+    "a layer from the builder's cache was removed by somebody else during the build; it is built once more";
 
 /// What to build, and how to call it.
 #[derive(Debug, Clone)]
@@ -119,7 +123,24 @@ pub enum BuildError {
 
 impl Engine {
     /// Builds an image; each line of the builder goes to `on_line` as it comes. Dropping it ends the build.
+    ///
+    /// The builder holds on to nothing that it takes from its cache: whoever removes an image takes the layers beneath it along, also those that
+    /// a build of an alike Dockerfile counts on just then. Without them in the cache it builds, so it is built once more.
     pub async fn build(
+        &self,
+        spec: &BuildSpec,
+        on_line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Built, BuildError> {
+        match self.build_once(spec, on_line).await {
+            Err(error) if error.is_of_removed_layer() => {
+                on_line(BUILT_AGAIN);
+                self.build_once(spec, on_line).await
+            }
+            built => built,
+        }
+    }
+
+    async fn build_once(
         &self,
         spec: &BuildSpec,
         on_line: &mut (dyn FnMut(&str) + Send),
@@ -270,6 +291,14 @@ fn plain(line: &str) -> String {
 }
 
 impl BuildError {
+    fn is_of_removed_layer(&self) -> bool {
+        match self {
+            Self::Failed { message, .. } => is_of_removed_layer(message),
+            Self::Engine(error) => is_of_removed_layer(&error.message),
+            Self::Context(_) => false,
+        }
+    }
+
     /// The engine's kind, where it was the engine.
     pub fn kind(&self) -> Option<Kind> {
         match self {

@@ -168,6 +168,15 @@ fn said(message: &str) -> Option<Kind> {
     }
 }
 
+/// Whether a build failed since a layer that it took from the builder's cache is not there any more: it is named by its id, unlike an image that
+/// the Dockerfile names.
+pub(crate) fn is_of_removed_layer(message: &str) -> bool {
+    let said = ["unable to find image", "unknown parent image ID", "failed to get digest", "No such image:"];
+    said.iter()
+        .filter_map(|words| message.split_once(words))
+        .any(|(_, rest)| rest.trim_start_matches([' ', '"', '\'']).starts_with("sha256:"))
+}
+
 /// What hyper says where an answer was closed before its end.
 const CUT: &str = "connection closed before message completed";
 
@@ -282,6 +291,28 @@ mod tests {
         for (message, kind) in cases {
             let error = from_server(Subject::Thing, 500, message);
             assert_eq!((error.kind, error.certainty), (kind, Certainty::Unknown), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_layer_of_the_cache_is_told_from_an_image_that_is_not_there() {
+        let gone = "sha256:3af46e45726d1d95e3ae18df7ecbbdd4a004bb2253e59c9050e958da4a1766b9";
+        for message in [
+            format!("failed to export image: failed to set parent {gone}: unknown parent image ID {gone}"),
+            format!(
+                "failed to get digest {gone}: open /var/lib/docker/image/overlay2/imagedb/content: no such file or directory"
+            ),
+            format!("unable to find image \"{gone}\""),
+            format!("unable to find image {gone}"),
+            format!("No such image: {gone}"),
+        ] {
+            assert!(is_of_removed_layer(&message), "{message}");
+        }
+        for message in [
+            "No such image: nope:1",
+            "The command '/bin/sh -c unable to find image' returned a non-zero code: 3",
+        ] {
+            assert!(!is_of_removed_layer(message), "{message}");
         }
     }
 
