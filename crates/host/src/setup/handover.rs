@@ -14,6 +14,7 @@ use std::time::Duration;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::setup::place;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -28,6 +29,8 @@ pub const HANDOVER: &str = "handover.sock";
 const FIRST: i32 = 3;
 /// For a proxy to end in order, and the next to be there.
 const LONG: Duration = Duration::from_secs(90);
+/// For whoever offers sockets to give them: it does nothing else meanwhile.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -66,6 +69,10 @@ fn listener(process: &OwnedFd, number: i32) -> Option<TcpListener> {
 /// Sockets that a setup offers to the next proxy; `None`: nobody does.
 pub fn offered(layout: &Layout) -> Option<Vec<TcpListener>> {
     let stream = UnixStream::connect(layout.run().join(HANDOVER)).ok()?;
+    // Connected is before answered: whoever took the silence for a no would find its address taken, by the one who offers it.
+    let patience = rustix::time::Timespec { tv_sec: ANSWER.as_secs().cast_signed(), tv_nsec: 0 };
+    let mut answer = [PollFd::new(&stream, PollFlags::IN)];
+    poll(&mut answer, Some(&patience)).ok()?;
     up::receive(&stream).ok()?
 }
 
@@ -309,6 +316,38 @@ fn listeners_of(pid: u32) -> Vec<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_offered_sockets_waits_until_they_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        std::fs::create_dir_all(layout.run()).unwrap();
+        let offer = std::os::unix::net::UnixListener::bind(layout.run().join(HANDOVER)).unwrap();
+        let listeners = [TcpListener::bind("127.0.0.1:0").unwrap()];
+
+        let next = std::thread::spawn(move || offered(&layout));
+        let (stream, _) = offer.accept().unwrap();
+        up::send(&stream, &listeners).unwrap();
+
+        let taken = next.join().unwrap().unwrap();
+        assert_eq!(taken[0].local_addr().unwrap(), listeners[0].local_addr().unwrap());
+    }
+
+    #[test]
+    fn an_offer_that_is_taken_back_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        std::fs::create_dir_all(layout.run()).unwrap();
+        let offer = std::os::unix::net::UnixListener::bind(layout.run().join(HANDOVER)).unwrap();
+
+        let asked = layout.clone();
+        let next = std::thread::spawn(move || offered(&asked).is_none());
+        drop(offer.accept().unwrap());
+
+        assert!(next.join().unwrap());
+        drop(offer);
+        assert!(offered(&layout).is_none());
+    }
 
     #[test]
     fn who_executes_another_program_is_outdated_and_who_is_gone_says_nothing() {
