@@ -401,6 +401,56 @@ async fn what_serves_already_goes_on_serving() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn units_that_do_not_serve_give_back_what_they_took_over() {
+    let name = "units_that_do_not_serve_give_back_what_they_took_over";
+    on_server(name, Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = app(machine, &binaries).set_up_with("docker: false, upgrades: false, time: false");
+        app.commit("v1", "by hand", str::to_owned).unwrap();
+        machine.put(&binaries.host, "/usr/local/bin/cutover-host").await.unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+
+        let folder = "/etc/systemd/system/cutover-proxy.service.d";
+        let supervisor = async || says(machine, "pgrep -f 'cutover-host [u]p'").await;
+        let before = supervisor().await;
+        app.commit("v1", "set up", str::to_owned).unwrap();
+        let probe = Probe::start(app.traffic());
+        // Given a unit that does not start at all, and one whose proxy begins, takes its turn, and cannot listen then.
+        for (broken, stays) in
+            [("ExecStartPre=/bin/false", true), ("Environment=CUTOVER_HTTP=203.0.113.1:80", false)]
+        {
+            let add = format!("mkdir -p {folder} && printf '[Service]\\n{broken}\\n' >{folder}/broken.conf");
+            says(machine, &add).await;
+            let began = Instant::now();
+            let told = app.cutover(&["setup"]).await.unwrap().expect(1).unwrap();
+            assert!(told.talk.contains("`cutover-host up` keeps proxy and watch as before"), "{}", told.talk);
+            assert!(told.talk.contains("ends each time that systemd starts it"), "{}", told.talk);
+            assert_eq!(supervisor().await == before, stays, "who served was ended only for one that waits");
+            let lap = probe.lap();
+            assert_eq!(lap.failed(), 0, "{broken}: {lap}");
+            println!(
+                "{broken}: set up in vain for {:?} under {} requests, 0 failed",
+                began.elapsed(),
+                lap.sent()
+            );
+        }
+        app.commit("v2", "in between", str::to_owned).unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+
+        says(machine, &format!("rm -r {folder}")).await;
+        app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+        let report = probe.stop().await;
+        assert_eq!(report.failed(), 0, "{report}");
+        assert_eq!(
+            says(machine, "systemctl is-active cutover-proxy cutover-watch").await.trim(),
+            "active\nactive"
+        );
+    })
+    .await;
+}
+
 /// The host is told another port: on the one before nobody takes connections in that nobody would accept.
 async fn listens_elsewhere(machine: &Machine) {
     let line = "echo \"http: ['0.0.0.0:8080']\" >/var/lib/cutover/host.yml && systemctl restart cutover-proxy && ss -ltn";

@@ -131,7 +131,7 @@ impl<'a> Setup<'a> {
                 .map(drop),
             Act::Units { names } => {
                 self.note(|record| record.units.extend(names.iter().cloned()))?;
-                handover::start(self.layout, names).await
+                handover::start(self.layout, names, self.old.as_deref()).await
             }
             Act::Renew => renew(self.layout, self.old.as_deref(), &self.wanted.program).await,
             Act::Secrets { names } => {

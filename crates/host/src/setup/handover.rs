@@ -19,7 +19,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg,
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::system::{failed, run_within};
-use super::{program, units};
+use super::{program, serving, units};
 use crate::lock::ProcessLock;
 use crate::up;
 
@@ -28,11 +28,11 @@ pub const HANDOVER: &str = "handover.sock";
 /// The first descriptor that systemd hands over.
 const FIRST: i32 = 3;
 /// For a proxy to end in order, and the next to be there.
-const LONG: Duration = Duration::from_secs(90);
+pub(super) const LONG: Duration = Duration::from_secs(90);
 /// For whoever offers sockets to give them: it does nothing else meanwhile.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 /// Sockets that systemd kept for this process; empty: it has none.
 pub fn inherited() -> Vec<TcpListener> {
@@ -107,25 +107,31 @@ fn init_system() -> io::Result<Option<UnixDatagram>> {
     Ok(Some(socket))
 }
 
-/// Starts units. What `cutover-host up` keeps is handed over: its sockets are offered to the proxy of the unit, which waits for its turn.
-pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(), Failure> {
+/// Starts units. What `cutover-host up` keeps is handed over: its sockets are offered to the proxy of the unit, which waits for its turn. Where the
+/// units do not serve it gets them back, with the program of the folder `old`, which served with it.
+pub(super) async fn start(
+    layout: &Layout,
+    names: &BTreeSet<String>,
+    old: Option<&str>,
+) -> Result<(), Failure> {
     let proxies = names.contains(place::PROXY_UNIT);
     let unit_runs = units::look(&[place::PROXY_UNIT]).await.values().any(|unit| unit.active);
     let served_before = ProcessLock::peek(layout, "proxy").is_some();
-    let offer = if proxies && !unit_runs { Offer::begin(layout) } else { None };
+    let takes_over = proxies && !unit_runs && (served_before || up::is_up(layout));
+    let offer = if takes_over { Offer::begin(layout) } else { None };
     units::enable(names).await?;
     if !proxies && !names.contains(place::WATCH_UNIT) {
         return Ok(());
     }
     // From here on the units are there whatever becomes of us: they begin when the lock is free.
     let waits = async {
-        if !unit_runs {
-            retire_unit(layout).await;
-            up::end_supervisor(layout)
-                .await
-                .map_err(|error| failed("end `cutover-host up`").because(error.to_string()))?;
+        if takes_over {
+            return take_over(layout, old).await;
         }
-        serves(layout).await.map(|()| proved(layout))
+        if !unit_runs {
+            end_supervisor(layout).await?;
+        }
+        serving::serves(layout).await
     };
     let served = match offer {
         Some(offer) => tokio::select! {
@@ -135,24 +141,82 @@ pub(super) async fn start(layout: &Layout, names: &BTreeSet<String>) -> Result<(
         None => waits.await,
     };
     drop(std::fs::remove_file(layout.run().join(HANDOVER)));
-    if served.is_err() && !served_before {
+    if served.is_err() && !served_before && !takes_over {
         // It would be tried for ever, and at the next boot come before what stands in its way now.
         units::disable(names).await;
     }
-    served
+    served.map(|()| proved(layout))
 }
 
-/// A unit of somebody's own that keeps `cutover-host up` would start it again: ours take its place.
-async fn retire_unit(layout: &Layout) {
-    let Some(pid) = ProcessLock::peek(layout, "up") else { return };
+async fn end_supervisor(layout: &Layout) -> Result<(), Failure> {
+    let ended = up::end_supervisor(layout).await;
+    ended.map(drop).map_err(|error| failed("end `cutover-host up`").because(error.to_string()))
+}
+
+/// Who serves is ended once the unit's proxy waits for its turn, and comes back where the units do not serve then.
+async fn take_over(layout: &Layout, old: Option<&str>) -> Result<(), Failure> {
+    let mut retired = None;
+    let served = async {
+        serving::waits_for_its_turn().await?;
+        retired = retire_unit(layout).await;
+        end_supervisor(layout).await?;
+        serving::serves(layout).await
+    };
+    match served.await {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(give_back(layout, old, retired.as_deref(), failure).await),
+    }
+}
+
+/// What was handed over goes back, while the sockets are still offered; gives the failure with what serves now.
+async fn give_back(layout: &Layout, old: Option<&str>, unit: Option<&str>, failure: Failure) -> Failure {
+    let what = "start `cutover-host up` again";
+    let back = async {
+        units::take_away().await?;
+        old.map_or(Ok(()), program::link)?;
+        if let Some(unit) = unit {
+            run_within(what, &["systemctl", "enable", "--now", unit], LONG).await?;
+            // It may take a moment to be who keeps them; past that it is started like any other.
+            let begins = async {
+                while !up::is_up(layout) {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            drop(tokio::time::timeout(ANSWER, begins).await);
+        }
+        let started = up::ensure_up(layout, Path::new(place::LINK)).await;
+        started.map_err(|error| failed(what).because(error.to_string()))
+    };
+    match back.await {
+        Ok(_) => {
+            proved(layout);
+            failure.while_serving(
+                "the units are taken away, `cutover-host up` keeps proxy and watch as before, and what was serving goes on",
+            )
+        }
+        Err(other) => {
+            let state = "neither the units nor `cutover-host up` serve: instances run on, nobody passes requests to them";
+            let mut failure = failure.while_serving(state);
+            failure.cause.push(other.what);
+            failure.cause.extend(other.cause);
+            failure.next("`cutover-host up` on the server starts proxy and watch once that is mended")
+        }
+    }
+}
+
+/// A unit of somebody's own that keeps `cutover-host up` would start it again: ours take its place. Gives its name.
+async fn retire_unit(layout: &Layout) -> Option<String> {
+    let pid = ProcessLock::peek(layout, "up")?;
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let named = groups.lines().filter_map(|line| line.rsplit('/').next());
     for unit in named.filter(|name| name.ends_with(".service")) {
         // One that a login started lies in sshd's unit, which is not to be touched.
-        if main_process(unit).await == Some(pid) {
+        if serving::main_process(unit).await == Some(pid) {
             super::system::ask(&["systemctl", "disable", "--now", unit]).await;
+            return Some(unit.to_owned());
         }
     }
+    None
 }
 
 /// Whether one of those that serve executes another program than the link leads to, or it is not known whether what it leads to serves: an
@@ -168,8 +232,8 @@ pub(super) async fn is_at_work(layout: &Layout) -> bool {
         return answers().await;
     }
     !units::are_installed(layout)
-        || (works(layout, place::PROXY_UNIT, "proxy").await
-            && works(layout, place::WATCH_UNIT, "watch").await
+        || (serving::works(layout, place::PROXY_UNIT, "proxy").await
+            && serving::works(layout, place::WATCH_UNIT, "watch").await
             && answers().await)
 }
 
@@ -209,7 +273,7 @@ pub(super) async fn renew(layout: &Layout) -> Result<(), Failure> {
     let what = "restart proxy and watch";
     run_within(what, &["systemctl", "daemon-reload"], LONG).await?;
     run_within(what, &["systemctl", "restart", place::PROXY_UNIT, place::WATCH_UNIT], LONG).await?;
-    serves(layout).await.map(|()| proved(layout))
+    serving::serves(layout).await.map(|()| proved(layout))
 }
 
 /// The same where `cutover-host up` keeps them: another takes its place, with its sockets.
@@ -220,7 +284,7 @@ async fn renew_supervisor(layout: &Layout) -> Result<(), Failure> {
     let what = "start `cutover-host up` anew";
     let offer = Offer::begin(layout);
     let waits = async {
-        up::end_supervisor(layout).await.map_err(|error| failed(what).because(error.to_string()))?;
+        end_supervisor(layout).await?;
         let started = up::ensure_up(layout, Path::new(place::LINK)).await;
         started.map(drop).map_err(|error| failed(what).because(error.to_string()))
     };
@@ -233,45 +297,6 @@ async fn renew_supervisor(layout: &Layout) -> Result<(), Failure> {
     };
     drop(std::fs::remove_file(layout.run().join(HANDOVER)));
     renewed
-}
-
-/// Returns when the proxy of the unit answers, and watch of its unit is at work.
-async fn serves(layout: &Layout) -> Result<(), Failure> {
-    let answers = async {
-        while !(works(layout, place::PROXY_UNIT, "proxy").await
-            && tokio::net::UnixStream::connect(layout.proxy_socket()).await.is_ok())
-        {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let watches = async {
-        while !works(layout, place::WATCH_UNIT, "watch").await {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let late = |what: &str, unit: &str, log: &str| {
-        failed(what)
-            .because(format!("{unit} does not answer after {} s", LONG.as_secs()))
-            .next(format!("`systemctl status {unit}` and {log} on the server say why"))
-    };
-    tokio::time::timeout(LONG, answers)
-        .await
-        .map_err(|_| late("start the proxy", place::PROXY_UNIT, "/var/log/cutover/proxy.log"))?;
-    tokio::time::timeout(LONG, watches)
-        .await
-        .map_err(|_| late("start watch", place::WATCH_UNIT, "/var/log/cutover/watch.log"))
-}
-
-/// Whether the process of a unit is the one that has the lock of its kind.
-async fn works(layout: &Layout, unit: &str, process: &str) -> bool {
-    let main = main_process(unit).await;
-    main.is_some() && main == ProcessLock::peek(layout, process)
-}
-
-/// What a unit was started for.
-async fn main_process(unit: &str) -> Option<u32> {
-    let said = super::system::ask(&["systemctl", "show", "--property=MainPID", "--value", unit]).await;
-    said.out.trim().parse().ok().filter(|pid| *pid != 0)
 }
 
 /// The sockets of the proxy that serves now, for whoever comes next.

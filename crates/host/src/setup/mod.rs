@@ -12,6 +12,7 @@ mod look;
 mod packages;
 mod program;
 mod record;
+mod serving;
 mod sshd;
 mod system;
 mod trial;

@@ -8,6 +8,7 @@ use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::setup::{Unit, place};
 
+use super::files;
 use super::system::{ask, run};
 use crate::program;
 
@@ -72,6 +73,19 @@ pub(super) async fn disable(names: &BTreeSet<String>) {
     let named: Vec<&str> =
         names.iter().map(String::as_str).filter(|name| *name != place::DEAD_MAN_UNIT).collect();
     ask(&[&["systemctl", "disable", "--now"], named.as_slice()].concat()).await;
+}
+
+/// Takes the units of proxy and watch away: stopped, and not counted on by whoever starts the two next.
+///
+/// # Errors
+/// When a file stays.
+pub(super) async fn take_away() -> Result<(), Failure> {
+    let units = [place::PROXY_UNIT, place::WATCH_UNIT];
+    disable(&units.map(str::to_owned).into()).await;
+    for unit in units {
+        files::remove(&format!("{}/{unit}", place::UNITS))?;
+    }
+    run("let systemd forget the units", &["systemctl", "daemon-reload"]).await.map(drop)
 }
 
 /// Starts proxy and watch by their units.
