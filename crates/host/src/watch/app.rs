@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::defaults;
+use cutover_core::exit::Exit;
 use cutover_core::gate::Finding;
 use cutover_core::journal::LockHolder;
 use cutover_core::names::{AppId, InstanceName, RunId, ServiceName};
@@ -252,7 +253,16 @@ impl AppWatch {
     }
 
     async fn look_once(&self) -> Seen {
-        Seen::look(&self.shared.ports(), &self.shared.layout, &self.app, &self.records.releases).await
+        let releases = &self.records.releases;
+        let mut seen = Seen::look(&self.shared.ports(), &self.shared.layout, &self.app, releases).await;
+        // Without a verdict that says so it may be the candidate that somebody wants to look at.
+        let was_live = |run| {
+            let verdict = self.shared.store.verdict(run).unwrap_or_default();
+            verdict.is_some_and(|verdict| verdict.exit() == Exit::Done)
+        };
+        seen.left =
+            seen.ended().filter(|ended| was_live(ended.run)).map(|ended| ended.name.clone()).collect();
+        seen
     }
 
     fn read_records(&mut self) {

@@ -156,7 +156,9 @@ pub(super) fn is_unwanted(seen: &Seen, instance: &FoundInstance, now: Timestamp)
         // It was kept warm, and its time is over, whatever became of it meanwhile.
         (Role::Service, _) if until.is_some() => !warm,
         // The failed candidate of the last deploy, for a look at it.
-        (Role::Service, InstanceState::Exited { .. }) if instance.restart == RestartPolicy::No => false,
+        (Role::Service, InstanceState::Exited { .. }) if instance.restart == RestartPolicy::No => {
+            !warm && seen.live.is_some() && seen.left.contains(&instance.name)
+        }
         (Role::Service, _) => !warm,
         (Role::OneOff, InstanceState::Running { since, .. }) => {
             now.duration_since(*since).unsigned_abs() >= ONE_OFF_MOST

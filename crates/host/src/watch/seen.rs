@@ -7,7 +7,7 @@ use cutover_core::gate::Gate;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, InstanceName, ReleaseId, ServiceName};
 use cutover_core::release::{Live, Release, RuntimeKind};
-use cutover_core::state::{FoundInstance, ReleaseRecord, Role};
+use cutover_core::state::{FoundInstance, InstanceState, ReleaseRecord, RestartPolicy, Role};
 use cutover_routes::Entry;
 use jiff::Timestamp;
 
@@ -36,6 +36,8 @@ pub(super) struct Seen {
     pub(super) release: Option<Release>,
     /// Releases that are kept running after they were replaced, and until when.
     pub(super) warm: BTreeMap<ReleaseId, Timestamp>,
+    /// Instances that are down and were live once: by the verdict of the runs that made them. They were to be put away, and were not.
+    pub(super) left: BTreeSet<InstanceName>,
     /// A run died and is not settled yet: all is its own until then (S9).
     pub(super) unfinished: bool,
 }
@@ -104,6 +106,14 @@ impl Seen {
                 self.unkept.insert(name.clone());
             }
         }
+    }
+
+    /// Instances that are down and not started again, of no matter whom.
+    pub(super) fn ended(&self) -> impl Iterator<Item = &FoundInstance> {
+        self.instances.values().filter(|instance| {
+            let is_down = matches!(instance.state, InstanceState::Exited { .. });
+            is_down && instance.role == Role::Service && instance.restart == RestartPolicy::No
+        })
     }
 
     /// Falls back to what was live when that was last told.

@@ -8,12 +8,15 @@ use async_trait::async_trait;
 use cutover_core::config::settings::{
     DependsOn, HoldSettings, RouteSettings, RunSettings, Service, Source, Strategy, Verify,
 };
+use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
 use cutover_core::gate::{Check, Finding, Gate, GateCheck, Probe};
 use cutover_core::hash::ContentHash;
 use cutover_core::names::{InstanceName, ReleaseId, RunId, ServiceName, Slot};
 use cutover_core::plan::RouteCheck;
 use cutover_core::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
 use cutover_core::state::{FoundInstance, InstanceState, RestartPolicy, Role};
+use cutover_core::verdict::{Outcome, Verdict};
 use cutover_routes::{Address, Entry, Hold, Route, RouteState, RouteTable, Target};
 
 use super::decide::{Act, decide};
@@ -636,6 +639,49 @@ async fn while_a_run_holds_the_lock_nothing_is_touched_and_then_at_once() {
 
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(scene.runtime.acts(), ["start web-1"]);
+    watch.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_live_and_could_not_be_put_away_goes_and_a_failed_candidate_stays() {
+    // Given one whose run had put it live, and one whose run failed; both are down, and nobody starts them again.
+    let of = |name: &str, run: u128| FoundInstance {
+        release: "r1".parse().unwrap(),
+        restart: RestartPolicy::No,
+        run: RunId::new(uuid::Uuid::from_u128(run)),
+        ..instance(name, "web", exited())
+    };
+    let (left, candidate) = (of("web-0", 7), of("web-9", 9));
+    let scene = Scene::of(&web(&[instance("web-1", "web", running_since(0))]));
+    let failed = Outcome::Failed { failure: Failure::new(Exit::Failed, "it did not come up") };
+    for (instance, outcome) in [(&left, Outcome::Done), (&candidate, failed)] {
+        let verdict = Verdict {
+            run: instance.run,
+            app: app_id(),
+            verb: cutover_core::plan::Verb::Deploy,
+            release: Some("r1".parse().unwrap()),
+            serving: None,
+            outcome,
+            allowed: vec![],
+            by: "ann@laptop".to_owned(),
+            started: wall(),
+            finished: wall(),
+            switched_ms: None,
+            freed: None,
+            warnings: vec![],
+        };
+        scene.runtime.put(instance.clone());
+        let store = &scene.shared.store;
+        store.begin_run(verdict.run, &verdict.app, verdict.verb, &verdict.by, verdict.started).unwrap();
+        store.finish_run(&verdict).unwrap();
+    }
+
+    let watch = scene.watch();
+    tokio::time::sleep(cutover_core::defaults::WATCH * 3).await;
+
+    let acts = scene.runtime.acts();
+    assert!(acts.contains(&"remove web-0".to_owned()), "{acts:?}");
+    assert!(!acts.iter().any(|act| act.contains("web-9") || act.contains("web-1")), "{acts:?}");
     watch.abort();
 }
 
