@@ -588,6 +588,22 @@ async fn a_keeper_whose_socket_was_swept_away_is_reached_again() {
     assert_eq!(read_lines(&rig.scratch("starts")).len(), 1);
 }
 
+/// Whoever asks a keeper just as it goes with its instance is hung up on.
+#[tokio::test]
+async fn the_policy_of_an_instance_that_ends_meanwhile_is_kept() {
+    let rig = Rig::new();
+    let spec = rig.script("exit 3");
+    rig.create(&spec).await;
+    for _ in 0..40 {
+        rig.start(&spec).await;
+        // From its start until it is gone, however long that takes here.
+        while rig.runtime.is_kept(&rig.app, &spec.name).await.unwrap() {
+            rig.runtime.set_restart(&rig.app, &spec.name, RestartPolicy::No).await.unwrap();
+        }
+        assert!(matches!(rig.state(&spec.name).await, InstanceState::Exited { .. }));
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_keeps_nothing_from_stopping_and_starting_again() {
     let Some(rig) = Rig::on_a_small_disk() else {

@@ -29,6 +29,9 @@ const REPORT: Duration = Duration::from_secs(10);
 /// For a keeper to answer what takes it no time; one that does not is taken for hung.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// For a keeper that hung up to be gone: it waits two seconds at most for those whom it answered last.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// For the kernel to end what was killed, beyond the grace.
 const KILL: Duration = Duration::from_secs(10);
 
@@ -152,12 +155,15 @@ pub(super) async fn set_restart(
     folder.set_restart(policy)?;
     let Some(keeper) = folder.keeper()? else { return Ok(()) };
     let told = protocol::ask_within(keeper, &record.socket, Ask::Policy { policy }, ANSWER).await;
-    match told {
-        Ok(Answer::State { .. }) => Ok(()),
-        // It ended meanwhile: the folder says it all.
-        Ok(_) | Err(_) if folder.keeper()?.is_none() => Ok(()),
-        Ok(answer) => Err(unreachable(format!("the keeper of `{name}` answered {answer:?}"))),
-        Err(error) => Err(unreachable(format!("the keeper of `{name}` does not answer: {error}"))),
+    let problem = match told {
+        Ok(Answer::State { .. }) => return Ok(()),
+        Ok(answer) => format!("the keeper of `{name}` answered {answer:?}"),
+        Err(error) => format!("the keeper of `{name}` does not answer: {error}"),
+    };
+    // One that is ending with its instance hangs up first and is gone a moment later; then the folder says it all.
+    match tokio::time::timeout(FAREWELL, gone(keeper)).await {
+        Ok(gone) => gone,
+        Err(_) => Err(unreachable(problem)),
     }
 }
 
