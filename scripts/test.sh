@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs every suite that can run here, and ends with a table and the line `N passed, N failed, N skipped`. What is built is built first;
 # then go beside each other, each in its own order, the suites without an engine, those with containers on one, and those with servers on
-# the same one: they wait for containers most of their time.
+# the same one: they wait for containers most of their time. Those with databases' servers follow the suites without an engine.
 #
 #   test.sh              all suites
-#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill machines demo demo-docker, and any
-#                        other file of suites/tests by its name
+#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill databases machines demo demo-docker,
+#                        and any other file of suites/tests by its name
 #
 # What is missing is installed where that may be done (root on Debian or Ubuntu); else the suite is listed as not run, with
 # the reason. Exit code 1 when a suite failed. The output of each suite stays in <target>/suites/NAME.log.
@@ -108,7 +108,7 @@ suite_docker() {
         if wants_engine "$name"; then words+=(--test "$name"); fi
     done
     for name in $(suites_on_engine); do
-        if [[ $name != docker_kill ]]; then words+=(--test "$name"); fi
+        if [[ $name != docker_kill ]] && ! has_servers_of_databases "$name"; then words+=(--test "$name"); fi
     done
     engine || return
     # For images that are fetched; without it those tests say that they did not run.
@@ -117,6 +117,18 @@ suite_docker() {
     if [[ $BUILD == unknown ]]; then suite_build || return; fi
     # One after another: installations that first plan at the same moment choose the same subnet of the engine they share, and an engine
     # that is started or stopped changes the packet filter under the others.
+    RUST_TEST_THREADS=1 run_tests "${words[@]}"
+}
+
+# PostgreSQL, MariaDB and Redis in containers.
+suite_databases() {
+    local name words=()
+    for name in $(suites_on_engine); do
+        if has_servers_of_databases "$name"; then words+=(--test "$name"); fi
+    done
+    engine || return
+    if [[ $BUILD == unknown ]]; then suite_build || return; fi
+    # One after another: they take much of the machine.
     RUST_TEST_THREADS=1 run_tests "${words[@]}"
 }
 
@@ -202,6 +214,9 @@ suites_on_engine() {
         if grep -qs on_engine "$file"; then basename "$file" .rs; fi
     done
 }
+
+# Whether a file of suites/tests has databases' servers in containers.
+has_servers_of_databases() { grep -qsE '(databases|mariadb)_image' "suites/tests/$1.rs"; }
 
 # Files of suites/tests whose tests have servers of their own.
 suites_on_servers() {
@@ -374,15 +389,19 @@ with_servers() {
     run_suite demo-docker suite_demo_docker
 }
 
+# They are not told of the engine; the databases are, which come last.
 without_engine() {
-    local name
+    local name host=${DOCKER_HOST-}
+    unset DOCKER_HOST
     run_suite unit suite_unit
     run_suite sweep suite_sweep
     for name in site kill $(other_suites); do run_suite "$name" suite_of_file "$name"; done
     run_suite demo suite_demo
+    if [[ -n $host ]]; then export DOCKER_HOST=$host; fi
+    run_suite databases suite_databases
 }
 
-# What of suites/tests has no function of its own here.
+# What of suites/tests has no function of its own here, nor is part of a suite.
 other_suites() {
     local file name
     for file in suites/tests/*.rs suites/tests/*/main.rs; do
@@ -394,15 +413,16 @@ other_suites() {
     done
 }
 
-for name in fmt clippy deny docs build unit sweep site kill $(other_suites) docker docker-kill machines demo demo-docker; do
+for name in fmt clippy deny docs build unit sweep site kill $(other_suites) docker docker-kill databases machines demo demo-docker; do
     if is_wanted "$name"; then SUITES+=("$name"); fi
 done
 prepare
 built
-# Before there is an engine: they are not told of it.
+# One for all, or none: each suite then says why it did not run.
+if is_wanted docker || is_wanted docker-kill || is_wanted databases || is_wanted demo-docker || is_wanted machines; then
+    engine >/dev/null || true
+fi
 place_beside without_engine
-# One for both, or none: each suite then says why it did not run.
-if is_wanted docker || is_wanted docker-kill || is_wanted demo-docker || is_wanted machines; then engine >/dev/null || true; fi
 place_beside with_containers
 place_beside with_servers
 # Which of them did not come to its end is told by the table.
