@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 
 /// An IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,11 +79,79 @@ fn mask(prefix: u8) -> u32 {
     if prefix == 0 { 0 } else { u32::MAX << (32 - u32::from(prefix.min(32))) }
 }
 
-/// A loopback port of `range` that is not taken. The search begins at a place given by `seed`, so that two apps on one host rarely meet.
-pub fn loopback_port(range: &Range<u16>, taken: &BTreeSet<SocketAddr>, seed: u64) -> Option<u16> {
-    around(u64::from(range.end - range.start), seed)
-        .map(|place| range.start + u16::try_from(place).unwrap_or_default())
-        .find(|port| !taken.iter().any(|address| address.port() == *port && loopback_or_any(address.ip())))
+/// A range of ports, both ends in it, written `20000-31999`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Ports {
+    first: u16,
+    last: u16,
+}
+
+impl Ports {
+    /// Those that need no rights and lie below the usual ephemeral range (32768–60999).
+    const ALLOWED: Self = Self { first: 1024, last: 32_767 };
+
+    /// Instances of one release beside those of another, of a few services.
+    const LEAST: u16 = 20;
+
+    /// A port of these on loopback that is not taken. The search begins at a place given by `seed`, so that two apps on one host rarely
+    /// meet.
+    pub fn free(self, taken: &BTreeSet<SocketAddr>, seed: u64) -> Option<u16> {
+        around(u64::from(self.last - self.first) + 1, seed)
+            .map(|place| self.first + u16::try_from(place).unwrap_or_default())
+            .find(|port| {
+                !taken.iter().any(|address| address.port() == *port && loopback_or_any(address.ip()))
+            })
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { first: 20_000, last: 31_999 }
+    }
+}
+
+impl std::str::FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ends =
+            text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        let (first, last) = ends.ok_or_else(|| format!("`{text}` is not a range of ports"))?;
+        let allowed = Self::ALLOWED;
+        if first < allowed.first || last > allowed.last {
+            return Err(format!(
+                "`{text}` does not lie in {allowed}: others have those ports, or are given them by chance"
+            ));
+        }
+        if first > last || last - first < Self::LEAST - 1 {
+            return Err(format!(
+                "`{text}` is too small: a deploy needs ports for old and new instances, at least {}",
+                Self::LEAST
+            ));
+        }
+        Ok(Self { first, last })
+    }
+}
+
+impl TryFrom<String> for Ports {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Ports> for String {
+    fn from(ports: Ports) -> Self {
+        ports.to_string()
+    }
+}
+
+impl std::fmt::Display for Ports {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}-{}", self.first, self.last)
+    }
 }
 
 /// Every place below `length` once, beginning at the one that `seed` points to.
@@ -131,7 +200,18 @@ mod tests {
     #[test]
     fn a_port_that_is_taken_is_passed_over() {
         let taken = BTreeSet::from(["127.0.0.1:21".parse().unwrap(), "0.0.0.0:22".parse().unwrap()]);
-        assert_eq!(loopback_port(&(20..24), &taken, 1), Some(23));
-        assert_eq!(loopback_port(&(21..23), &taken, 0), None);
+        assert_eq!(Ports { first: 20, last: 23 }.free(&taken, 1), Some(23));
+        assert_eq!(Ports { first: 21, last: 22 }.free(&taken, 0), None);
+    }
+
+    #[test]
+    fn a_range_of_ports_is_read_and_written() {
+        let ports: Ports = "20000-31999".parse().unwrap();
+        assert_eq!((ports, ports.to_string().as_str()), (Ports::default(), crate::defaults::PORTS));
+        for wrong in
+            ["", "20000", "80-20000", "20000-40000", "31999-20000", "20000-20005", "-1-5", "20000-31999-"]
+        {
+            assert!(wrong.parse::<Ports>().is_err(), "{wrong:?}");
+        }
     }
 }

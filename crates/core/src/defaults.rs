@@ -97,8 +97,8 @@ pub const LOG_TAIL: usize = 20;
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Tries of a recovery until a person is asked: a fault on the way back, and one of the run that lands late, each cost one or two.
 pub const RECOVERIES: u32 = 4;
-/// Loopback ports of plain processes: below the usual ephemeral range (32768–60999).
-pub const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Loopback ports of plain processes, unless the host's `host.yml` says otherwise: below the usual ephemeral range (32768–60999).
+pub const PORTS: &str = "20000-31999";
 /// Where networks of apps are cut from, unless the host's `host.yml` says otherwise.
 pub const SUBNETS: &str = "10.213.0.0/16";
 /// Tries of a run to find a subnet that nobody else takes in the same moment.

@@ -7,6 +7,7 @@ use cutover_routes::{RouteTable, TableHash};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::Ports;
 use crate::hash::ContentHash;
 use crate::journal::LockHolder;
 use crate::names::{
@@ -64,6 +65,9 @@ pub struct HostState {
     pub engine: Option<FoundEngine>,
     /// Addresses and ports taken by anything on this host, other apps' kept instances included (S29).
     pub taken: BTreeSet<SocketAddr>,
+    /// Loopback ports that instances of plain processes are given.
+    #[serde(default)]
+    pub ports: Ports,
     /// SQLite databases by name, as far as the live release has them.
     pub databases: BTreeMap<DatabaseName, FoundDatabase>,
     /// Free bytes where state lies.

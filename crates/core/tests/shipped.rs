@@ -60,6 +60,7 @@ fn host() -> HostState {
             volumes: BTreeSet::new(),
         }),
         taken: BTreeSet::new(),
+        ports: cutover_core::addresses::Ports::default(),
         databases: BTreeMap::new(),
         disk_free: 64 << 30,
         unfinished: None,

@@ -19,6 +19,14 @@ pub enum HostFileError {
     Wrong(Box<cutover_core::config::Problems>),
 }
 
+/// What it says, for looking; one that cannot be used keeps nobody from that: it is told before something is changed.
+pub fn of(layout: &Layout) -> HostFile {
+    read(layout).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the host's own configuration is wrong");
+        HostFile::default()
+    })
+}
+
 /// Reads it.
 ///
 /// # Errors

@@ -123,6 +123,7 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
         images: found_images,
         engine,
         taken,
+        ports: crate::host_file::of(&host.layout).ports.unwrap_or_default(),
         disk_free: files::free(host.layout.state()).map_err(|error| unseen("the disk", error.to_string()))?,
         unfinished,
         lock: AppLock::peek(&host.layout, app),

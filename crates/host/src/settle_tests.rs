@@ -67,6 +67,7 @@ fn empty() -> HostState {
         images: BTreeMap::new(),
         engine: None,
         taken: BTreeSet::new(),
+        ports: cutover_core::addresses::Ports::default(),
         databases: BTreeMap::new(),
         disk_free: 0,
         unfinished: None,

@@ -66,6 +66,7 @@ pub(super) fn host() -> HostState {
         images: BTreeMap::new(),
         engine: None,
         taken: BTreeSet::new(),
+        ports: cutover_core::addresses::Ports::default(),
         databases: BTreeMap::new(),
         disk_free: 64 << 30,
         unfinished: None,

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use super::check::{When, check};
 use super::problem::{Issues, Problems};
 use super::read::At;
-use super::shape::{ADDRESS, Key, SUBNETS, Shape};
+use super::shape::{ADDRESS, Key, PORTS, SUBNETS, Shape};
 use super::tree;
-use crate::addresses::Subnet;
+use crate::addresses::{Ports, Subnet};
 
 const ADDRESSES: Shape = Shape::Either(&[Shape::Form(&ADDRESS), Shape::List(&Shape::Form(&ADDRESS))]);
 
@@ -27,6 +27,12 @@ const KEYS: &[Key] = &[
         crate::defaults::SUBNETS,
         "Where new networks of apps are cut from; those that are there stay where they are.",
     ),
+    Key::own(
+        "ports",
+        Shape::Form(&PORTS),
+        crate::defaults::PORTS,
+        "Which ports on loopback new instances of plain processes are given; those that run keep theirs.",
+    ),
 ];
 
 /// What the host's own configuration says.
@@ -36,6 +42,8 @@ pub struct HostFile {
     pub http: Vec<SocketAddr>,
     /// Where networks of apps are cut from.
     pub subnets: Option<Subnet>,
+    /// Loopback ports of plain processes.
+    pub ports: Option<Ports>,
 }
 
 /// Reads a `host.yml`.
@@ -57,6 +65,7 @@ pub fn host_file(file: &str, text: &str) -> Result<HostFile, Problems> {
     Ok(HostFile {
         http: http.iter().filter_map(|address| address.text()?.parse().ok()).collect(),
         subnets: at.get("subnets").and_then(|subnets| Subnet::parse(subnets.text()?)),
+        ports: at.get("ports").and_then(|ports| ports.text()?.parse().ok()),
     })
 }
 
@@ -65,10 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_subnets_are_read() {
-        let one = host_file("host.yml", "http: 127.0.0.1:8080\nsubnets: 10.99.0.0/16\n").unwrap();
+    fn addresses_subnets_and_ports_are_read() {
+        let text = "http: 127.0.0.1:8080\nsubnets: 10.99.0.0/16\nports: 10000-10099\n";
+        let one = host_file("host.yml", text).unwrap();
         assert_eq!(one.http, ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(one.subnets, Subnet::parse("10.99.0.0/16"));
+        assert_eq!(one.ports.unwrap().to_string(), "10000-10099");
         let several = host_file("host.yml", "http: ['127.0.0.1:80', '[::1]:80']\n").unwrap();
         assert_eq!((several.http.len(), several.subnets), (2, None));
     }
@@ -82,18 +93,22 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let problems =
-            host_file("host.yml", "htpp: 127.0.0.1:80\nhttp: [localhost, 80]\nsubnets: 10.99.0.0/24\n")
-                .unwrap_err();
+        let problems = host_file(
+            "host.yml",
+            "htpp: 127.0.0.1:80\nhttp: [localhost, 80]\nsubnets: 10.99.0.0/24\nports: 80-90\n",
+        )
+        .unwrap_err();
         insta::assert_snapshot!(problems, @r"
             host.yml:1:1: htpp: `htpp` is not a key of host.yml; did you mean `http`?
-              allowed: http, subnets
+              allowed: http, subnets, ports
             host.yml:2:8: http[0]: `localhost` is not an address with its port
               remedy: write an address and port such as `127.0.0.1:8080`
             host.yml:2:19: http[1]: `80` is not an address with its port
               remedy: write an address and port such as `127.0.0.1:8080`
             host.yml:3:10: subnets: `10.99.0.0/24` is too small: the networks of a few apps need a /20
               remedy: write a range of IPv4 addresses such as `10.213.0.0/16`
+            host.yml:4:8: ports: `80-90` does not lie in 1024-32767: others have those ports, or are given them by chance
+              remedy: write a range of ports such as `20000-31999`
             ");
     }
 

@@ -219,6 +219,8 @@ form!(
     r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
 );
 
+form!(PORTS, ports, "a range of ports such as `20000-31999`", r"^[0-9]{4,5}-[0-9]{4,5}$");
+
 /// The address of a socket, with a port that can be told.
 fn address(text: &str) -> Result<(), String> {
     match text.parse::<std::net::SocketAddr>() {
@@ -239,6 +241,10 @@ fn subnets(text: &str) -> Result<(), String> {
         0..8 => Err(format!("`{text}` is larger than any range of private addresses")),
         _ => Err(format!("`{text}` is too small: the networks of a few apps need a /20")),
     }
+}
+
+fn ports(text: &str) -> Result<(), String> {
+    text.parse::<crate::addresses::Ports>().map(drop)
 }
 
 fn app_name(text: &str) -> Result<(), String> {

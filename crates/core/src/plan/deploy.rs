@@ -231,8 +231,9 @@ pub(crate) fn no_transition(error: &NoTransition) -> Refusals {
         NoTransition::NoSubnet(_) => {
             "remove networks nobody uses (`docker network prune`), or name another range as `subnets` in the host's host.yml"
         }
-        NoTransition::NoAddress(_) | NoTransition::NoPort => {
-            "remove apps that are no longer used: `cutover remove`"
+        NoTransition::NoAddress(_) => "remove apps that are no longer used: `cutover remove`",
+        NoTransition::NoPort(_) => {
+            "remove apps that are no longer used (`cutover remove`), or name a larger range as `ports` in the host's host.yml"
         }
         NoTransition::Name(_) => "give the service a shorter name",
     };

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::addresses::{Subnet, loopback_port};
+use crate::addresses::{Ports, Subnet};
 use crate::config::settings::Strategy;
-use crate::defaults;
 use crate::gate::Check;
 use crate::layout;
 use crate::names::{InstanceName, ServiceName, Slot, instance_name};
@@ -49,8 +48,8 @@ pub(crate) enum NoTransition {
     NoSubnet(String),
     #[error("no free address is left in network {0}")]
     NoAddress(String),
-    #[error("no free loopback port is left between {} and {}", defaults::PORTS.start, defaults::PORTS.end)]
-    NoPort,
+    #[error("no free loopback port is left of {0} (`ports` in the host's host.yml)")]
+    NoPort(Ports),
     #[error(transparent)]
     Name(#[from] crate::names::NameError),
 }
@@ -397,7 +396,7 @@ impl Allocation {
         name: &ServiceName,
     ) -> Result<SocketAddr, NoTransition> {
         let place = place_of(state, name);
-        let port = loopback_port(&defaults::PORTS, &self.taken, place).ok_or(NoTransition::NoPort)?;
+        let port = state.ports.free(&self.taken, place).ok_or(NoTransition::NoPort(state.ports))?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         self.taken.insert(address);
         Ok(address)

@@ -409,6 +409,7 @@ impl Site {
             images: BTreeMap::new(),
             engine: Some(self.engine()),
             taken: BTreeSet::new(),
+            ports: cutover_core::addresses::Ports::default(),
             databases: BTreeMap::new(),
             disk_free: u64::MAX,
             unfinished: self.store.unfinished(&self.app)?,

@@ -9,6 +9,7 @@ mod base;
 mod binaries;
 mod docker;
 mod own_engine;
+mod ports;
 mod processes;
 mod remote;
 mod told;
@@ -34,6 +35,7 @@ pub(crate) use base::made as base_image;
 pub use binaries::Binaries;
 pub use docker::Docker;
 pub use own_engine::OwnEngine;
+use ports::Ports;
 pub use processes::{Found, Process};
 pub use remote::Remote;
 pub use told::Told;
@@ -59,6 +61,8 @@ pub struct Site {
     has_networks: AtomicBool,
     /// Set once the proxy has a port: whatever is started later takes the same.
     http: std::sync::OnceLock<SocketAddr>,
+    /// For as long as it is there.
+    _ports: Ports,
 }
 
 impl Site {
@@ -71,6 +75,8 @@ impl Site {
     pub fn with(binaries: Binaries) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("site-").tempdir()?;
         std::fs::create_dir(folder.path().join("root"))?;
+        let ports = Ports::claim()?;
+        ports.write(&Layout::under(&folder.path().join("root")).host_file())?;
         let (apps, has_networks) = (Mutex::default(), AtomicBool::new(false));
         Ok(Self {
             folder,
@@ -80,6 +86,7 @@ impl Site {
             apps,
             has_networks,
             http: std::sync::OnceLock::new(),
+            _ports: ports,
         })
     }
 

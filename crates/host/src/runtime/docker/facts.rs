@@ -53,13 +53,11 @@ impl DockerRuntime {
         })
     }
 
-    /// Where networks are cut from. A `host.yml` that cannot be used keeps nobody from looking: it is told before something is changed.
+    /// Where networks are cut from.
     fn range(&self) -> String {
-        let said = host_file::read(&self.layout).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the host's own configuration is wrong");
-            cutover_core::config::HostFile::default()
-        });
-        said.subnets.map_or_else(|| defaults::SUBNETS.to_owned(), |range| range.to_string())
+        host_file::of(&self.layout)
+            .subnets
+            .map_or_else(|| defaults::SUBNETS.to_owned(), |range| range.to_string())
     }
 
     fn of_app(&self, app: &AppId) -> BTreeMap<String, String> {
