@@ -40,6 +40,16 @@ pub const POSTGRES_START: &str = "set -e; mkdir -p /var/run/postgresql; chown po
     [ $POSTGRES_DB = postgres ] || createdb -h /var/run/postgresql -U $POSTGRES_USER $POSTGRES_DB; gosu postgres pg_ctl -D /data -w stop > /dev/null); \
     fi; exec gosu postgres postgres -D /data -c listen_addresses=*";
 
+/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
+pub const MARIADB_START: &str = "set -e; mkdir -p /run/mysqld; chown mysql /data /run/mysqld; \
+    if [ ! -d /data/mysql ]; then \
+    gosu mysql mariadb-install-db --no-defaults --datadir=/data/new --auth-root-authentication-method=normal --skip-test-db --innodb-log-file-size=4M > /dev/null; \
+    printf '%s;\\\\n' \\\"create database $MARIADB_DATABASE\\\" \\\"create user '$MARIADB_USER'@'%' identified by '$MARIADB_PASSWORD'\\\" \
+    \\\"grant all on $MARIADB_DATABASE.* to '$MARIADB_USER'@'%'\\\" \\\"alter user root@localhost identified by '$MARIADB_ROOT_PASSWORD'\\\" \
+    \\\"create user root@'%' identified by '$MARIADB_ROOT_PASSWORD'\\\" \\\"grant all on *.* to root@'%' with grant option\\\" > /tmp/init.sql; \
+    chmod 644 /tmp/init.sql; mv /data/new/* /data/; rmdir /data/new; FIRST=--init-file=/tmp/init.sql; fi; \
+    exec gosu mysql mariadbd --no-defaults --datadir=/data --socket=/run/mysqld/mysqld.sock --bind-address=0.0.0.0 --skip-name-resolve --innodb-log-file-size=4M $FIRST";
+
 /// `MariaDB` as the distribution has it, with a shell.
 pub const MARIADB_IMAGE: &str = "cutover-test/mariadb:1";
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::config::settings::{Mount, SnapshotPolicy};
+use cutover_core::config::settings::{Mount, ServerKind, SnapshotPolicy};
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::layout;
 use cutover_core::names::VolumeName;
@@ -82,7 +82,13 @@ async fn try_to_restore(act: &Act<'_>, migration: &Migration, server: &Server) -
     let folder = act.layout.run_folder(act.journal.run()).join("rehearsal");
     let scratch = folder.join(format!("{}.{}", migration.database, layout::DUMP));
     let tried = act.ports.database.rehearse_restore(server, &scratch).await;
-    let text = format!("`{}` can be put back: its schema was, beside it, for a moment", migration.database);
+    let how = match server.kind {
+        ServerKind::Postgres => "its schema was, beside it, for a moment",
+        ServerKind::Mysql | ServerKind::Mariadb => {
+            "a database could be made beside it, and one of each kind of what cannot move"
+        }
+    };
+    let text = format!("`{}` can be put back: {how}", migration.database);
     // The run's folder goes with the run in any case.
     files::discard(&scratch);
     tried.map_err(|error| told::not_restorable(act, migration, &error.into()))?;

@@ -239,8 +239,8 @@ fn redacted(act: &Act<'_>, text: &str) -> String {
 pub(super) fn not_restorable(act: &Act<'_>, migration: &Migration, trouble: &Trouble) -> Failure {
     let database = &migration.database;
     Failure::new(Exit::Refused, format!("`{database}` was not migrated: it could not be put back if that failed"))
-        .because(format!("a trial with its schema alone: {}", redacted(act, &trouble.message)))
-        .next("give the role by which cutover comes what it lacks (CREATEDB, membership in the owner, its extensions)")
+        .because(format!("a trial beside it: {}", redacted(act, &trouble.message)))
+        .next("give the role by which cutover comes what it lacks (PostgreSQL: CREATEDB, membership in the owner, its extensions; MariaDB: `GRANT ALL` on databases beside, SET USER)")
         .next("or let the old release live with it (`compatible: expand`), or decide to go without (`snapshot: none`)")
 }
 

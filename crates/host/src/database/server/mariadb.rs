@@ -149,9 +149,10 @@ impl InServer for Maria<'_> {
             )));
         }
         self.fitting(&found.version).await?;
+        Self::refuse_lost_history(&found)?;
         // What cannot be put back is no snapshot.
         self.can_be_put_back(&found).await?;
-        let proof = async |dump: &Path| mariadb_dump::proven(dump, &found.database, &found.version).await;
+        let proof = async |dump: &Path| mariadb_dump::proven(dump, &found).await;
         dump::take(&self.client, &self.frames(&found), to, proof).await
     }
 
@@ -169,7 +170,7 @@ impl InServer for Maria<'_> {
 
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
         let found = self.found().await?;
-        mariadb_dump::proven(snapshot, &found.database, &found.version).await?;
+        mariadb_dump::proven(snapshot, &found).await?;
         Ok(vec![
             "rows, definitions and events are whole: each ends with the mark of a dump that was completed"
                 .to_owned(),
@@ -184,9 +185,10 @@ impl InServer for Maria<'_> {
         self.put_back_keeping(snapshot).await.map(Some)
     }
 
-    /// Nobody has to be asked for more than the right to make a database beside.
     async fn rehearse_restore(&self, _: &Path) -> Result<(), DatabaseError> {
-        self.can_be_put_back(&self.found().await?).await
+        let found = self.found().await?;
+        self.can_be_put_back(&found).await?;
+        self.can_be_exchanged(&found).await
     }
 
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {

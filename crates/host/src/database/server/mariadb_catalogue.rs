@@ -13,6 +13,14 @@ pub(super) const STATE: &str = "/*!80000 set session information_schema_stats_ex
 select 'version', version();
 select 'database', database(), default_character_set_name, default_collation_name from information_schema.schemata where schema_name = database();
 select 'bytes', cast(coalesce(sum(data_length + index_length), 0) as unsigned) from information_schema.tables where table_schema = database();
+select 'packet', @@global.max_allowed_packet;
+select 'versioned', table_name from information_schema.tables where table_schema = database() and table_type = 'SYSTEM VERSIONED';
+select 'child', concat(constraint_schema, '.', table_name) from information_schema.referential_constraints
+    where unique_constraint_schema = database() and constraint_schema <> database();
+select distinct 'definer', 'view', definer from information_schema.views where table_schema = database();
+select distinct 'definer', lower(routine_type), definer from information_schema.routines where routine_schema = database();
+select distinct 'definer', 'trigger', definer from information_schema.triggers where trigger_schema = database();
+select distinct 'definer', 'event', definer from information_schema.events where event_schema = database();
 select 'other', schema_name from information_schema.schemata
     where schema_name not in (database(), 'mysql', 'information_schema', 'performance_schema', 'sys') order by 2;
 select 'tool', table_name, column_name from information_schema.columns where table_schema = database()
@@ -60,6 +68,14 @@ pub(super) struct Found {
     pub(super) bytes: u64,
     pub(super) tables: u64,
     pub(super) others: Vec<String>,
+    /// Tables that keep what their rows were.
+    pub(super) versioned: Vec<String>,
+    /// Tables of other databases that refer to this one's.
+    pub(super) children: Vec<String>,
+    /// A kind of what cannot move, and by whom some of that kind was defined.
+    pub(super) definers: Vec<(String, String)>,
+    /// Bytes that a statement may have.
+    pub(super) packet: u64,
     /// Columns of migration tools' tables.
     pub(super) tools: BTreeMap<String, BTreeSet<String>>,
     /// By what each is called, a hash of all that is told of it.
@@ -77,6 +93,10 @@ pub(super) fn read(lines: &str) -> Result<Found, DatabaseError> {
         bytes: 0,
         tables: 0,
         others: Vec::new(),
+        versioned: Vec::new(),
+        children: Vec::new(),
+        definers: Vec::new(),
+        packet: 0,
         tools: BTreeMap::new(),
         objects: BTreeMap::new(),
     };
@@ -92,6 +112,13 @@ pub(super) fn read(lines: &str) -> Result<Found, DatabaseError> {
                 found.letters = (word(), word());
             }
             "bytes" => found.bytes = name.parse().unwrap_or_default(),
+            "packet" => found.packet = name.parse().unwrap_or_default(),
+            "versioned" => found.versioned.push(unescaped(name)),
+            "child" => found.children.push(unescaped(name)),
+            "definer" => {
+                let who = words.next().map(unescaped).unwrap_or_default();
+                found.definers.push((name.to_owned(), who));
+            }
             "other" => found.others.push(name.to_owned()),
             "tool" => {
                 let columns = found.tools.entry(name.to_owned()).or_default();

@@ -27,10 +27,21 @@ const END_MARK: &[u8] = b"-- Dump completed";
 /// So much of a frame's beginning is read for what it says of itself, and of its end for the mark.
 const HEAD: usize = 4 * 1024;
 
+/// What a program takes and gives at once: as much as any can. Their own limit is below that of a server.
+const BIG: &str = "--max-allowed-packet=1G";
+/// What a statement has besides its longest line.
+const AROUND: u64 = 4 * 1024;
+/// What a server counts statements in.
+const MIB: u64 = 1024 * 1024;
+
+/// `MariaDB` from this version on dumps what system-versioned tables keep of the past.
+const HISTORY_FROM: (u32, u32) = (10, 11);
+
 /// What every program is told.
-const ALWAYS: [&str; 5] = [
+const ALWAYS: [&str; 6] = [
     "--default-character-set=utf8mb4",
     "--hex-blob",
+    BIG,
     // Equal databases give equal dumps.
     "--skip-dump-date",
     "--no-tablespaces",
@@ -50,7 +61,8 @@ impl Maria<'_> {
         let not_views: Vec<&str> = not_views.iter().map(String::as_str).collect();
         let only = ["--no-data", "--no-create-info", "--skip-lock-tables"];
         // One transaction: all rows are of one moment, and nobody waits.
-        let rows = self.dump(&[&["--single-transaction", "--quick"], &not_views[..], &[DATABASE]]);
+        let history: &[&str] = if found.versioned.is_empty() { &[] } else { &["--dump-history"] };
+        let rows = self.dump(&[&["--single-transaction", "--quick"], history, &not_views[..], &[DATABASE]]);
         let routines = self.dump(&[&only, &["--routines", "--triggers"], &not_views[..], &[DATABASE]]);
         let events = self.dump(&[&only, &["--events"], &not_views[..], &[DATABASE]]);
         let mut definitions = vec![routines];
@@ -59,6 +71,20 @@ impl Maria<'_> {
             definitions.push(self.dump(&[&["--no-data", "--skip-lock-tables", DATABASE], &views[..]]));
         }
         vec![vec![rows], definitions, vec![events]]
+    }
+
+    /// What tables keep of the past comes along, or nothing does.
+    pub(super) fn refuse_lost_history(found: &Found) -> Result<(), DatabaseError> {
+        let version = &found.version;
+        if found.versioned.is_empty() || (version.major, version.minor) >= HISTORY_FROM {
+            return Ok(());
+        }
+        Err(DatabaseError::plain(format!(
+            "the server is {version}, whose programs dump no history of system-versioned tables ({}): from {}.{} on they do",
+            found.versioned.join(", "),
+            HISTORY_FROM.0,
+            HISTORY_FROM.1
+        )))
     }
 
     fn dump(&self, more: &[&[&str]]) -> Vec<String> {
@@ -74,9 +100,10 @@ impl Maria<'_> {
         snapshot: &Path,
         frame: usize,
     ) -> Result<(), DatabaseError> {
-        let words =
-            [self.talker(), "--batch", "--default-character-set=utf8mb4", DATABASE].map(str::to_owned);
-        let said = dump::feed(&self.client, Some(database), &words, snapshot, FORM, Some(frame)).await?;
+        let words = [self.talker(), "--batch", "--default-character-set=utf8mb4", BIG, DATABASE];
+        let words = words.map(str::to_owned);
+        let said =
+            dump::feed(&self.client, Some(database), &words, snapshot, FORM, Some(frame)).await?;
         if said.exit.code == Some(0) {
             return Ok(());
         }
@@ -84,8 +111,22 @@ impl Maria<'_> {
     }
 }
 
-/// Reads all of a dump: every frame is there and has its end mark, and it is of this database and a server that is not newer.
-pub(super) async fn proven(dump: &Path, database: &str, server: &Version) -> Result<(), DatabaseError> {
+/// Reads all of a dump: every frame is there and has its end mark, it is of this database and a server that is not newer, and the server takes each of
+/// its statements.
+pub(super) async fn proven(dump: &Path, found: &Found) -> Result<(), DatabaseError> {
+    let longest = proven_of(dump, &found.database, &found.version).await?;
+    if longest <= found.packet {
+        return Ok(());
+    }
+    let enough = longest.div_ceil(MIB) * MIB;
+    Err(DatabaseError::plain(format!(
+        "a row is too long to be put back: it takes a statement of {longest} bytes, and the server takes {}: `set global max_allowed_packet = {enough}`, and the same in the server's configuration",
+        found.packet
+    )))
+}
+
+/// The same, whatever the server takes; gives the length of the longest statement.
+async fn proven_of(dump: &Path, database: &str, server: &Version) -> Result<u64, DatabaseError> {
     let path = dump.to_owned();
     let read = blocking(move || examined(&path)).await;
     let frames =
@@ -98,17 +139,31 @@ pub(super) async fn proven(dump: &Path, database: &str, server: &Version) -> Res
             dump.display()
         )));
     }
-    refuse_foreign(&String::from_utf8_lossy(&frames[ROWS].head), database, server)
+    refuse_foreign(&String::from_utf8_lossy(&frames[ROWS].head), database, server)?;
+    Ok(frames.iter().map(|frame| frame.longest).max().unwrap_or_default() + AROUND)
 }
 
-/// The two ends of a frame.
+/// The two ends of a frame, and its longest line.
 #[derive(Default)]
 struct Examined {
     head: Vec<u8>,
     tail: Vec<u8>,
+    longest: u64,
+    /// The line that has not ended yet.
+    line: u64,
 }
 
 impl Examined {
+    fn count_lines(&mut self, piece: &[u8]) {
+        let mut parts = piece.split(|byte| *byte == b'\n');
+        self.line += parts.next().unwrap_or_default().len() as u64;
+        self.longest = self.longest.max(self.line);
+        for part in parts {
+            self.line = part.len() as u64;
+            self.longest = self.longest.max(self.line);
+        }
+    }
+
     fn is_whole(&self) -> bool {
         let end = self.tail.trim_ascii_end();
         let last = end.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -123,6 +178,7 @@ fn examined(path: &Path) -> std::io::Result<Vec<Examined>> {
         let frame = &mut frames[place];
         let room = HEAD.saturating_sub(frame.head.len()).min(piece.len());
         frame.head.extend_from_slice(&piece[..room]);
+        frame.count_lines(piece);
         frame.tail.extend_from_slice(&piece[piece.len().saturating_sub(HEAD)..]);
         let over = frame.tail.len().saturating_sub(HEAD);
         frame.tail.drain(..over);
@@ -174,7 +230,7 @@ mod tests {
 
     async fn told(frames: &[String]) -> Result<(), String> {
         let file = written(frames);
-        proven(file.path(), "shop", &SERVER).await.map_err(|error| error.message)
+        proven_of(file.path(), "shop", &SERVER).await.map(drop).map_err(|error| error.message)
     }
 
     #[tokio::test]
@@ -196,6 +252,15 @@ mod tests {
         );
         assert!(told(&[]).await.unwrap_err().contains("cannot be trusted"));
         assert!(told(&["hello".to_owned()]).await.unwrap_err().contains("no archive"));
+    }
+
+    #[test]
+    fn the_longest_line_is_counted_over_all_pieces() {
+        let mut frame = Examined::default();
+        for piece in ["ab", "cd\nefg\n\nh", "ijklm", "\nn"] {
+            frame.count_lines(piece.as_bytes());
+        }
+        assert_eq!((frame.longest, frame.line), (6, 1));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Maria<'_> {
     /// A dump of this database, of a server that is not newer, read whole.
     async fn fitting_dump(&self, snapshot: &Path) -> Result<Found, DatabaseError> {
         let found = self.found().await?;
-        mariadb_dump::proven(snapshot, &found.database, &found.version).await?;
+        mariadb_dump::proven(snapshot, &found).await?;
         Ok(found)
     }
 
@@ -76,6 +76,7 @@ impl Maria<'_> {
             && found.others.iter().any(|other| other == before)
             && !self.holds(before).await?.is_empty();
         if !is_again {
+            self.can_be_exchanged(found).await?;
             let made =
                 format!("{}{}{}{}", dropped(&next), made(found, &next), dropped(before), made(found, before));
             self.ask_server(&made).await?;
@@ -122,6 +123,33 @@ impl Maria<'_> {
             let pattern = beside(&name.replace('_', "\\_"), "%").replace("_cutover_", "\\_cutover\\_");
             DatabaseError::plain(format!(
                 "a snapshot could not be put back, for that is done in a database beside `{name}`: {}; as an administrator: ``GRANT ALL ON `{pattern}`.* TO`` the user",
+                error.message
+            ))
+        })
+    }
+
+    /// Whether what is put back could take the database's place: nothing outside would be led elsewhere by that, and what cannot move could be made
+    /// again as whoever defined it. One of each kind and definer is made beside for a moment.
+    pub(super) async fn can_be_exchanged(&self, found: &Found) -> Result<(), DatabaseError> {
+        let name = &found.database;
+        if !found.children.is_empty() {
+            return Err(DatabaseError::plain(format!(
+                "tables of other databases refer to those of `{name}`, and would refer to the replaced ones afterwards: {}; drop these foreign keys before, and add them again after",
+                found.children.join(", ")
+            )));
+        }
+        if found.definers.is_empty() {
+            return Ok(());
+        }
+        let tried = beside(name, "tried");
+        let all: String =
+            found.definers.iter().enumerate().map(|(number, of)| trial(&tried, number, of)).collect();
+        let table = format!("create table {} (x int);\n", within(&tried, "tried"));
+        let done = self.ask_server(&format!("{}{}{table}{all}", dropped(&tried), made(found, &tried))).await;
+        self.discard(&[&tried]).await;
+        done.map(drop).map_err(|error| {
+            DatabaseError::plain(format!(
+                "views, triggers, routines and events of `{name}` could not be made again as those who defined them: {}",
                 error.message
             ))
         })
@@ -221,6 +249,27 @@ fn immovable_dropped(database: &str, holds: &[(String, String)]) -> String {
     immovable.map(|(kind, object)| format!("drop {kind} if exists {};\n", within(database, object))).collect()
 }
 
+/// The statement that makes one of a kind as whoever defined some of it.
+fn trial(database: &str, number: usize, (kind, definer): &(String, String)) -> String {
+    let object = within(database, &format!("{kind}{number}"));
+    let table = within(database, "tried");
+    let definer = match definer.rsplit_once('@') {
+        Some((user, host)) if !host.is_empty() => format!("{}@{}", quoted(user), quoted(host)),
+        // A role.
+        _ => quoted(definer.trim_end_matches('@')),
+    };
+    let what = match kind.as_str() {
+        "view" => format!("as select x from {table}"),
+        "trigger" => format!("before insert on {table} for each row set @x = 1"),
+        "function" => "() returns int deterministic return 1".to_owned(),
+        "procedure" => "() select 1".to_owned(),
+        "event" => "on schedule every 1 year disable do select 1".to_owned(),
+        // Whatever else there is, is not tried.
+        _ => return String::new(),
+    };
+    format!("create definer = {definer} {kind} {object} {what};\n")
+}
+
 /// The statement that makes an empty one, with the usual letters of the database.
 fn made(found: &Found, next: &str) -> String {
     let (letters, order) = &found.letters;
@@ -253,6 +302,18 @@ fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_each_kind_is_tried_as_whoever_defined_it() {
+        let of = |kind: &str, who: &str| trial("a", 1, &(kind.to_owned(), who.to_owned()));
+        assert_eq!(
+            of("view", "o@x@%"),
+            "create definer = `o@x`@`%` view `a`.`view1` as select x from `a`.`tried`;\n"
+        );
+        assert!(
+            of("function", "auditor").starts_with("create definer = `auditor` function `a`.`function1` ()")
+        );
+    }
 
     #[test]
     fn names_beside_are_short_enough_and_quoted() {

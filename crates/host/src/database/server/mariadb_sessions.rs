@@ -12,10 +12,10 @@ use crate::ports::{DatabaseError, Way};
 /// As the kernel's table has it: the other side has closed the connection.
 const CLOSED_THERE: &str = "08";
 
-/// Statements that may change something and were begun before whoever looks now.
+/// Statements that may change something.
 const WRITING: &str = "select id, concat(user, ' at ', host), time, left(replace(replace(info, '\\n', ' '), '\\t', ' '), 60) from information_schema.processlist
-    where db = database() and id <> connection_id() and command in ('Query', 'Execute') and time >= 10
-    and trim(info) not regexp '^(select|show|explain|with|analyze|optimize)';";
+    where db = database() and id <> connection_id() and command in ('Query', 'Execute')
+    and (trim(info) not regexp '^(select|show|explain|with|analyze|optimize)' or trim(info) regexp '^with' and info regexp 'update|delete');";
 
 impl Maria<'_> {
     /// Ends the sessions whose client is gone, and sees them gone; how many there were.
@@ -56,17 +56,32 @@ impl Maria<'_> {
         Ok(without_client(&sockets, &self.ask_server(asked).await?))
     }
 
-    /// From here nobody sees the server's sockets. What still writes there may be a migration that was stopped, or not: no guess is made.
+    /// From here nobody sees the server's sockets. What writes there all the while may be a migration that was stopped, or not: no guess is made.
     async fn nobody_writes(&self) -> Result<(), DatabaseError> {
-        let told = self.ask(None, WRITING).await?;
-        let Some(first) = told.lines().next() else { return Ok(()) };
-        let mut words = first.split('\t');
-        let mut word = || words.next().unwrap_or_default();
-        let (session, of, seconds, statement) = (word(), word(), word(), word());
-        Err(DatabaseError::plain(format!(
-            "session {session} of {of} has been changing the database for {seconds} s (`{statement}`), which may be a migration that was stopped: wait for its end, or end it there with `KILL {session}`"
-        )))
+        let end = Instant::now() + LET_GO;
+        let mut all_the_while: Option<BTreeSet<String>> = None;
+        loop {
+            let told = self.ask(None, WRITING).await?;
+            let session = |row: &&str| row.split('\t').next().unwrap_or_default().to_owned();
+            let was = |row: &&str| all_the_while.as_ref().is_none_or(|before| before.contains(&session(row)));
+            let still: Vec<&str> = told.lines().filter(was).collect();
+            let Some(first) = still.first() else { return Ok(()) };
+            if Instant::now() >= end {
+                return Err(still_writes(first));
+            }
+            all_the_while = Some(still.iter().map(session).collect());
+            tokio::time::sleep(AGAIN).await;
+        }
     }
+}
+
+fn still_writes(row: &str) -> DatabaseError {
+    let mut words = row.split('\t');
+    let mut word = || words.next().unwrap_or_default();
+    let (session, of, seconds, statement) = (word(), word(), word(), word());
+    DatabaseError::plain(format!(
+        "session {session} of {of} has been changing the database for {seconds} s (`{statement}`), which may be a migration that was stopped: wait for its end, or end it there with `KILL {session}`"
+    ))
 }
 
 /// Sessions whose client is gone.

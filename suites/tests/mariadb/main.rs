@@ -6,6 +6,8 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
+mod limits;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::verdict::{Outcome, Verdict};
-use cutover_suites::engine::{MARIADB_IMAGE, containers, docker, mariadb_image, on_engine};
+use cutover_suites::engine::{MARIADB_IMAGE, MARIADB_START, containers, docker, mariadb_image, on_engine};
 use cutover_suites::{KILL_AT, killing_binaries};
 use cutover_testkit::site::{App, Binaries, Site};
 use cutover_testkit::{SOON, ask, wait_until};
@@ -47,16 +49,6 @@ backing:
     healthcheck: { test: [CMD, sh, -c, "MYSQL_PWD=$$MARIADB_PASSWORD mariadb -h 127.0.0.1 -u ledger ledger -e 'select 1'"], interval: 1s, retries: 60 }
 bake: 500ms
 "#;
-
-/// What the entry point of the usual image does: a data folder where there is none, and the server in the place of the shell.
-const START: &str = "set -e; mkdir -p /run/mysqld; chown mysql /data /run/mysqld; \
-    if [ ! -d /data/mysql ]; then \
-    gosu mysql mariadb-install-db --no-defaults --datadir=/data/new --auth-root-authentication-method=normal --skip-test-db --innodb-log-file-size=4M > /dev/null; \
-    printf '%s;\\\\n' \\\"create database $MARIADB_DATABASE\\\" \\\"create user '$MARIADB_USER'@'%' identified by '$MARIADB_PASSWORD'\\\" \
-    \\\"grant all on $MARIADB_DATABASE.* to '$MARIADB_USER'@'%'\\\" \\\"alter user root@localhost identified by '$MARIADB_ROOT_PASSWORD'\\\" \
-    \\\"create user root@'%' identified by '$MARIADB_ROOT_PASSWORD'\\\" \\\"grant all on *.* to root@'%' with grant option\\\" > /tmp/init.sql; \
-    chmod 644 /tmp/init.sql; mv /data/new/* /data/; rmdir /data/new; FIRST=--init-file=/tmp/init.sql; fi; \
-    exec gosu mysql mariadbd --no-defaults --datadir=/data --socket=/run/mysqld/mysqld.sock --bind-address=0.0.0.0 --skip-name-resolve --innodb-log-file-size=4M $FIRST";
 
 const SQL: &str = "sql() { mariadb -h mariadb -u ledger -N ledger -e \"$1\"; }\n";
 
@@ -121,7 +113,7 @@ fn commit_at(app: &App<'_>, version: &Version<'_>, address: &str) {
     let folder = app.repository();
     let config = CONFIG
         .replace("IMAGE", MARIADB_IMAGE)
-        .replace("START", &START.replace('$', "$$"))
+        .replace("START", &MARIADB_START.replace('$', "$$"))
         .replace("TIMEOUT", version.timeout)
         .replace("COMPATIBLE", version.compatible)
         .replace("PLACE", version.place)
@@ -158,6 +150,13 @@ async fn query(app: &App<'_>, query: &str) -> String {
         format!("MYSQL_PWD=$MARIADB_ROOT_PASSWORD mariadb -u root -N $MARIADB_DATABASE -e \"{query}\"");
     let told = app.cutover(&["exec", "mariadb", "--", "sh", "-c", &script]).await.unwrap();
     told.expect(0).unwrap().output.trim().to_owned()
+}
+
+/// Where the server is reached from outside.
+fn address(app: &App<'_>) -> String {
+    let format = "{{range .NetworkSettings.Networks}}{{println .IPAddress}}{{end}}";
+    let addresses = docker(app.site(), &["inspect", "--format", format, &containers(app, "mariadb")]);
+    addresses.split_whitespace().next().unwrap().to_owned()
 }
 
 async fn serves(app: &App<'_>, version: &str) {
@@ -401,10 +400,7 @@ async fn a_server_by_its_url_is_migrated_with_the_hosts_own_programs() {
         return println!("not run: {name}: this machine has no mariadb-dump (package mariadb-client)");
     }
     with_ledger(name, async |app| {
-        let container = containers(app, "mariadb");
-        let format = "{{range .NetworkSettings.Networks}}{{println .IPAddress}}{{end}}";
-        let addresses = docker(app.site(), &["inspect", "--format", format, &container]);
-        let address = addresses.split_whitespace().next().unwrap();
+        let address = &address(app);
         let at_url = |version: Version<'static>| Version {
             place: "url: \"mysql://root:${MARIADB_ROOT_PASSWORD}@ADDRESS/ledger\"",
             ..version
