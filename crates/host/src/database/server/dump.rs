@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cutover_core::defaults;
@@ -242,6 +243,7 @@ pub(super) async fn feed(
     dump: &Path,
     form: Form,
     frame: Option<usize>,
+    patience: Option<Duration>,
 ) -> Result<client::Said, DatabaseError> {
     let Attached { output, mut input, exit, .. } = client.start(database, words, Carried::Plain).await?;
     let (pieces, mut coming) = mpsc::channel::<Bytes>(WAITING);
@@ -249,7 +251,7 @@ pub(super) async fn feed(
     let reading = blocking(move || read(&path, form, frame, &pieces));
     let (over, ended) = oneshot::channel();
     let saying = async {
-        let said = client::said(output, exit).await;
+        let said = within(patience, words, client::said(output, exit)).await;
         // Nobody may wait for it any more.
         over.send(()).unwrap_or_default();
         said
@@ -282,6 +284,18 @@ pub(super) async fn feed(
         DatabaseError::plain(format!("the dump {} cannot be trusted: {error}", dump.display()))
     })?;
     said
+}
+
+/// `None`: for as long as it takes.
+async fn within(
+    patience: Option<Duration>,
+    words: &[String],
+    said: impl Future<Output = Result<client::Said, DatabaseError>>,
+) -> Result<client::Said, DatabaseError> {
+    let Some(patience) = patience else { return said.await };
+    let late =
+        |_| DatabaseError::plain(format!("`{}` did not end within {} s", program(words), patience.as_secs()));
+    tokio::time::timeout(patience, said).await.map_err(late)?
 }
 
 /// All of a dump, unpacked and compared with its checksums; what is wanted of it is handed on. Who takes no more of it keeps nobody from the rest.

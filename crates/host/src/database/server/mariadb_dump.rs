@@ -103,7 +103,7 @@ impl Maria<'_> {
         let words = [self.talker(), "--batch", "--default-character-set=utf8mb4", BIG, DATABASE];
         let words = words.map(str::to_owned);
         let said =
-            dump::feed(&self.client, Some(database), &words, snapshot, FORM, Some(frame)).await?;
+            dump::feed(&self.client, Some(database), &words, snapshot, FORM, Some(frame), None).await?;
         if said.exit.code == Some(0) {
             return Ok(());
         }

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use cutover_core::defaults;
+
 use super::client::badly;
 use super::dump::{self, Form};
 use super::port::{AGAIN, InServer as _, kept_among, kept_of};
@@ -118,7 +120,8 @@ impl Postgres<'_> {
     /// The table of contents of a dump, as `pg_restore` reads it; the whole file is read, and its checksum compared.
     pub(super) async fn contents(&self, dump_words: &[String], dump: &Path) -> Result<String, DatabaseError> {
         let words = same_version(dump_words, "pg_restore", &["--list"]);
-        let listed = dump::feed(&self.client, None, &words, dump, FORM, None).await?;
+        let listed =
+            dump::feed(&self.client, None, &words, dump, FORM, None, Some(defaults::DUMP_SILENCE)).await?;
         if listed.exit.code != Some(0) {
             return Err(badly(&words, &listed.exit, &listed.errors));
         }
@@ -134,7 +137,7 @@ impl Postgres<'_> {
         // Not in one transaction: it would hold a lock of everything that it makes, and the server has room for some thousand. What was restored
         // in part is thrown away.
         let words = [program, "--exit-on-error", "--dbname", next].map(str::to_owned);
-        let said = dump::feed(&self.client, Some(next), &words, snapshot, FORM, None).await?;
+        let said = dump::feed(&self.client, Some(next), &words, snapshot, FORM, None, None).await?;
         if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
     }
 
