@@ -8,7 +8,9 @@
 use std::fs;
 
 use cutover_core::backup::BackupOutcome;
-use cutover_suites::engine::{containers, databases_image, docker, on_engine};
+use cutover_suites::engine::{
+    MARIADB_IMAGE, MARIADB_START, containers, databases_image, docker, mariadb_image, on_engine,
+};
 use cutover_suites::kept::{self, HOST, PASSWORD, has_restic, inside, query, records, restic};
 use cutover_testkit::site::{App, Binaries, Site};
 
@@ -146,6 +148,107 @@ async fn a_host_that_was_lost_comes_back_with_its_databases() {
         let again = app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(7).unwrap();
         println!("{}", again.failure());
         assert!(again.failure().contains("is live on this host"), "{}", again.talk);
+    })
+    .await;
+}
+
+const MARIADB: &str = r#"app: APP
+services:
+  web:
+    image: IMAGE
+    command: [httpd, -f, -p, "8080", -h, /etc]
+    port: 8080
+    init: true
+    stop_grace_period: 2s
+    route: { host: kept.localhost }
+    health: { path: /hostname, interval: 200ms, within: 60s }
+databases:
+  main: { engine: mariadb, service: mariadb, services: [web] }
+backing:
+  mariadb:
+    image: IMAGE
+    command: [sh, -c, "START"]
+    environment: { MARIADB_USER: kept, MARIADB_DATABASE: kept, MARIADB_PASSWORD: , MARIADB_ROOT_PASSWORD: }
+    volumes: ["data:/data"]
+    healthcheck: { test: [CMD, sh, -c, "MYSQL_PWD=$$MARIADB_PASSWORD mariadb -h 127.0.0.1 -u kept kept -e 'select 1'"], interval: 1s, retries: 60 }
+bake: 0s
+BACKUP
+"#;
+
+/// What a query in `MariaDB` says.
+async fn maria(app: &App<'_>, query: &str) -> String {
+    let script = format!("MYSQL_PWD=$MARIADB_ROOT_PASSWORD mariadb -u root -N kept -e \"{query}\"");
+    inside(app, "mariadb", &script).await
+}
+
+/// Rows, and what is made again after them: a view, a trigger and an event.
+const ALL_OF_IT: &str = "select (select count(*) from entries), (select max(text) from entries), (select sum(hex(raw) = '00FF27') from entries), \
+    (select number from doubled), (select count(*) from information_schema.triggers where trigger_schema = 'kept'), \
+    (select count(*) from information_schema.events where event_schema = 'kept')";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_mariadb_is_in_a_backup_and_comes_back_from_it_in_place_and_on_a_new_host() {
+    let name = "a_mariadb_is_in_a_backup_and_comes_back_from_it_in_place_and_on_a_new_host";
+    if !has_restic(name) {
+        return;
+    }
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = mariadb_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = &site.app("kept", HOST).unwrap();
+        app.add_to_env(&format!("BACKUP_PASSWORD={PASSWORD}")).unwrap();
+        let config = MARIADB
+            .replace("IMAGE", MARIADB_IMAGE)
+            .replace("START", &MARIADB_START.replace('$', "$$"))
+            .replace("BACKUP", &backup(site))
+            .replace("app: APP", &format!("app: {}", app.id().app));
+        fs::write(app.repository().join("cutover.yml"), config).unwrap();
+        app.record("release").unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        records(app, 1).await;
+        maria(app, "create table entries (id int primary key, text varchar(20), raw varbinary(3)); \
+            insert into entries select seq, concat('row ', seq), 0x00ff27 from seq_1_to_1000; \
+            create table counted (number int); insert into counted values (1000); \
+            create trigger count_entries after insert on entries for each row update counted set number = number + 1; \
+            create view doubled as select 2 * number as number from counted; \
+            create event never on schedule every 1 year do delete from counted").await;
+        let all = maria(app, ALL_OF_IT).await;
+        assert_eq!(all, "1000\trow 999\t1000\t2000\t1\t1");
+
+        let told = app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+
+        println!("{}{}", told.talk, told.output);
+        assert!(told.output.contains("database main"), "{}", told.output);
+        assert!(told.talk.contains("without the server's users and their rights"), "{}", told.talk);
+        app.cutover(&["backup", "verify"]).await.unwrap().expect(0).unwrap();
+        // A person with restic and the client program, and nothing of ours.
+        let listed = restic(site, &["snapshots", "--json", "--tag", &format!("{}/dump", app.id())]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+        let [dump] = listed.as_array().unwrap().as_slice() else { panic!("{listed}") };
+        let text = restic(site, &["dump", dump["short_id"].as_str().unwrap(), "/databases/main.sql"]);
+        fs::write(site.folder().join("main.sql"), text).unwrap();
+        let (from, container) = (site.folder().join("main.sql"), containers(app, "mariadb"));
+        docker(site, &["cp", from.to_str().unwrap(), &format!("{container}:/tmp/main.sql")]);
+        inside(app, "mariadb", "export MYSQL_PWD=$MARIADB_ROOT_PASSWORD; mariadb -u root -e 'create database other'; mariadb -u root other < /tmp/main.sql").await;
+        assert_eq!(maria(app, "select count(*) from other.entries").await, "1000");
+        maria(app, "drop database other").await;
+
+        maria(app, "drop view doubled; drop event never; delete from entries").await;
+        let told = app.cutover(&["backup", "restore"]).await.unwrap().expect(0).unwrap();
+        let name = told.output.split_once("cutover snapshot restore ").unwrap().1.split_once('`').unwrap().0;
+        app.cutover(&["snapshot", "restore", name, "--yes"]).await.unwrap().expect(0).unwrap();
+        assert_eq!(maria(app, ALL_OF_IT).await, all);
+
+        app.cutover(&["remove", "--volumes", "--yes"]).await.unwrap().expect(0).unwrap();
+        app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(0).unwrap();
+        let told = app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+
+        println!("{}", told.talk);
+        assert!(told.talk.contains("database `main` is back from its backup"), "{}", told.talk);
+        assert_eq!(maria(app, ALL_OF_IT).await, all);
+        records(app, 1).await;
     })
     .await;
 }

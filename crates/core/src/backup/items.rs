@@ -73,13 +73,7 @@ pub fn items(release: &Release, root: &str) -> Items {
                     services: openers(database),
                 });
             }
-            DatabaseEngine::Server { kind, .. } => match server(release, name, database) {
-                Some(server) => items.servers.push(server),
-                None => items.left_out.push(format!(
-                    "database `{name}`: {} is not taken yet; keep dumps of it yourself until then",
-                    kind.as_str()
-                )),
-            },
+            DatabaseEngine::Server { .. } => items.servers.extend(server(release, name, database)),
         }
     }
     let servers: BTreeSet<&ServiceName> = release
@@ -105,14 +99,11 @@ pub fn items(release: &Release, root: &str) -> Items {
     items
 }
 
-/// A database whose server is asked for a dump of it; `None`: of this engine there is none.
+/// A database whose server is asked for a dump of it; `None`: the release has no such server.
 fn server(release: &Release, name: &DatabaseName, database: &Database) -> Option<ServerItem> {
     let DatabaseEngine::Server { kind, service, url, name: inside, .. } = &database.engine else {
         return None;
     };
-    if !is_taken(*kind) {
-        return None;
-    }
     let reached = match (service, url) {
         (Some(service), _) => {
             let runtime = release.backing.get(service)?.content.runtime();
@@ -125,25 +116,21 @@ fn server(release: &Release, name: &DatabaseName, database: &Database) -> Option
     Some(ServerItem { name: name.clone(), place })
 }
 
-/// Dumps of the others lie in frames, which a backup does not keep.
-fn is_taken(kind: ServerKind) -> bool {
-    kind == ServerKind::Postgres
-}
-
 /// Why the files of a server are not taken.
 fn not_the_files(release: &Release, volume: &VolumeName, server: &ServiceName) -> String {
-    let dumped = release.databases.iter().filter(|(_, database)| {
-        matches!(&database.engine, DatabaseEngine::Server { kind, service: Some(service), .. }
-            if service == server && is_taken(*kind))
+    let dumped = release.databases.iter().filter_map(|(name, database)| match &database.engine {
+        DatabaseEngine::Server { kind, service: Some(service), .. } if service == server => {
+            Some((kind, format!("`{name}`")))
+        }
+        DatabaseEngine::Server { .. } | DatabaseEngine::Sqlite { .. } => None,
     });
-    let dumped: Vec<String> = dumped.map(|(name, _)| format!("`{name}`")).collect();
-    if dumped.is_empty() {
-        return format!(
-            "volume `{volume}`: files that the database server `{server}` has open are no copy of a database"
-        );
-    }
+    let (kinds, dumped): (Vec<_>, Vec<_>) = dumped.unzip();
+    let without = match kinds.first() {
+        Some(ServerKind::Mysql | ServerKind::Mariadb) => "users and their rights",
+        Some(ServerKind::Postgres) | None => "roles",
+    };
     format!(
-        "volume `{volume}` of the database server `{server}`: {} is dumped instead, without the server's roles",
+        "volume `{volume}` of the database server `{server}`: {} is dumped instead, without the server's {without}",
         dumped.join(", ")
     )
 }

@@ -115,6 +115,9 @@ pub struct DumpInBackup {
     pub hash: ContentHash,
     /// How many they are.
     pub bytes: u64,
+    /// How many of them each part has, where the dump is put back in parts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<u64>,
 }
 
 /// A volume in a backup.

@@ -17,17 +17,18 @@ const DAY: Duration = Duration::from_hours(24);
 pub struct Attempt {
     /// When it began.
     pub at: Timestamp,
-    /// It was verified.
-    pub good: bool,
+    /// So many in a row have failed up to it; none: it was verified.
+    pub failures: u32,
 }
 
-/// Whether one is due now. One that was missed is made up for at once; one that failed is tried again after a pause.
+/// Whether one is due now. One that was missed is made up for at once; one that failed is tried again after a pause, which doubles with each that
+/// fails: what it costs to try may be a dump of everything.
 pub fn is_due(settings: &BackupSettings, last: Option<Attempt>, now: Timestamp) -> bool {
     match last {
         None => true,
         // The clock has jumped back since.
         Some(last) if last.at > now => true,
-        Some(last) if !last.good => after(last.at, BACKUP_AGAIN) <= now,
+        Some(last) if last.failures > 0 => after(last.at, pause(settings.every, last.failures)) <= now,
         Some(last) => next(settings, last.at) <= now,
     }
 }
@@ -35,6 +36,11 @@ pub fn is_due(settings: &BackupSettings, last: Option<Attempt>, now: Timestamp) 
 /// Whether the newest verified one is older than twice the time from one to the next, or there is none.
 pub fn is_stale(every: Duration, verified: Option<Timestamp>, now: Timestamp) -> bool {
     verified.is_none_or(|at| after(at, every.saturating_mul(2)) < now)
+}
+
+fn pause(every: Duration, failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+    BACKUP_AGAIN.saturating_mul(doubled).min(every)
 }
 
 fn next(settings: &BackupSettings, last: Timestamp) -> Timestamp {
@@ -83,7 +89,7 @@ mod tests {
     }
 
     fn good(text: &str) -> Attempt {
-        Attempt { at: moment(text), good: true }
+        Attempt { at: moment(text), failures: 0 }
     }
 
     #[test]
@@ -129,7 +135,7 @@ mod tests {
         for _ in 0..1_000 {
             if is_due(&daily, last, now) {
                 made += 1;
-                last = Some(Attempt { at: now, good: true });
+                last = Some(Attempt { at: now, failures: 0 });
             }
             now = after(now, Duration::from_secs(5));
         }
@@ -139,9 +145,15 @@ mod tests {
     #[test]
     fn given_one_that_failed_then_it_is_tried_again_after_a_pause() {
         let daily = settings(DAY, Some("03:00"));
-        let last = Some(Attempt { at: moment("2026-11-26T03:00:00Z"), good: false });
-        assert!(!is_due(&daily, last, moment("2026-11-26T03:00:05Z")));
-        assert!(is_due(&daily, last, after(moment("2026-11-26T03:00:00Z"), BACKUP_AGAIN)));
+        let at = moment("2026-11-26T03:00:00Z");
+        let last = |failures| Some(Attempt { at, failures });
+        assert!(!is_due(&daily, last(1), moment("2026-11-26T03:00:05Z")));
+        assert!(is_due(&daily, last(1), after(at, BACKUP_AGAIN)));
+        // With each that fails the pause doubles, and is never longer than from one to the next.
+        assert!(!is_due(&daily, last(3), after(at, BACKUP_AGAIN * 4 - Duration::from_secs(1))));
+        assert!(is_due(&daily, last(3), after(at, BACKUP_AGAIN * 4)));
+        assert!(!is_due(&daily, last(99), after(at, DAY - Duration::from_secs(1))));
+        assert!(is_due(&daily, last(99), after(at, DAY)));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! names them.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use cutover_core::backup::{DumpInBackup, ServerItem};
 use cutover_core::config::settings::ServerKind;
@@ -31,6 +32,10 @@ use crate::stages::located::Whereabouts;
 const WAITING: &str = "dumps";
 /// Where they lie in the repository.
 const DATABASES: &str = "/databases";
+/// A dump, packed and without indexes, is expected to take this part of its database at most; that it takes more is seen while it comes.
+const PACKED: u64 = 3;
+/// Between two looks at the disk.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes that are handed on at once.
 const PIECE: usize = 256 * 1024;
 /// zstd's usual level.
@@ -44,12 +49,6 @@ pub(super) struct Dump {
     packed: PathBuf,
     /// What the server has besides, where it is the app's own.
     pub(super) others: Vec<String>,
-}
-
-/// A dump in the repository, and by how much that grew.
-pub(super) struct Stored {
-    pub(super) dump: DumpInBackup,
-    pub(super) added: u64,
 }
 
 /// The way to a database's server.
@@ -76,12 +75,26 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
         })
     };
     let state = host.ports.database.look(&server).await.map_err(told)?;
-    refuse_without_room(room, state.bytes)?;
+    refuse_without_room(room, state.bytes / PACKED)?;
     let packed = room.join(WAITING).join(item.name.as_str());
-    host.ports.database.snapshot(&Located::Server(server), &packed).await.map_err(told)?;
+    let located = Located::Server(server);
+    tokio::select! {
+        taken = host.ports.database.snapshot(&located, &packed) => drop(taken.map_err(told)?),
+        failure = filled_up(room) => return Err(failure.because(format!("database `{}` was being dumped", item.name))),
+    }
     let others =
         if matches!(item.place.reached, Reached::Backing { .. }) { state.others } else { Vec::new() };
     Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, others })
+}
+
+/// Ends when the disk has no room for more: the dump ends with whoever waits for it, and goes with the room that it lies in.
+async fn filled_up(room: &Path) -> Failure {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if let Err(failure) = refuse_without_room(room, 0) {
+            return failure;
+        }
+    }
 }
 
 impl Dump {
@@ -93,14 +106,39 @@ impl Dump {
         format!("{DATABASES}/{}.{ending}", self.database)
     }
 
-    /// Brings it into the repository, under `mark`, and reads it back. On the disk it is not needed any more then.
+    /// What the backup that names it says of it, whose mark it gets.
+    pub(super) async fn described(&self, mark: &str) -> Result<DumpInBackup, Failure> {
+        let packed = self.packed.clone();
+        let unpacked = blocking(move || unpack(&packed, io::sink())).await;
+        let unreadable = |why: String| {
+            failed("a dump on the disk cannot be read")
+                .because(why)
+                .next("see that the host's disk is well, then try again")
+        };
+        let unpacked = unpacked.map_err(|error| unreadable(error.to_string()))?;
+        let Unpacked { hash, parts } = unpacked.map_err(|broken| match broken {
+            Broken::Dump(error) => unreadable(error.to_string()),
+            Broken::Input => unreadable("it broke off".to_owned()),
+        })?;
+        Ok(DumpInBackup {
+            kind: self.kind,
+            file: self.file(),
+            mark: mark.to_owned(),
+            hash: ContentHash::from_digest(&hash),
+            bytes: parts.iter().sum(),
+            // One part is the whole.
+            parts: if parts.len() > 1 { parts } else { Vec::new() },
+        })
+    }
+
+    /// Brings it into the repository as it was described, and reads it back; gives by how much that grew. On the disk it is not needed any more then.
     pub(super) async fn store(
         self,
+        described: &DumpInBackup,
         restic: &Restic,
         tags: &[String],
-        mark: &str,
-    ) -> Result<Stored, ResticError> {
-        let file = self.file();
+    ) -> Result<u64, ResticError> {
+        let file = &described.file;
         let mut words: Vec<String> =
             ["backup", "--json", "--stdin", "--stdin-filename"].map(str::to_owned).into();
         words.push(file.clone());
@@ -108,20 +146,15 @@ impl Dump {
             words.extend(["--tag".to_owned(), tag.clone()]);
         }
         let (summary, hash) = restic.waiting(async || self.pour(restic, &words).await).await?;
+        if ContentHash::from_digest(&hash) != described.hash {
+            return Err(ResticError::other("the dump on the disk is not what it was before".to_owned()));
+        }
         let amount = Amount { files: 1, bytes: summary.total_bytes_processed };
-        prove(restic, &summary.snapshot_id, amount, &[(PathBuf::from(&file), hash)].into()).await?;
+        prove(restic, &summary.snapshot_id, amount, &[(PathBuf::from(file), hash)].into()).await?;
         if let Err(error) = std::fs::remove_file(&self.packed) {
             tracing::warn!(%error, "a dump that is in the repository stays on the disk until the backup is done");
         }
-        let hash = ContentHash::from_digest(&hash);
-        let dump = DumpInBackup {
-            kind: self.kind,
-            file,
-            mark: mark.to_owned(),
-            hash,
-            bytes: summary.total_bytes_processed,
-        };
-        Ok(Stored { dump, added: summary.data_added })
+        Ok(summary.data_added)
     }
 
     async fn pour(&self, restic: &Restic, words: &[String]) -> Result<(Summary, [u8; 32]), ResticError> {
@@ -156,7 +189,7 @@ fn pour(mut command: std::process::Command, packed: &Path) -> Result<(Summary, [
     let ended = Ended { code: status.code(), said };
     let out = told.join().unwrap_or_default();
     match (poured, summary(&out)) {
-        (Ok(hash), Some(summary)) if ended.code == Some(0) => Ok((summary, hash)),
+        (Ok(unpacked), Some(summary)) if ended.code == Some(0) => Ok((summary, unpacked.hash)),
         _ => Err(ended.error()),
     }
 }
@@ -183,28 +216,43 @@ enum Broken {
     Input,
 }
 
-fn unpack(packed: &Path, mut input: impl Write) -> Result<[u8; 32], Broken> {
-    let mut dump = File::open(packed).and_then(zstd::Decoder::new).map_err(Broken::Dump)?;
+/// What went through while a dump was unpacked.
+struct Unpacked {
+    hash: [u8; 32],
+    /// The bytes of each part.
+    parts: Vec<u64>,
+}
+
+fn unpack(packed: &Path, mut input: impl Write) -> Result<Unpacked, Broken> {
+    let mut source = File::open(packed).map(io::BufReader::new).map_err(Broken::Dump)?;
     let mut hasher = Sha256::new();
     let mut piece = vec![0_u8; PIECE];
-    loop {
-        match dump.read(&mut piece).map_err(Broken::Dump)? {
-            0 => return Ok(hasher.finalize().into()),
-            read => {
-                hasher.update(&piece[..read]);
-                input.write_all(&piece[..read]).map_err(|_| Broken::Input)?;
+    let mut parts = Vec::new();
+    while !source.fill_buf().map_err(Broken::Dump)?.is_empty() {
+        let mut part = zstd::Decoder::with_buffer(&mut source).map_err(Broken::Dump)?.single_frame();
+        let mut bytes = 0;
+        loop {
+            match part.read(&mut piece).map_err(Broken::Dump)? {
+                0 => break,
+                read => {
+                    hasher.update(&piece[..read]);
+                    input.write_all(&piece[..read]).map_err(|_| Broken::Input)?;
+                    bytes += read as u64;
+                }
             }
         }
+        parts.push(bytes);
     }
+    Ok(Unpacked { hash: hasher.finalize().into(), parts })
 }
 
 /// In which form a dump comes out of the repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fetched {
     /// As the server's own tool wrote it: for people.
     AsItIs,
-    /// As cutover keeps dumps.
-    Packed,
+    /// As cutover keeps dumps: where it has parts, so many bytes in each.
+    Packed(Vec<u64>),
 }
 
 /// Brings a dump out of the repository into a file that is not there yet; every byte of it is compared with what went in.
@@ -271,11 +319,7 @@ fn write(
     let copied = match (child.stdout.take(), fetched) {
         (None, _) => Err(io::ErrorKind::BrokenPipe.into()),
         (Some(out), Fetched::AsItIs) => hashed_copy(out, &file),
-        (Some(out), Fetched::Packed) => zstd::Encoder::new(&file, LEVEL).and_then(|mut packed| {
-            packed.include_checksum(true)?;
-            let hash = hashed_copy(out, &mut packed)?;
-            packed.finish().map(|_| hash)
-        }),
+        (Some(out), Fetched::Packed(parts)) => packed_copy(out, &file, &parts),
     };
     // Of who cannot write nobody reads: restic ends by that.
     let status = child.wait().map_err(other)?;
@@ -286,16 +330,62 @@ fn write(
     Ok(ContentHash::from_digest(&hash))
 }
 
+/// Packs each part so that it can be unpacked without those before it.
+fn packed_copy(mut from: impl Read, file: &File, parts: &[u64]) -> io::Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    let (_, before) = parts.split_last().unwrap_or((&0, &[]));
+    // The last one has whatever there is: what was counted is in a backup, and may be wrong.
+    for most in before.iter().copied().chain([u64::MAX]) {
+        let mut packed = zstd::Encoder::new(file, LEVEL)?;
+        packed.include_checksum(true)?;
+        copy_into(&mut (&mut from).take(most), &mut packed, &mut hasher)?;
+        packed.finish()?;
+    }
+    Ok(hasher.finalize().into())
+}
+
 fn hashed_copy(mut from: impl Read, mut to: impl Write) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
+    copy_into(&mut from, &mut to, &mut hasher)?;
+    Ok(hasher.finalize().into())
+}
+
+fn copy_into(from: &mut impl Read, to: &mut impl Write, hasher: &mut Sha256) -> io::Result<()> {
     let mut piece = vec![0_u8; PIECE];
     loop {
         match from.read(&mut piece)? {
-            0 => return Ok(hasher.finalize().into()),
+            0 => return Ok(()),
             read => {
                 hasher.update(&piece[..read]);
                 to.write_all(&piece[..read])?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_comes_back_in_the_parts_that_it_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let (was, is) = (folder.path().join("was"), folder.path().join("is"));
+        let packed: Vec<u8> = ["rows", "", "events"]
+            .iter()
+            .flat_map(|part| zstd::encode_all(part.as_bytes(), LEVEL).unwrap())
+            .collect();
+        std::fs::write(&was, packed).unwrap();
+        let mut text = Vec::new();
+        let Ok(before) = unpack(&was, &mut text) else { panic!("it is whole") };
+        assert_eq!(
+            (before.parts.as_slice(), text.as_slice()),
+            ([4, 0, 6].as_slice(), b"rowsevents".as_slice())
+        );
+
+        let hash = packed_copy(text.as_slice(), &File::create(&is).unwrap(), &before.parts).unwrap();
+
+        let Ok(after) = unpack(&is, io::sink()) else { panic!("it is whole") };
+        assert_eq!((after.parts, after.hash), (before.parts, hash));
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use cutover_core::backup::{MANIFEST_VERSION, Manifest};
 
 use super::prose::Trouble;
-use super::restic::{Listed, Restic, ResticError, is_mark};
+use super::restic::{Listed, Restic, ResticError, is_mark, tag};
 
 /// The manifest's file name.
 pub(super) const FILE: &str = "cutover-backup.json";
@@ -42,6 +42,9 @@ fn check(manifest: &Manifest, backup: &Listed) -> Result<(), String> {
             "it is of version {}, this cutover-host knows {MANIFEST_VERSION}",
             manifest.version
         ));
+    }
+    if !backup.tags.contains(&tag(&manifest.app)) {
+        return Err(format!("it says that it is of {}, and lies among those of another app", manifest.app));
     }
     let files =
         manifest.databases.values().chain(manifest.volumes.values().flat_map(|volume| &volume.copies));
@@ -82,7 +85,7 @@ mod tests {
             "volumes": { "data": { "path": path, "copies": [] } },
         }));
         let listed = serde_json::from_value(serde_json::json!({
-            "id": "1a2b3c4d", "time": "2026-11-26T03:00:00Z", "paths": ["/srv/volumes/data", "/srv/cutover-backup.json"],
+            "id": "1a2b3c4d", "tags": ["shop/local"], "time": "2026-11-26T03:00:00Z", "paths": ["/srv/volumes/data", "/srv/cutover-backup.json"],
         }));
         (manifest.unwrap(), listed.unwrap())
     }
@@ -95,8 +98,10 @@ mod tests {
             let (manifest, listed) = manifest(file, "/srv/volumes/data");
             assert!(check(&manifest, &listed).unwrap_err().contains("leads out"), "{file}");
         }
-        let (manifest, listed) = manifest("databases/main.sqlite", "/etc");
-        assert!(check(&manifest, &listed).unwrap_err().contains("is not in it"));
+        let (found, mut listed) = manifest("databases/main.sqlite", "/etc");
+        assert!(check(&found, &listed).unwrap_err().contains("is not in it"));
+        listed.tags = vec!["other/local".to_owned()];
+        assert!(check(&found, &listed).unwrap_err().contains("another app"));
     }
 
     #[test]

@@ -50,8 +50,10 @@ pub(super) async fn as_snapshots(
     }
     for (database, dump) in &found.manifest.dumps {
         let name = name(database, layout::DUMP);
-        let fetch =
-            async |to: PathBuf| dumps::fetch(restic, app, dump, Fetched::Packed, &to).await.map_err(because);
+        let fetch = async |to: PathBuf| {
+            let packed = Fetched::Packed(dump.parts.clone());
+            dumps::fetch(restic, app, dump, packed, &to).await.map_err(because)
+        };
         lines.push(brought(host, app, database, &name, fetch).await?);
     }
     Ok(lines)

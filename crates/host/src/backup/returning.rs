@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cutover_core::backup::items;
+use cutover_core::config::settings::ServerKind;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::layout::{BACKUP_CLIENT, Layout};
+use cutover_core::layout::{self, BACKUP_CLIENT, Layout};
 use cutover_core::names::AppId;
 use cutover_core::plan::{Stage, VolumeSpec};
 use cutover_core::release::RuntimeKind;
@@ -80,7 +81,7 @@ pub(super) async fn all(
         doing(format!("the dump of database {name} comes"));
         let to = dumps.join(name.as_str());
         let next = files::beside(&to);
-        dumps::fetch(restic, app, dump, Fetched::Packed, &next).await.map_err(because)?;
+        dumps::fetch(restic, app, dump, Fetched::Packed(dump.parts.clone()), &next).await.map_err(because)?;
         fs::rename(&next, &to).map_err(|error| trouble(&FileError::new("replace", &to, &error)))?;
         files::sync_folder(&dumps).map_err(|error| trouble(&error))?;
         lines.push(format!("database {name}: waits for its server, which `cutover deploy` starts"));
@@ -132,7 +133,19 @@ async fn places(host: &Host, app: &AppId, found: &Found, goes_on: bool) -> Resul
     for (name, volume) in &found.manifest.volumes {
         let folder = host.layout.volume(app, name).display().to_string();
         let spec = match &volume.spec {
-            Some(spec) if spec.runtime == RuntimeKind::Container => spec.clone(),
+            // Whoever can write to the repository names no volume of another app.
+            Some(spec) if spec.runtime == RuntimeKind::Container => {
+                let own = layout::engine_volume(app, name);
+                if !spec.external && spec.name != own {
+                    return Err(Failure::new(Exit::Refused, "the backup was not brought back")
+                        .because(format!(
+                            "it says that volume `{name}` is the engine's `{}`; of {app} that is `{own}`",
+                            spec.name
+                        ))
+                        .next("`cutover backup restore --to /srv/scratch` puts it beside"));
+                }
+                spec.clone()
+            }
             Some(_) => VolumeSpec { runtime: RuntimeKind::Process, name: folder, external: false },
             None => {
                 return Err(failed("the backup was not brought back")
@@ -217,9 +230,14 @@ pub(crate) async fn bring_back(act: &Act<'_>) -> Result<(), StageError> {
                 Whereabouts { ports: act.ports, layout: act.layout, app: act.app(), client: BACKUP_CLIENT };
             let server = whereabouts.server(&item.place).await?;
             let tables = act.ports.database.look(&server).await?.tables;
-            // Both are renamed at once: with tables, after it began, it is the one that came back.
-            if tables > 0 {
-                return Ok(begins.exists());
+            let has_begun = begins.exists();
+            match item.place.kind {
+                // Nobody uses it yet: with tables, before it began, it is somebody's.
+                _ if tables > 0 && !has_begun => return Ok(false),
+                // It is renamed at once: with tables, it is the one that came back.
+                ServerKind::Postgres if tables > 0 => return Ok(true),
+                // Definitions come after the tables: all of it is done again.
+                ServerKind::Postgres | ServerKind::Mysql | ServerKind::Mariadb => {}
             }
             files::replace(&begins, b"", 0o600)?;
             act.ports.database.restore(&dump, &Located::Server(server)).await?;

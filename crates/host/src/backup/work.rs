@@ -217,6 +217,9 @@ impl Worker {
         };
         let record = record(&self.order, started, outcome);
         let recorded = self.host.store.put_backup(&self.order.app, &record);
+        if made.is_err() {
+            self.forget(&mark).await;
+        }
         made?;
         recorded.map_err(|error| {
             failed("the backup was made, and is not on record")
@@ -231,8 +234,10 @@ impl Worker {
         let what = "there is no new backup";
         self.ready(what, remarks).await?;
         let (release, mut gathered, dumps) = self.gathered().await?;
-        let dumped =
-            self.stored(dumps, &mut gathered, mark).await.map_err(|error| self.because(&error, what))?;
+        for dump in &dumps {
+            gathered.items.push(format!("database {}", dump.database));
+            gathered.manifest.dumps.insert(dump.database.clone(), dump.described(mark).await?);
+        }
         gathered.seal(&self.room)?;
         doing(format!("{} go to {}", gathered.items.join(", "), self.restic.target().as_str()));
         let tags = ["cutover".to_owned(), tag(&self.order.app), mark.to_owned()];
@@ -246,6 +251,8 @@ impl Worker {
                 self.because(&error, "a backup was made, and does not count: it could not be read back")
             );
         }
+        // Volumes went first: what is deleted from them while a dump goes its long way is named by its rows.
+        let dumped = self.stored(dumps, &gathered, mark).await.map_err(|error| self.because(&error, what))?;
         let id = self
             .mark(&summary.snapshot_id, mark, gathered.manifest.dumps.len())
             .await
@@ -258,6 +265,25 @@ impl Worker {
             added: summary.data_added + dumped.bytes_new,
             left_out: gathered.left_out,
         })
+    }
+
+    /// What one that failed has left in the repository counts for nothing, and the next try brings its own. Pieces stay until old backups go: the next
+    /// try finds those that did not change.
+    async fn forget(&self, mark: &str) {
+        let app = &self.order.app;
+        let gone = async {
+            let mut left = self.restic.list(&format!("{},{mark}", tag(app))).await?;
+            left.extend(self.restic.list(&format!("{},{mark}", dumps_tag(app))).await?);
+            let words: Vec<&str> =
+                std::iter::once("forget").chain(left.iter().map(|it| it.id.as_str())).collect();
+            if words.len() > 1 { self.restic.run_alone(&words).await.map(drop) } else { Ok(()) }
+        };
+        if let Err(error) = gone.await {
+            tracing::warn!(
+                words = error.words,
+                "what a backup that failed has left in the repository stays until one is good"
+            );
+        }
     }
 
     /// A repository that can be written. One is made where none ever was; one that was there and is not any more is a disk that is not mounted.
@@ -310,14 +336,16 @@ impl Worker {
         doing("databases are copied");
         let mut gathered = gather(&self.host, app, &release.id, &items, &self.room).await?;
         let asking = ProcessLock::take(&self.host.layout, &super::dump_lock(app));
-        let _asking = asking.map_err(|error| busy(app, &error))?;
+        let asking = asking.map_err(|error| busy(app, &error))?;
         drop(alone);
-        redis::save(&self.host, app, &items, &mut gathered).await?;
         let mut dumps = Vec::new();
         for item in &items.servers {
             doing(format!("database {} is dumped", item.name));
             dumps.push(dumps::take(&self.host, app, item, &self.room).await?);
         }
+        // A save may take an hour, and no migration minds it.
+        drop(asking);
+        redis::save(&self.host, app, &items, &mut gathered).await?;
         let named: Vec<&str> = items.servers.iter().filter_map(|item| item.place.name.as_deref()).collect();
         for dump in &dumps {
             let others = dump.others.iter().filter(|other| !named.contains(&other.as_str()));
@@ -332,22 +360,14 @@ impl Worker {
     }
 
     /// Brings the dumps into the repository, and reads each back.
-    async fn stored(
-        &self,
-        dumps: Vec<Dump>,
-        gathered: &mut Gathered,
-        mark: &str,
-    ) -> Result<Added, ResticError> {
+    async fn stored(&self, dumps: Vec<Dump>, gathered: &Gathered, mark: &str) -> Result<Added, ResticError> {
         let tags = ["cutover".to_owned(), dumps_tag(&self.order.app), mark.to_owned()];
         let mut all = Added::default();
         for dump in dumps {
-            let database = dump.database.clone();
-            doing(format!("database {database} goes to {}", self.restic.target().as_str()));
-            let stored = dump.store(&self.restic, &tags, mark).await?;
-            all.bytes += stored.dump.bytes;
-            all.bytes_new += stored.added;
-            gathered.items.push(format!("database {database}"));
-            gathered.manifest.dumps.insert(database, stored.dump);
+            let Some(described) = gathered.manifest.dumps.get(&dump.database) else { continue };
+            doing(format!("database {} goes to {}", dump.database, self.restic.target().as_str()));
+            all.bytes += described.bytes;
+            all.bytes_new += dump.store(described, &self.restic, &tags).await?;
         }
         Ok(all)
     }
@@ -542,7 +562,9 @@ fn settings_of(
 /// The newest that was tried.
 pub(crate) fn last(store: &Store, app: &AppId) -> Result<Option<Attempt>, Failure> {
     let records = store.backups(app).map_err(|error| unreadable(&error))?;
-    Ok(records.first().map(|record| Attempt { at: record.started, good: record.is_verified() }))
+    let failures = records.iter().take_while(|record| !record.is_verified()).count();
+    let failures = u32::try_from(failures).unwrap_or(u32::MAX);
+    Ok(records.first().map(|record| Attempt { at: record.started, failures }))
 }
 
 /// A lock of its own: a deploy goes on beside it.
