@@ -8,11 +8,14 @@
 use std::fs;
 
 use cutover_core::backup::BackupOutcome;
+use cutover_host::backup::lock_name;
+use cutover_host::lock::ProcessLock;
 use cutover_suites::engine::{
     MARIADB_IMAGE, MARIADB_START, containers, databases_image, docker, mariadb_image, on_engine,
 };
 use cutover_suites::kept::{self, HOST, PASSWORD, has_restic, inside, query, records, restic};
 use cutover_testkit::site::{App, Binaries, Site};
+use cutover_testkit::{SOON, wait_until};
 
 const BACKUP: &str = r#"backup: { to: REPOSITORY, password: "${BACKUP_PASSWORD}", every: 31d, keep: { daily: 1, weekly: 0, monthly: 0 } }"#;
 
@@ -126,6 +129,69 @@ async fn a_second_backup_after_one_row_in_a_hundred_changed_stores_little() {
     .await;
 }
 
+const DRILL: &str = r#"backup: { to: REPOSITORY, password: "${BACKUP_PASSWORD}", every: 31d, drill: { checks: { main: CHECKS } } }"#;
+
+/// Another configuration, live; all of the rest is as it was.
+async fn with_checks(app: &App<'_>, checks: &str) {
+    let to = app.site().folder().join("backups").display().to_string();
+    kept::commit(app, &DRILL.replace("REPOSITORY", &to).replace("CHECKS", checks));
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+}
+
+/// The databases beside the live one.
+async fn beside(app: &App<'_>) -> String {
+    query(app, "select string_agg(datname, ' ' order by datname) from pg_database where datname like 'kept_cutover%'").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_drill_tries_a_dump_in_its_server_and_leaves_nothing_there_also_when_it_is_killed() {
+    let name = "a_drill_tries_a_dump_in_its_server_and_leaves_nothing_there_also_when_it_is_killed";
+    with_kept(name, async |app| {
+        app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+        query(app, "delete from entries").await;
+        with_checks(app, r#"["select count(*) = 1000 from entries", "select max(text) from entries"]"#).await;
+
+        let told = app.cutover(&["backup", "drill"]).await.unwrap().expect(0).unwrap();
+
+        println!("{}{}", told.talk, told.output);
+        assert!(told.output.contains("database main: it came back with 1 tables"), "{}", told.output);
+        assert!(
+            told.output.contains("from entries`: t; `select max(text) from entries`: row 999"),
+            "{}",
+            told.output
+        );
+        assert!(told.output.contains("volume cache: it came back"), "{}", told.output);
+        assert_eq!(beside(app).await, "");
+        assert_eq!(query(app, "select count(*) from entries").await, "0", "the live one was touched");
+        with_checks(app, "select count(*) from entries where id > 1000").await;
+        let told = app.cutover(&["backup", "drill"]).await.unwrap().expect(1).unwrap();
+        println!("{}", told.failure());
+        assert!(told.failure().contains("the answer is `0`"), "{}", told.talk);
+        assert_eq!(beside(app).await, "");
+
+        query(app, "insert into entries select n, 'row ' || n from generate_series(1, 10) n").await;
+        // Killed while its database is there: whoever comes next takes it away, be it a drill or a backup.
+        with_checks(app, "select count(pg_sleep(60)) from entries where id < 3").await;
+        for (next, exit) in [("run", 0), ("drill", 0)] {
+            let mut running = app.command(&["backup", "drill"]).spawn().unwrap();
+            let is_there = async || (beside(app).await == "kept_cutover_drilled").then_some(());
+            wait_until("it is asked", SOON, is_there).await.unwrap();
+            let worker = ProcessLock::peek(&app.site().layout(), &lock_name(app.id())).unwrap();
+            let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
+            rustix::process::kill_process(worker, rustix::process::Signal::KILL).unwrap();
+            running.wait().await.unwrap();
+            if next == "drill" {
+                with_checks(app, "select count(*) from entries").await;
+            }
+            let told = app.cutover(&["backup", next]).await.unwrap().expect(exit).unwrap();
+            println!("{}{}", told.talk, told.output);
+            assert_eq!(beside(app).await, "");
+        }
+    })
+    .await;
+}
+
 /// The host is gone, with all that was on it but the backups.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: make soak"]
@@ -223,6 +289,10 @@ async fn a_mariadb_is_in_a_backup_and_comes_back_from_it_in_place_and_on_a_new_h
         assert!(told.output.contains("database main"), "{}", told.output);
         assert!(told.talk.contains("without the server's users and their rights"), "{}", told.talk);
         app.cutover(&["backup", "verify"]).await.unwrap().expect(0).unwrap();
+        let drilled = app.cutover(&["backup", "drill"]).await.unwrap().expect(0).unwrap();
+        println!("{}", drilled.output);
+        assert!(drilled.output.contains("database main: it came back with 2 tables"), "{}", drilled.output);
+        assert_eq!(maria(app, "select schema_name from information_schema.schemata where schema_name like '%cutover%'").await, "");
         // A person with restic and the client program, and nothing of ours.
         let listed = restic(site, &["snapshots", "--json", "--tag", &format!("{}/dump", app.id())]);
         let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();

@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 47] = [
+pub(crate) const TABLE: [(&str, Effect); 48] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -46,6 +46,7 @@ pub(crate) const TABLE: [(&str, Effect); 47] = [
     ("backup run", Effect::Changes),
     ("backup list", Effect::Reads),
     ("backup verify", Effect::Reads),
+    ("backup drill", Effect::Changes),
     ("backup restore", Effect::Changes),
     ("backup prune", Effect::Destroys),
     ("snapshot create", Effect::Changes),

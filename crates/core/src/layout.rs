@@ -113,6 +113,10 @@ impl Layout {
     pub fn backup_room(&self, app: &AppId) -> PathBuf {
         self.state.join("backup").join(app.app.as_str()).join(app.environment.as_str())
     }
+    /// What is known of the newest trial of a backup.
+    pub fn drill(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("drill.json")
+    }
     /// What restic remembers of repositories that lie elsewhere.
     pub fn backup_cache(&self) -> PathBuf {
         self.state.join("backup").join(".cache")

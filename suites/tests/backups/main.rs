@@ -5,6 +5,8 @@
     reason = "a test stops where it fails, and says why it did not run"
 )]
 
+mod drill;
+mod killed;
 mod targets;
 
 use std::fs;

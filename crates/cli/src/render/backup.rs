@@ -1,6 +1,6 @@
 //! Backups, as people read them.
 
-use cutover_core::backup::{BackupOutcome, BackupRecord, BackupState, KnownBackup};
+use cutover_core::backup::{BackupOutcome, BackupRecord, BackupState, DrillOutcome, KnownBackup};
 use cutover_core::wire::BackupTold;
 use jiff::Timestamp;
 
@@ -23,6 +23,13 @@ pub(crate) fn backup(told: &BackupTold) -> String {
         }
         BackupTold::Verified { id, lines } => {
             text.line(format!("backup {} is good", paint::name(id)));
+            indented(&mut text, lines);
+        }
+        BackupTold::Drilled { id, lines } => {
+            text.line(format!(
+                "backup {} passed its drill: all of it came back, and is taken away again",
+                paint::name(id)
+            ));
             indented(&mut text, lines);
         }
         BackupTold::Restored { id, lines } => {
@@ -83,5 +90,9 @@ pub(super) fn state(state: &BackupState, now: Timestamp) -> Option<String> {
         BackupOutcome::Verified { .. } => String::new(),
     });
     let mark = if state.stale { format!("{} ", paint::bad("!")) } else { String::new() };
-    Some(format!("{mark}{verified}{}", failed.unwrap_or_default()))
+    let drill = state.drill.as_ref().map(|drill| match &drill.outcome {
+        DrillOutcome::Good { .. } => format!("; last drill {} ago", ago(drill.started, now)),
+        DrillOutcome::Failed { why } => format!("; the drill {} ago failed: {why}", ago(drill.started, now)),
+    });
+    Some(format!("{mark}{verified}{}{}", failed.unwrap_or_default(), drill.unwrap_or_default()))
 }

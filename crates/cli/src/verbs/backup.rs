@@ -1,4 +1,4 @@
-//! `backup run|list|verify|restore|prune`: copies of all data off the host. What is wanted of them stands in cutover.yml; a host that was lost
+//! `backup run|list|verify|drill|restore|prune`: copies of all data off the host. What is wanted of them stands in cutover.yml; a host that was lost
 //! knows nothing, so that it goes along with each ask.
 
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub(crate) enum BackupWord {
     List,
     /// Read every piece in the repository, and put the newest back for a moment
     Verify(WhichArguments),
+    /// Put the newest back beside everything for a trial, ask its databases what cutover.yml says, and take it away again
+    Drill(WhichArguments),
     /// Put one back, beside what is there or on a new host
     Restore(RestoreArguments),
     /// Take away those beyond `keep`
@@ -65,6 +67,7 @@ impl BackupWord {
             Self::Run => (BackupWork::Run, false),
             Self::List => (BackupWork::List, false),
             Self::Verify(WhichArguments { id }) => (BackupWork::Verify { id }, false),
+            Self::Drill(WhichArguments { id }) => (BackupWork::Drill { id }, false),
             Self::Restore(RestoreArguments { id, to: Some(to), .. }) => {
                 (BackupWork::Beside { id, folder: to.display().to_string() }, false)
             }

@@ -7,8 +7,8 @@ mod settings;
 
 pub use items::{DatabaseItem, Items, ServerItem, VolumeItem, items};
 pub use record::{
-    BackupOutcome, BackupRecord, BackupState, DumpInBackup, KnownBackup, MANIFEST_VERSION, Manifest,
-    VolumeInBackup,
+    BackupOutcome, BackupRecord, BackupState, DrillOutcome, DrillRecord, DumpInBackup, KnownBackup,
+    MANIFEST_VERSION, Manifest, VolumeInBackup,
 };
-pub use schedule::{Attempt, is_due, is_stale};
-pub use settings::{Access, BackupSettings, Keep, Target};
+pub use schedule::{Attempt, is_drill_due, is_due, is_stale};
+pub use settings::{Access, BackupSettings, Drill, Keep, Target};

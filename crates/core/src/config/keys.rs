@@ -352,7 +352,30 @@ const BACKUP: Shape = Shape::Keys(&[&[
         "The time of day, in UTC, of those that come in whole days.",
     ),
     Key::own("keep", BACKUP_KEEP, "", "Which stay."),
+    Key::own(
+        "drill",
+        BACKUP_DRILL,
+        "",
+        "The newest is put back beside everything for a trial, and taken away again.",
+    ),
 ]]);
+
+const BACKUP_DRILL: Shape = Shape::Keys(&[&[
+    Key::own(
+        "every",
+        Shape::Form(&BACKUP_PERIOD),
+        "",
+        "From one to the next; else when somebody asks for it.",
+    ),
+    Key::own(
+        "checks",
+        Shape::Map(Naming::Database, &QUERIES),
+        "",
+        "A query, or a list of them, for each database that is back: the first value of the answer is neither nothing, nor zero, nor false.",
+    ),
+]]);
+
+static QUERIES: Shape = Shape::Either(&[Shape::Text, NAMES]);
 
 const BACKUP_KEEP: Shape = Shape::Keys(&[&[
     Key::own("daily", Shape::Whole { least: 1, most: 3_650 }, "7", "The newest of so many days."),

@@ -31,6 +31,11 @@ pub enum BackupWork {
         /// Which; `None`: the newest.
         id: Option<String>,
     },
+    /// Put one back beside everything for a trial, ask its databases what `drill` says, and take it away again → [`BackupTold::Drilled`].
+    Drill {
+        /// Which; `None`: the newest that counts.
+        id: Option<String>,
+    },
     /// Put one back into a folder → [`BackupTold::Restored`].
     Beside {
         /// Which; `None`: the newest that counts.
@@ -71,6 +76,13 @@ pub enum BackupTold {
     /// The repository is whole, and a backup of it can be put back.
     Verified {
         /// Which was put back.
+        id: String,
+        /// What was found good, a line each.
+        lines: Vec<String>,
+    },
+    /// It came back, and all was as it should be.
+    Drilled {
+        /// Which.
         id: String,
         /// What was found good, a line each.
         lines: Vec<String>,

@@ -17,6 +17,7 @@ use cutover_core::names::{AppId, DatabaseName};
 use cutover_core::plan::Reached;
 use sha2::{Digest, Sha256};
 
+use super::drill::scratch_of;
 use super::gather::{failed, refuse_without_room};
 use super::proof::{Amount, prove};
 use super::prose::Trouble;
@@ -47,6 +48,7 @@ pub(super) struct Dump {
     pub(super) database: DatabaseName,
     kind: ServerKind,
     packed: PathBuf,
+    tables: u64,
     /// What the server has besides, where it is the app's own.
     pub(super) others: Vec<String>,
 }
@@ -75,6 +77,10 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
         })
     };
     let state = host.ports.database.look(&server).await.map_err(told)?;
+    let left = scratch_of(&state.database);
+    if state.others.contains(&left) {
+        host.ports.database.drop_kept(&server, &left).await.map_err(told)?;
+    }
     refuse_without_room(room, state.bytes / PACKED)?;
     let packed = room.join(WAITING).join(item.name.as_str());
     let located = Located::Server(server);
@@ -84,7 +90,9 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
     }
     let others =
         if matches!(item.place.reached, Reached::Backing { .. }) { state.others } else { Vec::new() };
-    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, others })
+    let others = others.into_iter().filter(|other| *other != left).collect();
+    let tables = state.tables;
+    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, tables, others })
 }
 
 /// Ends when the disk has no room for more: the dump ends with whoever waits for it, and goes with the room that it lies in.
@@ -126,6 +134,7 @@ impl Dump {
             mark: mark.to_owned(),
             hash: ContentHash::from_digest(&hash),
             bytes: parts.iter().sum(),
+            tables: Some(self.tables),
             // One part is the whole.
             parts: if parts.len() > 1 { parts } else { Vec::new() },
         })

@@ -1,6 +1,7 @@
 //! Backups: a copy of every database and volume of what is live, in a repository that restic reads. The work is done by a process of its own
 //! (`cutover-host backup`), one at a time for an app; sessions and watch only start it.
 
+mod drill;
 mod dumps;
 mod gather;
 mod job;
@@ -17,9 +18,10 @@ mod returning;
 mod store;
 mod work;
 
+pub(crate) use drill::newest as newest_drill;
 pub(crate) use job::{Heard, Job, begin, values};
 pub(crate) use returning::{bring_back, half};
-pub(crate) use work::{last, settings, state};
+pub(crate) use work::{has_one, last, settings, state};
 pub use work::{lock_name, main};
 
 /// The lock of whoever asks an app's servers for dumps: a migration waits for it.

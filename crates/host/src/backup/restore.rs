@@ -137,7 +137,7 @@ fn arrange(found: &Found, raw: &Path, folder: &Path) -> Result<Vec<String>, Fail
 }
 
 /// A copy of each database that is a file.
-fn files_of_databases(found: &Found, folder: &Path) -> Result<Vec<String>, Failure> {
+pub(super) fn files_of_databases(found: &Found, folder: &Path) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
     for (name, file) in &found.manifest.databases {
         files::ensure_folder(&folder.join(DATABASES), 0o700).map_err(|error| trouble(&error))?;

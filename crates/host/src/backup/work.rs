@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cutover_core::backup::{
-    Attempt, BackupOutcome, BackupRecord, BackupState, Items, Target, is_stale, items,
+    Attempt, BackupOutcome, BackupRecord, BackupState, DrillOutcome, DrillRecord, Items, Target, is_stale,
+    items,
 };
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -20,6 +21,7 @@ use cutover_core::release::{Live, Release};
 use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Reply};
 use jiff::Timestamp;
 
+use super::drill;
 use super::dumps::{self, Dump};
 use super::gather::{Gathered, failed, gather, trouble};
 use super::job::Job;
@@ -132,7 +134,7 @@ impl Worker {
             | BackupWork::Beside { .. }
             | BackupWork::Recall { .. }
             | BackupWork::All { .. } => None,
-            BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Prune => {
+            BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Drill { .. } | BackupWork::Prune => {
                 Some(repository(layout, app, &job.order.settings.to).await?)
             }
         };
@@ -168,6 +170,7 @@ impl Worker {
                 Ok(BackupTold::Listed { backups: all.iter().map(known).collect() })
             }
             BackupWork::Verify { id } => self.verify(id.as_deref()).await,
+            BackupWork::Drill { id } => self.drill(id.as_deref()).await,
             BackupWork::Beside { id, folder } => {
                 let backup = self.chosen(id.as_deref(), "the backup was not put back").await?;
                 doing(format!("backup {} comes to {folder}", known(&backup).id));
@@ -491,6 +494,43 @@ impl Worker {
         }
     }
 
+    /// Puts a backup back beside what is live, and records how that ended.
+    async fn drill(&self, id: Option<&str>) -> Result<BackupTold, Failure> {
+        let (app, started) = (&self.order.app, Timestamp::now());
+        let tried = self.tried(id).await;
+        let outcome = match &tried {
+            Ok((id, lines)) => DrillOutcome::Good { id: id.clone(), lines: lines.clone() },
+            Err(failure) => DrillOutcome::Failed { why: failure.to_string() },
+        };
+        let record = DrillRecord { by: self.order.by.clone(), started, finished: Timestamp::now(), outcome };
+        let recorded = drill::put(&self.host.layout, app, &record);
+        let (id, lines) = tried?;
+        recorded?;
+        Ok(BackupTold::Drilled { id, lines })
+    }
+
+    async fn tried(&self, id: Option<&str>) -> Result<(String, Vec<String>), Failure> {
+        let app = &self.order.app;
+        let backup = self.chosen(id, "there was no drill").await?;
+        doing(format!("backup {} comes back for a trial", known(&backup).id));
+        let alone = self.alone().await?;
+        let (_, items) = self.items()?;
+        // A migration that begins meanwhile would take the database that is made for it away.
+        let asking = ProcessLock::take(&self.host.layout, &super::dump_lock(app));
+        let _asking = asking.map_err(|error| busy(app, &error))?;
+        drop(alone);
+        let (host, restic, room) = (&self.host, &self.restic, self.room.as_path());
+        let trial = drill::Trial {
+            host,
+            app,
+            restic,
+            room,
+            items: &items,
+            drill: self.order.settings.drill.as_ref(),
+        };
+        Ok((known(&backup).id, trial.of(&backup).await?))
+    }
+
     /// Reads all of the repository, and puts a backup back for a moment.
     async fn verify(&self, id: Option<&str>) -> Result<BackupTold, Failure> {
         let what = "the backups are not as they should be";
@@ -528,15 +568,24 @@ fn record(order: &BackupOrder, started: Timestamp, outcome: BackupOutcome) -> Ba
 }
 
 /// What the host knows of the backups of an app of which this is live.
-pub(crate) fn state(store: &Store, app: &AppId, live: Option<&Live>) -> Result<BackupState, Failure> {
+pub(crate) fn state(
+    layout: &Layout,
+    store: &Store,
+    app: &AppId,
+    live: Option<&Live>,
+) -> Result<BackupState, Failure> {
     let records = store.backups(app).map_err(|error| unreadable(&error))?;
     let settings = settings_of(store, app, live)?;
     let verified = records.iter().find(|record| record.is_verified()).cloned();
+    let (drill, now) = (drill::newest(layout, app), Timestamp::now());
     let stale = settings.as_ref().is_some_and(|settings| {
-        is_stale(settings.every, verified.as_ref().map(|record| record.started), Timestamp::now())
+        let good = drill.as_ref().filter(|drill| drill.is_good()).map(|drill| drill.started);
+        let wanted = settings.drill.as_ref().and_then(|drill| drill.every);
+        is_stale(settings.every, verified.as_ref().map(|record| record.started), now)
+            || wanted.is_some_and(|every| is_stale(every, good, now))
     });
     let every = settings.map(|settings| u64::try_from(settings.every.as_millis()).unwrap_or(u64::MAX));
-    Ok(BackupState { every_ms: every, last: records.into_iter().next(), verified, stale })
+    Ok(BackupState { every_ms: every, last: records.into_iter().next(), verified, stale, drill })
 }
 
 /// The backups that the live release wants.
@@ -557,6 +606,12 @@ fn settings_of(
     let releases = store.releases(app).map_err(|error| unreadable(&error))?;
     let live = releases.into_iter().find(|record| record.release.id == live.release);
     Ok(live.and_then(|record| record.release.backup))
+}
+
+/// Whether a backup of the app counts, so that it can be put back for a trial.
+pub(crate) fn has_one(store: &Store, app: &AppId) -> Result<bool, Failure> {
+    let records = store.backups(app).map_err(|error| unreadable(&error))?;
+    Ok(records.iter().any(BackupRecord::is_verified))
 }
 
 /// The newest that was tried.

@@ -73,6 +73,13 @@ impl Database for Databases {
         server::of(server).rehearse_restore(scratch).await
     }
 
+    async fn answer(&self, of: &Located, query: &str) -> Result<String, DatabaseError> {
+        match of {
+            Located::File(file) => Sqlite::answer(file, query).await,
+            Located::Server(server) => server::of(server).answer(query).await,
+        }
+    }
+
     async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError> {
         server::of(server).kept().await
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
 use super::content;
@@ -66,6 +67,22 @@ impl Sqlite {
     pub(super) async fn check(snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
         let snapshot = snapshot.to_owned();
         blocking(move || verify(&snapshot).map(|()| vec!["its integrity check is good".to_owned()])).await
+    }
+
+    /// See [`crate::ports::Database::answer`].
+    pub(super) async fn answer(file: &Path, query: &str) -> Result<String, DatabaseError> {
+        let (file, query) = (file.to_owned(), query.to_owned());
+        blocking(move || {
+            let value = open(&file)?.query_row(&query, [], |row| row.get::<_, Value>(0));
+            match value.map_err(|error| failed("ask", &file, &error))? {
+                Value::Null => Ok(String::new()),
+                Value::Integer(number) => Ok(number.to_string()),
+                Value::Real(number) => Ok(number.to_string()),
+                Value::Text(text) => Ok(text),
+                Value::Blob(bytes) => Ok(format!("{} bytes", bytes.len())),
+            }
+        })
+        .await
     }
 
     /// Beside the database: whoever is asked for a file that is there is refused.

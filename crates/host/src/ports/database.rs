@@ -51,6 +51,9 @@ pub trait Database: Send + Sync {
     /// dropped again. So rights, roles, extensions and client programs are known before anybody waits for them.
     async fn rehearse_restore(&self, server: &Server, scratch: &Path) -> Result<(), DatabaseError>;
 
+    /// The first value of a query's answer.
+    async fn answer(&self, of: &Located, query: &str) -> Result<String, DatabaseError>;
+
     /// The names of what such restores have kept beside a server's database.
     async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError>;
 

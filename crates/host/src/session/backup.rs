@@ -48,7 +48,7 @@ where
         // A proxy that serves knows what is live, whatever became of its files.
         let table = host.ports.router.read().await.ok();
         let live = observe::live(&host, app, table.as_ref())?;
-        let state = Box::new(backup::state(&host.store, app, live.as_ref())?);
+        let state = Box::new(backup::state(&host.layout, &host.store, app, live.as_ref())?);
         Ok(self.outgoing.send(&Reply::Backups { state }).await?)
     }
 }

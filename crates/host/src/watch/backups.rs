@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Child;
 use std::time::Duration;
 
-use cutover_core::backup::is_due;
+use cutover_core::backup::{is_drill_due, is_due};
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
@@ -19,7 +19,7 @@ use crate::store::Store;
 
 /// From one look at what is due to the next.
 pub(super) const LOOK: Duration = Duration::from_secs(20);
-/// From a start to the next for the same app, whatever the records say: a process may die before it writes a word.
+/// From a start to the next of the same work for the same app, whatever the records say: a process may die before it writes a word.
 const FLOOR: Duration = Duration::from_mins(10);
 /// Who asks, in the records.
 const BY: &str = "schedule";
@@ -30,7 +30,7 @@ pub(super) type Starter = Box<dyn Fn(&Layout, &Job) -> std::io::Result<Option<Ch
 /// What was started, and when.
 pub(super) struct Backups {
     start: Starter,
-    started: BTreeMap<AppId, (Instant, Option<Child>)>,
+    started: BTreeMap<(AppId, &'static str), (Instant, Option<Child>)>,
     looked: Option<Instant>,
 }
 
@@ -65,21 +65,33 @@ impl Backups {
 
     fn look(&mut self, layout: &Layout, store: &Store, app: &AppId, now: Timestamp) -> Result<(), Failure> {
         let Some(settings) = backup::settings(layout, store, app)? else { return Ok(()) };
-        let was_started = self.started.get(app).is_some_and(|(at, _)| at.elapsed() < FLOOR);
-        if was_started || !is_due(&settings, backup::last(store, app)?, now) {
+        let drill = settings.drill.as_ref().and_then(|drill| drill.every);
+        let (work, word) = if is_due(&settings, backup::last(store, app)?, now) {
+            (BackupWork::Run, "backup")
+        } else if drill
+            .is_some_and(|every| is_drill_due(every, backup::newest_drill(layout, app).as_ref(), now))
+            && backup::has_one(store, app)?
+        {
+            (BackupWork::Drill { id: None }, "drill")
+        } else {
+            return Ok(());
+        };
+        let was_started = |(at, _): &(Instant, Option<Child>)| at.elapsed() < FLOOR;
+        let key = (app.clone(), word);
+        if self.started.get(&key).is_some_and(was_started) {
             return Ok(());
         }
         if ProcessLock::peek(layout, &backup::lock_name(app)).is_some() {
             return Ok(());
         }
-        tracing::info!(%app, "a backup is due");
+        tracing::info!(%app, "a {word} is due");
         let values = backup::values(layout, app)?;
-        let order = BackupOrder { app: app.clone(), settings, by: BY.to_owned(), work: BackupWork::Run };
+        let order = BackupOrder { app: app.clone(), settings, by: BY.to_owned(), work };
         match (self.start)(layout, &Job::new(order, &values)) {
             Ok(child) => {
-                self.started.insert(app.clone(), (Instant::now(), child));
+                self.started.insert(key, (Instant::now(), child));
             }
-            Err(error) => tracing::warn!(%app, %error, "a backup that is due could not be started"),
+            Err(error) => tracing::warn!(%app, %error, "a {word} that is due could not be started"),
         }
         Ok(())
     }

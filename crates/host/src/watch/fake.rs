@@ -363,6 +363,9 @@ impl Database for NoDatabase {
         unreachable!()
     }
 
+    async fn answer(&self, _: &Located, _: &str) -> Result<String, DatabaseError> {
+        unreachable!()
+    }
     async fn kept(&self, _: &Server) -> Result<Vec<String>, DatabaseError> {
         unreachable!()
     }

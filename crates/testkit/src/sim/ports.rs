@@ -238,6 +238,10 @@ impl Database for Simulated {
         Ok(self.see(|_| ()).await?)
     }
 
+    async fn answer(&self, _: &Located, _: &str) -> Result<String, DatabaseError> {
+        Ok(String::new())
+    }
+
     async fn kept(&self, _: &Server) -> Result<Vec<String>, DatabaseError> {
         Ok(Vec::new())
     }

@@ -1,6 +1,7 @@
 //! `MariaDB` and `MySQL`: asked by `mariadb`, dumped by `mariadb-dump` and put back by `mariadb`, or by the programs of `MySQL`'s names.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
@@ -9,7 +10,7 @@ use super::client::{Client, badly};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
 use super::mariadb_version::Version;
-use super::port::{ANSWER, InServer};
+use super::port::{ANSWER, InServer, LONG_ANSWER};
 use super::{dump, mariadb_dump};
 use crate::ports::{DatabaseError, Server, ServerState, Taken, Way};
 
@@ -40,6 +41,15 @@ impl Maria<'_> {
         database: Option<&str>,
         statements: &str,
     ) -> Result<String, DatabaseError> {
+        self.asked(database, statements, ANSWER).await
+    }
+
+    async fn asked(
+        &self,
+        database: Option<&str>,
+        statements: &str,
+        timeout: Duration,
+    ) -> Result<String, DatabaseError> {
         let words = [
             self.talker(),
             "--batch",
@@ -48,7 +58,7 @@ impl Maria<'_> {
             "--default-character-set=utf8mb4",
             DATABASE,
         ];
-        self.output(database, &words.map(str::to_owned), statements).await
+        self.output(database, &words.map(str::to_owned), statements, timeout).await
     }
 
     /// The same of the server as a whole, whether or not the database is there.
@@ -61,8 +71,9 @@ impl Maria<'_> {
         database: Option<&str>,
         words: &[String],
         input: &str,
+        timeout: Duration,
     ) -> Result<String, DatabaseError> {
-        let said = self.client.run(database, words, input, ANSWER).await?;
+        let said = self.client.run(database, words, input, timeout).await?;
         if said.cut {
             return Err(DatabaseError::plain("the server's answer is too long to be read whole"));
         }
@@ -89,7 +100,7 @@ impl Maria<'_> {
             return Ok(());
         }
         let words = [self.dumper(), "--version"].map(str::to_owned);
-        let said = self.output(None, &words, "").await?;
+        let said = self.output(None, &words, "", ANSWER).await?;
         match Version::of_program(&said) {
             Some(program) if program.reads(server) => Ok(()),
             Some(program) => Err(DatabaseError::plain(format!(
@@ -189,6 +200,11 @@ impl InServer for Maria<'_> {
         let found = self.found().await?;
         self.can_be_put_back(&found).await?;
         self.can_be_exchanged(&found).await
+    }
+
+    async fn answer(&self, query: &str) -> Result<String, DatabaseError> {
+        let told = self.asked(None, query, LONG_ANSWER).await?;
+        Ok(told.split(['\t', '\n']).next().unwrap_or_default().to_owned())
     }
 
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {

@@ -51,6 +51,8 @@ impl Maria<'_> {
 
     /// See [`super::port::InServer::drop_kept`].
     pub(super) async fn dropped(&self, kept: &str) -> Result<(), DatabaseError> {
+        // A statement there keeps it from being dropped for as long as it goes on.
+        self.end_all(&[kept]).await?;
         self.ask_server(&dropped(kept)).await.map(drop)
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use super::mariadb::Maria;
-use super::port::{AGAIN, LET_GO};
+use super::port::{AGAIN, ANSWER, LET_GO};
 use crate::ports::{DatabaseError, Way};
 
 /// As the kernel's table has it: the other side has closed the connection.
@@ -51,7 +51,7 @@ impl Maria<'_> {
     /// The numbers of sessions whose client is gone.
     async fn of_nobody(&self) -> Result<OfNobody, DatabaseError> {
         let words = ["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true"].map(str::to_owned);
-        let sockets = self.output(None, &words, "").await?;
+        let sockets = self.output(None, &words, "", ANSWER).await?;
         let asked = "select 0, @@port; select id, host from information_schema.processlist where id <> connection_id();";
         Ok(without_client(&sockets, &self.ask_server(asked).await?))
     }

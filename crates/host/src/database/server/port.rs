@@ -14,6 +14,8 @@ use crate::ports::{DatabaseError, Server, ServerState, Taken};
 
 /// For an answer of a server.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
+/// For an answer to a query that somebody wrote.
+pub(super) const LONG_ANSWER: Duration = Duration::from_hours(1);
 /// For sessions to end whose client is gone, and for instances that were stopped to let go.
 pub(super) const LET_GO: Duration = Duration::from_secs(10);
 /// Between two looks at them.
@@ -46,6 +48,8 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn restore_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError>;
     async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;
     async fn rehearse_restore(&self, scratch: &Path) -> Result<(), DatabaseError>;
+    /// Who asks may have much to count.
+    async fn answer(&self, query: &str) -> Result<String, DatabaseError>;
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
 }

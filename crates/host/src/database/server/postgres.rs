@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::layout;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 
 use super::client::{Client, badly};
 use super::dump;
-use super::port::{AGAIN, ANSWER, InServer, LET_GO};
+use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER};
 use super::postgres_catalogue::{self as catalogue, Found};
 use super::postgres_login::LOGIN;
 use super::postgres_tools as tools;
@@ -32,9 +33,18 @@ impl<'a> Postgres<'a> {
 impl Postgres<'_> {
     /// What a query gives, a line a row.
     pub(super) async fn ask(&self, database: Option<&str>, query: &str) -> Result<String, DatabaseError> {
+        self.asked(database, query, ANSWER).await
+    }
+
+    async fn asked(
+        &self,
+        database: Option<&str>,
+        query: &str,
+        timeout: Duration,
+    ) -> Result<String, DatabaseError> {
         // Any version asks any other.
         let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query].map(str::to_owned);
-        let said = self.client.run(database, &words, "", ANSWER).await?;
+        let said = self.client.run(database, &words, "", timeout).await?;
         if said.exit.code == Some(0) {
             return Ok(String::from_utf8_lossy(&said.output).trim_end().to_owned());
         }
@@ -146,6 +156,11 @@ impl InServer for Postgres<'_> {
         let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
         dump::take(&self.client, &[vec![words.to_vec()]], scratch, proof).await?;
         self.made_and_dropped(&state, scratch).await
+    }
+
+    async fn answer(&self, query: &str) -> Result<String, DatabaseError> {
+        let told = self.asked(None, query, LONG_ANSWER).await?;
+        Ok(told.split(['|', '\n']).next().unwrap_or_default().to_owned())
     }
 
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {

@@ -1,0 +1,74 @@
+//! A backup that is put back for a trial: checked, on record, on a schedule, and gone again.
+
+use super::*;
+use cutover_core::backup::DrillOutcome;
+
+const DRILLED: &str = "backup: { to: REPOSITORY, password: \"${BACKUP_PASSWORD}\", every: 31d, drill: { checks: { main: CHECKS } } }";
+
+fn newest(app: &App<'_>) -> cutover_core::backup::DrillRecord {
+    serde_json::from_slice(&fs::read(app.site().layout().drill(app.id())).unwrap()).unwrap()
+}
+
+/// Nothing lies where backups are put back for a moment.
+fn nothing_stays(app: &App<'_>) {
+    let room = app.site().layout().backup_room(app.id());
+    assert_eq!(fs::read_dir(room).unwrap().count(), 0, "something was left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_puts_the_newest_backup_back_asks_it_and_tells_what_is_not_there() {
+    let name = "a_drill_puts_the_newest_backup_back_asks_it_and_tells_what_is_not_there";
+    let Some(place) = Place::new(name) else { return };
+    let checks = "[\"select count(*) from kept\", \"select text from kept\"]";
+    let app = place.app(&DRILLED.replace("CHECKS", checks)).await;
+    place.records(&app, 1).await;
+    let drill = async |exit| app.cutover(&["backup", "drill"]).await.unwrap().expect(exit).unwrap();
+
+    let told = drill(1).await;
+    println!("{}", told.failure());
+    assert!(told.failure().contains("did not pass its drill"), "{}", told.talk);
+    assert!(told.failure().contains("no such table: kept"), "{}", told.talk);
+    nothing_stays(&app);
+    let database = app.volume("data").join("guestbook.db");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection.busy_timeout(SOON).unwrap();
+    connection.execute("CREATE TABLE kept (text TEXT)", []).unwrap();
+    app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+    let told = drill(1).await;
+    assert!(told.failure().contains("the answer is `0`"), "{}", told.talk);
+    connection.execute("INSERT INTO kept VALUES ('a word')", []).unwrap();
+    app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+
+    let told = drill(0).await;
+
+    println!("{}{}", told.talk, told.output);
+    assert!(told.output.contains("passed its drill"), "{}", told.output);
+    assert!(
+        told.output.contains("`select count(*) from kept`: 1; `select text from kept`: a word"),
+        "{}",
+        told.output
+    );
+    nothing_stays(&app);
+    assert!(matches!(newest(&app).outcome, DrillOutcome::Good { .. }));
+    let status = app.cutover(&["status", "--check"]).await.unwrap().expect(0).unwrap();
+    assert!(status.output.contains("last drill"), "{}", status.output);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn the_schedule_drills_once_there_is_a_backup_and_a_bad_one_is_seen_by_status() {
+    let name = "the_schedule_drills_once_there_is_a_backup_and_a_bad_one_is_seen_by_status";
+    let Some(place) = Place::new(name) else { return };
+    let weekly =
+        DRILLED.replace("checks:", "every: week, checks:").replace("CHECKS", "select count(*) from absent");
+    let app = place.app(&weekly).await;
+
+    let there = || place.site.layout().drill(app.id()).exists();
+    wait_until("a drill was made", SOON, async || there().then_some(())).await.unwrap();
+
+    let record = newest(&app);
+    assert!(!record.is_good() && record.by == "schedule", "{record:?}");
+    let status = app.cutover(&["status", "--check"]).await.unwrap().expect(4).unwrap();
+    assert!(status.output.contains("the drill"), "{}", status.output);
+    nothing_stays(&app);
+}
