@@ -298,7 +298,9 @@ async fn whoever_would_be_locked_out_is_not() {
         let settings = "docker: false, logs: false, services: false, upgrades: false, time: false";
         let app = app(machine, &binaries).set_up_with(settings);
         let packages = "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nftables";
-        says(machine, packages).await;
+        let colleague = "useradd -m -s /bin/bash carol && echo carol:secret | chpasswd; nft 'add table ip lab; \
+             add chain ip lab guests { type nat hook prerouting priority 0; }; add rule ip lab guests tcp dport 9 dnat to 10.9.9.9'";
+        says(machine, &format!("{packages} && {colleague}")).await;
         // The server is reached by another port than sshd knows of: the rules would cut it.
         let door = "systemd-run --quiet --unit=door --socket-property=ListenStream=2222 --socket-property=Accept=no \
                     /lib/systemd/systemd-socket-proxyd 127.0.0.1:22";
@@ -335,6 +337,8 @@ async fn whoever_would_be_locked_out_is_not() {
         // Whoever listens there and would be cut off is named, and nobody is there to approve it.
         let asked = app.cutover(&["setup"]).await.unwrap().expect(2).unwrap();
         assert!(asked.talk.contains("the firewall cuts off") && asked.talk.contains("(TCP 2222)"), "{}", asked.talk);
+        assert!(asked.talk.contains("ports that chain guests of table ip lab forwards"), "{}", asked.talk);
+        assert!(asked.talk.contains("have one and no key: carol"), "{}", asked.talk);
         let told = app.cutover(&["setup", "--yes"]).await.unwrap().expect(1).unwrap();
 
         assert!(told.talk.contains("a second connection did not come in"), "{}", told.talk);

@@ -128,25 +128,51 @@ async fn setup(desk: &Desk, asked: ServerAsked) -> Ended {
     Ok(Exit::Done.code())
 }
 
-/// What listens on the server and would be heard no longer is asked about, whatever else is.
+/// Who is heard or comes in now, and would not any longer, is asked about, whatever else is.
 fn of_cuts(question: Question, changes: &[Change]) -> Question {
-    let cuts: BTreeSet<&Listener> = changes.iter().flat_map(Change::cuts).collect();
-    if cuts.is_empty() {
+    let abouts: Vec<String> = [about_cuts(changes), about_logins(changes)].into_iter().flatten().collect();
+    if abouts.is_empty() {
         return question;
     }
-    let named: Vec<String> = cuts.iter().map(ToString::to_string).collect();
-    let openings: BTreeSet<String> = cuts.iter().map(|cut| cut.opening()).collect();
-    let openings: Vec<String> = openings.into_iter().collect();
-    let about = format!(
-        "the firewall cuts off what listens on the server now: {}; `setup: {{ open: [{}] }}` of the environment leaves it open, `setup: {{ firewall: false }}` leaves the firewall alone",
-        named.join(", "),
-        openings.join(", ")
-    );
+    let about = abouts.join("\n");
     match question {
         Question::None => Question::Yes(about),
         Question::Yes(other) => Question::Yes(format!("{about}\n{other}")),
         Question::Type { name, about: other } => Question::Type { name, about: format!("{about}\n{other}") },
     }
+}
+
+fn about_cuts(changes: &[Change]) -> Option<String> {
+    let cuts: BTreeSet<&Listener> = changes.iter().flat_map(Change::cuts).collect();
+    let portless: BTreeSet<&str> = changes.iter().flat_map(Change::portless).collect();
+    if cuts.is_empty() && portless.is_empty() {
+        return None;
+    }
+    let named = cuts.iter().map(ToString::to_string).chain(portless.iter().map(|one| (*one).to_owned()));
+    let named: Vec<String> = named.collect();
+    let openings: BTreeSet<String> = cuts.iter().map(|cut| cut.opening()).collect();
+    let openings: Vec<String> = openings.into_iter().collect();
+    let leaves = if openings.is_empty() {
+        String::new()
+    } else {
+        let those = if portless.is_empty() { "it" } else { "those with a port" };
+        format!(" `setup: {{ open: [{}] }}` of the environment leaves {those} open,", openings.join(", "))
+    };
+    Some(format!(
+        "the firewall cuts off what listens on the server now: {};{leaves} `setup: {{ firewall: false }}` leaves the firewall alone",
+        named.join(", ")
+    ))
+}
+
+fn about_logins(changes: &[Change]) -> Option<String> {
+    let names: BTreeSet<&str> = changes.iter().flat_map(Change::locks_out).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "sshd takes no passwords any more, and these have one and no key: {}; give them one (`~/.ssh/authorized_keys`), or `setup: {{ ssh_hardening: false }}` of the environment leaves sshd alone",
+            names.join(", ")
+        )
+    })
 }
 
 fn wanted(config: &Config, program: String) -> Wanted {
@@ -301,6 +327,7 @@ mod tests {
                 open: [22].into(),
                 udp: [].into(),
                 cuts: cuts.iter().cloned().collect(),
+                portless: [].into(),
             },
         };
         assert_eq!(of_cuts(Question::None, &[firewall(&[])]), Question::None);
@@ -311,6 +338,26 @@ mod tests {
         assert_eq!(
             about,
             "the firewall cuts off what listens on the server now: dnsmasq (UDP 53); `setup: { open: [53/udp] }` of the environment leaves it open, `setup: { firewall: false }` leaves the firewall alone"
+        );
+    }
+
+    #[test]
+    fn who_cannot_be_let_in_by_a_port_and_who_has_no_key_are_asked_about() {
+        let firewall = Act::Firewall {
+            rules: String::new(),
+            open: [22].into(),
+            udp: [].into(),
+            cuts: [].into(),
+            portless: ["keepalived (IP protocol 112)".to_owned()].into(),
+        };
+        let sshd = Act::Sshd { text: String::new(), locks_out: ["ann".to_owned(), "bob".to_owned()].into() };
+        let changes =
+            [Change { item: Item::Firewall, act: firewall }, Change { item: Item::SshHardening, act: sshd }];
+        let Question::Yes(about) = of_cuts(Question::None, &changes) else { panic!("not asked") };
+        assert_eq!(
+            about,
+            "the firewall cuts off what listens on the server now: keepalived (IP protocol 112); `setup: { firewall: false }` leaves the firewall alone\n\
+             sshd takes no passwords any more, and these have one and no key: ann, bob; give them one (`~/.ssh/authorized_keys`), or `setup: { ssh_hardening: false }` of the environment leaves sshd alone"
         );
     }
 }

@@ -76,11 +76,17 @@ pub enum Act {
         /// Who listens now and is not heard any more.
         #[serde(default)]
         cuts: BTreeSet<Listener>,
+        /// The same of those who have no port of TCP or UDP.
+        #[serde(default)]
+        portless: BTreeSet<String>,
     },
     /// Tell sshd to take keys only, on trial.
     Sshd {
         /// Its file.
         text: String,
+        /// Who comes in by a password now, and then does not.
+        #[serde(default)]
+        locks_out: BTreeSet<String>,
     },
 }
 
@@ -106,6 +112,18 @@ impl Change {
     pub fn cuts(&self) -> impl Iterator<Item = &Listener> {
         let cuts = if let Act::Firewall { cuts, .. } = &self.act { Some(cuts) } else { None };
         cuts.into_iter().flatten()
+    }
+
+    /// The same of those who have no port that could be opened.
+    pub fn portless(&self) -> impl Iterator<Item = &str> {
+        let all = if let Act::Firewall { portless, .. } = &self.act { Some(portless) } else { None };
+        all.into_iter().flatten().map(String::as_str)
+    }
+
+    /// Who comes in by a password now, and then does not.
+    pub fn locks_out(&self) -> impl Iterator<Item = &str> {
+        let all = if let Act::Sshd { locks_out, .. } = &self.act { Some(locks_out) } else { None };
+        all.into_iter().flatten().map(String::as_str)
     }
 
     /// What is done, for people: one line, without a full stop.
@@ -134,16 +152,20 @@ impl Change {
                 let names: Vec<&str> = names.iter().map(VariableName::as_str).collect();
                 format!("make values for {} in the app's env file (0600)", names.join(", "))
             }
-            Act::Firewall { open, udp, cuts, .. } => {
-                let (udp, cuts) = (named(" and UDP ", udp), named("; it cuts off ", cuts));
+            Act::Firewall { open, udp, cuts, portless, .. } => {
+                let cuts: Vec<String> =
+                    cuts.iter().map(Listener::to_string).chain(portless.clone()).collect();
+                let (udp, cuts) = (named(" and UDP ", udp), named("; it cuts off ", &cuts));
                 format!(
                     "let in nothing but TCP {}{udp}, published ports of containers included{cuts}; taken back unless a second connection succeeds",
                     named("", open)
                 )
             }
-            Act::Sshd { .. } => {
-                "let sshd accept keys only, no passwords; taken back unless a second connection succeeds"
-                    .to_owned()
+            Act::Sshd { locks_out, .. } => {
+                let locked_out = named("; it locks out, since they have no key: ", locks_out);
+                format!(
+                    "let sshd accept keys only, no passwords{locked_out}; taken back unless a second connection succeeds"
+                )
             }
         }
     }
@@ -154,8 +176,8 @@ fn list(names: &BTreeSet<String>) -> String {
 }
 
 /// With commas between, after a word; nothing, where there are none.
-fn named<T: ToString>(word: &str, all: &BTreeSet<T>) -> String {
-    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+fn named<'a, T: ToString + 'a>(word: &str, all: impl IntoIterator<Item = &'a T>) -> String {
+    let all: Vec<String> = all.into_iter().map(ToString::to_string).collect();
     if all.is_empty() { String::new() } else { format!("{word}{}", all.join(", ")) }
 }
 

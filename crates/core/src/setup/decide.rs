@@ -245,7 +245,11 @@ fn firewall(wanted: &Wanted, found: &Found, decision: &mut Decision) {
         if found.init == Init::Systemd {
             file(Item::Firewall, &unit, texts::firewall_unit(place::FIREWALL), found, decision);
         }
-        add(decision, Item::Firewall, Act::Firewall { rules, open: openings.tcp, udp: openings.udp, cuts });
+        // By rules of ours they are cut off already.
+        let stood = found.firewall.as_deref().and_then(Openings::of).is_some();
+        let portless = if stood { BTreeSet::new() } else { found.portless.clone() };
+        let (open, udp) = (openings.tcp, openings.udp);
+        add(decision, Item::Firewall, Act::Firewall { rules, open, udp, cuts, portless });
     }
     if let Some(other) = &found.other_firewall {
         decision.warnings.push(format!(
@@ -309,7 +313,9 @@ fn ssh(wanted: &Wanted, found: &Found, decision: &mut Decision) {
         return;
     }
     if found.ssh.has_key {
-        add(decision, Item::SshHardening, Act::Sshd { text });
+        // Where passwords are not accepted nobody comes in by one.
+        let locks_out = if found.ssh.passwords { found.ssh.by_password.clone() } else { BTreeSet::new() };
+        add(decision, Item::SshHardening, Act::Sshd { text, locks_out });
     } else {
         decision.warnings.push(format!(
             "sshd goes on accepting passwords: {} has no key in authorized_keys, and would be locked out",

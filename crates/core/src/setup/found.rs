@@ -38,6 +38,9 @@ pub struct Found {
     pub taken: BTreeMap<u16, String>,
     /// Who listens where others than this machine can reach it.
     pub listeners: BTreeSet<Listener>,
+    /// Who is reached from outside otherwise than by a port of TCP or UDP, which is all that can be opened: in people's words.
+    #[serde(default)]
+    pub portless: BTreeSet<String>,
     /// Another firewall is at work, by its name.
     pub other_firewall: Option<String>,
     /// Whether something keeps the clock.
@@ -154,6 +157,9 @@ pub struct SshFound {
     pub login: String,
     /// That user has a key here.
     pub has_key: bool,
+    /// Others who log in by a password and have no key here.
+    #[serde(default)]
+    pub by_password: BTreeSet<String>,
     /// There is an sshd.
     pub installed: bool,
     /// The tunnel's interface by which that user came in; `None`: none.

@@ -36,6 +36,7 @@ fn fresh() -> Found {
             root_login: "yes".to_owned(),
             login: "root".to_owned(),
             has_key: true,
+            by_password: std::collections::BTreeSet::new(),
             installed: true,
             tunnel: None,
             tunnel_port: None,
@@ -43,6 +44,7 @@ fn fresh() -> Found {
         http: [80].into(),
         taken: std::collections::BTreeMap::new(),
         listeners: std::collections::BTreeSet::new(),
+        portless: std::collections::BTreeSet::new(),
         other_firewall: None,
         clock: Clock::Unkept,
         secrets: std::collections::BTreeSet::new(),
@@ -91,7 +93,7 @@ fn after(found: &Found, wanted: &Wanted, changes: &[Change]) -> Found {
                 found.files.insert(place::FIREWALL.to_owned(), rules.clone());
                 found.units.insert(place::FIREWALL_UNIT.to_owned(), Unit { enabled: true, active: true });
             }
-            Act::Sshd { text } => {
+            Act::Sshd { text, .. } => {
                 found.files.insert(place::SSHD.to_owned(), text.clone());
                 found.ssh.passwords = false;
                 if text.contains("PermitRootLogin") {
@@ -303,6 +305,34 @@ fn a_clock_that_serves_others_is_named() {
     let told = told_of_firewall(&decide(&wanted(Ingress::None), &found));
 
     assert!(told.contains("it cuts off chronyd (UDP 123); taken back"), "{told}");
+}
+
+#[test]
+fn who_has_no_port_is_named_until_rules_of_ours_are_loaded() {
+    let mut found = Found { portless: ["keepalived (IP protocol 112)".to_owned()].into(), ..fresh() };
+    let wanted = wanted(Ingress::None);
+
+    let told = told_of_firewall(&decide(&wanted, &found));
+    assert!(told.contains("it cuts off keepalived (IP protocol 112); taken back"), "{told}");
+
+    found.firewall = Some(ruleset(&Openings { tcp: [22, 25].into(), udp: [].into() }));
+    let told = told_of_firewall(&decide(&wanted, &found));
+    assert!(!told.contains("keepalived"), "it was cut off before: {told}");
+}
+
+#[test]
+fn who_comes_in_by_a_password_is_named() {
+    let mut found = fresh();
+    found.ssh.by_password = ["ann".to_owned(), "bob".to_owned()].into();
+    let told = sentences(&decide(&wanted(Ingress::None), &found));
+    assert!(
+        told.contains("no passwords; it locks out, since they have no key: ann, bob; taken back"),
+        "{told}"
+    );
+
+    found.ssh.passwords = false;
+    let told = sentences(&decide(&wanted(Ingress::None), &found));
+    assert!(told.contains("sshd accept keys only") && !told.contains("ann"), "{told}");
 }
 
 #[test]

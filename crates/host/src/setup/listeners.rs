@@ -23,7 +23,7 @@ const ASKERS: [&str; 10] = [
     "dhcpcd",
 ];
 /// Who has a socket that no process has: a tunnel of the kernel's, say.
-const KERNEL: &str = "the kernel";
+pub(super) const KERNEL: &str = "the kernel";
 
 /// All but the ports of UDP from which known services ask.
 pub(super) fn outside() -> BTreeSet<Listener> {
@@ -90,7 +90,7 @@ fn is_session(name: &str, title: &str) -> bool {
 }
 
 /// The names of the processes that have these sockets.
-fn names(processes: &Path, sockets: &BTreeSet<u64>) -> BTreeMap<u64, String> {
+pub(super) fn names(processes: &Path, sockets: &BTreeSet<u64>) -> BTreeMap<u64, String> {
     let mut names: BTreeMap<u64, String> = BTreeMap::new();
     let mut processes: Vec<_> = fs::read_dir(processes).into_iter().flatten().flatten().collect();
     // What starts services has the sockets of some, too, and is not who listens.

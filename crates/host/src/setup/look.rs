@@ -12,7 +12,7 @@ use cutover_core::setup::{Clock, Distribution, Engine, EngineTold, Found, Init, 
 use cutover_engine::Engine as Client;
 
 use super::system::ask;
-use super::{files, firewall, handover, listeners, packages, program, record, sshd, units};
+use super::{files, firewall, handover, listeners, packages, portless, program, record, sshd, units};
 use crate::lock::ProcessLock;
 use crate::{listening, up};
 
@@ -60,6 +60,7 @@ pub(super) async fn look(layout: &Layout, app: &AppId) -> Result<Found, Failure>
         ssh,
         http: http(layout),
         taken: taken(layout),
+        portless: portless::look().await,
         listeners,
         other_firewall: other_firewall().await,
         clock: if clocks.values().any(|unit| unit.enabled) { Clock::Kept } else { Clock::Unkept },

@@ -10,6 +10,7 @@ mod listeners;
 mod logins;
 mod look;
 mod packages;
+mod portless;
 mod program;
 mod record;
 mod serving;

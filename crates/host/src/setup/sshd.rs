@@ -49,7 +49,37 @@ pub(super) async fn look() -> SshFound {
     let patterns =
         value("authorizedkeysfile").unwrap_or(".ssh/authorized_keys .ssh/authorized_keys2").to_owned();
     found.has_key = home(&login).is_some_and(|home| has_key(&home, &login, &patterns));
+    if found.passwords {
+        found.by_password = by_password(&found, &patterns);
+    }
     found
+}
+
+/// Accounts but the one that came in, which may log in, have a password, and no key. Whom the system knows from elsewhere (LDAP) is not seen.
+fn by_password(found: &SshFound, patterns: &str) -> BTreeSet<String> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let all = with_password(&read("/etc/passwd"), &read("/etc/shadow"));
+    let others = all.into_iter().filter(|(user, home)| {
+        let comes_in = user != "root" || found.root_login == "yes";
+        *user != found.login && comes_in && !has_key(home, user, patterns)
+    });
+    others.map(|(user, _)| user).collect()
+}
+
+/// Accounts with a shell to log in by and a password that is not locked, and where they are at home.
+fn with_password(passwd: &str, shadow: &str) -> Vec<(String, PathBuf)> {
+    let has_password = |user: &str| {
+        let of = shadow.lines().find_map(|line| line.strip_prefix(user)?.strip_prefix(':'));
+        let password = of.and_then(|rest| rest.split(':').next()).unwrap_or_default();
+        !password.is_empty() && !password.starts_with(['!', '*'])
+    };
+    let accounts = passwd.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let (user, home, shell) = (*fields.first()?, *fields.get(5)?, *fields.get(6)?);
+        let logs_in = !shell.ends_with("/nologin") && !shell.ends_with("/false");
+        (logs_in && has_password(user)).then(|| (user.to_owned(), PathBuf::from(home)))
+    });
+    accounts.collect()
 }
 
 fn ports(settings: &str) -> BTreeSet<u16> {
@@ -256,6 +286,16 @@ mod tests {
         assert!(kept(&format!("{good}denyusers cut?ver\n")).unwrap().contains("DenyUsers"));
         assert!(kept("authorizedkeysfile .ssh/authorized_keys\n").unwrap().contains(".ssh/authorized_keys"));
         assert!(kept("pubkeyauthentication no\n").unwrap().contains("PubkeyAuthentication"));
+    }
+
+    #[test]
+    fn who_has_a_password_and_a_shell_may_come_in_by_it() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/bash\nmail:x:8:8::/var/mail:/usr/sbin/nologin\nbob:x:1001:1001::/home/bob:/bin/sh\nbo:x:1002:1002::/home/bo:\nlone:x:9\n";
+        let shadow =
+            "root:!:1::::::\nann:$y$j9T$x:1::::::\nmail:$y$j9T$x:1::::::\nbob:*:1::::::\nbo:$6$x:1::::::\n";
+        let found = with_password(passwd, shadow);
+        let expected = [("ann", "/home/ann"), ("bo", "/home/bo")];
+        assert_eq!(found, expected.map(|(user, home)| (user.to_owned(), PathBuf::from(home))));
     }
 
     #[test]

@@ -119,7 +119,7 @@ async fn make(layout: &Layout, changes: &[Change]) -> Result<(), Failure> {
     for change in changes {
         match &change.act {
             Act::Firewall { rules, .. } => firewall::load(layout, rules).await?,
-            Act::Sshd { text } => {
+            Act::Sshd { text, .. } => {
                 files::write(place::SSHD, text, 0o644)?;
                 sshd::check().await?;
                 let found = sshd::look().await;
