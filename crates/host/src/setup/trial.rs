@@ -209,9 +209,19 @@ pub async fn take_back(layout: &Layout, token: &str) -> Result<(), Failure> {
     if is_of(&kept(layout), token) {
         return Err(failed("take back what was on trial").because("it was confirmed, and stays"));
     }
-    // Whoever confirms comes too late from here on; what was confirmed and could not be made to last goes, too.
-    for from in [path(layout), confirmed(layout)] {
-        if is_of(&from, token) && std::fs::rename(&from, taken(layout)).is_ok() {
+    // What was confirmed and could not be made to last goes, too: who asks is the one who confirms.
+    take(layout, token, &[path(layout), confirmed(layout)]).await
+}
+
+/// The same for whoever does not confirm: what another has confirmed is about to last, and is left to him.
+async fn take_back_unconfirmed(layout: &Layout, token: &str) -> Result<(), Failure> {
+    take(layout, token, &[path(layout)]).await
+}
+
+/// Whoever confirms comes too late from here on.
+async fn take(layout: &Layout, token: &str, places: &[PathBuf]) -> Result<(), Failure> {
+    for from in places {
+        if is_of(from, token) && std::fs::rename(from, taken(layout)).is_ok() {
             break;
         }
     }
@@ -264,7 +274,7 @@ pub(super) async fn clear(layout: &Layout) -> Result<(), Failure> {
         finish_taking_back(layout, &trial).await?;
     }
     match read(&path(layout)) {
-        Some(trial) => take_back(layout, &trial.token).await,
+        Some(trial) => take_back_unconfirmed(layout, &trial.token).await,
         None => Ok(()),
     }
 }
@@ -300,7 +310,7 @@ pub async fn expire(layout: &Layout, token: Option<&str>) -> Result<(), Failure>
     while goes_on() && tokio::time::Instant::now() < end {
         tokio::time::sleep(LOOK).await;
     }
-    if goes_on() { take_back(layout, token).await } else { Ok(()) }
+    if goes_on() { take_back_unconfirmed(layout, token).await } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -355,6 +365,20 @@ mod tests {
 
         assert!(confirm(&layout, "one").await.unwrap_err().cause[0].contains("taken back already"));
         take_back(&layout, "one").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_confirmed_in_the_last_moment_is_left_to_who_confirms() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        on_trial(&layout, "one");
+        std::fs::rename(path(&layout), confirmed(&layout)).unwrap();
+
+        take_back_unconfirmed(&layout, "one").await.unwrap();
+
+        assert!(is_of(&confirmed(&layout), "one"));
+        take_back(&layout, "one").await.unwrap();
+        assert!(!confirmed(&layout).exists());
     }
 
     #[tokio::test]
