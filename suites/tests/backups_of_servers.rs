@@ -52,7 +52,11 @@ async fn databases_of_servers_are_in_a_backup_and_come_out_of_it() {
 
         println!("{}{}", told.talk, told.output);
         assert!(told.output.contains("Redis cache, database main, volume cache"), "{}", told.output);
-        assert!(told.talk.contains("`main` is dumped instead, without the server's roles"), "{}", told.talk);
+        assert!(
+            told.talk.contains("`main` is dumped instead, without the server's roles' passwords"),
+            "{}",
+            told.talk
+        );
         let verified = app.cutover(&["backup", "verify"]).await.unwrap().expect(0).unwrap();
         assert!(verified.output.contains("database main: its dump came back"), "{}", verified.output);
         let scratch = app.site().folder().join("scratch");
@@ -197,6 +201,9 @@ async fn a_drill_tries_a_dump_in_its_server_and_leaves_nothing_there_also_when_i
 #[ignore = "long: make soak"]
 async fn a_host_that_was_lost_comes_back_with_its_databases() {
     with_kept("a_host_that_was_lost_comes_back_with_its_databases", async |app| {
+        // On a new server nobody is but who its image makes.
+        query(app, "create role reporting login; create role \\\"Al's\\\"; grant select on entries to reporting").await;
+        query(app, "create table theirs (id int); alter table theirs owner to \\\"Al's\\\"").await;
         app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
         app.cutover(&["remove", "--volumes", "--yes"]).await.unwrap().expect(0).unwrap();
 
@@ -209,6 +216,9 @@ async fn a_host_that_was_lost_comes_back_with_its_databases() {
         assert!(told.talk.contains("database `main` is back from its backup"), "{}", told.talk);
         assert_eq!(query(app, "select count(*), max(text) from entries").await, "1000|row 999");
         assert_eq!(inside(app, "cache", "redis-cli get word").await, "kept");
+        let theirs = "select has_table_privilege('reporting', 'entries', 'select'), tableowner from pg_tables where tablename = 'theirs'";
+        assert_eq!(query(app, theirs).await, "t|Al's");
+        assert_eq!(query(app, "select rolcanlogin from pg_roles where rolname = 'reporting'").await, "f");
         // The schedule may be at one.
         records(app, 1).await;
         let again = app.cutover(&["backup", "restore", "--all"]).await.unwrap().expect(7).unwrap();

@@ -127,7 +127,7 @@ fn not_the_files(release: &Release, volume: &VolumeName, server: &ServiceName) -
     let (kinds, dumped): (Vec<_>, Vec<_>) = dumped.unzip();
     let without = match kinds.first() {
         Some(ServerKind::Mysql | ServerKind::Mariadb) => "users and their rights",
-        Some(ServerKind::Postgres) | None => "roles",
+        Some(ServerKind::Postgres) | None => "roles' passwords and memberships",
     };
     format!(
         "volume `{volume}` of the database server `{server}`: {} is dumped instead, without the server's {without}",

@@ -156,6 +156,9 @@ pub struct DumpInBackup {
     pub hash: ContentHash,
     /// How many they are.
     pub bytes: u64,
+    /// The server's roles that it names, without which it does not come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
     /// Tables that the database had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<u64>,

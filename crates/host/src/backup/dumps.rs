@@ -49,6 +49,7 @@ pub(super) struct Dump {
     kind: ServerKind,
     packed: PathBuf,
     tables: u64,
+    roles: Vec<String>,
     /// What the server has besides, where it is the app's own.
     pub(super) others: Vec<String>,
 }
@@ -83,6 +84,7 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
     }
     refuse_without_room(room, state.bytes / PACKED)?;
     let packed = room.join(WAITING).join(item.name.as_str());
+    let roles = host.ports.database.roles(&server).await.map_err(told)?;
     let located = Located::Server(server);
     tokio::select! {
         taken = host.ports.database.snapshot(&located, &packed) => drop(taken.map_err(told)?),
@@ -92,7 +94,7 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
         if matches!(item.place.reached, Reached::Backing { .. }) { state.others } else { Vec::new() };
     let others = others.into_iter().filter(|other| *other != left).collect();
     let tables = state.tables;
-    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, tables, others })
+    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, tables, roles, others })
 }
 
 /// Ends when the disk has no room for more: the dump ends with whoever waits for it, and goes with the room that it lies in.
@@ -134,6 +136,7 @@ impl Dump {
             mark: mark.to_owned(),
             hash: ContentHash::from_digest(&hash),
             bytes: parts.iter().sum(),
+            roles: self.roles.clone(),
             tables: Some(self.tables),
             // One part is the whole.
             parts: if parts.len() > 1 { parts } else { Vec::new() },

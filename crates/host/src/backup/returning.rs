@@ -39,6 +39,8 @@ const DUMPS: &str = "dumps";
 /// What stands behind the name of a volume that is in its place, and of a database that is being put back.
 const PLACED: &str = "placed";
 const BEGINS: &str = "begins";
+/// Behind a database's name: the roles of its server that its dump names.
+const ROLES: &str = "roles";
 
 /// Brings all of a backup to a host that has nothing of the app; what lies where, a line each. Broken off, it goes on where it was when it is done
 /// again.
@@ -82,6 +84,9 @@ pub(super) async fn all(
         let to = dumps.join(name.as_str());
         let next = files::beside(&to);
         dumps::fetch(restic, app, dump, Fetched::Packed(dump.parts.clone()), &next).await.map_err(because)?;
+        let roles = serde_json::to_vec(&dump.roles).unwrap_or_default();
+        let placed = files::replace(&marker(&waiting, name.as_str(), ROLES), &roles, 0o600);
+        placed.map_err(|error| trouble(&error))?;
         fs::rename(&next, &to).map_err(|error| trouble(&FileError::new("replace", &to, &error)))?;
         files::sync_folder(&dumps).map_err(|error| trouble(&error))?;
         lines.push(format!("database {name}: waits for its server, which `cutover deploy` starts"));
@@ -240,6 +245,10 @@ pub(crate) async fn bring_back(act: &Act<'_>) -> Result<(), StageError> {
                 ServerKind::Postgres | ServerKind::Mysql | ServerKind::Mariadb => {}
             }
             files::replace(&begins, b"", 0o600)?;
+            // A new server has none of them, and what is theirs cannot be made without.
+            let roles = fs::read(marker(&waiting, &name, ROLES)).unwrap_or_default();
+            let roles: Vec<String> = serde_json::from_slice(&roles).unwrap_or_default();
+            act.ports.database.make_roles(&server, &roles).await?;
             act.ports.database.restore(&dump, &Located::Server(server)).await?;
             Ok::<_, crate::journal::Trouble>(true)
         };

@@ -88,6 +88,14 @@ impl Database for Databases {
         server::of(server).drop_kept(name).await
     }
 
+    async fn roles(&self, of: &Server) -> Result<Vec<String>, DatabaseError> {
+        server::of(of).roles().await
+    }
+
+    async fn make_roles(&self, of: &Server, roles: &[String]) -> Result<(), DatabaseError> {
+        server::of(of).make_roles(roles).await
+    }
+
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
         server::of(server).look().await
     }

@@ -60,6 +60,12 @@ pub trait Database: Send + Sync {
     /// Drops one of these.
     async fn drop_kept(&self, server: &Server, name: &str) -> Result<(), DatabaseError>;
 
+    /// The server's roles that own something of a database, or are granted something there: a dump names them, and does not make them.
+    async fn roles(&self, of: &Server) -> Result<Vec<String>, DatabaseError>;
+
+    /// Makes those of them that are not there; nobody comes in by them.
+    async fn make_roles(&self, of: &Server, roles: &[String]) -> Result<(), DatabaseError>;
+
     /// What a server says of a database.
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError>;
 

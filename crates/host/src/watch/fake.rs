@@ -363,6 +363,12 @@ impl Database for NoDatabase {
         unreachable!()
     }
 
+    async fn roles(&self, _: &Server) -> Result<Vec<String>, DatabaseError> {
+        unreachable!()
+    }
+    async fn make_roles(&self, _: &Server, _: &[String]) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
     async fn answer(&self, _: &Located, _: &str) -> Result<String, DatabaseError> {
         unreachable!()
     }

@@ -238,6 +238,14 @@ impl Database for Simulated {
         Ok(self.see(|_| ()).await?)
     }
 
+    async fn roles(&self, _: &Server) -> Result<Vec<String>, DatabaseError> {
+        Ok(Vec::new())
+    }
+
+    async fn make_roles(&self, _: &Server, _: &[String]) -> Result<(), DatabaseError> {
+        Ok(self.see(|_| ()).await?)
+    }
+
     async fn answer(&self, _: &Located, _: &str) -> Result<String, DatabaseError> {
         Ok(String::new())
     }

@@ -50,6 +50,13 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn rehearse_restore(&self, scratch: &Path) -> Result<(), DatabaseError>;
     /// Who asks may have much to count.
     async fn answer(&self, query: &str) -> Result<String, DatabaseError>;
+    /// None, where a dump comes back also without them.
+    async fn roles(&self) -> Result<Vec<String>, DatabaseError> {
+        Ok(Vec::new())
+    }
+    async fn make_roles(&self, _: &[String]) -> Result<(), DatabaseError> {
+        Ok(())
+    }
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
 }

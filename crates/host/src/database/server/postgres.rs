@@ -13,6 +13,7 @@ use super::dump;
 use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER};
 use super::postgres_catalogue::{self as catalogue, Found};
 use super::postgres_login::LOGIN;
+use super::postgres_restore::{literal, quoted};
 use super::postgres_tools as tools;
 use crate::ports::{DatabaseError, Server, ServerState, Taken};
 
@@ -161,6 +162,23 @@ impl InServer for Postgres<'_> {
     async fn answer(&self, query: &str) -> Result<String, DatabaseError> {
         let told = self.asked(None, query, LONG_ANSWER).await?;
         Ok(told.split(['|', '\n']).next().unwrap_or_default().to_owned())
+    }
+
+    async fn roles(&self) -> Result<Vec<String>, DatabaseError> {
+        let told = self.ask(None, catalogue::ROLES).await?;
+        serde_json::from_str(&told)
+            .map_err(|error| DatabaseError::plain(format!("the server's answer is not understood: {error}")))
+    }
+
+    async fn make_roles(&self, roles: &[String]) -> Result<(), DatabaseError> {
+        for role in roles {
+            let named = format!("select count(*) from pg_roles where rolname = {}", literal(role));
+            let count = self.ask(None, &named).await?;
+            if count == "0" {
+                self.ask(None, &format!("create role {} nologin", quoted(role))).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {

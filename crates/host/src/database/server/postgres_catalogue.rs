@@ -42,6 +42,12 @@ pub(super) const SESSIONS: &str = "select coalesce(nullif(application_name, ''),
 from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend' order by 1";
 
+/// A list of roles that own something of the database, or are granted something there, but for those that every server has.
+pub(super) const ROLES: &str = "select coalesce(json_agg(distinct r.rolname), '[]') from pg_shdepend d
+    join pg_roles r on d.refclassid = 'pg_authid'::regclass and r.oid = d.refobjid
+    join pg_database b on b.datname = current_database()
+    where (d.dbid = b.oid or d.classid = 'pg_database'::regclass and d.objid = b.oid) and r.rolname !~ '^pg_'";
+
 /// The answer to [`STATE`].
 #[derive(Debug, Deserialize)]
 pub(super) struct Found {

@@ -201,11 +201,11 @@ fn beside(name: &str, what: &str) -> String {
     format!("{}_cutover_{what}", &name[..most.min(name.len())])
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
