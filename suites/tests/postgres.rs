@@ -454,10 +454,13 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
         serves(app, "first").await;
         assert_eq!(query(app, "select count(*) from entries where text = 'afterwards'").await, "0");
         assert_ne!(query(app, "select count(*) from entries where text like 'held%'").await, "0");
-        assert_eq!(query(app, "select count(*) from pg_database where datname like '%cutover%'").await, "0");
+        assert_eq!(query(app, BESIDE).await, "ledger_cutover_replaced");
     })
     .await;
 }
+
+/// The databases that restores have left beside.
+const BESIDE: &str = "select string_agg(datname, ' ') from pg_database where datname like '%cutover%'";
 
 /// A verb of cutover's, expected to end with this code; gives all that was said.
 async fn told(app: &App<'_>, words: &[&str], exit: i32) -> String {
@@ -499,7 +502,10 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
         nobody_fails(app, "beside", async {
             told(app, &["snapshot", "restore", &taken, "--to", "scratch"], 0).await;
             let again = told(app, &["snapshot", "restore", &taken, "--to", "scratch"], 5).await;
-            assert!(again.contains("a database `scratch` already"), "{again}");
+            assert!(again.contains("scratch is there already") && again.contains("is serving"), "{again}");
+            let again =
+                told(app, &["snapshot", "restore", &taken, "--to", "ledger_cutover_replaced"], 2).await;
+            assert!(again.contains("name another place"), "{again}");
         })
         .await;
         assert_eq!(query(app, is_there).await, "1");
@@ -518,10 +524,19 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
         .await;
         assert_eq!(query(app, is_there).await, "0");
         assert_ne!(query(app, "select count(*) from entries where text like 'created%'").await, "0");
+        // What somebody wrote who came and went between the snapshot of the present and the restore is there, too.
+        let other = "psql -h 127.0.0.1 -U ledger -d ledger_cutover_replaced -qAtc";
+        let script = format!("export PGPASSWORD=$POSTGRES_PASSWORD; {other} \"{is_there}\"");
+        let kept = app.cutover(&["exec", "postgres", "--", "sh", "-c", &script]).await.unwrap();
+        assert_eq!(kept.expect(0).unwrap().output.trim(), "1");
         let present = name(&dumps(app).pop().unwrap());
         told(app, &["snapshot", "restore", &present, "--yes"], 0).await;
         assert_eq!(query(app, is_there).await, "1", "a snapshot of the present was taken before");
-        assert_eq!(query(app, "select count(*) from pg_database where datname like '%cutover%'").await, "0");
+        assert_eq!(
+            query(app, BESIDE).await,
+            "ledger_cutover_replaced",
+            "that of the last restore, and no other"
+        );
         refused(app, &dump).await;
     })
     .await;

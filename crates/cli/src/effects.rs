@@ -120,19 +120,17 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
             about: format!("this removes {id} with its volumes: its data is gone for good"),
         };
     }
+    let replaced = replaced(request, id);
     if protection == Protection::Protected {
-        return of_protected(word(request), id);
+        return match (of_protected(word(request), id), replaced) {
+            (Question::Type { name, about }, Some(replaced)) => {
+                Question::Type { name, about: format!("{about}: {replaced}") }
+            }
+            (question, _) => question,
+        };
     }
-    if request.verb == Verb::Rollback && request.restore_databases {
-        return Question::Yes(format!(
-            "this puts the databases of {id} back to the snapshot; what was written since is lost"
-        ));
-    }
-    if request.verb == Verb::SnapshotRestore && request.snapshot.to.is_none() {
-        let name = request.snapshot.name.as_deref().unwrap_or_default();
-        return Question::Yes(format!(
-            "this puts {name} in the place of its database of {id}: what was written since is kept in a snapshot of the present, and no longer served"
-        ));
+    if let Some(replaced) = replaced {
+        return Question::Yes(replaced);
     }
     if request.verb.is_of_backing() {
         let names: Vec<&str> = request.services.iter().map(ServiceName::as_str).collect();
@@ -142,6 +140,19 @@ pub(crate) fn question(request: &Request, id: &AppId, protection: Protection) ->
         Effect::Reads | Effect::Changes => Question::None,
         Effect::Destroys => Question::Yes(destroys(request, id)),
     }
+}
+
+/// What becomes of databases that a request replaces.
+fn replaced(request: &Request, id: &AppId) -> Option<String> {
+    let kept = "what was written since is kept in a snapshot of the present, and no longer served";
+    if request.verb == Verb::Rollback && request.restore_databases {
+        return Some(format!("this puts the databases of {id} back to the snapshot; {kept}"));
+    }
+    if request.verb == Verb::SnapshotRestore && request.snapshot.to.is_none() {
+        let name = request.snapshot.name.as_deref().unwrap_or_default();
+        return Some(format!("this puts {name} in the place of its database of {id}: {kept}"));
+    }
+    None
 }
 
 /// What must be answered before anything is done to a protected environment.
@@ -226,6 +237,11 @@ mod tests {
         assert_eq!(name(asks(&deploy, Protection::Protected)), "production");
         let restore = Request { restore_databases: true, ..request(Verb::Rollback, "me") };
         assert!(matches!(asks(&restore, Protection::Open), Question::Yes(_)));
+        let about = |question| match question {
+            Question::Type { about, .. } => about,
+            other => panic!("{other:?}"),
+        };
+        assert!(about(asks(&restore, Protection::Protected)).contains("puts the databases"));
         let named = |to: Option<&str>| Request {
             snapshot: cutover_core::request::SnapshotRequest {
                 name: Some("main_20261126T040506007Z_7f3c9e1.sqlite".to_owned()),
@@ -235,6 +251,7 @@ mod tests {
             ..request(Verb::SnapshotRestore, "me")
         };
         assert!(matches!(asks(&named(None), Protection::Open), Question::Yes(_)));
+        assert!(about(asks(&named(None), Protection::Protected)).contains("in the place of its database"));
         assert_eq!(asks(&named(Some("scratch")), Protection::Open), Question::None);
         assert_eq!(name(asks(&named(Some("scratch")), Protection::Protected)), "production");
         let apply = request(Verb::BackingApply, "me");

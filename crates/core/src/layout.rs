@@ -373,6 +373,12 @@ pub fn in_snapshots(app: &AppId, name: &str) -> String {
     format!("{}/{}/{name}", app.app, app.environment)
 }
 
+/// Whether a restore makes and drops a database of a server that is called so: `X_cutover_restored`, `X_cutover_replaced` and the like.
+pub fn is_beside_a_database(name: &str) -> bool {
+    let ending = name.rsplit_once("_cutover_").map(|(_, ending)| ending);
+    ending.is_some_and(|ending| ending == "restored" || ending.starts_with("replaced"))
+}
+
 /// What a snapshot is called: its file's name without the app's folder.
 pub fn snapshot_name(file: &str) -> &str {
     file.rsplit('/').next().unwrap_or(file)

@@ -218,6 +218,9 @@ pub struct KnownSnapshot {
     pub sequence: Option<u64>,
     /// SHA-256 of its file as it was recorded; `None`: none was.
     pub hash: Option<ContentHash>,
+    /// The number under which a release had gone live last when it was taken: which migrations are in it; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<u64>,
     /// Releases whose migration a rollback takes back with it.
     pub needed_by: BTreeSet<ReleaseId>,
     /// Why it cannot be put back, as far as a look at its file tells.

@@ -8,7 +8,7 @@ use cutover_routes::Entry;
 use crate::config::settings::{Compatible, SnapshotPolicy};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::{Crossing, DatabasePlace, HostPlan, Migration, Rule, SwitchPlan, Verb};
+use crate::plan::{Crossing, DatabasePlace, HostPlan, Migration, Rule, SwitchPlan, Verb, snapshots};
 use crate::request::{Ancestry, Request};
 use crate::state::HostState;
 
@@ -23,6 +23,7 @@ pub fn check(plan: &HostPlan, state: &HostState, request: &Request) -> Result<()
     }
     if !plan.allowed.contains(&Rule::RollbackAcrossBreakingMigration) {
         refusals.extend(refuse_rollback_across_breaking_migration(plan, state, request.restore_databases));
+        refusals.extend(refuse_snapshot_across_breaking_migration(state, request));
     }
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
@@ -136,6 +137,39 @@ pub fn refuse_rollback_across_breaking_migration(
         ),
     };
     failure.cause.push(cause);
+    failure.next.insert(0, remedy);
+    Some(failure)
+}
+
+/// A snapshot is not put under a release that cannot run on it (S18).
+pub fn refuse_snapshot_across_breaking_migration(state: &HostState, request: &Request) -> Option<Failure> {
+    let found = snapshots::named(state, request)?;
+    let live = &state.live.as_ref()?.release;
+    let apart = snapshots::apart(state, found);
+    let first = apart.iter().find(|one| one.migration.done.compatible == Compatible::Breaking)?;
+    let (database, migrated) = (&found.database, &first.record.release.id);
+    let (cause, remedy) = match first.how {
+        snapshots::Differs::Lacking => (
+            format!(
+                "it was taken before release {migrated} migrated `{database}`, and declared that breaking"
+            ),
+            "`cutover rollback --restore-db` puts the snapshot and the release from before that back together"
+                .to_owned(),
+        ),
+        snapshots::Differs::Added => (
+            format!("release {migrated} had migrated `{database}` when it was taken, and declared that breaking; release {live} went live without it"),
+            format!("deploy the commit of release {migrated} again"),
+        ),
+    };
+    let mut failure = refusal(
+        Rule::RollbackAcrossBreakingMigration,
+        format!("release {live}, which is live, cannot run on the snapshot {}", found.name),
+    );
+    failure.cause.push(cause);
+    failure.next.insert(
+        0,
+        format!("`cutover snapshot restore {} --to SCRATCH` puts it beside, to look at", found.name),
+    );
     failure.next.insert(0, remedy);
     Some(failure)
 }

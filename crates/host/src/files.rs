@@ -175,6 +175,11 @@ pub(crate) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
+/// The same that is not there yet, where others may make links in the folder, too.
+pub(crate) fn new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Takes away what a failed write left beside a file.
 pub(crate) fn discard(path: &Path) {
     match fs::remove_file(path) {

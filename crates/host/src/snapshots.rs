@@ -25,7 +25,13 @@ use crate::store::Store;
 pub(crate) fn known(layout: &Layout, store: &Store, app: &AppId) -> Result<Vec<KnownSnapshot>, Trouble> {
     let places = store.snapshots(app)?;
     let mut hashes = store.snapshot_hashes(app)?;
-    let needed = needed_by(&store.releases(app)?);
+    let records = store.releases(app)?;
+    let needed = needed_by(&records);
+    let mut moments = store.snapshot_moments(app)?;
+    // Taken before a migration: when that went live is known also where it is not when the snapshot was taken.
+    for migration in records.iter().flat_map(|record| &record.migrations) {
+        moments.extend(migration.done.snapshot.clone().map(|file| (file, migration.at.saturating_sub(1))));
+    }
     let folder = layout.snapshots(app);
     let mut found: Vec<KnownSnapshot> = names(&folder)?
         .into_iter()
@@ -40,6 +46,7 @@ pub(crate) fn known(layout: &Layout, store: &Store, app: &AppId) -> Result<Vec<K
                 bytes: looked.as_ref().map_or(0, |bytes| *bytes),
                 sequence: places.get(&file).copied(),
                 hash: hashes.remove(&file),
+                moment: moments.get(&file).copied(),
                 needed_by: needed.get(&file).cloned().unwrap_or_default(),
                 problem: looked.err(),
                 name,

@@ -92,7 +92,7 @@ pub(crate) struct RollbackArguments {
     /// To this release instead of the one before
     #[arg(long, value_name = "RELEASE")]
     to: Option<ReleaseId>,
-    /// Put the databases back to the snapshot before the migration; what was written since is lost
+    /// Put the databases back to the snapshot before the migration; what was written since is kept in a snapshot, and not served
     #[arg(long)]
     restore_db: bool,
     /// Do not watch the release after the switch

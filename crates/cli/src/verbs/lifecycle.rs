@@ -20,7 +20,8 @@ pub(super) async fn lifecycle(desk: &Desk, asked: Asked) -> Ended {
     let opening = hosts::begin(&identity.target)?;
     let (mut host, mut state) = look(desk, opening, &identity.id, BTreeSet::new(), conduct).await?;
     let looked = match request.verb {
-        verb if verb.is_prune() => prune::look(&mut host, &mut state).await,
+        Verb::Prune => prune::look(&mut host, &mut state).await,
+        Verb::SnapshotPrune => snapshot::look_for_unneeded(&mut host, &mut state).await,
         Verb::SnapshotRestore => snapshot::look(&mut host, &mut state).await,
         _ => Ok(()),
     };

@@ -36,6 +36,8 @@ pub(crate) struct CreateArguments {
     #[arg(value_name = "DATABASE")]
     databases: Vec<DatabaseName>,
     #[command(flatten)]
+    allow: AllowArguments,
+    #[command(flatten)]
     run: RunArguments,
 }
 
@@ -84,7 +86,8 @@ impl SnapshotWord {
             Self::Create(words) => {
                 let databases = words.databases.into_iter().collect();
                 let snapshot = SnapshotRequest { databases, ..SnapshotRequest::default() };
-                (Request { snapshot, ..request(Verb::SnapshotCreate, by) }, words.run)
+                let allow = words.allow.rules.into_iter().collect();
+                (Request { snapshot, allow, ..request(Verb::SnapshotCreate, by) }, words.run)
             }
             Self::Restore(words) => {
                 let RestoreArguments { name, to, no_bake, allow, run } = words;
@@ -151,4 +154,16 @@ pub(super) async fn look(host: &mut Channel, state: &mut HostState) -> Result<()
     let ask = Ask::Snapshots(SnapshotAsk::List { app: state.app.clone() });
     state.snapshots = Some(listed(host.answer(&ask).await?)?);
     Ok(())
+}
+
+/// Looks for those that nothing needs.
+pub(super) async fn look_for_unneeded(host: &mut Channel, state: &mut HostState) -> Result<(), Stop> {
+    let ask = Ask::Snapshots(SnapshotAsk::Unneeded { app: state.app.clone() });
+    match host.answer(&ask).await? {
+        Reply::Snapshots(SnapshotReply::Unneeded { leftovers }) => {
+            state.leftovers = Some(leftovers);
+            Ok(())
+        }
+        other => Err(unexpected("unneeded snapshots", &other).into()),
+    }
 }

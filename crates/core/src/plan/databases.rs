@@ -13,6 +13,7 @@ use crate::plan::{
 };
 use crate::release::Release;
 use crate::request::Stamp;
+use crate::state::Migrated;
 use crate::template::Template;
 
 /// Migrations that may be pending: those of databases whose migrating service has other content or another command than what is live, and of
@@ -25,7 +26,7 @@ pub(crate) fn migrations(
 ) -> Vec<Migration> {
     let changed = ground.release.databases.iter().filter_map(|(name, database)| {
         let migrate = database.migrate.as_ref()?;
-        let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, was, name);
+        let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, name);
         pending.then_some((name, database, migrate))
     });
     changed
@@ -54,16 +55,16 @@ fn may_be_pending(
         || named.any(|variable| was.variables.get(variable) != release.variables.get(variable))
 }
 
-/// Whether what is live was migrated, and a snapshot from before that was put back since.
-fn is_undone(ground: &Ground<'_>, was: Option<&Release>, name: &DatabaseName) -> bool {
-    let record =
-        ground.state.releases.iter().find(|record| was.is_some_and(|was| record.release.id == was.id));
-    let mut of_it = record
-        .into_iter()
-        .flat_map(|record| &record.migrations)
-        .filter(|one| one.done.database == *name)
-        .peekable();
-    of_it.peek().is_some() && of_it.all(|one| one.undone.is_some())
+/// Whether a snapshot from before a migration was put back, and nothing was migrated since. Whichever release brought it: one that came after had
+/// nothing to migrate, and lives on the same schema. What finds nothing to do harms nobody.
+fn is_undone(ground: &Ground<'_>, name: &DatabaseName) -> bool {
+    let all = || {
+        let records = ground.state.releases.iter().flat_map(|record| &record.migrations);
+        records.filter(|one| one.done.database == *name)
+    };
+    let is_there = |done: &Migrated| all().any(|one| one.done == *done && one.undone.is_none());
+    let last = all().filter(|one| !is_there(&one.done)).filter_map(|one| one.undone).max();
+    last.is_some_and(|last| !all().any(|one| one.at > last && one.undone.is_none()))
 }
 
 fn migration(

@@ -125,6 +125,7 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
     let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
     match request.verb {
         Verb::Environment => plan.notes.extend(unasked(&release, request)),
+        Verb::SnapshotRestore => plan.notes.extend(snapshots::restore_notes(state, request)),
         Verb::Rollback if request.to.is_none() => plan.notes.extend(back_again(state, live, &release)),
         _ => {}
     }

@@ -12,7 +12,7 @@ mod leaving;
 mod lifecycle;
 mod prune;
 mod shape;
-mod snapshots;
+pub(crate) mod snapshots;
 pub(crate) mod specify;
 mod transition;
 

@@ -644,6 +644,9 @@ pub struct RestoredBeside {
     pub file: String,
     /// What is made: a database of that name in the same server, or a file of the host; it is not there yet.
     pub to: String,
+    /// A run that was killed had begun to make it: what is there is its.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
 }
 
 /// Rehearsals, and migrations outside a handover.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::settings::Database;
+use crate::config::settings::{Compatible, Database};
+use crate::defaults::SNAPSHOTS;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::layout;
@@ -11,13 +12,13 @@ use crate::plan::idle::idle;
 use crate::plan::lifecycle::{nothing_live, record, unknown_release};
 use crate::plan::specify::Ground;
 use crate::plan::{
-    AskedSnapshot, DatabasePlace, HeldDatabase, HostPlan, Planned, Refusals, RestoredBeside, SnapshotPlan,
-    databases,
+    AskedSnapshot, DatabasePlace, HeldDatabase, HostPlan, Planned, RecordPlan, Refusals, RestoredBeside,
+    SnapshotPlan, Verb, databases,
 };
 use crate::release::Release;
 use crate::request::{Request, Stamp};
 use crate::retention::KnownSnapshot;
-use crate::state::HostState;
+use crate::state::{HostState, MigrationRecord, ReleaseRecord};
 
 /// Snapshots of the databases of what is live, or of those that are named.
 pub(super) fn create(
@@ -54,7 +55,9 @@ pub(super) fn create(
             .into());
     }
     let snapshot = Planned::Do(SnapshotPlan { asked, ..SnapshotPlan::default() });
-    Ok(HostPlan { snapshot, notes, ..idle(id, state, request, stamp) })
+    // Those that are taken by a schedule do not heap up until the next deploy.
+    let record = RecordPlan { snapshots: Some(SNAPSHOTS), ..RecordPlan::default() };
+    Ok(HostPlan { snapshot, notes, record, ..idle(id, state, request, stamp) })
 }
 
 /// A snapshot put back beside its database.
@@ -86,11 +89,18 @@ pub(super) fn beside(
             .next("name another place")
             .into());
     }
+    if matches!(place, DatabasePlace::Server(_)) && layout::is_beside_a_database(&to) {
+        return Err(Failure::new(Exit::Usage, format!("the snapshot cannot be put back as `{to}`"))
+            .because("databases that are called so are made, and dropped, by restores")
+            .next("name another place")
+            .into());
+    }
     let beside = RestoredBeside {
         database: snapshot.database.clone(),
         place,
         file: layout::in_snapshots(id, &snapshot.name),
         to,
+        begun: false,
     };
     let snapshot = Planned::Do(SnapshotPlan { beside: Some(beside), ..SnapshotPlan::default() });
     Ok(HostPlan { snapshot, ..idle(id, state, request, stamp) })
@@ -111,6 +121,83 @@ pub(super) fn restore(
         snapshot: Some(layout::in_snapshots(&release.app, &snapshot.name)),
         present: Some(present),
     })
+}
+
+/// A migration that a snapshot and the release that is live do not both have.
+pub(crate) struct Apart<'a> {
+    /// The release that was migrated.
+    pub(crate) record: &'a ReleaseRecord,
+    pub(crate) migration: &'a MigrationRecord,
+    pub(crate) how: Differs,
+}
+
+/// Which of the two has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Differs {
+    /// The release that is live does; the snapshot was taken before it.
+    Lacking,
+    /// The snapshot does; the release that is live went live without it.
+    Added,
+}
+
+/// The snapshot that a restore in its database's place names, as far as it is known.
+pub(crate) fn named<'a>(state: &'a HostState, request: &Request) -> Option<&'a KnownSnapshot> {
+    if request.verb != Verb::SnapshotRestore || request.snapshot.to.is_some() {
+        return None;
+    }
+    let name = request.snapshot.name.as_deref()?;
+    state.snapshots.iter().flatten().filter(|one| one.name == name).max_by_key(|one| one.sequence)
+}
+
+/// What stands between a snapshot and the release under which it would be put, as far as it is known which migrations are in it.
+pub(crate) fn apart<'a>(state: &'a HostState, snapshot: &KnownSnapshot) -> Vec<Apart<'a>> {
+    let live = state.live.as_ref().and_then(|live| record(state, &live.release));
+    let (Some(live), Some(moment)) = (live, snapshot.moment) else { return Vec::new() };
+    let between = state.releases.iter().filter_map(|record| {
+        let mut of_it = record.migrations.iter().filter(|one| one.done.database == snapshot.database);
+        let is_in = of_it.clone().any(|one| one.held_at(moment));
+        // What a release brought itself it needs also where a restore has undone it since.
+        let is_own = record.release.id == live.release.id;
+        let is_needed =
+            is_own && of_it.clone().next().is_some() || of_it.clone().any(|one| one.held_at(live.sequence));
+        let how = match (is_needed, is_in) {
+            (true, false) => Differs::Lacking,
+            (false, true) => Differs::Added,
+            (true, true) | (false, false) => return None,
+        };
+        Some(Apart { record, migration: of_it.next_back()?, how })
+    });
+    between.collect()
+}
+
+/// What is worth saying of a snapshot before it is put in its database's place.
+pub(super) fn restore_notes(state: &HostState, request: &Request) -> Vec<String> {
+    let Some(found) = named(state, request) else { return Vec::new() };
+    let database = &found.database;
+    let mut notes = Vec::new();
+    if found.hash.is_none() {
+        notes.push(format!(
+            "{} is on no record: that it is a snapshot of `{database}`, and was not changed since, is told by nothing but its name",
+            found.name
+        ));
+    }
+    if found.moment.is_none() {
+        notes.push(format!("which migrations of `{database}` are in it is not known"));
+    }
+    let apart = apart(state, found);
+    notes.extend(apart.iter().filter(|one| one.migration.done.compatible != Compatible::Breaking).map(
+        |Apart { record, how, .. }| match how {
+            Differs::Lacking => format!(
+                "it was taken before release {} migrated `{database}`: the next deploy carries that out again",
+                record.release.id
+            ),
+            Differs::Added => format!(
+                "release {} had migrated `{database}` when it was taken, and the one that is live went live without that",
+                record.release.id
+            ),
+        },
+    ));
+    notes
 }
 
 /// The snapshot that is named, where it is one of a database of what is live.

@@ -3,7 +3,7 @@
 use crate::journal::{Entry, Step, What};
 use crate::plan::{CheckPlan, GatedInstance, HostPlan, Planned, SnapshotPlan, Stage, StartPlan, WhyNot};
 
-use super::journalled::outcomes;
+use super::journalled::{intended, outcomes};
 use super::standing::Standing;
 
 /// Those that somebody asked for and that are not there yet: nothing is switched for them, so that they are all that is to be done.
@@ -16,6 +16,10 @@ fn asked_snapshots(goal: &HostPlan, journal: &[Entry]) -> Planned<SnapshotPlan> 
     };
     left.asked.retain(|asked| !is_done(&asked.file));
     left.beside = left.beside.filter(|beside| !is_done(&beside.file));
+    if let Some(beside) = &mut left.beside {
+        let step = Step::Restore { database: beside.database.clone(), file: beside.file.clone() };
+        beside.begun = intended(journal, &step);
+    }
     if left.asked.is_empty() && left.beside.is_none() {
         return Planned::NotNeeded(WhyNot::AlreadyDone);
     }

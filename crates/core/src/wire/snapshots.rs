@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::names::AppId;
-use crate::retention::KnownSnapshot;
+use crate::retention::{KnownSnapshot, Leftovers};
 
 /// From the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +11,11 @@ use crate::retention::KnownSnapshot;
 pub enum SnapshotAsk {
     /// Those that there are → [`SnapshotReply::Listed`].
     List {
+        /// Whose.
+        app: AppId,
+    },
+    /// Those that nothing needs → [`SnapshotReply::Unneeded`].
+    Unneeded {
         /// Whose.
         app: AppId,
     },
@@ -31,6 +36,11 @@ pub enum SnapshotReply {
     Listed {
         /// Each.
         snapshots: Vec<KnownSnapshot>,
+    },
+    /// They may go, and nothing else does.
+    Unneeded {
+        /// Each.
+        leftovers: Leftovers,
     },
     /// It is whole, and can be put back.
     Verified {

@@ -6,5 +6,6 @@ mod drift;
 mod recovery;
 mod rollback;
 mod services;
+mod snapshots;
 mod verdicts;
 mod world;

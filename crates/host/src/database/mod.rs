@@ -40,9 +40,10 @@ impl Database for Databases {
         }
     }
 
-    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError> {
+    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError> {
         match to {
-            Located::File(file) => Sqlite::restore(snapshot, file).await,
+            // Nobody else could open it meanwhile without being seen.
+            Located::File(file) => Sqlite::restore(snapshot, file).await.map(|()| None),
             Located::Server(server) => server::of(server).restore(snapshot).await,
         }
     }

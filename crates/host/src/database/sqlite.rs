@@ -5,10 +5,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cutover_core::hash::ContentHash;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
@@ -88,20 +89,7 @@ impl Sqlite {
     /// Beside the database: whoever is asked for a file that is there is refused.
     pub(super) async fn restore_beside(snapshot: &Path, to: &Path) -> Result<(), DatabaseError> {
         let (snapshot, to) = (snapshot.to_owned(), to.to_owned());
-        blocking(move || {
-            verify(&snapshot)?;
-            if fs::symlink_metadata(&to).is_ok() {
-                return Err(DatabaseError::plain(format!("{} is there already", to.display())));
-            }
-            let next = files::beside(&to);
-            let copied = copy_for(&snapshot, &next, &to).map_err(|error| not_done(&error));
-            let placed = copied.and_then(|()| put_in_place(&next, &to));
-            if placed.is_err() {
-                files::discard(&next);
-            }
-            placed
-        })
-        .await
+        blocking(move || restore_beside(&snapshot, &to)).await
     }
 
     pub(super) async fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
@@ -208,6 +196,33 @@ fn step_through(
     }
 }
 
+fn restore_beside(snapshot: &Path, to: &Path) -> Result<(), DatabaseError> {
+    verify(snapshot)?;
+    let is_there = || DatabaseError::plain(format!("{} is there already", to.display()));
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(is_there());
+    }
+    let next = part(snapshot, to);
+    // Of a copy of this snapshot that was killed.
+    files::discard(&next);
+    let copied = copy_for(snapshot, &next, to).map_err(|error| not_done(&error));
+    // A link and not a rename: what came there meanwhile is somebody's.
+    let placed = copied.and_then(|()| match fs::hard_link(&next, to) {
+        Ok(()) => files::sync_folder(files::folder_of(to)).map_err(|error| not_done(&error)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(is_there()),
+        Err(error) => Err(not_done(&FileError::new("make", to, &error))),
+    });
+    files::discard(&next);
+    placed
+}
+
+/// What a snapshot is called while it is copied beside: the same in each try, so that nothing of one that was killed stays; another for each app.
+fn part(snapshot: &Path, to: &Path) -> PathBuf {
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let of = ContentHash::of(snapshot.as_os_str().as_encoded_bytes());
+    to.with_file_name(format!(".{name}.{}.part", of.short()))
+}
+
 fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
     verify(snapshot)?;
     refuse_while_open(file, "restore")?;
@@ -247,11 +262,12 @@ fn copy_for(snapshot: &Path, next: &Path, file: &Path) -> Result<(), FileError> 
         }
         Err(error) => return Err(FileError::new("look at", file, &error)),
     };
-    let mut target = files::private(next).map_err(failed)?;
+    // By its descriptor all the way: whoever may write into the folder could put a link to another file in its place.
+    let mut target = files::new(next).map_err(failed)?;
     io::copy(&mut File::open(snapshot).map_err(failed)?, &mut target).map_err(failed)?;
     let copy = target.metadata().map_err(failed)?;
     if (copy.uid(), copy.gid()) != (like.uid(), like.gid()) {
-        chown(next, Some(like.uid()), Some(like.gid())).map_err(failed)?;
+        fchown(&target, Some(like.uid()), Some(like.gid())).map_err(failed)?;
     }
     target.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
     target.sync_all().map_err(failed)

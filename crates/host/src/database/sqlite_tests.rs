@@ -206,6 +206,25 @@ async fn a_restore_puts_the_content_back_and_a_stale_log_does_not_come_with_it()
 }
 
 #[tokio::test]
+async fn a_copy_beside_leaves_what_is_there_and_nothing_of_one_that_was_killed() {
+    let shop = Shop::in_wal_mode();
+    shop.write(0..5);
+    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    let (to, mine) = (shop.path("scratch.db"), shop.path("mine.db"));
+    fs::write(&mine, "mine").unwrap();
+    // Somebody who may write there leads what is written to another file.
+    std::os::unix::fs::symlink(&mine, super::part(&shop.snapshot(), &to)).unwrap();
+
+    Sqlite::restore_beside(&shop.snapshot(), &to).await.unwrap();
+
+    assert_eq!(count(&to), 5);
+    let error = Sqlite::restore_beside(&shop.snapshot(), &mine).await.unwrap_err();
+    assert!(error.message.contains("is there already"), "{error}");
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+    assert!(!names(shop.folder.path()).iter().any(|name| name.ends_with(".part")));
+}
+
+#[tokio::test]
 async fn a_stale_log_beside_a_restored_file_would_corrupt_it() {
     // Why the log is removed before the rename: this is what a power cut in the other order leaves.
     let mut shop = Shop::in_wal_mode();

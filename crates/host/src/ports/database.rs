@@ -33,8 +33,9 @@ pub trait Database: Send + Sync {
     async fn closed(&self, database: &Located) -> Result<(), DatabaseError>;
 
     /// Puts a snapshot in the database's place while nothing has it open: verified, beside it, then renamed. A file keeps owner and mode, and old
-    /// `-wal` and `-shm` are removed durably before; a server's database keeps owner, encoding and settings.
-    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError>;
+    /// `-wal` and `-shm` are removed durably before; a server's database keeps owner, encoding and settings. Whoever is no instance may have come and gone
+    /// meanwhile: where what was replaced stays beside, its name is given back.
+    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError>;
 
     /// Whether a snapshot can be put in the database's place: all of it is read, with its own checksum or integrity check; a dump's table of
     /// contents, and that it is of this database and of no newer server. What was found good, a line each.

@@ -16,6 +16,7 @@ use super::frames::{Frame, Incoming, Outgoing, Stop};
 use super::hear::{Silence, hear};
 use super::ship::Brought;
 use crate::host::Host;
+use crate::journal::Trouble;
 use crate::leftovers::{Going, Place};
 use crate::lock::AppLock;
 use crate::observe::{observe, observe_again};
@@ -224,12 +225,7 @@ where
         let host = self.host().await?;
         let going = Going::of(&observe_again(&host, app).await?);
         let place = Place { layout: &host.layout, store: &host.store, ports: &host.ports, app };
-        let leftovers = place.look(&going).await.map_err(|trouble| {
-            Failure::new(Exit::Failed, "it cannot be told what is needed on this host")
-                .because(trouble.to_string())
-                .untouched("what was serving goes on")
-                .next("see that the disk and the container engine are well, then try again")
-        })?;
+        let leftovers = place.look(&going).await.map_err(|trouble| untold(&trouble))?;
         Ok(self.outgoing.send(&Reply::Leftovers { leftovers }).await?)
     }
 
@@ -246,6 +242,14 @@ where
         let listeners = up::listeners(&self.layout);
         Ok(self.outgoing.send(&Reply::Up { started, listeners }).await?)
     }
+}
+
+/// What is needed by nothing is not known.
+pub(super) fn untold(trouble: &Trouble) -> Failure {
+    Failure::new(Exit::Failed, "it cannot be told what is needed on this host")
+        .because(trouble.to_string())
+        .untouched("what was serving goes on")
+        .next("see that the disk and the container engine are well, then try again")
 }
 
 /// The store did not answer.

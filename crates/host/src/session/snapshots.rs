@@ -11,9 +11,10 @@ use cutover_core::wire::{Reply, SnapshotAsk, SnapshotReply};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::Stop;
-use super::serve::Session;
+use super::serve::{Session, untold};
 use crate::blocking::blocking;
 use crate::journal::Trouble;
+use crate::leftovers::{Going, Place};
 use crate::observe::observe_again;
 use crate::snapshots;
 use crate::stages::located::Whereabouts;
@@ -27,6 +28,13 @@ where
         let reply = match ask {
             SnapshotAsk::List { app } => {
                 SnapshotReply::Listed { snapshots: self.known_snapshots(&app).await? }
+            }
+            SnapshotAsk::Unneeded { app } => {
+                let host = self.host().await?;
+                let place = Place { layout: &host.layout, store: &host.store, ports: &host.ports, app: &app };
+                // No release goes with them, so that what each of them needs stays.
+                let leftovers = place.look(&Going::default()).await.map_err(|trouble| untold(&trouble))?;
+                SnapshotReply::Unneeded { leftovers }
             }
             SnapshotAsk::Verify { app, name } => {
                 let all = self.known_snapshots(&app).await?;

@@ -156,8 +156,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             let restore = async {
                 let kept = match (from, &found) {
                     (Some(from), _) if present.is_some() => {
-                        act.ports.database.restore(&act.layout.snapshot(from), &found).await?;
-                        None
+                        act.ports.database.restore(&act.layout.snapshot(from), &found).await?
                     }
                     (Some(from), _) => {
                         act.ports.database.restore_keeping(&act.layout.snapshot(from), &found).await?

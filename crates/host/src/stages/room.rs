@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use cutover_core::config::settings::SnapshotPolicy;
 use cutover_core::defaults;
 use cutover_core::failure::Failure;
-use cutover_core::plan::{DatabasePlace, FilePlace, HeldDatabase, PreflightPlan, Rule, ServerPlace};
+use cutover_core::plan::{
+    DatabasePlace, FilePlace, HeldDatabase, PreflightPlan, Reached, RestoredBeside, Rule, ServerPlace,
+    SnapshotPlan,
+};
 use cutover_core::release::RuntimeKind;
 use cutover_core::rules::{self, Room};
 
@@ -14,6 +17,9 @@ use super::Act;
 use super::located;
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
+
+/// So much of a server's log stays at most before it is written over, where nothing keeps it (`max_wal_size`).
+const LOG: u64 = 1 << 30;
 
 /// What will be written somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +30,12 @@ struct Want {
     bytes: u64,
 }
 
+impl Want {
+    fn new(what: &str, place: &Path, bytes: u64) -> Self {
+        Self { what: what.to_owned(), place: place.to_owned(), bytes }
+    }
+}
+
 /// The refusal, where a disk has less room than what the plan will write there.
 pub(super) async fn refuse_low(act: &Act<'_>, plan: &PreflightPlan) -> Result<Option<Failure>, Trouble> {
     if act.plan.allowed.contains(&Rule::LowDisk) {
@@ -31,6 +43,53 @@ pub(super) async fn refuse_low(act: &Act<'_>, plan: &PreflightPlan) -> Result<Op
     }
     let rooms = by_disk(wants(act, plan).await, disk)?;
     Ok(rules::refuse_low_room(&rooms))
+}
+
+/// The same for snapshots that somebody asked for, which have no preflight.
+pub(super) async fn refuse_low_for_asked(
+    act: &Act<'_>,
+    plan: &SnapshotPlan,
+) -> Result<Option<Failure>, Trouble> {
+    if act.plan.allowed.contains(&Rule::LowDisk) {
+        return Ok(None);
+    }
+    let mut wants = Vec::new();
+    for asked in &plan.asked {
+        let bytes = bytes(act, &asked.place).await.unwrap_or_default();
+        wants.push(Want::new("snapshots", act.layout.backups(), bytes.saturating_add(defaults::DISK_FREE)));
+    }
+    match &plan.beside {
+        Some(RestoredBeside { place: DatabasePlace::Server(place), .. }) => {
+            wants.extend(in_data_of(act, place, in_server(act, place).await).await);
+        }
+        Some(RestoredBeside { place: DatabasePlace::File(_), file, to, .. }) => {
+            let bytes = std::fs::metadata(act.layout.snapshot(file)).map_or(0, |found| found.len());
+            let folder = files::folder_of(Path::new(to));
+            wants.push(Want::new("the copy", folder, bytes.saturating_add(defaults::DISK_FREE)));
+        }
+        None => {}
+    }
+    Ok(rules::refuse_low_room(&by_disk(wants, disk)?))
+}
+
+/// How large a database is; `None`: there is none, or it does not say.
+pub(super) async fn bytes(act: &Act<'_>, place: &DatabasePlace) -> Option<u64> {
+    match place {
+        DatabasePlace::File(place) => Some(file(act, place).await?.1),
+        DatabasePlace::Server(place) => in_server(act, place).await,
+    }
+}
+
+/// A second database beside one of this size, where its server is ours: in the engine's data, or below the state folder.
+async fn in_data_of(act: &Act<'_>, place: &ServerPlace, bytes: Option<u64>) -> Option<Want> {
+    let Reached::Backing { runtime, .. } = &place.reached else { return None };
+    let folder = match runtime {
+        RuntimeKind::Container => act.ports.runtime(*runtime).ok()?.data_folder().await?,
+        RuntimeKind::Process => act.layout.state().to_owned(),
+    };
+    // All of it goes through the server's log, which is written over after a while.
+    let bytes = bytes?;
+    Some(Want::new("the database server's data", &folder, bytes.saturating_add(bytes.min(LOG))))
 }
 
 /// The refusal, where a disk has less room than what comes from a client takes: layers where they wait, and twice that where the engine unpacks
@@ -43,8 +102,7 @@ pub(crate) fn refuse_low_for_layers(
     engine: Option<&Path>,
     bytes: u64,
 ) -> Result<Option<Failure>, FileError> {
-    let want =
-        |what: &str, place: &Path, bytes| Want { what: what.to_owned(), place: place.to_owned(), bytes };
+    let want = Want::new;
     let mut wants =
         vec![want("layers on their way to the engine", waiting, bytes.saturating_add(defaults::DISK_FREE))];
     wants.extend(engine.map(|folder| want("the container engine's data", folder, bytes.saturating_mul(2))));
@@ -90,8 +148,7 @@ fn refuse_low_before(wants: Vec<Want>) -> Result<Option<Failure>, FileError> {
 }
 
 async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
-    let want =
-        |what: &str, place: &Path, bytes| Want { what: what.to_owned(), place: place.to_owned(), bytes };
+    let want = Want::new;
     let mut wants = vec![want("state", act.layout.state(), plan.disk)];
     if plan.engine
         && let Ok(runtime) = act.ports.runtime(RuntimeKind::Container)
@@ -107,7 +164,11 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
                 wants.push(want(&format!("database `{database}`"), &folder, bytes));
                 bytes
             }),
-            DatabasePlace::Server(place) => in_server(act, place).await,
+            DatabasePlace::Server(place) => {
+                let bytes = in_server(act, place).await;
+                wants.extend(in_data_of(act, place, bytes).await);
+                bytes
+            }
         };
         wants.extend(bytes.map(|bytes| want("snapshots", act.layout.backups(), bytes)));
     }
@@ -121,6 +182,12 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
         if let Some((folder, bytes)) = &found {
             // Its growth, or what is put back beside it.
             wants.push(want(&format!("database `{}`", migration.database), folder, *bytes));
+        }
+        // What takes the held path is put back by itself where it fails.
+        let is_put_back = migrate.rehearse.iter().any(|held| held.database == migration.database)
+            && migration.snapshot != SnapshotPolicy::None;
+        if let Some(DatabasePlace::Server(place)) = migration.place.as_ref().filter(|_| is_put_back) {
+            wants.extend(in_data_of(act, place, server).await);
         }
         let bytes = found.map(|(_, bytes)| bytes).or(server);
         if let Some(bytes) = bytes.filter(|_| migration.snapshot != SnapshotPolicy::None) {
@@ -177,7 +244,7 @@ mod tests {
     use super::*;
 
     fn want(what: &str, place: &str, bytes: u64) -> Want {
-        Want { what: what.to_owned(), place: place.into(), bytes }
+        Want::new(what, Path::new(place), bytes)
     }
 
     #[test]

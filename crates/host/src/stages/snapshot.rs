@@ -10,15 +10,16 @@ use cutover_core::journal::{Step, StepResult};
 use cutover_core::layout;
 use cutover_core::names::DatabaseName;
 use cutover_core::plan::{
-    AskedSnapshot, DatabasePlace, HeldDatabase, Migration, Planned, RestoredBeside, SnapshotPlan, Stage,
+    AskedSnapshot, DatabasePlace, HeldDatabase, Migration, Planned, RestoredBeside, Rule, SnapshotPlan, Stage,
 };
+use cutover_core::rules;
 use tokio::time::Instant;
 
 use super::Act;
 use super::backing::Backed;
 use super::located::{located, server};
 use super::once::run_once;
-use super::told;
+use super::{room, told};
 use crate::blocking::blocking;
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
@@ -52,6 +53,7 @@ pub(crate) async fn snapshot(
         // Somebody asked for it: nothing is held or stopped for a snapshot that cannot be put back.
         if let HeldDatabase::Restore { database, place, snapshot: Some(file), present: Some(_) } = held {
             Box::pin(fits(act, database, place, file)).await?;
+            refuse_long(act, database, place).await?;
         }
     }
     let mut before = BTreeMap::new();
@@ -68,6 +70,10 @@ pub(crate) async fn snapshot(
 
 /// What was asked for besides migrations.
 async fn asked(act: &Act<'_>, plan: &SnapshotPlan) -> Result<(), StageError> {
+    let low = room::refuse_low_for_asked(act, plan).await;
+    if let Some(refusal) = low.map_err(|trouble| told::no_room_told(&trouble))? {
+        return Err(refusal.into());
+    }
     for AskedSnapshot { database, place, file } in &plan.asked {
         let found = located(act, place).await.map_err(|trouble| told::unreached(act, database, &trouble))?;
         if matches!(&found, Located::File(path) if !path.exists()) {
@@ -75,19 +81,50 @@ async fn asked(act: &Act<'_>, plan: &SnapshotPlan) -> Result<(), StageError> {
         }
         take(act, Stage::Snapshot, database, &found, file).await?;
     }
-    if let Some(RestoredBeside { database, place, file, to }) = &plan.beside {
-        unchanged(act, Stage::Snapshot, database, file).await?;
-        fits(act, database, place, file).await?;
-        let step = Step::Restore { database: database.clone(), file: file.clone() };
-        let made = async {
-            let found = located(act, place).await?;
-            act.ports.database.restore_beside(&act.layout.snapshot(file), &found, to).await?;
-            Ok::<_, Trouble>(((), StepResult::Done))
-        };
-        act.journal.act(Stage::Snapshot, step, made).await?;
-        act.journal.note(Stage::Snapshot, format!("the snapshot of `{database}` is put back as {to}"))?;
+    match &plan.beside {
+        Some(plan) => beside(act, plan).await,
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// A snapshot put back beside its database. What is there already is somebody's, unless a run that was killed had begun to make it.
+async fn beside(act: &Act<'_>, plan: &RestoredBeside) -> Result<(), StageError> {
+    let RestoredBeside { database, place, file, to, begun } = plan;
+    unchanged(act, Stage::Snapshot, database, file).await?;
+    fits(act, database, place, file).await?;
+    let snapshot = act.layout.snapshot(file);
+    let found = located(act, place).await.map_err(|trouble| told::unreached(act, database, &trouble))?;
+    let is_there = is_there(act, &found, to).await;
+    let is_there = is_there.map_err(|trouble| told::unreached(act, database, &trouble))?;
+    if is_there && !begun {
+        return Err(told::taken(database, to).into());
+    }
+    let step = Step::Restore { database: database.clone(), file: file.clone() };
+    let made = async {
+        // A server names it once it is whole; so is a file, and what it holds tells whether it is this one.
+        let is_made = is_there
+            && match &found {
+                Located::File(_) => hash_of(Path::new(to)).await? == hash_of(&snapshot).await?,
+                Located::Server(_) => true,
+            };
+        if !is_made {
+            act.ports.database.restore_beside(&snapshot, &found, to).await?;
+        }
+        Ok::<_, Trouble>(((), StepResult::Done))
+    };
+    act.journal.act(Stage::Snapshot, step, made).await?;
+    act.journal.note(Stage::Snapshot, format!("the snapshot of `{database}` is put back as {to}"))
+}
+
+/// Whether something has the name already under which a snapshot is to be put beside.
+async fn is_there(act: &Act<'_>, of: &Located, to: &str) -> Result<bool, Trouble> {
+    match of {
+        Located::File(_) => Ok(std::fs::symlink_metadata(to).is_ok()),
+        Located::Server(server) => {
+            let state = act.ports.database.look(server).await?;
+            Ok(state.database == to || state.others.iter().any(|other| other == to))
+        }
+    }
 }
 
 /// Refuses a snapshot that is not what was recorded. All of it is read for that, and nothing touched.
@@ -118,6 +155,21 @@ async fn fits(
     };
     let lines = read.await.map_err(|trouble| told::unreadable(act, database, file, &trouble))?;
     act.journal.note(Stage::Snapshot, format!("{}: {}", layout::snapshot_name(file), lines.join("; ")))
+}
+
+/// Refuses a restore whose snapshot of the present would hold requests for longer than they wait (S18).
+async fn refuse_long(
+    act: &Act<'_>,
+    database: &DatabaseName,
+    place: &DatabasePlace,
+) -> Result<(), StageError> {
+    let Some(handover) = act.plan.handover.todo().filter(|plan| !plan.hold.is_empty()) else { return Ok(()) };
+    let budget = u64::try_from(handover.bounds.budget.as_millis()).unwrap_or(u64::MAX);
+    let bytes = room::bytes(act, place).await.unwrap_or_default();
+    match rules::refuse_long_dump(database.as_str(), bytes, budget) {
+        Some(refusal) if !act.plan.allowed.contains(&Rule::LongHold) => Err(refusal.into()),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether a migration is pending, as far as something tells it.

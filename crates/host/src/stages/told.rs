@@ -224,6 +224,18 @@ pub(super) fn unreached(act: &Act<'_>, database: &DatabaseName, trouble: &Troubl
         .next("see that it is there and can be reached; then try again")
 }
 
+/// What has the name already is not replaced.
+pub(super) fn taken(database: &DatabaseName, to: &str) -> Failure {
+    Failure::new(Exit::Migration, format!("the snapshot of `{database}` was not put back as {to}"))
+        .because(format!("{to} is there already"))
+        .next("name one that is not there yet, or take that away first")
+}
+
+/// Whether a snapshot has room is not known.
+pub(super) fn no_room_told(trouble: &Trouble) -> Failure {
+    Failure::new(Exit::Refused, "the free room on a disk cannot be told").because(trouble.message.clone())
+}
+
 /// A client program may say what it was told.
 fn redacted(act: &Act<'_>, text: &str) -> String {
     let live = act.plan.live.as_ref().map(|live| act.values(&live.release));

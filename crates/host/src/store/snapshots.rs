@@ -49,6 +49,19 @@ impl Store {
         })
     }
 
+    /// The number under which a release had gone live last when each of an app's snapshots was taken, of those of which it is on record.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn snapshot_moments(&self, app: &AppId) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT file, moment FROM snapshots WHERE app = ?1 AND moment IS NOT NULL")?;
+            let rows = statement.query_map([app.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// The file names of an app's snapshots, each with its place in their order.
     ///
     /// # Errors

@@ -347,7 +347,7 @@ impl Database for NoDatabase {
     async fn closed(&self, _: &Located) -> Result<(), DatabaseError> {
         unreachable!()
     }
-    async fn restore(&self, _: &Path, _: &Located) -> Result<(), DatabaseError> {
+    async fn restore(&self, _: &Path, _: &Located) -> Result<Option<String>, DatabaseError> {
         unreachable!()
     }
     async fn check(&self, _: &Path, _: &Located) -> Result<Vec<String>, DatabaseError> {

@@ -231,7 +231,7 @@ impl Database for Simulated {
     }
 
     async fn restore_keeping(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError> {
-        self.restore(snapshot, to).await.map(|()| None)
+        self.restore(snapshot, to).await
     }
 
     async fn rehearse_restore(&self, _: &Server, _: &Path) -> Result<(), DatabaseError> {
@@ -269,13 +269,14 @@ impl Database for Simulated {
         Ok(self.see(|_| 0).await?)
     }
 
-    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<(), DatabaseError> {
+    async fn restore(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError> {
         let (from, to) = (snapshot.to_owned(), self.lock().world.file_of(to));
         let restored = self.act(move |world| {
             world.nobody_has_open(&to, "restored");
             std::fs::copy(from, to).map(drop).unwrap_or_default();
         });
-        Ok(restored.await?)
+        restored.await?;
+        Ok(None)
     }
 }
 

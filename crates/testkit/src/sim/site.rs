@@ -476,8 +476,19 @@ fn snapshots(layout: &Layout, app: &AppId) -> Vec<KnownSnapshot> {
         let name = entry.file_name().into_string().ok()?;
         let (database, taken, release) = parts_of_snapshot(&name)?;
         let (bytes, needed_by) = (entry.metadata().ok()?.len(), BTreeSet::new());
-        let (sequence, hash, problem) = (None, None, None);
-        Some(KnownSnapshot { name, database, taken, release, bytes, sequence, hash, needed_by, problem })
+        let (sequence, hash, moment, problem) = (None, None, None, None);
+        Some(KnownSnapshot {
+            name,
+            database,
+            taken,
+            release,
+            bytes,
+            sequence,
+            hash,
+            moment,
+            needed_by,
+            problem,
+        })
     });
     let mut known: Vec<KnownSnapshot> = known.collect();
     known.sort_by(|one, other| one.name.cmp(&other.name));

@@ -175,8 +175,8 @@ impl InServer for Maria<'_> {
         self.end_those_of_nobody().await
     }
 
-    async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError> {
-        self.put_back(snapshot).await
+    async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {
+        self.put_back(snapshot).await.map(|()| None)
     }
 
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError> {

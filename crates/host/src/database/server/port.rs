@@ -43,7 +43,7 @@ pub(in crate::database) trait InServer: Send + Sync {
         }
     }
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
-    async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError>;
+    async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError>;
     async fn restore_beside(&self, snapshot: &Path, to: &str) -> Result<(), DatabaseError>;
     async fn restore_keeping(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;

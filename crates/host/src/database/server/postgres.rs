@@ -133,8 +133,8 @@ impl InServer for Postgres<'_> {
         Ok(ended.parse().unwrap_or_default())
     }
 
-    async fn restore(&self, snapshot: &Path) -> Result<(), DatabaseError> {
-        self.put_back(snapshot).await
+    async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {
+        self.put_back(snapshot).await.map(Some)
     }
 
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError> {

@@ -14,6 +14,8 @@ use crate::ports::{Certainty, DatabaseError, ServerState};
 
 /// Tries to rename, where somebody connects at the very moment.
 const TRIES: u32 = 10;
+/// What the name of a database ends with that a restore which somebody asked for has replaced.
+const REPLACED: &str = "replaced";
 /// An archive of `pg_dump`.
 const FORM: Form = Form { magic: &[b"PGDMP"], of: "pg_dump" };
 /// Where databases are made and renamed from: nobody renames one while he has it open.
@@ -47,14 +49,22 @@ impl Postgres<'_> {
         }
         let next = self.made_of(&state, snapshot).await?;
         let rename = format!("alter database {} rename to {}", quoted(&next), quoted(to));
-        self.ask(Some(elsewhere(name)), &rename).await.map(std::mem::drop)
+        let renamed = self.ask(Some(elsewhere(name)), &rename).await;
+        // Where only its answer was lost there is nothing of this name any more.
+        if renamed.is_err()
+            && let Err(error) = self.discard(name, &next).await
+        {
+            tracing::warn!(%error, "a database that was restored stays beside");
+        }
+        renamed.map(std::mem::drop)
     }
 
-    /// See [`super::port::InServer::restore`].
-    pub(super) async fn put_back(&self, snapshot: &Path) -> Result<(), DatabaseError> {
+    /// See [`super::port::InServer::restore`]. Whoever came and went since the snapshot of the present has what he wrote in what was replaced: it
+    /// stays, until the next restore.
+    pub(super) async fn put_back(&self, snapshot: &Path) -> Result<String, DatabaseError> {
         let (state, _) = self.fitting(snapshot).await?;
         let name = &state.database;
-        let before = beside(name, "replaced");
+        let before = beside(name, REPLACED);
         self.discard(name, &before).await?;
         let next = self.made_of(&state, snapshot).await?;
         // Whoever came meanwhile has what he writes in no snapshot: it is not taken from him.
@@ -63,10 +73,7 @@ impl Postgres<'_> {
             return Err(error);
         }
         self.swap(name, &next, &before).await?;
-        if let Err(error) = self.discard(name, &before).await {
-            tracing::warn!(%error, "the database that was replaced stays beside");
-        }
-        Ok(())
+        Ok(before)
     }
 
     /// See [`super::port::InServer::restore_keeping`]. The name of what is kept is the snapshot's, so that an earlier try is known.
@@ -187,9 +194,12 @@ fn same_version(words: &[String], name: &str, more: &[&str]) -> Vec<String> {
     std::iter::once(program).chain(more.iter().map(|word| (*word).to_owned())).collect()
 }
 
-/// Those beside a database that stay since restores which nobody asked for.
+/// Those beside a database that stay since restores.
 pub(super) fn kept(state: &ServerState) -> Vec<String> {
-    kept_among(&state.others, |what| beside(&state.database, what))
+    let mut kept = kept_among(&state.others, |what| beside(&state.database, what));
+    let replaced = beside(&state.database, REPLACED);
+    kept.extend(state.others.iter().find(|other| **other == replaced).cloned());
+    kept
 }
 
 /// A name beside a database's; names have at most 63 bytes.
@@ -288,10 +298,10 @@ mod tests {
         let snapshot = Path::new("/var/backups/cutover/main_20261126T040506007Z_7f3c9e1.dump.zst");
         for name in ["shop".to_owned(), "ä".repeat(40)] {
             let ours = beside(&name, &kept_of(snapshot));
-            let others =
-                vec![ours.clone(), beside(&name, "replaced"), "shop2_cutover_replaced_1a2b3c4".to_owned()];
+            let asked = beside(&name, REPLACED);
+            let others = vec![ours.clone(), asked.clone(), "shop2_cutover_replaced_1a2b3c4".to_owned()];
             let state = ServerState { database: name, others, ..ServerState::default() };
-            assert_eq!(kept(&state), [ours]);
+            assert_eq!(kept(&state), [ours, asked]);
         }
     }
 
