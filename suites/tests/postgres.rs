@@ -608,6 +608,59 @@ async fn a_restore_killed_at_any_step_leaves_one_whole_database_that_serves() {
     .await;
 }
 
+/// What takes [`renamed`] back, or fails half-way.
+const DOWN: &str = ", down: [sh, -c, \"psql \\\"$$DATABASE_URL\\\" -v ON_ERROR_STOP=1 -qc 'alter table entries rename column line to text'\"]";
+const HALF_DOWN: &str = ", down: [sh, -c, \"psql \\\"$$DATABASE_URL\\\" -qc 'alter table entries rename column line to text'; exit 3\"]";
+
+/// What was written since stays; a command that fails puts all back; where the run dies it is one or the other.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_breaking_migration_is_taken_back_by_its_own_command_or_not_at_all() {
+    let test = "a_breaking_migration_is_taken_back_by_its_own_command_or_not_at_all";
+    let down = ["rollback", "--migrate-down", "--yes"];
+    with_ledger_of(test, killing_binaries().unwrap(), async |app| {
+        deploy(app, &Version { more: HALF_DOWN, ..renamed("half") }, 0).await;
+        query(app, "insert into entries values ('since')").await;
+        let failed = told(app, &down, 5).await;
+        assert!(failed.contains("the down migration of `main` failed"), "{failed}");
+        serves(app, "half").await;
+        assert_eq!(query(app, "select count(*) from entries where line = 'since'").await, "1");
+        told(app, &["rollback", "--restore-db", "--yes"], 0).await;
+
+        deploy(app, &Version { more: DOWN, ..renamed("whole") }, 0).await;
+        nobody_fails(app, "down", async {
+            query(app, "insert into entries values ('since')").await;
+            told(app, &down, 0).await;
+        })
+        .await;
+        serves(app, "first").await;
+        assert_eq!(query(app, "select count(*) from entries where text = 'since'").await, "1");
+        let steps = steps(app);
+        for step in steps.iter().step_by(2) {
+            let name = format!("killed{step}");
+            deploy(app, &Version { more: DOWN, ..renamed(&name) }, 0).await;
+            query(app, &format!("insert into entries values ('row{step}')")).await;
+            let before = newest(app).run;
+            let mut command = app.command(&down);
+            command.env(KILL_AT, step.to_string());
+            app.site().run(command).await.unwrap();
+            let verdict = settled_after(app, before).await;
+            println!("killed at step {step} of {}: exit {}", steps.len(), verdict.exit().code());
+            assert_ne!(verdict.exit(), Exit::Person, "{verdict:?}");
+            let is_down = verdict.exit() == Exit::Done;
+            serves(app, if is_down { "first" } else { &name }).await;
+            let column = if is_down { "text" } else { "line" };
+            let rows =
+                query(app, &format!("select count(*) from entries where {column} = 'row{step}'")).await;
+            assert_eq!(rows, "1", "{verdict:?}");
+            if !is_down {
+                told(app, &down, 0).await;
+            }
+        }
+    })
+    .await;
+}
+
 /// The verdict of the run after this one, once nobody holds the lock.
 async fn settled_after(app: &App<'_>, before: cutover_core::names::RunId) -> Verdict {
     let settled = async || {

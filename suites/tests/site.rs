@@ -45,6 +45,11 @@ async fn a_migration_that_fails_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_breaking_migration_is_taken_back_by_its_own_command() {
+    databases::a_breaking_migration_is_taken_back_by_its_own_command(&site()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_killed_in_the_middle_changes_nothing() {
     clients::a_client_killed_in_the_middle_changes_nothing(&site()).await;
 }

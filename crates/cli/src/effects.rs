@@ -148,6 +148,11 @@ fn replaced(request: &Request, id: &AppId) -> Option<String> {
     if request.verb == Verb::Rollback && request.restore_databases {
         return Some(format!("this puts the databases of {id} back to the snapshot; {kept}"));
     }
+    if request.verb == Verb::Rollback && request.migrate_down {
+        return Some(format!(
+            "this migrates the databases of {id} down: what that drops is kept in a snapshot of the present, and no longer served"
+        ));
+    }
     if request.verb == Verb::SnapshotRestore && request.snapshot.to.is_none() {
         let name = request.snapshot.name.as_deref().unwrap_or_default();
         return Some(format!("this puts {name} in the place of its database of {id}: {kept}"));
@@ -241,6 +246,9 @@ mod tests {
             Question::Type { about, .. } => about,
             other => panic!("{other:?}"),
         };
+        let down = Request { migrate_down: true, ..request(Verb::Rollback, "me") };
+        assert!(matches!(asks(&down, Protection::Open), Question::Yes(_)));
+        assert!(about(asks(&down, Protection::Protected)).contains("migrates the databases"));
         assert!(about(asks(&restore, Protection::Protected)).contains("puts the databases"));
         let named = |to: Option<&str>| Request {
             snapshot: cutover_core::request::SnapshotRequest {

@@ -34,6 +34,8 @@ pub struct Request {
     pub to: Option<ReleaseId>,
     /// `rollback --restore-db`: put the databases back to the snapshot before the migration.
     pub restore_databases: bool,
+    /// `rollback --migrate-down`: take the migrations back by their own `down` commands.
+    pub migrate_down: bool,
     /// `deploy --skip-migrations`.
     pub skip_migrations: bool,
     /// `--no-bake`.

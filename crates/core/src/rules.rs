@@ -22,7 +22,7 @@ pub fn check(plan: &HostPlan, state: &HostState, request: &Request) -> Result<()
         refusals.extend(refuse_older_commit(state, request));
     }
     if !plan.allowed.contains(&Rule::RollbackAcrossBreakingMigration) {
-        refusals.extend(refuse_rollback_across_breaking_migration(plan, state, request.restore_databases));
+        refusals.extend(refuse_rollback_across_breaking_migration(plan, state, request));
         refusals.extend(refuse_snapshot_across_breaking_migration(state, request));
     }
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
@@ -103,7 +103,7 @@ pub fn refuse_breaking_migration_beside_old(plan: &HostPlan, _: &HostState) -> O
 pub fn refuse_rollback_across_breaking_migration(
     plan: &HostPlan,
     state: &HostState,
-    restore: bool,
+    request: &Request,
 ) -> Option<Failure> {
     plan.live.as_ref()?;
     let release = plan.release.as_ref()?;
@@ -111,7 +111,8 @@ pub fn refuse_rollback_across_breaking_migration(
         return None;
     }
     let crossed = crate::plan::crossed(state, release);
-    let first = crossed.iter().find(|crossed| crossed.how == Crossing::Undone || !restore)?;
+    let taken_back = request.restore_databases || request.migrate_down;
+    let first = crossed.iter().find(|crossed| crossed.how == Crossing::Undone || !taken_back)?;
     let (migrated, migration) = (&first.record.release.id, &first.migration.done);
     let mut failure = refusal(
         Rule::RollbackAcrossBreakingMigration,
@@ -120,7 +121,7 @@ pub fn refuse_rollback_across_breaking_migration(
     let (cause, remedy) = match (first.how, &migration.snapshot) {
         (Crossing::Undone, _) => (
             format!(
-                "it was live with the migration of `{}` by release {migrated}, and a restore has undone that",
+                "it was live with the migration of `{}` by release {migrated}, and that was undone since",
                 migration.database
             ),
             "deploy its commit again: the migration is then carried out anew".to_owned(),
@@ -138,6 +139,13 @@ pub fn refuse_rollback_across_breaking_migration(
     };
     failure.cause.push(cause);
     failure.next.insert(0, remedy);
+    if first.how == Crossing::Since && crate::plan::downs_are_recorded(state, release) {
+        let down = format!(
+            "`cutover rollback --to {} --migrate-down` takes the migrations back by the `down` commands that are recorded with them, after a snapshot",
+            release.id
+        );
+        failure.next.insert(0, down);
+    }
     Some(failure)
 }
 

@@ -262,6 +262,17 @@ pub struct Migrated {
     pub schema: Option<SchemaChange>,
 }
 
+/// A migration that was taken back by its own `down` command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undone {
+    /// The release that was migrated.
+    pub release: ReleaseId,
+    /// Which.
+    pub database: DatabaseName,
+    /// Under which number that release had gone live with it.
+    pub at: u64,
+}
+
 /// What a migration tool said of a schema, before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SchemaChange {

@@ -48,6 +48,8 @@ pub mod given {
     pub const INSTANCE: &str = "CUTOVER_INSTANCE";
     /// By which name clients of `PostgreSQL` show in its list; given to migrations only.
     pub const DATABASE_CLIENT: &str = "PGAPPNAME";
+    /// The schema's version before the migration that is taken back; given to `down` commands only.
+    pub const SCHEMA_BEFORE: &str = "CUTOVER_SCHEMA_BEFORE";
     /// The id of the installation that started it, for the same search.
     pub const INSTALLATION: &str = "CUTOVER_INSTALLATION";
 }

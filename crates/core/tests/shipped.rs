@@ -98,6 +98,7 @@ fn request(files: &[(&str, &str)]) -> Request {
         unset: BTreeSet::new(),
         to: None,
         restore_databases: false,
+        migrate_down: false,
         skip_migrations: false,
         no_bake: false,
         all: false,

@@ -38,6 +38,56 @@ pub async fn a_migration_that_fails_is_put_back(site: &Site) {
     nothing_lost(&app, &report).await;
 }
 
+/// What takes v3's migration back: the names return to the entries.
+const BACK: &str = "CREATE TABLE entries_with_names (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, message TEXT NOT NULL, created_at INTEGER NOT NULL DEFAULT (unixepoch())
+) STRICT;
+INSERT INTO entries_with_names SELECT entries.id, name, message, created_at FROM entries JOIN visitors ON visitors.id = visitor_id;
+DROP TABLE entries;
+ALTER TABLE entries_with_names RENAME TO entries;
+DROP TABLE visitors;
+";
+
+/// v3 with a command that takes its migration back, by the guestbook's own migrations in another folder.
+async fn with_down(app: &App<'_>, sql: &str) {
+    let down = "compatible: breaking, down: sh -c 'cd down && ../guestbook migrate' }";
+    app.commit("v3", |config| config.replace("compatible: breaking }", down)).unwrap();
+    let folder = app.repository().join("web/down/migrations");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("900_back.sql"), sql).unwrap();
+    app.record("v3").unwrap();
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    serves(app, "v3").await;
+}
+
+/// Without a recorded command it is refused; one that fails on a copy of the file changes nothing; a good one leaves all that was written since.
+pub async fn a_breaking_migration_is_taken_back_by_its_own_command(site: &Site) {
+    let app = deployed(site, "down", as_it_is).await;
+    deploy(&app, "v3", as_it_is).await;
+    let down = ["rollback", "--migrate-down", "--yes"];
+    let refused = app.cutover(&down).await.unwrap().expect(7).unwrap();
+    assert!(refused.failure().contains("has no `down` on record"), "{}", refused.talk);
+    app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
+    with_down(&app, "SELECT nonsense;").await;
+    let probe = traffic(&app);
+    let failed = app.cutover(&down).await.unwrap().expect(5).unwrap();
+    assert!(failed.failure().contains("the down migration of `main` failed"), "{}", failed.talk);
+    serves(&app, "v3").await;
+    let report = probe.stop().await;
+    none_failed("a down migration that failed", &report);
+    nothing_lost(&app, &report).await;
+    app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
+    with_down(&app, BACK).await;
+
+    let probe = traffic(&app);
+    app.cutover(&down).await.unwrap().expect(0).unwrap();
+
+    serves(&app, "v1").await;
+    let report = probe.stop().await;
+    none_failed("a rollback that migrated down", &report);
+    nothing_lost(&app, &report).await;
+}
+
 /// A console that was left open keeps the migration away, and nobody waits for long.
 pub async fn a_database_that_somebody_has_open_is_not_migrated(site: &Site) {
     let app = deployed(site, "open", as_it_is).await;

@@ -95,6 +95,9 @@ pub(crate) struct RollbackArguments {
     /// Put the databases back to the snapshot before the migration; what was written since is kept in a snapshot, and not served
     #[arg(long)]
     restore_db: bool,
+    /// Take the migrations since then back by the `down` commands that are recorded with them, after a snapshot
+    #[arg(long, conflicts_with = "restore_db")]
+    migrate_down: bool,
     /// Do not watch the release after the switch
     #[arg(long)]
     no_bake: bool,
@@ -138,6 +141,7 @@ pub(crate) fn request(verb: Verb, by: &str) -> Request {
         unset: BTreeSet::new(),
         to: None,
         restore_databases: false,
+        migrate_down: false,
         skip_migrations: false,
         no_bake: false,
         all: false,
@@ -207,6 +211,7 @@ impl RollbackArguments {
         let request = Request {
             to: self.to,
             restore_databases: self.restore_db,
+            migrate_down: self.migrate_down,
             no_bake: self.no_bake,
             allow: self.allow.rules.into_iter().collect(),
             ..request(Verb::Rollback, by)

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use cutover_core::config::settings::{Origin, Strategy};
-use cutover_core::names::ServiceName;
+use cutover_core::names::{DatabaseName, ServiceName};
 use cutover_core::plan::{
-    BackingPlan, BakePlan, Change, DrainPlan, HandoverPlan, HeldDatabase, HostPlan, MigratePlan, Migration,
-    Plan, Planned, PreflightPlan, ServicePlan, SnapshotPlan, Stage, StartPlan, SwitchPlan, VerifyPlan,
-    WhyNot,
+    BackingPlan, BakePlan, Change, Down, DrainPlan, HandoverPlan, HeldDatabase, HostPlan, MigratePlan,
+    Migration, Plan, Planned, PreflightPlan, ServicePlan, SnapshotPlan, Stage, StartPlan, SwitchPlan,
+    VerifyPlan, WhyNot,
 };
 
 use super::event::size;
@@ -299,16 +299,27 @@ fn migrate(plan: &MigratePlan) -> String {
     let (files, servers): (Vec<_>, Vec<_>) =
         plan.rehearse.iter().partition(|migration| migration.file().is_some());
     let mut parts = Vec::new();
-    if !files.is_empty() {
+    let is_down = plan.rehearse.iter().any(|migration| migration.down.is_some());
+    if !files.is_empty() && is_down {
+        parts.push(format!("rehearses what takes the migration of {} back, on a copy", names(&files)));
+    } else if !files.is_empty() {
         parts.push(format!("rehearses {} on a copy; what is pending is done in a handover", names(&files)));
     }
-    if !servers.is_empty() {
+    if !servers.is_empty() && is_down {
+        parts.push(format!("{}: taken back in a handover", names(&servers)));
+    } else if !servers.is_empty() {
         parts.push(format!("{}: breaking, so what is pending is done in a handover", names(&servers)));
     }
     if !plan.direct.is_empty() {
         parts.push(format!("migrates {}", names(&plan.direct.iter().collect::<Vec<_>>())));
     }
     parts.join("; ")
+}
+
+/// Whose migrations of a database are taken back.
+fn taken_back(database: &DatabaseName, down: &Down) -> String {
+    let releases: Vec<_> = down.undoes.iter().map(|undone| undone.release.to_string()).collect();
+    format!("the migration of {database} by release {} taken back", releases.join(", then "))
 }
 
 fn start(plan: &StartPlan) -> String {
@@ -341,9 +352,10 @@ fn handover(plan: &HandoverPlan) -> String {
     });
     for database in &plan.databases {
         parts.push(match database {
-            HeldDatabase::Migrate { migration } => {
-                format!("snapshot and migration of {}", migration.database)
-            }
+            HeldDatabase::Migrate { migration } => match &migration.down {
+                Some(down) => format!("snapshot and {}", taken_back(&migration.database, down)),
+                None => format!("snapshot and migration of {}", migration.database),
+            },
             HeldDatabase::Restore { database, snapshot: Some(file), present: Some(present), .. } => {
                 format!(
                     "{database} as it is now kept in {}, then {} put in its place",

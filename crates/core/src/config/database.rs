@@ -8,7 +8,7 @@ use super::read::At;
 use super::run::Context;
 use super::service::within;
 use super::settings::{
-    Compatible, Database, DatabaseEngine, Migrate, ServerKind, Service, SnapshotPolicy, Source,
+    Command, Compatible, Database, DatabaseEngine, Migrate, ServerKind, Service, SnapshotPolicy, Source,
 };
 use crate::defaults;
 use crate::names::{DatabaseName, ServiceName};
@@ -178,6 +178,7 @@ fn migrate(at: &At<'_>, context: &mut Context<'_>) -> Option<Migrate> {
         pending: at.command("pending"),
         timeout: timeout(&at, context),
         compatible,
+        down: at.command("down"),
     })
 }
 
@@ -226,11 +227,10 @@ fn refuse_blind_migration(
     if !matches!(service.source, Source::Artifact { .. }) {
         return;
     }
-    let told = migrate
-        .command
-        .iter()
-        .chain(service.run.environment.values())
-        .any(|text| text.databases().contains(name));
+    let is_told = |text: &Template| text.databases().contains(name);
+    let by_words = |command: &Command| command.iter().any(is_told);
+    let told = service.run.environment.values().any(is_told)
+        || by_words(&migrate.command) && migrate.down.as_ref().is_none_or(by_words);
     if !told {
         let what = format!(
             "the migration does not use `${{databases.{name}.file}}`, so it cannot be rehearsed on a copy"

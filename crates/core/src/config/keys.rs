@@ -300,6 +300,12 @@ const MIGRATE: Shape = Shape::Keys(&[&[
         "undeclared, which counts as expand",
         "Whether the old release can live with the migrated schema.",
     ),
+    Key::own(
+        "down",
+        Shape::Words,
+        "",
+        "What takes the migration back, run as `command` is by `rollback --migrate-down`, in the release that was migrated. `CUTOVER_SCHEMA_BEFORE` in its environment is the schema's version before it, where the migration tool keeps one.",
+    ),
 ]]);
 
 static VOLUME: Shape = Shape::Keys(&[&[

@@ -545,6 +545,9 @@ pub struct Migrate {
     pub timeout: Duration,
     /// Whether the old release can live with the migrated schema.
     pub compatible: Compatible,
+    /// What takes it back, for a rollback that asks for it; `None`: only the snapshot does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<Command>,
 }
 
 /// Whether the old release can live with a migrated schema (S18).

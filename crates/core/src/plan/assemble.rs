@@ -407,7 +407,7 @@ fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> Pr
         .collect();
     let made = || {
         let specs = incoming.iter().map(|instance| &instance.spec);
-        let specs = specs.chain(parts.migrations.iter().map(|migration| &migration.spec));
+        let specs = specs.chain(parts.migrations.iter().flat_map(Migration::instances));
         specs
             .map(|spec| (&spec.content, &spec.shipped, &spec.settings.platform))
             .chain(absent.iter().copied())
@@ -498,7 +498,7 @@ fn backing(parts: &Parts<'_>, incoming: &[&GatedInstance]) -> Result<Planned<Bac
             .iter()
             .map(|instance| &instance.spec)
             .chain(instances.iter().map(|i| &i.spec))
-            .chain(parts.migrations.iter().map(|m| &m.spec))
+            .chain(parts.migrations.iter().flat_map(Migration::instances))
     };
     let networks = networks(state, specs(), &mut allocation)?;
     let volumes: Vec<VolumeSpec> = volumes(&ground, specs());

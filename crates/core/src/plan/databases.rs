@@ -26,7 +26,7 @@ pub(crate) fn migrations(
 ) -> Vec<Migration> {
     let changed = ground.release.databases.iter().filter_map(|(name, database)| {
         let migrate = database.migrate.as_ref()?;
-        let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, name);
+        let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, was, name);
         pending.then_some((name, database, migrate))
     });
     changed
@@ -55,11 +55,13 @@ fn may_be_pending(
         || named.any(|variable| was.variables.get(variable) != release.variables.get(variable))
 }
 
-/// Whether a snapshot from before a migration was put back, and nothing was migrated since. Whichever release brought it: one that came after had
-/// nothing to migrate, and lives on the same schema. What finds nothing to do harms nobody.
-fn is_undone(ground: &Ground<'_>, name: &DatabaseName) -> bool {
+/// Whether a snapshot from before a migration was put back under a release that needs it, and nothing was migrated since. Whichever release brought
+/// it: one that came after had nothing to migrate, and lives on the same schema. One from before it went live without it.
+fn is_undone(ground: &Ground<'_>, was: Option<&Release>, name: &DatabaseName) -> bool {
+    let Some(was) = was else { return false };
     let all = || {
-        let records = ground.state.releases.iter().flat_map(|record| &record.migrations);
+        let needed = ground.state.releases.iter().filter(|record| record.release.created <= was.created);
+        let records = needed.flat_map(|record| &record.migrations);
         records.filter(|one| one.done.database == *name)
     };
     let is_there = |done: &Migrated| all().any(|one| one.done == *done && one.undone.is_none());
@@ -67,7 +69,8 @@ fn is_undone(ground: &Ground<'_>, name: &DatabaseName) -> bool {
     last.is_some_and(|last| !all().any(|one| one.at > last && one.undone.is_none()))
 }
 
-fn migration(
+/// One migration, where it can be told what is run and for what.
+pub(super) fn migration(
     ground: &Ground<'_>,
     name: &DatabaseName,
     database: &Database,
@@ -114,6 +117,7 @@ fn migration(
         budget: hold.min().unwrap_or(crate::defaults::HOLD_BUDGET),
         beside: beside.collect(),
         group,
+        down: None,
     })
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{
     BackingPlan, BakePlan, DatabasePlace, DrainPlan, Follow, GatedInstance, HandoverPlan, HeldDatabase,
-    HostPlan, InstanceRef, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck, SnapshotPlan,
-    Stage, StartPlan, VerifyPlan,
+    HostPlan, InstanceRef, InstanceSpec, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck,
+    SnapshotPlan, Stage, StartPlan, VerifyPlan,
 };
 use crate::config::settings::{Database, DatabaseEngine, Verify};
 use crate::defaults::{self, ACT, DATABASE, DUMP, LOOK, PROBE_TIMEOUT, STAGE, VERIFY};
@@ -124,7 +124,8 @@ fn asked(one: &Migration) -> Duration {
 
 /// A one-off instance to its end; what an earlier one left is stopped first, and the late one afterwards.
 fn migration(migration: &Migration) -> Duration {
-    migration.timeout + 2 * migration.spec.settings.stop.grace + acts(6)
+    let one = |spec: &InstanceSpec| migration.timeout + 2 * spec.settings.stop.grace + acts(6);
+    migration.instances().map(one).sum()
 }
 
 fn start(plan: &StartPlan) -> Duration {

@@ -16,7 +16,7 @@ use crate::plan::specify::{Ground, reference};
 use crate::plan::transition::{Anew, transition};
 use crate::plan::{
     DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals, ServicePlan,
-    SwitchPlan, Verb, VolumeSpec, WhyNot, backing, snapshots,
+    SwitchPlan, Verb, VolumeSpec, WhyNot, backing, downs, snapshots,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
@@ -108,6 +108,10 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
         Verb::SnapshotRestore => vec![snapshots::restore(&ground, request, stamp)?],
         _ => Vec::new(),
     };
+    let migrations = match request.verb {
+        Verb::Rollback if request.migrate_down => downs::downs(live, &ground, &moved.urls, stamp)?,
+        _ => Vec::new(),
+    };
     let parts = Parts {
         state,
         request,
@@ -115,7 +119,7 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
         release: &release,
         stopped,
         transition: moved,
-        migrations: Vec::new(),
+        migrations,
         restores,
         env,
         generate: BTreeSet::new(),

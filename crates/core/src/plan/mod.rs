@@ -5,6 +5,7 @@ mod backing;
 mod databases;
 pub mod deadline;
 mod deploy;
+mod downs;
 mod drift;
 mod elsewhere;
 mod idle;
@@ -18,6 +19,7 @@ mod transition;
 
 pub(crate) use assemble::{default_hold, todo};
 pub use deploy::plan;
+pub(crate) use downs::are_recorded as downs_are_recorded;
 pub(crate) use drift::{differences as backing_differences, words as change_words};
 pub use elsewhere::elsewhere;
 pub use leaving::leaving;

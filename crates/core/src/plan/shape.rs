@@ -18,7 +18,7 @@ use crate::names::{
 };
 use crate::release::{Content, Live, Release, RuntimeKind, Shipped};
 use crate::retention::Leftover;
-use crate::state::Role;
+use crate::state::{Role, Undone};
 use crate::template::Template;
 
 /// The version of the plan's format on wire and disk.
@@ -690,9 +690,26 @@ pub struct Migration {
     /// Deadline of the hold, for `refuse_long_hold`.
     #[serde(with = "crate::millis")]
     pub budget: Duration,
+    /// It takes earlier ones back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<Down>,
+}
+
+/// Migrations that are taken back by their own `down` commands, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// The one-off instances after the first one, in their order: each in the release whose migration it takes back.
+    pub then: Vec<InstanceSpec>,
+    /// What is undone by all of them.
+    pub undoes: Vec<Undone>,
 }
 
 impl Migration {
+    /// The one-off instances that change the database, in their order.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceSpec> {
+        std::iter::once(&self.spec).chain(self.down.iter().flat_map(|down| &down.then))
+    }
+
     /// Where its file lies; `None`: it has a server.
     pub fn file(&self) -> Option<&FilePlace> {
         match self.place.as_ref()? {

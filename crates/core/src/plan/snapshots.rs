@@ -57,7 +57,7 @@ pub(super) fn create(
     let snapshot = Planned::Do(SnapshotPlan { asked, ..SnapshotPlan::default() });
     // Those that are taken by a schedule do not heap up until the next deploy.
     let record = RecordPlan { snapshots: Some(SNAPSHOTS), ..RecordPlan::default() };
-    Ok(HostPlan { snapshot, notes, record, ..idle(id, state, request, stamp) })
+    Ok(HostPlan { snapshot, record, notes, ..idle(id, state, request, stamp) })
 }
 
 /// A snapshot put back beside its database.

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult, What};
 use crate::names::DatabaseName;
 use crate::plan::{self, Direction, HeldDatabase, HostPlan, InstanceRef, Migration, Stage};
-use crate::state::{Migrated, Restored};
+use crate::state::{Migrated, Restored, Undone};
 use crate::verdict::Verdict;
 
 /// The plan that was asked for: the last one forward before any recovery (a rehearsal may have put its alternative in the first one's
@@ -142,6 +142,7 @@ pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<Migrated> {
     };
     migrated(journal, goal)
         .into_iter()
+        .filter(|migration| migration.down.is_none())
         .map(|migration| Migrated {
             database: migration.database.clone(),
             compatible: migration.compatible,
@@ -149,6 +150,15 @@ pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<Migrated> {
             schema: schema(&migration.database),
         })
         .collect()
+}
+
+/// The migrations that a goal took back by their own commands.
+pub fn undone(journal: &[Entry], goal: &HostPlan) -> Vec<Undone> {
+    let is_done = |wanted: &DatabaseName| {
+        outcomes(journal).any(|(step, _)| matches!(step, Step::Migrate { database } if database == wanted))
+    };
+    let all = migrated(journal, goal).into_iter().filter(|migration| is_done(&migration.database));
+    all.flat_map(|migration| &migration.down).flat_map(|down| down.undoes.clone()).collect()
 }
 
 /// The snapshots that a goal put in the place of databases, because somebody asked for it.

@@ -27,7 +27,7 @@ use standing::{clean, wants_back};
 use verdict::verdict_of_none;
 use words::person;
 
-pub use journalled::{goal, leaving, migration_records, restored, told_done};
+pub use journalled::{goal, leaving, migration_records, restored, told_done, undone};
 pub use standing::{Standing, standing};
 pub use verdict::{conclude, undisturbed};
 pub use words::{serving_text, standing_text, unsettled};

@@ -13,7 +13,7 @@ use crate::request::Stamp;
 use crate::state::HostState;
 use crate::verdict::{Outcome, Verdict};
 
-use super::journalled::{goal, is_undisturbed, restored, switched_forward};
+use super::journalled::{goal, is_undisturbed, restored, switched_forward, undone};
 use super::standing::{Standing, is_switched, standing, wants_back};
 use super::words::{serving_text, state_text};
 
@@ -32,7 +32,7 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
             None
         }
         Some(((_, failure), standing)) if switched && !wants_back(&standing) => {
-            Some(went_on(failure, &standing, present(journal, goal)))
+            Some(went_on(failure, &standing, before(journal, goal)))
         }
         Some(((_, failure), _)) => Some(failure),
     };
@@ -92,28 +92,33 @@ fn killed() -> Failure {
         .next("start it again")
 }
 
-/// What is called the snapshot of the present, where one was put in its database's place.
-fn present<'a>(journal: &[Entry], goal: Option<&'a HostPlan>) -> Option<&'a str> {
-    let goal = goal.filter(|goal| !restored(journal, goal).is_empty())?;
+/// What is called the snapshot of what a database was before something from before that took its place: another snapshot, or a schema.
+fn before<'a>(journal: &[Entry], goal: Option<&'a HostPlan>) -> Option<&'a str> {
+    let goal =
+        goal.filter(|goal| !(restored(journal, goal).is_empty() && undone(journal, goal).is_empty()))?;
     let mut held = goal.handover.todo()?.databases.iter();
-    let present = held.find_map(|held| match held {
+    let before = held.find_map(|held| match held {
         HeldDatabase::Restore { present, .. } => present.as_deref(),
-        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => None,
+        HeldDatabase::Migrate { migration } => {
+            migration.down.as_ref().map(|_| migration.snapshot_file.as_str())
+        }
+        HeldDatabase::Settle { .. } => None,
     });
-    present.map(layout::snapshot_name)
+    before.map(layout::snapshot_name)
 }
 
 /// A failure with no way back: the new release goes on, and a person must know (S18).
-fn went_on(failure: Failure, standing: &Standing, present: Option<&str>) -> Failure {
+fn went_on(failure: Failure, standing: &Standing, before: Option<&str>) -> Failure {
     let mut failure = failure;
     failure.exit = Exit::Person;
-    if let Some(present) = present.filter(|_| standing.past_return) {
+    if let Some(before) = before.filter(|_| standing.past_return) {
         failure.cause.push(
-            "the snapshot is in the database's place and has been written to since, so what is live now goes on".to_owned(),
+            "the database is what was asked for and has been written to since, so what is live now goes on"
+                .to_owned(),
         );
         failure.next.insert(
             0,
-            format!("mend it with a new release, or `cutover snapshot restore {present}`: what the database was before"),
+            format!("mend it with a new release, or `cutover snapshot restore {before}`: what the database was before"),
         );
     } else if standing.past_return {
         failure

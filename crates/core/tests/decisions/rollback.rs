@@ -5,9 +5,9 @@ use cutover_core::journal::Step;
 use cutover_core::plan::{Direction, HeldDatabase, HostPlan, Refusals, Rule, Stage, Verb};
 use cutover_core::request::Request;
 use cutover_core::retention::unneeded_releases;
-use cutover_core::state::{Migrated, MigrationRecord};
+use cutover_core::state::{Migrated, MigrationRecord, SchemaChange, SchemaVersion};
 
-use crate::world::{Host, Journal, WEB, ask, incoming, todo, unhealthy};
+use crate::world::{Host, Journal, WEB, ask, incoming, todo, told, unhealthy};
 
 const SHOP: &str = r#"
 app: shop
@@ -118,7 +118,7 @@ fn given_a_restore_that_undid_a_migration_then_a_release_that_needs_it_is_refuse
 
     for restore in [false, true] {
         let refused = rollback(&mut host, &second, restore).unwrap_err().failure();
-        assert!(refused.cause[0].contains("a restore has undone"), "{refused:?}");
+        assert!(refused.cause[0].contains("that was undone since"), "{refused:?}");
         assert!(!refused.next.iter().any(|next| next.contains("--restore-db")), "{refused:?}");
     }
     let request = Request {
@@ -194,4 +194,98 @@ fn given_a_release_that_is_live_by_a_rollback_then_a_second_one_says_where_it_le
         second.release.as_ref().map(|release| &release.id)
     );
     assert!(again.notes.iter().any(|note| note.contains("is live by a rollback")), "{:?}", again.notes);
+}
+
+/// The same app, whose breaking migrations say what takes them back.
+fn with_downs() -> Host {
+    Host::new(&SHOP.replace("compatible: breaking", "compatible: breaking, down: ./down"))
+}
+
+fn down(host: &mut Host, to: &str) -> Result<HostPlan, Refusals> {
+    let to = Some(to.parse().unwrap());
+    host.plan(&Request { to, migrate_down: true, ..ask(Verb::Rollback) })
+}
+
+#[test]
+fn given_recorded_downs_then_a_rollback_takes_the_newest_back_first_each_in_its_own_release() {
+    let mut host = with_downs();
+    let zero = goes_live(&mut host, "r0", None);
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+    let second = goes_live(&mut host, "r2", Some("before-r2"));
+    let version = |version: &str| SchemaVersion {
+        tool: "alembic".to_owned(),
+        version: version.to_owned(),
+        broken: false,
+    };
+    let schema = SchemaChange { before: vec![version("1a")], after: vec![version("2b")] };
+    host.state.releases.last_mut().unwrap().migrations[0].done.schema = Some(schema);
+
+    let plan = down(&mut host, &zero).unwrap();
+
+    let pending = todo(&plan.migrate).if_pending.clone().unwrap();
+    let HeldDatabase::Migrate { migration } = &todo(&pending.handover).databases[0] else {
+        panic!("{plan:?}")
+    };
+    let of: Vec<_> = migration.instances().map(|spec| spec.release.to_string()).collect();
+    assert_eq!(of, [second.clone(), first]);
+    let before = cutover_core::variables::given::SCHEMA_BEFORE.parse().unwrap();
+    let given: Vec<_> =
+        migration.instances().map(|spec| spec.given.get(&before).map(String::as_str)).collect();
+    assert_eq!(given, [Some("1a"), None]);
+    let names: std::collections::BTreeSet<_> = migration.instances().map(|spec| &spec.name).collect();
+    assert_eq!(names.len(), 2, "each has a name of its own");
+    assert!(migration.snapshot_file.contains(&second), "of what is live: {}", migration.snapshot_file);
+    assert_eq!(todo(&plan.preflight).artifacts.len(), 3, "of the old one and of both that were migrated");
+    let refused = rollback(&mut host, &zero, false).unwrap_err().failure();
+    assert!(refused.next[0].contains("--migrate-down"), "{refused:?}");
+}
+
+#[test]
+fn given_a_migration_without_a_down_then_nothing_is_guessed() {
+    let mut host = Host::new(SHOP);
+    let zero = goes_live(&mut host, "r0", None);
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+
+    let refused = down(&mut host, &zero).unwrap_err().failure();
+
+    assert_eq!(refused.exit, cutover_core::exit::Exit::Refused);
+    insta::assert_snapshot!(told(&refused, &[(&zero, "R0"), (&first, "R1")]), @"
+    error: the migrations since release R0 cannot be taken back
+      cause: release R1 migrated `main`, and has no `down` on record for it
+      next: `cutover rollback --to R0 --restore-db` puts a snapshot back instead (before-r1 is the one before that migration); what was written since is kept in a snapshot of the present, but not served
+      next: `databases.main.migrate.down` in cutover.yml records one with the next release
+    ");
+    let refused = rollback(&mut host, &zero, false).unwrap_err().failure();
+    assert!(!refused.next.iter().any(|next| next.contains("--migrate-down")), "{refused:?}");
+}
+
+#[test]
+fn given_migrations_that_were_taken_back_then_they_are_recorded_so_and_a_failure_before_the_switch_puts_all_back()
+ {
+    let mut host = with_downs();
+    let zero = goes_live(&mut host, "r0", None);
+    goes_live(&mut host, "r1", Some("before-r1"));
+    let plan = down(&mut host, &zero).unwrap();
+    let pending = *todo(&plan.migrate).if_pending.clone().unwrap();
+    let HeldDatabase::Migrate { migration } = &todo(&pending.handover).databases[0] else {
+        panic!("{plan:?}")
+    };
+    let mut journal = Journal::of(&plan);
+    journal.planned(&pending);
+    let (database, file) = (migration.database.clone(), migration.snapshot_file.clone());
+    journal.did(Stage::Handover, Step::Snapshot { database: database.clone(), file: file.clone() });
+    let begun = Step::Migrate { database: database.clone() };
+    journal.write(cutover_core::journal::What::Intent { stage: Stage::Handover, step: begun.clone() });
+    host.stop("web");
+
+    let back = host.way(&journal);
+
+    assert_eq!(back.direction, Direction::Back);
+    assert!(
+        matches!(&todo(&back.handover).databases[..], [HeldDatabase::Restore { snapshot: Some(put), .. }] if *put == file)
+    );
+    journal.did(Stage::Handover, begun);
+    let undone = cutover_core::recover::undone(&journal.entries, &pending);
+    assert_eq!(undone.len(), 1);
+    assert!(cutover_core::recover::migration_records(&journal.entries, &pending).is_empty());
 }

@@ -39,6 +39,15 @@ pub(crate) fn unhealthy() -> Failure {
     Failure::new(Exit::NotHealthy, "release v2 was not put live: service `api` did not become healthy")
 }
 
+/// What a person reads of a failure, with names in the place of what a run made up.
+pub(crate) fn told(failure: &Failure, names: &[(&str, &str)]) -> String {
+    let lines = failure.cause.iter().map(|cause| format!("  cause: {cause}"));
+    let lines = lines.chain(failure.next.iter().map(|next| format!("  next: {next}")));
+    let text =
+        std::iter::once(format!("error: {}", failure.what)).chain(lines).collect::<Vec<_>>().join("\n");
+    names.iter().fold(text, |text, (id, name)| text.replace(id, name))
+}
+
 /// A host with one app on it.
 pub(crate) struct Host {
     pub(crate) state: HostState,
@@ -281,6 +290,7 @@ pub(crate) fn ask(verb: Verb) -> Request {
         unset: BTreeSet::new(),
         to: None,
         restore_databases: false,
+        migrate_down: false,
         skip_migrations: false,
         no_bake: false,
         all: false,

@@ -106,7 +106,13 @@ async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Re
         let begun = Instant::now();
         let copy = copy_to(act, place, &folder).await?;
         let before = act.ports.database.content(&copy).await?;
-        let ran = run_once(act, &on_copy(migration, place, &folder), migration.timeout).await?;
+        let mut ran = Ok(());
+        for spec in migration.instances() {
+            ran = run_once(act, &on_copy(migration, spec, place, &folder), migration.timeout).await?;
+            if ran.is_err() {
+                break;
+            }
+        }
         let after = act.ports.database.content(&copy).await?;
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let pending = before != after;
@@ -123,6 +129,9 @@ async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Re
         })
         .await;
     ran.map_err(|ended| told::failed(act, migration, &ended, "its rehearsal on a copy"))?;
+    if !pending && migration.down.is_some() {
+        return Err(told::nothing_taken_back(act, migration).into());
+    }
     let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
     let long = rules::refuse_long_hold(migration.database.as_str(), took_ms, budget);
     match long.filter(|_| pending && act.plan.live.is_some() && !act.plan.allowed.contains(&Rule::LongHold)) {
@@ -161,8 +170,8 @@ async fn copy_to(act: &Act<'_>, place: &FilePlace, folder: &Path) -> Result<Path
 
 /// The migrating instance as it sees the copies: at the same paths and without network in a container, by their files' names in a plain
 /// process. Of the rest of the app's data a container can only read.
-fn on_copy(migration: &Migration, place: &FilePlace, folder: &Path) -> InstanceSpec {
-    let mut spec = migration.spec.clone();
+fn on_copy(migration: &Migration, spec: &InstanceSpec, place: &FilePlace, folder: &Path) -> InstanceSpec {
+    let mut spec = spec.clone();
     if let Ok(name) = format!("rehearse-{}", spec.name).parse() {
         spec.name = name;
     }
@@ -195,11 +204,13 @@ pub(super) async fn carry_out(
     let step = Step::Migrate { database: migration.database.clone() };
     let mut ended = None;
     let run = async {
-        match run_once(act, &migration.spec, migration.timeout).await? {
-            Ok(()) => Ok(((), came_of(act, before).await)),
-            // The journal must not say that it was done: what it left is not known.
-            Err(badly) => Err(Trouble::plain(ended.insert(badly).why.clone())),
+        for spec in migration.instances() {
+            if let Err(badly) = run_once(act, spec, migration.timeout).await? {
+                // The journal must not say that it was done: what it left is not known.
+                return Err(Trouble::plain(ended.insert(badly).why.clone()));
+            }
         }
+        Ok(((), came_of(act, before).await))
     };
     let outcome = act.journal.act(stage, step, run).await;
     let Err(error) = outcome else { return Ok(()) };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::names::ReleaseId;
 use cutover_core::plan::{DatabasePlace, Direction, HeldDatabase, RecordPlan, Stage, Verb};
-use cutover_core::recover::{migration_records, restored};
+use cutover_core::recover::{migration_records, restored, undone};
 use cutover_core::release::{RuntimeKind, images_to_remove};
 use cutover_core::retention::{Kind, Leftover};
 
@@ -111,6 +111,7 @@ fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {
     let entries = act.journal.entries()?;
     let goal = cutover_core::recover::goal(&entries).unwrap_or(act.plan);
     let (migrated, restored) = (migration_records(&entries, goal), restored(&entries, goal));
+    act.store.undo_migrations(act.app(), &undone(&entries, goal))?;
     act.store.mark_live(act.app(), &release.id, &migrated, &restored)?;
     Ok(())
 }

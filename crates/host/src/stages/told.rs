@@ -35,16 +35,33 @@ pub(super) struct Known<'a> {
 
 /// A migration, or its rehearsal, that did not end well.
 pub(super) fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: &str) -> Failure {
-    let release = &migration.spec.release;
-    let mut failure = Failure::new(
-        Exit::Migration,
-        format!("release {release} was not put live: the migration of `{}` failed", migration.database),
-    );
+    let (database, back) = (&migration.database, act.plan.release.as_ref());
+    let back = back.filter(|_| migration.down.is_some()).map(|back| &back.id);
+    let headline = if let Some(release) = back {
+        format!("release {release} was not put live: the down migration of `{database}` failed")
+    } else {
+        let release = &migration.spec.release;
+        format!("release {release} was not put live: the migration of `{database}` failed")
+    };
+    let mut failure = Failure::new(Exit::Migration, headline);
     failure.cause.push(format!("{what}: {}", ended.why));
     failure.log = ended.output.iter().rev().take(cutover_core::defaults::LOG_TAIL).rev().cloned().collect();
-    failure.next.push("mend the migration and deploy again".to_owned());
+    failure.next.push(back.map_or_else(
+        || "mend the migration and deploy again".to_owned(),
+        |to| format!("`cutover rollback --to {to} --restore-db` puts the snapshot from before the migration back instead"),
+    ));
     failure.next.push(format!("its whole output: `cutover attach {}`", act.journal.run()));
     failure
+}
+
+/// A `down` that takes nothing back would leave the old release on a schema that it cannot live with.
+pub(super) fn nothing_taken_back(act: &Act<'_>, migration: &Migration) -> Failure {
+    let database = &migration.database;
+    let to = act.plan.release.as_ref().map(|release| release.id.to_string()).unwrap_or_default();
+    Failure::new(Exit::Refused, format!("the migrations of `{database}` were not taken back"))
+        .because("the recorded `down` commands changed nothing in a copy of the database")
+        .next(format!("`cutover rollback --to {to} --restore-db` puts the snapshot from before the migration back instead"))
+        .next("or go forward with a new release")
 }
 
 /// A migration of the database itself that did not end well.

@@ -2,7 +2,7 @@
 
 use cutover_core::names::{AppId, ReleaseId};
 use cutover_core::release::Release;
-use cutover_core::state::{Migrated, MigrationRecord, ReleaseRecord, Restored};
+use cutover_core::state::{Migrated, MigrationRecord, ReleaseRecord, Restored, Undone};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -103,6 +103,34 @@ impl Store {
                 "UPDATE releases SET lived = 1, warm_until = NULL, sequence = ?3 WHERE app = ?1 AND id = ?2",
                 params![app, id.as_str(), moment],
             )?;
+            Ok(())
+        })
+    }
+
+    /// Records that migrations were taken back, under the number under which the next release will be recorded as live. Repeated, it says nothing new.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn undo_migrations(&self, app: &AppId, undone: &[Undone]) -> Result<(), StoreError> {
+        if undone.is_empty() {
+            return Ok(());
+        }
+        let app = app.to_string();
+        self.write(|transaction| {
+            let moment = next_sequence(transaction, &app)?;
+            for (id, mut known) in migrations(transaction, &app)? {
+                let is_undone = |one: &MigrationRecord| {
+                    undone.iter().any(|undone| {
+                        undone.release.as_str() == id
+                            && undone.database == one.done.database
+                            && undone.at == one.at
+                    })
+                };
+                for one in known.iter_mut().filter(|one| one.undone.is_none() && is_undone(one)) {
+                    one.undone = Some(moment);
+                }
+                put_migrations(transaction, &app, &id, &known)?;
+            }
             Ok(())
         })
     }

@@ -4,7 +4,7 @@ use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::names::{AppId, ReleaseId, RunId};
 use cutover_core::plan::{Stage, Verb};
 use cutover_core::release::{Provenance, Release};
-use cutover_core::state::{Migrated, Restored};
+use cutover_core::state::{Migrated, Restored, Undone};
 use cutover_core::verdict::{Outcome, Verdict};
 use jiff::Timestamp;
 
@@ -246,6 +246,34 @@ fn a_restore_undoes_what_was_migrated_since_its_snapshot() {
         .collect();
     undone.sort_unstable();
     assert_eq!(undone, [("one", Some(now)), ("three", Some(now)), ("two", None), ("zero", None)]);
+}
+
+#[test]
+fn a_migration_that_is_taken_back_is_undone_and_no_other_and_saying_it_again_changes_nothing() {
+    let store = Store::in_memory().unwrap();
+    let migration = |database: &str| Migrated {
+        database: database.parse().unwrap(),
+        compatible: cutover_core::config::settings::Compatible::Breaking,
+        snapshot: None,
+        schema: None,
+    };
+    for (name, changes) in [("v1", vec![]), ("v2", vec![migration("main"), migration("jobs")])] {
+        store.put_release(&release(name, "x")).unwrap();
+        store.mark_live(&app("shop"), &id(name), &changes, &[]).unwrap();
+    }
+    let of = |name: &str| {
+        let records = store.releases(&app("shop")).unwrap();
+        records.into_iter().find(|record| record.release.id == id(name)).unwrap()
+    };
+    let at = of("v2").migrations[0].at;
+    let back = [Undone { release: id("v2"), database: "main".parse().unwrap(), at }];
+
+    store.undo_migrations(&app("shop"), &back).unwrap();
+    store.mark_live(&app("shop"), &id("v1"), &[], &[]).unwrap();
+    store.undo_migrations(&app("shop"), &back).unwrap();
+
+    let undone: Vec<_> = of("v2").migrations.iter().map(|one| one.undone).collect();
+    assert_eq!(undone, [Some(of("v1").sequence), None]);
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub struct Behaviour {
     pub errors: bool,
     /// What its migration does.
     pub migration: Migration,
+    /// The schema version to which its `down` command leads; `None`: that fails.
+    pub down: Option<u32>,
     /// The schema versions it can live with, from and to; `None`: it asks for nothing.
     pub schemas: Option<(u32, u32)>,
 }

@@ -548,6 +548,7 @@ fn request(verb: Verb) -> Request {
         unset: BTreeSet::new(),
         to: None,
         restore_databases: false,
+        migrate_down: false,
         skip_migrations: false,
         no_bake: false,
         all: false,

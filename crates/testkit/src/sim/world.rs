@@ -247,7 +247,14 @@ impl World {
         }
         let behaviour = self.behaviour(&spec.content);
         let code = match spec.role {
-            Role::OneOff => Some(i32::from(!self.migrate(spec, behaviour.migration))),
+            Role::OneOff => {
+                let effect = if is_down(spec) {
+                    behaviour.down.map_or(Migration::Half, Migration::To)
+                } else {
+                    behaviour.migration
+                };
+                Some(i32::from(!self.migrate(spec, effect)))
+            }
             Role::Service if behaviour.exits => Some(1),
             Role::Service | Role::Backing => None,
         };
@@ -414,4 +421,10 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Whether it takes a migration back.
+fn is_down(spec: &InstanceSpec) -> bool {
+    let words = spec.settings.command.iter().flatten();
+    words.filter_map(cutover_core::template::Template::as_text).any(|word| word == "./down")
 }

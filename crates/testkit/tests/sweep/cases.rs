@@ -36,6 +36,8 @@ pub(crate) enum Ask {
     Service(Verb, &'static str),
     /// A rollback that puts databases back.
     RestoreDatabases,
+    /// A rollback that takes migrations back.
+    MigrateDown,
     /// The newest snapshot in its database's place.
     RestoreSnapshot,
     /// A variable.
@@ -52,7 +54,7 @@ impl Ask {
                 Site::sending(site.deploy(version, good(), &[])?, name, value)?
             }
             Self::Verb(verb) | Self::Service(verb, _) => Site::ask(*verb),
-            Self::RestoreDatabases => Site::ask(Verb::Rollback),
+            Self::RestoreDatabases | Self::MigrateDown => Site::ask(Verb::Rollback),
             Self::RestoreSnapshot => Site::ask(Verb::SnapshotRestore),
             Self::Set(name, value) => site.set(name, value)?,
             Self::RemoveAll => Site::ask(Verb::Remove),
@@ -60,6 +62,7 @@ impl Ask {
         match self {
             Self::Service(_, service) => drop(asked.request.services.insert(service.parse()?)),
             Self::RestoreDatabases => asked.request.restore_databases = true,
+            Self::MigrateDown => asked.request.migrate_down = true,
             Self::RestoreSnapshot => {
                 let newest = site.state()?.snapshots.and_then(|mut known| known.pop());
                 asked.request.snapshot.name = newest.map(|snapshot| snapshot.name);
@@ -293,7 +296,19 @@ fn rollbacks() -> Vec<Case> {
             .after(deploy("v1", migrating(1, 1)))
             .after(deploy("v2", migrating(2, 2)))
             .may_need_a_person(),
+        down("rollback that migrates a file down", &breaking(), Some(1)).may_need_a_person(),
+        down("rollback that migrates a server down", SERVER, Some(1)).may_need_a_person(),
+        down("rollback whose down migration fails on a copy", &breaking(), None).ends(Exit::Migration),
+        down("rollback whose down migration of a server fails half-way", SERVER, None).ends(Exit::Migration),
     ]
+}
+
+/// A rollback by the `down` command of the release that was migrated, which leads to this version or fails.
+fn down(name: &'static str, text: &str, to: Option<u32>) -> Case {
+    let text = text.replace("compatible: breaking", "compatible: breaking, down: ./down");
+    Case::new(name, &text, Ask::MigrateDown)
+        .after(deploy("v1", migrating(1, 1)))
+        .after(deploy("v2", Behaviour { down: to, ..migrating(2, 2) }))
 }
 
 fn snapshots() -> Vec<Case> {

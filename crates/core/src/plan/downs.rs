@@ -1,0 +1,170 @@
+//! `rollback --migrate-down`: the migrations that stand between a release and the schema of today, taken back by the `down` commands that were
+//! recorded with them, each in the release that was migrated. They take the held path as a breaking migration does, with a snapshot before.
+
+use std::collections::BTreeMap;
+
+use crate::config::settings::{Command, Compatible, Migrate};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::layout;
+use crate::names::{DatabaseName, ServiceName};
+use crate::plan::databases::migration;
+use crate::plan::lifecycle::{Crossed, Crossing, crossed};
+use crate::plan::specify::Ground;
+use crate::plan::{DatabasePlace, Down, Migration, Refusals};
+use crate::release::{Live, Release};
+use crate::request::Stamp;
+use crate::state::{HostState, MigrationRecord, ReleaseRecord, Undone};
+
+/// A migration that is to be taken back.
+struct Back<'a> {
+    record: &'a ReleaseRecord,
+    migration: &'a MigrationRecord,
+}
+
+impl Back<'_> {
+    fn database(&self) -> &DatabaseName {
+        &self.migration.done.database
+    }
+
+    /// How it was migrated, and what takes that back; `None`: no such command is recorded.
+    fn command(&self) -> Option<(&Migrate, &Command)> {
+        let migrate = self.record.release.databases.get(self.database())?.migrate.as_ref()?;
+        Some((migrate, migrate.down.as_ref()?))
+    }
+
+    /// Whether its tool says that it found nothing to do.
+    fn is_empty(&self) -> bool {
+        let schema = self.migration.done.schema.as_ref();
+        schema.is_some_and(|schema| !schema.before.is_empty() && schema.before == schema.after)
+    }
+
+    /// The schema's version before it, where one tool keeps it.
+    fn version_before(&self) -> Option<&str> {
+        match self.migration.done.schema.as_ref()?.before.as_slice() {
+            [one] => Some(&one.version),
+            _ => None,
+        }
+    }
+}
+
+/// Of each database that a breaking migration has changed since `release` was live: that one and all that came after it, the newest first. What
+/// came after stands on it.
+fn back<'a>(state: &'a HostState, release: &Release) -> BTreeMap<&'a DatabaseName, Vec<Back<'a>>> {
+    let mut all: BTreeMap<&DatabaseName, Vec<Back<'_>>> = BTreeMap::new();
+    let since = crossed(state, release).into_iter().filter(|one| one.how == Crossing::Since);
+    for Crossed { migration: first, .. } in since {
+        let database = &first.done.database;
+        if all.contains_key(database) || !release.databases.contains_key(database) {
+            continue;
+        }
+        let records = state
+            .releases
+            .iter()
+            .flat_map(|record| record.migrations.iter().map(move |migration| Back { record, migration }));
+        let mut of_it: Vec<Back<'_>> = records
+            .filter(|one| one.database() == database && one.migration.undone.is_none())
+            .filter(|one| one.migration.at >= first.at && !one.is_empty())
+            .collect();
+        of_it.sort_by_key(|one| std::cmp::Reverse(one.migration.at));
+        all.insert(database, of_it);
+    }
+    all
+}
+
+/// Whether each migration that a rollback to `release` crosses can be taken back by a command.
+pub(crate) fn are_recorded(state: &HostState, release: &Release) -> bool {
+    let all = back(state, release);
+    !all.is_empty() && all.values().flatten().all(|one| one.command().is_some())
+}
+
+/// What takes them back, by database.
+///
+/// # Errors
+/// One of them has no such command on record.
+pub(super) fn downs(
+    live: &Live,
+    ground: &Ground<'_>,
+    urls: &BTreeMap<ServiceName, String>,
+    stamp: Stamp,
+) -> Result<Vec<Migration>, Refusals> {
+    let (state, release) = (ground.state, ground.release);
+    back(state, release)
+        .into_iter()
+        .map(|(database, back)| one_database(live, ground, urls, database, &back, stamp))
+        .collect()
+}
+
+fn one_database(
+    live: &Live,
+    target: &Ground<'_>,
+    urls: &BTreeMap<ServiceName, String>,
+    database: &DatabaseName,
+    back: &[Back<'_>],
+    stamp: Stamp,
+) -> Result<Migration, Refusals> {
+    let state = target.state;
+    let mut whole: Option<Migration> = None;
+    let mut undoes = Vec::new();
+    let mut then = Vec::new();
+    for one in back {
+        let Some((migrate, down)) = one.command() else { return Err(without(one, target.release).into()) };
+        let ground = Ground { state, release: &one.record.release, urls: urls.clone() };
+        let migrate = Migrate {
+            command: down.clone(),
+            pending: None,
+            compatible: Compatible::Breaking,
+            ..migrate.clone()
+        };
+        let of_it = one.record.release.databases.get(database);
+        let made = of_it.and_then(|of_it| migration(&ground, database, of_it, &migrate, live.slot, stamp));
+        let Some(mut made) = made else { return Err(without(one, target.release).into()) };
+        if let (Some(version), Ok(variable)) =
+            (one.version_before(), crate::variables::given::SCHEMA_BEFORE.parse())
+        {
+            made.spec.given.insert(variable, version.to_owned());
+        }
+        let (release, at) = (one.record.release.id.clone(), one.migration.at);
+        undoes.push(Undone { release, database: database.clone(), at });
+        match &mut whole {
+            None => whole = Some(made),
+            Some(whole) => {
+                if let Ok(name) = format!("{}-{}", made.spec.name, then.len() + 2).parse() {
+                    made.spec.name = name;
+                }
+                whole.timeout = whole.timeout.max(made.timeout);
+                whole.budget = whole.budget.min(made.budget);
+                then.push(made.spec);
+            }
+        }
+    }
+    let Some(mut whole) = whole else {
+        return Err(Failure::new(Exit::Failed, "there is no migration to take back").into());
+    };
+    // It is of what is live, whichever release was migrated last.
+    let ending = match &whole.place {
+        Some(DatabasePlace::Server(_)) => layout::DUMP,
+        Some(DatabasePlace::File(_)) | None => layout::SQLITE,
+    };
+    whole.snapshot_file =
+        layout::snapshot_file(&target.release.app, database, stamp.now, &live.release, ending);
+    whole.down = Some(Down { then, undoes });
+    Ok(whole)
+}
+
+/// What has no `down` on record is not guessed.
+fn without(one: &Back<'_>, to: &Release) -> Failure {
+    let (database, migrated) = (one.database(), &one.record.release.id);
+    let failure =
+        Failure::new(Exit::Refused, format!("the migrations since release {} cannot be taken back", to.id))
+            .because(format!("release {migrated} migrated `{database}`, and has no `down` on record for it"));
+    let failure = match &one.migration.done.snapshot {
+        Some(file) => failure.next(format!(
+            "`cutover rollback --to {} --restore-db` puts a snapshot back instead ({file} is the one before that migration); what was written since is kept in a snapshot of the present, but not served",
+            to.id
+        )),
+        None => failure.next("go forward with a new release"),
+    };
+    failure
+        .next(format!("`databases.{database}.migrate.down` in cutover.yml records one with the next release"))
+}
