@@ -37,6 +37,11 @@ pub fn look(pid: u32) -> Option<Look> {
     })
 }
 
+/// The most resident bytes that a process has had; `None`: it is gone.
+pub(super) fn peak(pid: u32) -> Option<u64> {
+    Some(kilobytes(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmHWM:"))
+}
+
 /// The processes that this one started.
 pub(super) fn children(parent: u32) -> Vec<u32> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();

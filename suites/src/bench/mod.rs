@@ -3,6 +3,7 @@
 
 mod commands;
 mod docker;
+mod dumps;
 mod exits;
 mod figures;
 mod files;
@@ -30,8 +31,8 @@ use sheet::{Machine, Section, Sheet};
 const LONGEST: Duration = Duration::from_mins(20);
 
 /// What can be asked for, in the order in which it is measured.
-const SECTIONS: [&str; 10] =
-    ["commands", "deploys", "rollbacks", "exits", "docker", "row", "idle", "ship", "ssh", "proxy"];
+const SECTIONS: [&str; 11] =
+    ["commands", "deploys", "rollbacks", "exits", "docker", "row", "idle", "ship", "ssh", "proxy", "dumps"];
 
 /// Measures these sections, all where none is named; an error says what could not be measured.
 pub fn run(asked: &[String]) -> anyhow::Result<()> {
@@ -80,6 +81,7 @@ async fn measure(name: &str, binaries: &Binaries) -> anyhow::Result<Section> {
         "idle" => idle::measure().await,
         "ship" => ship::measure(binaries).await,
         "ssh" => ssh::measure(binaries).await,
+        "dumps" => dumps::measure(binaries).await,
         "row" => streak::measure(binaries).await,
         _ => throughput::measure().await,
     }
