@@ -596,11 +596,16 @@ async fn the_policy_of_an_instance_that_ends_meanwhile_is_kept() {
     rig.create(&spec).await;
     for _ in 0..40 {
         rig.start(&spec).await;
+        let mut policies = [RestartPolicy::UnlessStopped, RestartPolicy::No].into_iter().cycle();
         // From its start until it is gone, however long that takes here.
         while rig.runtime.is_kept(&rig.app, &spec.name).await.unwrap() {
-            rig.runtime.set_restart(&rig.app, &spec.name, RestartPolicy::No).await.unwrap();
+            let policy = policies.next().unwrap();
+            rig.runtime.set_restart(&rig.app, &spec.name, policy).await.unwrap();
+            let found = rig.runtime.inspect(&rig.app, &spec.name).await.unwrap().unwrap();
+            assert_eq!(found.restart, policy);
         }
         assert!(matches!(rig.state(&spec.name).await, InstanceState::Exited { .. }));
+        rig.runtime.set_restart(&rig.app, &spec.name, RestartPolicy::No).await.unwrap();
     }
 }
 
