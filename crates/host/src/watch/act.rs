@@ -1,5 +1,8 @@
 //! Carrying out what was decided, under the app's lock. The first act that fails ends the rest: the next look decides anew.
 
+use std::time::Duration;
+
+use cutover_core::config::settings::StopSettings;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::state::{FoundInstance, InstanceState, RestartPolicy};
@@ -8,11 +11,14 @@ use cutover_routes::{Entry, RouteState};
 use super::decide::Act;
 use super::memory::{Memory, Now};
 use super::seen::Seen;
-use crate::ports::{Ports, RouterError, RouterErrorKind, RuntimeError};
+use crate::ports::{Certainty, Ports, RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind};
 use crate::store::{Store, StoreError};
 
 /// Tries of a replacement that others' changes keep overtaking.
 const TRIES: u32 = 10;
+
+/// For the removal of one that has ended: what takes longer is tried again later, and the lock is let go.
+const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Why an act failed.
 #[derive(Debug, thiserror::Error)]
@@ -81,13 +87,30 @@ impl Hands<'_> {
             }
             Act::Retire { instance, stop } => {
                 let runtime = self.ports.runtime(found(seen, instance)?.runtime)?;
-                runtime.set_restart(self.app, instance, RestartPolicy::No).await?;
-                runtime.stop(self.app, instance, stop).await?;
-                runtime.remove(self.app, instance).await?;
+                // What stays is in nobody's way: no reason to leave something else undone.
+                if let Err(error) = self.retire(runtime.as_ref(), instance, stop).await {
+                    tracing::warn!(app = %self.app, %instance, %error, "it cannot be put away");
+                    memory.stays(instance, Now::look());
+                }
             }
             Act::Cool { release } => self.store.set_warm(self.app, release, None)?,
         }
         Ok(())
+    }
+
+    async fn retire(
+        &self,
+        runtime: &dyn Runtime,
+        instance: &InstanceName,
+        stop: &StopSettings,
+    ) -> Result<(), RuntimeError> {
+        runtime.set_restart(self.app, instance, RestartPolicy::No).await?;
+        runtime.stop(self.app, instance, stop).await?;
+        let removed = tokio::time::timeout(REMOVAL, runtime.remove(self.app, instance)).await;
+        removed.unwrap_or_else(|_| {
+            let text = format!("its removal takes longer than {} s", REMOVAL.as_secs());
+            Err(RuntimeError::new(RuntimeErrorKind::Late, Certainty::Unknown, text))
+        })
     }
 
     /// One that does not start keeps nobody else from being started.

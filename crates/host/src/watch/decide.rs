@@ -167,12 +167,11 @@ pub(super) fn is_unwanted(seen: &Seen, instance: &FoundInstance, now: Timestamp)
     }
 }
 
-/// Seen twice, with time between: what a run has just made belongs to it.
 fn retirements(seen: &Seen, memory: &Memory, now: Now) -> impl Iterator<Item = Act> {
-    let unwanted = seen.instances.values().filter(move |instance| {
-        is_unwanted(seen, instance, now.wall)
-            && memory.suspected(&instance.name, now).is_some_and(|seen_for| seen_for >= defaults::WATCH)
-    });
+    let unwanted = seen
+        .instances
+        .values()
+        .filter(move |instance| is_unwanted(seen, instance, now.wall) && memory.may_go(&instance.name, now));
     unwanted.flat_map(|instance| {
         let quiet = quiet(seen, instance);
         quiet.into_iter().chain([Act::Retire { instance: instance.name.clone(), stop: seen.stop(instance) }])

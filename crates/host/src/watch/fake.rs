@@ -40,6 +40,8 @@ struct Inner {
     acts: Vec<String>,
     unreachable: bool,
     unstartable: BTreeSet<InstanceName>,
+    /// Whose removal never ends.
+    stuck: BTreeSet<InstanceName>,
     execs: VecDeque<Finished>,
     networks: BTreeMap<String, String>,
 }
@@ -76,6 +78,10 @@ impl FakeRuntime {
 
     pub(crate) fn set_unstartable(&self, name: &str) {
         self.inner().unstartable.insert(name.parse().unwrap());
+    }
+
+    pub(crate) fn set_stuck(&self, name: &str) {
+        self.inner().stuck.insert(name.parse().unwrap());
     }
 
     /// All acts so far, which are then forgotten.
@@ -149,10 +155,15 @@ impl Runtime for FakeRuntime {
     }
 
     async fn remove(&self, _app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
-        let mut inner = self.reached()?;
-        inner.acts.push(format!("remove {name}"));
-        inner.instances.remove(name);
-        Ok(())
+        let is_stuck = {
+            let mut inner = self.reached()?;
+            inner.acts.push(format!("remove {name}"));
+            if !inner.stuck.contains(name) {
+                inner.instances.remove(name);
+            }
+            inner.stuck.contains(name)
+        };
+        if is_stuck { std::future::pending().await } else { Ok(()) }
     }
 
     async fn set_restart(

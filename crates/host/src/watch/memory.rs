@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use cutover_core::defaults::{CRASH_LOOP, CRASH_LOOP_WINDOW, RESTART_FIRST, RESTART_MOST, RESTART_STEADY};
+use cutover_core::defaults::{
+    CRASH_LOOP, CRASH_LOOP_WINDOW, RESTART_FIRST, RESTART_MOST, RESTART_STEADY, WATCH,
+};
 use cutover_core::gate::Finding;
 use cutover_core::names::{InstanceName, ServiceName};
 use cutover_core::state::{FoundInstance, InstanceState};
@@ -14,6 +16,9 @@ use tokio::time::Instant;
 
 use super::decide::{is_unwanted, wants_start};
 use super::seen::Seen;
+
+/// Longest pause before what could not be put away is tried again.
+const STAYS_MOST: Duration = Duration::from_mins(10);
 
 /// The moment of a look, by both clocks: the wall's for what is written down, the other for waiting.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +35,16 @@ pub(super) struct Memory {
     instances: BTreeMap<InstanceName, Known>,
     /// Services that wait for what they depend on, and since when.
     waiting: BTreeMap<ServiceName, Instant>,
-    /// Instances nobody wants, and since when that is seen.
-    suspects: BTreeMap<InstanceName, Instant>,
+    /// Instances nobody wants.
+    suspects: BTreeMap<InstanceName, Suspect>,
+}
+
+/// What is remembered of an instance that nobody wants.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    /// Tries to put it away that failed.
+    tries: u32,
+    not_before: Instant,
 }
 
 /// What is remembered of one instance.
@@ -69,8 +82,9 @@ impl Memory {
         let unwanted = seen.instances.values().filter(|instance| is_unwanted(seen, instance, now.wall));
         let unwanted: BTreeMap<_, _> = unwanted
             .map(|instance| {
-                let since = self.suspects.get(&instance.name).copied().unwrap_or(now.steady);
-                (instance.name.clone(), since)
+                // Seen twice, with time between: what a run has just made belongs to it.
+                let new = Suspect { tries: 0, not_before: now.steady + WATCH };
+                (instance.name.clone(), self.suspects.get(&instance.name).copied().unwrap_or(new))
             })
             .collect();
         self.suspects = unwanted;
@@ -123,9 +137,18 @@ impl Memory {
         self.waiting.get(service).map_or(Duration::ZERO, |since| now.steady.duration_since(*since))
     }
 
-    /// For how long an instance has been seen that nobody wants.
-    pub(super) fn suspected(&self, name: &InstanceName, now: Now) -> Option<Duration> {
-        self.suspects.get(name).map(|since| now.steady.duration_since(*since))
+    /// Whether an instance that nobody wants may be put away now.
+    pub(super) fn may_go(&self, name: &InstanceName, now: Now) -> bool {
+        self.suspects.get(name).is_some_and(|suspect| suspect.not_before <= now.steady)
+    }
+
+    /// It could not be put away; the next try waits longer.
+    pub(super) fn stays(&mut self, name: &InstanceName, now: Now) {
+        if let Some(suspect) = self.suspects.get_mut(name) {
+            suspect.tries += 1;
+            suspect.not_before =
+                now.steady + WATCH.saturating_mul(1 << suspect.tries.min(16)).min(STAYS_MOST);
+        }
     }
 
     /// Its gate was passed, for the start at `since`.

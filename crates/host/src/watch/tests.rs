@@ -642,38 +642,45 @@ async fn while_a_run_holds_the_lock_nothing_is_touched_and_then_at_once() {
     watch.abort();
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_was_live_and_could_not_be_put_away_goes_and_a_failed_candidate_stays() {
-    // Given one whose run had put it live, and one whose run failed; both are down, and nobody starts them again.
-    let of = |name: &str, run: u128| FoundInstance {
+/// What one run left that is down, and that nobody starts again.
+fn ended(name: &str, run: u128) -> FoundInstance {
+    FoundInstance {
         release: "r1".parse().unwrap(),
         restart: RestartPolicy::No,
         run: RunId::new(uuid::Uuid::from_u128(run)),
         ..instance(name, "web", exited())
+    }
+}
+
+fn record(scene: &Scene, run: RunId, outcome: Outcome) {
+    let verdict = Verdict {
+        run,
+        app: app_id(),
+        verb: cutover_core::plan::Verb::Deploy,
+        release: Some("r1".parse().unwrap()),
+        serving: None,
+        outcome,
+        allowed: vec![],
+        by: "ann@laptop".to_owned(),
+        started: wall(),
+        finished: wall(),
+        switched_ms: None,
+        freed: None,
+        warnings: vec![],
     };
-    let (left, candidate) = (of("web-0", 7), of("web-9", 9));
+    let store = &scene.shared.store;
+    store.begin_run(verdict.run, &verdict.app, verdict.verb, &verdict.by, verdict.started).unwrap();
+    store.finish_run(&verdict).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_live_and_could_not_be_put_away_goes_and_a_failed_candidate_stays() {
+    let (left, candidate) = (ended("web-0", 7), ended("web-9", 9));
     let scene = Scene::of(&web(&[instance("web-1", "web", running_since(0))]));
     let failed = Outcome::Failed { failure: Failure::new(Exit::Failed, "it did not come up") };
     for (instance, outcome) in [(&left, Outcome::Done), (&candidate, failed)] {
-        let verdict = Verdict {
-            run: instance.run,
-            app: app_id(),
-            verb: cutover_core::plan::Verb::Deploy,
-            release: Some("r1".parse().unwrap()),
-            serving: None,
-            outcome,
-            allowed: vec![],
-            by: "ann@laptop".to_owned(),
-            started: wall(),
-            finished: wall(),
-            switched_ms: None,
-            freed: None,
-            warnings: vec![],
-        };
         scene.runtime.put(instance.clone());
-        let store = &scene.shared.store;
-        store.begin_run(verdict.run, &verdict.app, verdict.verb, &verdict.by, verdict.started).unwrap();
-        store.finish_run(&verdict).unwrap();
+        record(&scene, instance.run, outcome);
     }
 
     let watch = scene.watch();
@@ -682,6 +689,28 @@ async fn what_was_live_and_could_not_be_put_away_goes_and_a_failed_candidate_sta
     let acts = scene.runtime.acts();
     assert!(acts.contains(&"remove web-0".to_owned()), "{acts:?}");
     assert!(!acts.iter().any(|act| act.contains("web-9") || act.contains("web-1")), "{acts:?}");
+    watch.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_does_not_end_keeps_nobody_from_being_started_and_is_tried_ever_more_rarely() {
+    let left = ended("web-0", 7);
+    let scene = Scene::of(&web(&[instance("web-1", "web", running_since(0))]));
+    scene.runtime.put(left.clone());
+    record(&scene, left.run, Outcome::Done);
+    scene.runtime.set_stuck("web-0");
+
+    let watch = scene.watch();
+    tokio::time::sleep(cutover_core::defaults::WATCH * 2).await;
+    scene.runtime.kill("web-1");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+
+    let acts = scene.runtime.acts();
+    assert!(acts.contains(&"remove web-0".to_owned()), "{acts:?}");
+    assert!(acts.contains(&"start web-1".to_owned()), "{acts:?}");
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    let tries = scene.runtime.acts().iter().filter(|act| *act == "remove web-0").count();
+    assert!((5..20).contains(&tries), "{tries} tries in an hour");
     watch.abort();
 }
 
