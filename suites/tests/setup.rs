@@ -421,6 +421,13 @@ async fn units_that_do_not_serve_give_back_what_they_took_over() {
         let before = supervisor().await;
         app.commit("v1", "set up", str::to_owned).unwrap();
         let probe = Probe::start(app.traffic());
+        // Given a unit that would listen elsewhere: nobody is ended for it.
+        let elsewhere = "/var/lib/cutover/host.yml";
+        says(machine, &format!("echo 'http: 127.0.0.1:8081' >{elsewhere}")).await;
+        let told = app.cutover(&["setup"]).await.unwrap().expect(7).unwrap();
+        assert!(told.talk.contains("listens on [::]:80, where the unit's proxy would not"), "{}", told.talk);
+        assert_eq!(supervisor().await, before);
+        says(machine, &format!("rm {elsewhere}")).await;
         // Given a unit that does not start at all, and one whose proxy begins, takes its turn, and cannot listen then.
         for (broken, stays) in
             [("ExecStartPre=/bin/false", true), ("Environment=CUTOVER_HTTP=203.0.113.1:80", false)]

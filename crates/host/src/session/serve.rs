@@ -237,8 +237,9 @@ where
 
     async fn up(&mut self) -> Result<(), Stop> {
         self.host().await?;
-        let started =
-            up::ensure_up(&self.layout, &crate::program::own()).await.map_err(|error| not_up(&error))?;
+        let started = up::ensure_up(&self.layout, &crate::program::own(), None)
+            .await
+            .map_err(|error| not_up(&error))?;
         let listeners = up::listeners(&self.layout);
         Ok(self.outgoing.send(&Reply::Up { started, listeners }).await?)
     }

@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::setup::place;
@@ -119,6 +120,9 @@ pub(super) async fn start(
     let served_before = ProcessLock::peek(layout, "proxy").is_some();
     let takes_over = proxies && !unit_runs && (served_before || up::is_up(layout));
     let offer = if takes_over { Offer::begin(layout) } else { None };
+    if let Some(offer) = &offer {
+        goes_on_everywhere(layout, &offer.listeners)?;
+    }
     units::enable(names).await?;
     if !proxies && !names.contains(place::WATCH_UNIT) {
         return Ok(());
@@ -148,6 +152,29 @@ pub(super) async fn start(
     served.map(|()| proved(layout))
 }
 
+/// What serves was told by `CUTOVER_HTTP` where to listen, perhaps, which no unit has: its clients would find nobody there.
+fn goes_on_everywhere(layout: &Layout, listeners: &[TcpListener]) -> Result<(), Failure> {
+    let given_up = up::given_up_by_a_unit(layout, listeners)
+        .map_err(|error| failed("tell where the proxy is to listen").because(error.to_string()))?;
+    if given_up.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> = given_up.iter().map(ToString::to_string).collect();
+    let (all, file) = (all.join(", "), layout.host_file());
+    Err(Failure::new(
+        Exit::Refused,
+        format!("what serves now listens on {all}, where the unit's proxy would not"),
+    )
+    .because("a unit goes by host.yml; `CUTOVER_HTTP` does not reach it")
+    .while_serving("what was serving goes on; what was changed before stays")
+    .next(format!("write `http: [{}]` into {}, then run the same again", quoted(&given_up), file.display()))
+    .next("or, where nobody needs it there: `cutover-host down` on the server first"))
+}
+
+fn quoted(addresses: &[std::net::SocketAddr]) -> String {
+    addresses.iter().map(|address| format!("'{address}'")).collect::<Vec<_>>().join(", ")
+}
+
 async fn end_supervisor(layout: &Layout) -> Result<(), Failure> {
     let ended = up::end_supervisor(layout).await;
     ended.map(drop).map_err(|error| failed("end `cutover-host up`").because(error.to_string()))
@@ -156,6 +183,7 @@ async fn end_supervisor(layout: &Layout) -> Result<(), Failure> {
 /// Who serves is ended once the unit's proxy waits for its turn, and comes back where the units do not serve then.
 async fn take_over(layout: &Layout, old: Option<&str>) -> Result<(), Failure> {
     let mut retired = None;
+    let http = up::http_variable(layout);
     let served = async {
         serving::waits_for_its_turn().await?;
         retired = retire_unit(layout).await;
@@ -164,18 +192,24 @@ async fn take_over(layout: &Layout, old: Option<&str>) -> Result<(), Failure> {
     };
     match served.await {
         Ok(()) => Ok(()),
-        Err(failure) => Err(give_back(layout, old, retired.as_deref(), failure).await),
+        Err(failure) => Err(give_back(layout, old, retired.as_deref(), http.as_deref(), failure).await),
     }
 }
 
-/// What was handed over goes back, while the sockets are still offered; gives the failure with what serves now.
-async fn give_back(layout: &Layout, old: Option<&str>, unit: Option<&str>, failure: Failure) -> Failure {
+/// What was handed over goes back, while the sockets are still offered; gives the failure with what serves now. A step that fails keeps none
+/// after it from being tried: the last one is that somebody serves.
+async fn give_back(
+    layout: &Layout,
+    old: Option<&str>,
+    unit: Option<&str>,
+    http: Option<&str>,
+    mut failure: Failure,
+) -> Failure {
     let what = "start `cutover-host up` again";
-    let back = async {
-        units::take_away().await?;
-        old.map_or(Ok(()), program::link)?;
-        if let Some(unit) = unit {
-            run_within(what, &["systemctl", "enable", "--now", unit], LONG).await?;
+    let mut steps = vec![units::take_away().await, old.map_or(Ok(()), program::link)];
+    if let Some(unit) = unit {
+        let enabled = run_within(what, &["systemctl", "enable", "--now", unit], LONG).await;
+        if enabled.is_ok() {
             // It may take a moment to be who keeps them; past that it is started like any other.
             let begins = async {
                 while !up::is_up(layout) {
@@ -184,24 +218,29 @@ async fn give_back(layout: &Layout, old: Option<&str>, unit: Option<&str>, failu
             };
             drop(tokio::time::timeout(ANSWER, begins).await);
         }
-        let started = up::ensure_up(layout, Path::new(place::LINK)).await;
-        started.map_err(|error| failed(what).because(error.to_string()))
-    };
-    match back.await {
-        Ok(_) => {
-            proved(layout);
-            failure.while_serving(
-                "the units are taken away, `cutover-host up` keeps proxy and watch as before, and what was serving goes on",
-            )
-        }
-        Err(other) => {
-            let state = "neither the units nor `cutover-host up` serve: instances run on, nobody passes requests to them";
-            let mut failure = failure.while_serving(state);
-            failure.cause.push(other.what);
-            failure.cause.extend(other.cause);
-            failure.next("`cutover-host up` on the server starts proxy and watch once that is mended")
-        }
+        steps.push(enabled.map(drop));
     }
+    let started = up::ensure_up(layout, Path::new(place::LINK), http).await;
+    // One that was never ended serves, whatever a start by us would come to.
+    let serves = started.is_ok() || (up::is_up(layout) && is_at_work(layout).await);
+    if let Err(error) = started {
+        steps.push(Err(failed(what).because(error.to_string())));
+    }
+    for other in steps.into_iter().filter_map(Result::err) {
+        failure.cause.push(other.what);
+        failure.cause.extend(other.cause);
+    }
+    if serves {
+        proved(layout);
+        return failure.while_serving(
+            "`cutover-host up` keeps proxy and watch as before, and what was serving goes on",
+        );
+    }
+    failure
+        .while_serving(
+            "neither the units nor `cutover-host up` serve: instances run on, nobody passes requests to them",
+        )
+        .next("`cutover-host up` on the server starts proxy and watch once that is mended")
 }
 
 /// A unit of somebody's own that keeps `cutover-host up` would start it again: ours take its place. Gives its name.
@@ -282,10 +321,10 @@ async fn renew_supervisor(layout: &Layout) -> Result<(), Failure> {
         return Ok(());
     }
     let what = "start `cutover-host up` anew";
-    let offer = Offer::begin(layout);
+    let (offer, http) = (Offer::begin(layout), up::http_variable(layout));
     let waits = async {
         end_supervisor(layout).await?;
-        let started = up::ensure_up(layout, Path::new(place::LINK)).await;
+        let started = up::ensure_up(layout, Path::new(place::LINK), http.as_deref()).await;
         started.map(drop).map_err(|error| failed(what).because(error.to_string()))
     };
     let renewed = match offer {

@@ -77,18 +77,19 @@ pub async fn remove_edge(host: &Host) {
 /// # Errors
 /// When one of them does not end.
 pub async fn end_supervisor(layout: &Layout) -> Result<Vec<&'static str>, UpError> {
-    let mut ended = Vec::new();
+    // All are found first: who takes their place when the first of them has ended is not meant.
+    let mut found = Vec::new();
     for process in ["up", "watch", "proxy"] {
-        if let Some(other) = Other::find(layout, process)? {
-            if !other.end(GRACE).await {
-                other.signal(Signal::KILL);
-                let gone = tokio::time::timeout(Duration::from_secs(5), other.ended()).await;
-                gone.map_err(|_| UpError::Stuck { process, pid: other.pid })?;
-            }
-            ended.push(process);
+        found.extend(Other::find(layout, process)?.map(|other| (process, other)));
+    }
+    for (process, other) in &found {
+        if !other.end(GRACE).await {
+            other.signal(Signal::KILL);
+            let gone = tokio::time::timeout(Duration::from_secs(5), other.ended()).await;
+            gone.map_err(|_| UpError::Stuck { process, pid: other.pid })?;
         }
     }
-    Ok(ended)
+    Ok(found.into_iter().map(|(process, _)| process).collect())
 }
 
 /// Every app that has a folder here.

@@ -23,9 +23,9 @@ use crate::host_file::HostFileError;
 use crate::lock::LockError;
 
 pub use down::{Down, down, end_supervisor, remove_edge};
-pub use seat::{ProxySeat, http_addresses, listeners};
+pub use seat::{ProxySeat, given_up_by_a_unit, http_addresses, listeners};
 pub(crate) use sockets::{hand_over_by as send, take_over as receive};
-pub use start::{ensure_up, is_up};
+pub use start::{ensure_up, http_variable, is_up};
 pub use supervise::run;
 
 /// Why proxy and watch are not there, or did not go.

@@ -94,16 +94,31 @@ fn is_same(found: SocketAddr, wanted: SocketAddr) -> bool {
 /// # Errors
 /// When the variable holds something else than addresses, or `host.yml` cannot be used.
 pub fn http_addresses(layout: &Layout) -> Result<Vec<SocketAddr>, UpError> {
-    let said = host_file::read(layout)?.http;
     let given = std::env::var(variables::HTTP).ok().filter(|text| !text.trim().is_empty());
-    match given {
-        Some(text) => parse(&text),
-        None if !said.is_empty() => Ok(said),
-        None if rustix::process::geteuid().is_root() => {
-            Ok(vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), defaults::HTTP)])
-        }
-        None => parse(defaults::HTTP_UNPRIVILEGED),
+    let configured = configured_addresses(layout)?;
+    given.map_or(Ok(configured), |text| parse(&text))
+}
+
+/// The same without the variable, which no unit has.
+fn configured_addresses(layout: &Layout) -> Result<Vec<SocketAddr>, UpError> {
+    let said = host_file::read(layout)?.http;
+    if !said.is_empty() {
+        Ok(said)
+    } else if rustix::process::geteuid().is_root() {
+        Ok(vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), defaults::HTTP)])
+    } else {
+        parse(defaults::HTTP_UNPRIVILEGED)
     }
+}
+
+/// Where these listen and the proxy of a unit would not.
+///
+/// # Errors
+/// When `host.yml` cannot be used.
+pub fn given_up_by_a_unit(layout: &Layout, listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, UpError> {
+    let configured = configured_addresses(layout)?;
+    let found = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    Ok(found.filter(|address| !configured.iter().any(|wanted| is_same(*address, *wanted))).collect())
 }
 
 fn parse(text: &str) -> Result<Vec<SocketAddr>, UpError> {
@@ -174,6 +189,18 @@ mod tests {
 
         assert_eq!(error.exit(), cutover_core::exit::Exit::Configuration);
         assert!(error.to_string().contains("did you mean `http`?"), "{error}");
+    }
+
+    #[test]
+    fn where_a_unit_would_not_listen_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        std::fs::create_dir_all(layout.state()).unwrap();
+        let [kept, other] = [(); 2].map(|()| sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap());
+        let [here, there] = [&kept, &other].map(|listener| listener.local_addr().unwrap());
+        std::fs::write(layout.host_file(), format!("http: {here}\n")).unwrap();
+
+        assert_eq!(given_up_by_a_unit(&layout, &[kept, other]).unwrap(), [there]);
     }
 
     #[test]

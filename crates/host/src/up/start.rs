@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use cutover_core::layout::Layout;
+use cutover_core::variables;
 use tokio::net::UnixStream;
 
 use super::UpError;
@@ -19,11 +20,20 @@ pub fn is_up(layout: &Layout) -> bool {
     ProcessLock::peek(layout, "up").is_some()
 }
 
-/// Starts `up` detached where nobody keeps proxy and watch, and returns when the proxy answers; `false`: they were there.
+/// The `CUTOVER_HTTP` that whoever keeps proxy and watch was started with.
+pub fn http_variable(layout: &Layout) -> Option<String> {
+    let pid = ProcessLock::peek(layout, "up")?;
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut all = environment.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
+    all.find_map(|entry| entry.strip_prefix(variables::HTTP)?.strip_prefix('=').map(str::to_owned))
+}
+
+/// Starts `up` detached where nobody keeps proxy and watch, and returns when the proxy answers; `false`: they were there. `http`: its
+/// `CUTOVER_HTTP`, where that is another than ours.
 ///
 /// # Errors
 /// When `host.yml` cannot be used; when the proxy cannot listen, with who has its port; when it does not answer in time.
-pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpError> {
+pub async fn ensure_up(layout: &Layout, host_binary: &Path, http: Option<&str>) -> Result<bool, UpError> {
     // Also where they are there: a fault in it is told now, and not to whoever starts them next.
     host_file::read(layout)?;
     if is_up(layout) {
@@ -39,6 +49,7 @@ pub async fn ensure_up(layout: &Layout, host_binary: &Path) -> Result<bool, UpEr
     let unit = format!("cutover-up-{}", uuid::Uuid::now_v7());
     let mut child = setup::scope(layout, &unit, host_binary)
         .arg("up")
+        .envs(http.map(|http| (variables::HTTP, http)))
         .current_dir("/")
         .stdin(Stdio::from(theirs))
         .stdout(log.try_clone()?)

@@ -90,7 +90,7 @@ async fn what_a_killed_supervisor_left_does_not_count_as_kept() {
 async fn an_up_that_ends_without_a_word_is_told_with_its_log() {
     let (_folder, layout, _app) = root_with_an_app();
 
-    let error = ensure_up(&layout, std::path::Path::new("/bin/true")).await.unwrap_err();
+    let error = ensure_up(&layout, std::path::Path::new("/bin/true"), None).await.unwrap_err();
 
     assert!(
         error.to_string().starts_with("`cutover-host up` did not become ready: it ended without a word"),
