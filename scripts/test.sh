@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Runs every suite that can run here, and ends with a table and the line `N passed, N failed, N skipped`. What is built is built first;
 # then go beside each other, each in its own order, the suites without an engine, those with containers on one, and those with servers on
-# the same one: they wait for containers most of their time. Those with databases' servers follow the suites without an engine.
+# the same one: they wait for containers most of their time. Those with databases' servers follow, some behind each, so that all end together.
 #
 #   test.sh              all suites
-#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill databases machines demo demo-docker,
+#   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill machines demo demo-docker,
 #                        and any other file of suites/tests by its name
 #
 # What is missing is installed where that may be done (root on Debian or Ubuntu); else the suite is listed as not run, with
@@ -108,7 +108,7 @@ suite_docker() {
         if wants_engine "$name"; then words+=(--test "$name"); fi
     done
     for name in $(suites_on_engine); do
-        if [[ $name != docker_kill ]] && ! has_servers_of_databases "$name"; then words+=(--test "$name"); fi
+        if [[ $name != docker_kill && " $(suites_with_databases) " != *" $name "* ]]; then words+=(--test "$name"); fi
     done
     engine || return
     # For images that are fetched; without it those tests say that they did not run.
@@ -120,16 +120,10 @@ suite_docker() {
     RUST_TEST_THREADS=1 run_tests "${words[@]}"
 }
 
-# PostgreSQL, MariaDB and Redis in containers.
-suite_databases() {
-    local name words=()
-    for name in $(suites_on_engine); do
-        if has_servers_of_databases "$name"; then words+=(--test "$name"); fi
-    done
+# A file of suites/tests with PostgreSQL, MariaDB or Redis in containers, one test after another: they take much of the machine.
+suite_with_databases() {
     engine || return
-    if [[ $BUILD == unknown ]]; then suite_build || return; fi
-    # One after another: they take much of the machine.
-    RUST_TEST_THREADS=1 run_tests "${words[@]}"
+    RUST_TEST_THREADS=1 suite_of_file "$1"
 }
 
 # Servers of the tests' own: containers with systemd and sshd on the tests' engine.
@@ -207,24 +201,24 @@ wants_engine() {
     grep -qs on_engine crates/*/tests/"$1".rs crates/*/tests/"$1"/*.rs
 }
 
-# Files of suites/tests that talk with one.
-suites_on_engine() {
+# Files and folders of suites/tests that have this.
+suites_that_have() {
     local file
-    for file in suites/tests/*.rs; do
-        if grep -qs on_engine "$file"; then basename "$file" .rs; fi
+    for file in suites/tests/*.rs suites/tests/*/main.rs; do
+        if grep -qsE "$1" "$file" || { [[ $file == */main.rs ]] && grep -qsrE "$1" "${file%/main.rs}"; }; then
+            basename "${file%/main.rs}" .rs
+        fi
     done
 }
 
-# Whether a file of suites/tests has databases' servers in containers.
-has_servers_of_databases() { grep -qsE '(databases|mariadb)_image' "suites/tests/$1.rs"; }
+# Those that talk with an engine.
+suites_on_engine() { suites_that_have on_engine; }
 
-# Files of suites/tests whose tests have servers of their own.
-suites_on_servers() {
-    local file
-    for file in suites/tests/*.rs; do
-        if grep -qs on_server "$file"; then basename "$file" .rs; fi
-    done
-}
+# Those with databases' servers in containers, as one line.
+suites_with_databases() { suites_that_have '(databases|mariadb)_image' | tr '\n' ' '; }
+
+# Those whose tests have servers of their own.
+suites_on_servers() { suites_that_have on_server; }
 
 engine() {
     local code=0
@@ -380,16 +374,20 @@ built() {
     run_suite build suite_build
 }
 
-with_containers() { run_suite docker suite_docker; }
+with_containers() {
+    run_suite docker suite_docker
+    run_suite databases suite_with_databases databases
+}
 
 # Those with servers are sooner at their end.
 with_servers() {
     run_suite machines suite_machines
     run_suite docker-kill suite_docker_kill
     run_suite demo-docker suite_demo_docker
+    run_suite postgres suite_with_databases postgres
 }
 
-# They are not told of the engine; the databases are, which come last.
+# They are not told of the engine; those with databases are, which come last.
 without_engine() {
     local name host=${DOCKER_HOST-}
     unset DOCKER_HOST
@@ -398,7 +396,9 @@ without_engine() {
     for name in site kill $(other_suites); do run_suite "$name" suite_of_file "$name"; done
     run_suite demo suite_demo
     if [[ -n $host ]]; then export DOCKER_HOST=$host; fi
-    run_suite databases suite_databases
+    for name in $(suites_with_databases); do
+        case $name in databases | postgres) ;; *) run_suite "$name" suite_with_databases "$name" ;; esac
+    done
 }
 
 # What of suites/tests has no function of its own here, nor is part of a suite.
@@ -413,15 +413,19 @@ other_suites() {
     done
 }
 
-for name in fmt clippy deny docs build unit sweep site kill $(other_suites) docker docker-kill databases machines demo demo-docker; do
+for name in fmt clippy deny docs build unit sweep site kill $(other_suites) docker docker-kill machines demo demo-docker \
+    $(suites_with_databases); do
     if is_wanted "$name"; then SUITES+=("$name"); fi
 done
 prepare
 built
 # One for all, or none: each suite then says why it did not run.
-if is_wanted docker || is_wanted docker-kill || is_wanted databases || is_wanted demo-docker || is_wanted machines; then
-    engine >/dev/null || true
-fi
+for name in docker docker-kill machines demo-docker $(suites_with_databases); do
+    if is_wanted "$name"; then
+        engine >/dev/null || true
+        break
+    fi
+done
 place_beside without_engine
 place_beside with_containers
 place_beside with_servers
