@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::layout;
@@ -101,11 +102,16 @@ async fn beside(act: &Act<'_>, plan: &RestoredBeside) -> Result<(), StageError> 
     }
     let step = Step::Restore { database: database.clone(), file: file.clone() };
     let made = async {
-        // A server names it once it is whole; so is a file, and what it holds tells whether it is this one.
+        // PostgreSQL names it once it is whole; so is a file, and what it holds tells whether it is this one. The others fill it under its name: what
+        // is there was begun by this run, and is made anew.
         let is_made = is_there
             && match &found {
                 Located::File(_) => hash_of(Path::new(to)).await? == hash_of(&snapshot).await?,
-                Located::Server(_) => true,
+                Located::Server(server) if server.kind == ServerKind::Postgres => true,
+                Located::Server(server) => {
+                    act.ports.database.drop_kept(server, to).await?;
+                    false
+                }
             };
         if !is_made {
             act.ports.database.restore_beside(&snapshot, &found, to).await?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutover_core::config::settings::Verify;
+use cutover_core::config::settings::{ServerKind, Verify};
 use cutover_core::gate::{Check, Finding, Probe};
 use cutover_core::hash::ContentHash;
 use cutover_core::names::RunId;
@@ -225,9 +225,21 @@ impl Database for Simulated {
         Ok(self.see(|_| Vec::new()).await?)
     }
 
-    async fn restore_beside(&self, snapshot: &Path, _: &Located, to: &str) -> Result<(), DatabaseError> {
+    async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError> {
         let (from, to) = (snapshot.to_owned(), to.to_owned());
-        Ok(self.act(move |_| std::fs::copy(from, to).map(drop).unwrap_or_default()).await?)
+        let Located::Server(server) = of else {
+            return Ok(self.act(move |_| std::fs::copy(from, to).map(drop).unwrap_or_default()).await?);
+        };
+        // PostgreSQL's has its name once it is whole, the others' from the beginning.
+        if server.kind != ServerKind::Postgres {
+            let name = to.clone();
+            let is_new = self.act(move |world| world.beside.insert(name, String::new()).is_none()).await?;
+            if !is_new {
+                return Err(DatabaseError::plain("it is there already"));
+            }
+        }
+        let text = std::fs::read_to_string(from).unwrap_or_default();
+        Ok(self.act(move |world| drop(world.beside.insert(to, text))).await?)
     }
 
     async fn restore_keeping(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError> {
@@ -254,15 +266,17 @@ impl Database for Simulated {
         Ok(Vec::new())
     }
 
-    async fn drop_kept(&self, _: &Server, _: &str) -> Result<(), DatabaseError> {
-        Ok(())
+    async fn drop_kept(&self, _: &Server, name: &str) -> Result<(), DatabaseError> {
+        let name = name.to_owned();
+        Ok(self.act(move |world| drop(world.beside.remove(&name))).await?)
     }
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
         let of = Located::Server(server.clone());
-        let found = self.see(|world| schema(&world.file_of(&of))).await?;
+        let look = |world: &mut World| (schema(&world.file_of(&of)), world.beside.keys().cloned().collect());
+        let (found, others) = self.see(look).await?;
         let catalogue = found.map(|version| version.to_string()).unwrap_or_default();
-        Ok(ServerState { catalogue, ..ServerState::default() })
+        Ok(ServerState { catalogue, others, ..ServerState::default() })
     }
 
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

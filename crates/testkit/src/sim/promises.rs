@@ -45,6 +45,7 @@ impl Site {
         }
         self.networks(state.live.as_ref(), &mut broken);
         self.databases(verdict, &mut broken);
+        self.beside(verdict, &mut broken);
         self.pruned(verdict, &mut broken);
         Ok(broken)
     }
@@ -72,6 +73,15 @@ impl Site {
         {
             let which = if same { "the old" } else { "the new" };
             broken.push(format!("P2: {which} release serves, the host's env file says otherwise"));
+        }
+    }
+
+    /// What is told to be put back beside a database is whole.
+    fn beside(&self, verdict: &Verdict, broken: &mut Vec<Broken>) {
+        let machine = self.machine();
+        let half = machine.world.beside.iter().filter(|(_, text)| text.is_empty());
+        if verdict.exit() == Exit::Done {
+            broken.extend(half.map(|(name, _)| format!("P4: done, and {name} is not whole")));
         }
     }
 
@@ -334,9 +344,15 @@ fn fits(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<
         let serves = live.map(|live| &live.release);
         broken.push(format!("P4: the verdict says {:?} serves, {serves:?} does", verdict.serving));
     }
+    let switches_nothing = match verdict.verb {
+        Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate => true,
+        // Beside its database.
+        Verb::SnapshotRestore => verdict.release.is_none(),
+        _ => false,
+    };
     let switched = match verdict.verb {
         Verb::Remove => live.is_none(),
-        Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate => run(live) == run(before.live.as_ref()),
+        _ if switches_nothing => run(live) == run(before.live.as_ref()),
         _ => run(live) == Some(verdict.run),
     };
     if exit == Exit::Done && !switched {
@@ -351,7 +367,7 @@ fn fits(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<
     if verdict.switched_ms.is_none()
         && switched
         && exit == Exit::Done
-        && !matches!(verdict.verb, Verb::Remove | Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate)
+        && !(switches_nothing || verdict.verb == Verb::Remove)
     {
         broken.push("P4: the verdict does not tell when it was switched".to_owned());
     }

@@ -82,6 +82,8 @@ pub(crate) struct World {
     /// What the engine has, by reference.
     pub(crate) images: BTreeMap<String, FoundImage>,
     pub(crate) table: RouteTable,
+    /// Databases of the server that snapshots were put back as, with what is in them.
+    pub(crate) beside: BTreeMap<String, String>,
     /// Starts of the host so far.
     pub(crate) boots: u32,
     pub(crate) behaviours: BTreeMap<String, Behaviour>,

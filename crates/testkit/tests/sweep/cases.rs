@@ -40,6 +40,8 @@ pub(crate) enum Ask {
     MigrateDown,
     /// The newest snapshot in its database's place.
     RestoreSnapshot,
+    /// The newest snapshot beside its database.
+    RestoreBeside,
     /// A variable.
     Set(&'static str, &'static str),
     /// Remove, volumes included.
@@ -55,7 +57,7 @@ impl Ask {
             }
             Self::Verb(verb) | Self::Service(verb, _) => Site::ask(*verb),
             Self::RestoreDatabases | Self::MigrateDown => Site::ask(Verb::Rollback),
-            Self::RestoreSnapshot => Site::ask(Verb::SnapshotRestore),
+            Self::RestoreSnapshot | Self::RestoreBeside => Site::ask(Verb::SnapshotRestore),
             Self::Set(name, value) => site.set(name, value)?,
             Self::RemoveAll => Site::ask(Verb::Remove),
         };
@@ -63,9 +65,11 @@ impl Ask {
             Self::Service(_, service) => drop(asked.request.services.insert(service.parse()?)),
             Self::RestoreDatabases => asked.request.restore_databases = true,
             Self::MigrateDown => asked.request.migrate_down = true,
-            Self::RestoreSnapshot => {
+            Self::RestoreSnapshot | Self::RestoreBeside => {
                 let newest = site.state()?.snapshots.and_then(|mut known| known.pop());
                 asked.request.snapshot.name = newest.map(|snapshot| snapshot.name);
+                let is_beside = matches!(self, Self::RestoreBeside);
+                asked.request.snapshot.to = is_beside.then(|| "scratch".to_owned());
             }
             Self::RemoveAll => asked.request.volumes = true,
             Self::Deploy(..) | Self::DeployWith(..) | Self::Verb(_) | Self::Set(..) => {}
@@ -313,6 +317,7 @@ fn down(name: &'static str, text: &str, to: Option<u32>) -> Case {
 
 fn snapshots() -> Vec<Case> {
     let file = DATABASE.replace("COMPATIBLE", "expand");
+    let mariadb = SERVER.replace("engine: postgres", "engine: mariadb");
     let create = || Ask::Verb(Verb::SnapshotCreate);
     let on = |name, text: &str, ask| Case::new(name, text, ask).after(deploy("v1", migrating(1, 1)));
     vec![
@@ -322,6 +327,8 @@ fn snapshots() -> Vec<Case> {
         on("a snapshot of a server put back", SERVER, Ask::RestoreSnapshot)
             .after(create())
             .may_need_a_person(),
+        on("a snapshot of a server put beside", SERVER, Ask::RestoreBeside).after(create()),
+        on("a snapshot put beside under its name", &mariadb, Ask::RestoreBeside).after(create()),
     ]
 }
 
