@@ -161,12 +161,13 @@ pub fn refuse_snapshot_across_breaking_migration(state: &HostState, request: &Re
             format!(
                 "it was taken before release {migrated} migrated `{database}`, and declared that breaking"
             ),
-            "`cutover rollback --restore-db` puts the snapshot and the release from before that back together"
-                .to_owned(),
+            both_back(state, first, &found.name),
         ),
         snapshots::Differs::Added => (
-            format!("release {migrated} had migrated `{database}` when it was taken, and declared that breaking; release {live} went live without it"),
-            format!("deploy the commit of release {migrated} again"),
+            format!(
+                "release {migrated} had migrated `{database}` when it was taken, and declared that breaking; release {live} went live without it"
+            ),
+            Some(format!("deploy the commit of release {migrated} again")),
         ),
     };
     let mut failure = refusal(
@@ -178,8 +179,30 @@ pub fn refuse_snapshot_across_breaking_migration(state: &HostState, request: &Re
         0,
         format!("`cutover snapshot restore {} --to SCRATCH` puts it beside, to look at", found.name),
     );
-    failure.next.insert(0, remedy);
+    if let Some(remedy) = remedy {
+        failure.next.insert(0, remedy);
+    }
     Some(failure)
+}
+
+/// The way back to before a migration that a snapshot does not have, where there is one: by the snapshot that was taken for it.
+fn both_back(state: &HostState, lacking: &snapshots::Apart<'_>, named: &str) -> Option<String> {
+    let migration = lacking.migration;
+    let live = &state.live.as_ref()?.release;
+    let without = state
+        .releases
+        .iter()
+        .filter(|record| record.lived && record.release.id != *live && !migration.held_at(record.sequence));
+    let to = &without.max_by_key(|record| record.sequence)?.release;
+    let crossed = crate::plan::crossed(state, to);
+    let mut since = crossed.iter().filter(|one| one.how == Crossing::Since).map(|one| &one.migration.done);
+    let file = since.find(|done| done.database == migration.done.database)?.snapshot.as_ref()?;
+    let file = crate::layout::snapshot_name(file);
+    let instead = if file == named { String::new() } else { format!(" (not {named})") };
+    Some(format!(
+        "`cutover rollback --to {} --restore-db` puts {file}{instead} and that release back together",
+        to.id
+    ))
 }
 
 /// Less room than the plan needs.

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::journal::{Entry, StepResult, What};
+use crate::journal::{Entry, Step, StepResult, What};
 use crate::layout;
 use crate::names::{AppId, InstanceName};
-use crate::plan::{Direction, HeldDatabase, HostPlan, Stage, Verb};
+use crate::plan::{Direction, HeldDatabase, HostPlan, Migration, Stage, Verb};
 use crate::release::{Live, Release};
 use crate::request::Stamp;
 use crate::state::HostState;
 use crate::verdict::{Outcome, Verdict};
 
-use super::journalled::{goal, is_undisturbed, restored, switched_forward, undone};
+use super::journalled::{direct, goal, intended, is_undisturbed, restored, switched_forward, undone};
 use super::standing::{Standing, is_switched, standing, wants_back};
 use super::words::{serving_text, state_text};
 
@@ -25,14 +25,14 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
     let mut verdict = verdict_of(journal, &found.app, found.live.as_ref(), stamp);
     let failure = match standing.and_then(|standing| Some((standing.failed.clone()?, standing))) {
         None if switched => None,
-        None => Some(killed()),
+        None => Some(killed(journal)),
         // What was asked is live; what did not work at first has been done since.
         Some(((stage, failure), standing)) if switched && made_good(journal) && !standing.past_return => {
             verdict.warnings.push(format!("stage {stage} did not work at first: {failure}"));
             None
         }
         Some(((_, failure), standing)) if switched && !wants_back(&standing) => {
-            Some(went_on(failure, &standing, before(journal, goal)))
+            Some(went_on(failure, &standing, goal.zip(before(journal, goal))))
         }
         Some(((_, failure), _)) => Some(failure),
     };
@@ -86,9 +86,17 @@ fn made_good(journal: &[Entry]) -> bool {
     open.is_empty()
 }
 
-fn killed() -> Failure {
+fn killed(journal: &[Entry]) -> Failure {
+    let step = |migration: &Migration| Step::Migrate { database: migration.database.clone() };
+    let begun = direct(journal).filter(|migration| intended(journal, &step(migration)));
+    let begun: Vec<String> = begun.map(|migration| format!("`{}`", migration.database)).collect();
+    let back = "its process died before the switch; what it had begun was taken back";
     Failure::new(Exit::Failed, "the run was ended from outside")
-        .because("its process died before the switch; what it had begun was taken back")
+        .because(if begun.is_empty() {
+            back.to_owned()
+        } else {
+            format!("{back}, but for the migration of {}, which had begun", begun.join(", "))
+        })
         .next("start it again")
 }
 
@@ -108,18 +116,17 @@ fn before<'a>(journal: &[Entry], goal: Option<&'a HostPlan>) -> Option<&'a str> 
 }
 
 /// A failure with no way back: the new release goes on, and a person must know (S18).
-fn went_on(failure: Failure, standing: &Standing, before: Option<&str>) -> Failure {
+fn went_on(failure: Failure, standing: &Standing, before: Option<(&HostPlan, &str)>) -> Failure {
     let mut failure = failure;
     failure.exit = Exit::Person;
-    if let Some(before) = before.filter(|_| standing.past_return) {
+    if let Some((goal, before)) = before.filter(|_| standing.past_return) {
         failure.cause.push(
             "the database is what was asked for and has been written to since, so what is live now goes on"
                 .to_owned(),
         );
-        failure.next.insert(
-            0,
-            format!("mend it with a new release, or `cutover snapshot restore {before}`: what the database was before"),
-        );
+        let mut next = forward_again(goal, before);
+        next.append(&mut failure.next);
+        failure.next = next;
     } else if standing.past_return {
         failure
             .cause
@@ -130,6 +137,24 @@ fn went_on(failure: Failure, standing: &Standing, before: Option<&str>) -> Failu
         failure.next.insert(0, "mend it with a new release, or `cutover rollback`".to_owned());
     }
     failure
+}
+
+/// What was before does not fit the release that a rollback has made live: there it is put beside, and no more.
+fn forward_again(goal: &HostPlan, before: &str) -> Vec<String> {
+    match goal.live.as_ref().filter(|_| goal.verb == Verb::Rollback) {
+        Some(was) => vec![
+            format!(
+                "mend it with a new release, or deploy the commit of release {} again: what was migrated is then migrated anew, and what was written since stays",
+                was.release
+            ),
+            format!(
+                "what the database was before: `cutover snapshot restore {before} --to SCRATCH` puts it beside, to look at"
+            ),
+        ],
+        None => vec![format!(
+            "mend it with a new release, or `cutover snapshot restore {before}`: what the database was before"
+        )],
+    }
 }
 
 /// That the old release serves is said only when all of it is there and passed its gate (S14).

@@ -145,6 +145,9 @@ fn schema_text(journal: &[Entry], goal: &HostPlan) -> Option<String> {
             several => format!("{put_back}; {} stay migrated", several.join(", ")),
         });
     }
+    if touched.iter().any(|migration| migration.down.is_some()) {
+        return Some("the migrations of the database were taken back".to_owned());
+    }
     if !touched.is_empty() {
         return Some("the database is migrated".to_owned());
     }
