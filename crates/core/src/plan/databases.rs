@@ -149,11 +149,13 @@ fn file_place(ground: &Ground<'_>, service: &ServiceName, database: &Database) -
 }
 
 /// Whether a migration that is pending happens while the group is held: every one of SQLite (S16), and what the old release cannot live with
-/// (S18). Where nothing is live, nobody is held.
+/// (S18). Where nothing is live, nobody is held; what takes migrations back takes this path also then, for only from here is a database put back.
 pub(crate) fn is_held(migration: &Migration, has_live: bool) -> bool {
     match &migration.place {
         Some(DatabasePlace::File(_)) => true,
-        Some(DatabasePlace::Server(_)) => has_live && migration.compatible == Compatible::Breaking,
+        Some(DatabasePlace::Server(_)) => {
+            migration.down.is_some() || has_live && migration.compatible == Compatible::Breaking
+        }
         None => false,
     }
 }

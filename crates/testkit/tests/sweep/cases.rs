@@ -302,6 +302,16 @@ fn rollbacks() -> Vec<Case> {
             .may_need_a_person(),
         down("rollback that migrates a file down", &breaking(), Some(1)).may_need_a_person(),
         down("rollback that migrates a server down", SERVER, Some(1)).may_need_a_person(),
+        down("rollback that migrates the server of a stopped app down", SERVER, Some(1))
+            .after(Ask::Verb(Verb::Stop))
+            .may_need_a_person(),
+        down(
+            "rollback whose down migration of a server fails half-way while the app is stopped",
+            SERVER,
+            None,
+        )
+        .after(Ask::Verb(Verb::Stop))
+        .ends(Exit::Migration),
         down("rollback whose down migration fails on a copy", &breaking(), None).ends(Exit::Migration),
         down("rollback whose down migration of a server fails half-way", SERVER, None).ends(Exit::Migration),
     ]
