@@ -270,6 +270,9 @@ pub enum StepResult {
     Migrated {
         /// What its migration tool says.
         schema: SchemaChange,
+        /// Whether anything was changed; `None`: tables and the like are as they were, and nothing tells of rows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changed: Option<bool>,
     },
     /// What a migration left that did not end well.
     Inspected {

@@ -239,12 +239,22 @@ pub struct MigrationRecord {
     pub at: u64,
     /// Under which number a release went live with a restore that undid it.
     pub undone: Option<u64>,
+    /// It was undone under the release that was live and stayed so: that needs it, so the next deploy carries it out again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 impl MigrationRecord {
     /// Whether the schema had it when a release went live under this number.
     pub fn held_at(&self, moment: u64) -> bool {
         self.at <= moment && self.undone.is_none_or(|undone| undone > moment)
+    }
+
+    /// Whether it found nothing to do, as far as that is known.
+    pub fn is_empty(&self) -> bool {
+        let same = |schema: &SchemaChange| !schema.before.is_empty() && schema.before == schema.after;
+        let unchanged = self.done.changed.map(|changed| !changed);
+        unchanged.unwrap_or_else(|| self.done.schema.as_ref().is_some_and(same))
     }
 }
 
@@ -260,6 +270,9 @@ pub struct Migrated {
     /// What the migration tool says of the schema; `None`: not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaChange>,
+    /// Whether it changed anything; `None`: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<bool>,
 }
 
 /// A migration that was taken back by its own `down` command.

@@ -150,7 +150,7 @@ fn result_text(step: &Step, result: &StepResult) -> Option<String> {
         (Step::Snapshot { database, file }, StepResult::Snapshot { bytes, .. }) => {
             Some(format!("{database}: snapshot {file} ({})", size(*bytes)))
         }
-        (Step::Migrate { database }, StepResult::Migrated { schema }) => {
+        (Step::Migrate { database }, StepResult::Migrated { schema, .. }) => {
             let after = schema.after.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             (!after.is_empty()).then(|| format!("{database}: the schema is at {after}"))
         }

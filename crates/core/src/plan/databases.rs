@@ -26,7 +26,7 @@ pub(crate) fn migrations(
 ) -> Vec<Migration> {
     let changed = ground.release.databases.iter().filter_map(|(name, database)| {
         let migrate = database.migrate.as_ref()?;
-        let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, was, name);
+        let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, name);
         pending.then_some((name, database, migrate))
     });
     changed
@@ -56,16 +56,15 @@ fn may_be_pending(
 }
 
 /// Whether a snapshot from before a migration was put back under a release that needs it, and nothing was migrated since. Whichever release brought
-/// it: one that came after had nothing to migrate, and lives on the same schema. One from before it went live without it.
-fn is_undone(ground: &Ground<'_>, was: Option<&Release>, name: &DatabaseName) -> bool {
-    let Some(was) = was else { return false };
+/// it: one that came after had nothing to migrate, and lives on the same schema.
+fn is_undone(ground: &Ground<'_>, name: &DatabaseName) -> bool {
     let all = || {
-        let needed = ground.state.releases.iter().filter(|record| record.release.created <= was.created);
-        let records = needed.flat_map(|record| &record.migrations);
+        let records = ground.state.releases.iter().flat_map(|record| &record.migrations);
         records.filter(|one| one.done.database == *name)
     };
     let is_there = |done: &Migrated| all().any(|one| one.done == *done && one.undone.is_none());
-    let last = all().filter(|one| !is_there(&one.done)).filter_map(|one| one.undone).max();
+    let undone = all().filter(|one| one.again && !is_there(&one.done));
+    let last = undone.filter_map(|one| one.undone).max();
     last.is_some_and(|last| !all().any(|one| one.at > last && one.undone.is_none()))
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::settings::{Command, Compatible, Migrate};
+use crate::config::settings::{Command, Compatible, Migrate, SnapshotPolicy};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::layout;
@@ -33,23 +33,25 @@ impl Back<'_> {
         Some((migrate, migrate.down.as_ref()?))
     }
 
-    /// Whether its tool says that it found nothing to do.
-    fn is_empty(&self) -> bool {
+    /// Whether it is known that there is something to take back: where a tool keeps the schema's version, that has changed.
+    fn is_known(&self) -> bool {
         let schema = self.migration.done.schema.as_ref();
-        schema.is_some_and(|schema| !schema.before.is_empty() && schema.before == schema.after)
+        let is_told = schema.is_some_and(|schema| !schema.before.is_empty());
+        let differs = schema.is_some_and(|schema| schema.before != schema.after);
+        differs || !is_told && self.migration.done.changed == Some(true)
     }
 
-    /// The schema's version before it, where one tool keeps it.
+    /// The schema's version before it, where one tool keeps one.
     fn version_before(&self) -> Option<&str> {
         match self.migration.done.schema.as_ref()?.before.as_slice() {
-            [one] => Some(&one.version),
+            [one] => Some(one.version.as_str()).filter(|version| !version.is_empty()),
             _ => None,
         }
     }
 }
 
 /// Of each database that a breaking migration has changed since `release` was live: that one and all that came after it, the newest first. What
-/// came after stands on it.
+/// came after stands on it. What is known to have changed nothing has nothing to take back.
 fn back<'a>(state: &'a HostState, release: &Release) -> BTreeMap<&'a DatabaseName, Vec<Back<'a>>> {
     let mut all: BTreeMap<&DatabaseName, Vec<Back<'_>>> = BTreeMap::new();
     let since = crossed(state, release).into_iter().filter(|one| one.how == Crossing::Since);
@@ -64,7 +66,7 @@ fn back<'a>(state: &'a HostState, release: &Release) -> BTreeMap<&'a DatabaseNam
             .flat_map(|record| record.migrations.iter().map(move |migration| Back { record, migration }));
         let mut of_it: Vec<Back<'_>> = records
             .filter(|one| one.database() == database && one.migration.undone.is_none())
-            .filter(|one| one.migration.at >= first.at && !one.is_empty())
+            .filter(|one| one.migration.at >= first.at && !one.migration.is_empty())
             .collect();
         of_it.sort_by_key(|one| std::cmp::Reverse(one.migration.at));
         all.insert(database, of_it);
@@ -75,7 +77,23 @@ fn back<'a>(state: &'a HostState, release: &Release) -> BTreeMap<&'a DatabaseNam
 /// Whether each migration that a rollback to `release` crosses can be taken back by a command.
 pub(crate) fn are_recorded(state: &HostState, release: &Release) -> bool {
     let all = back(state, release);
-    !all.is_empty() && all.values().flatten().all(|one| one.command().is_some())
+    let is_recorded =
+        |of_it: &Vec<Back<'_>>| !of_it.is_empty() && of_it.iter().all(|one| one.command().is_some());
+    !all.is_empty() && all.values().all(is_recorded)
+}
+
+/// What is worth saying of them before they are taken back.
+pub(super) fn notes(state: &HostState, release: &Release) -> Vec<String> {
+    let all = back(state, release);
+    let unknown = all.values().flatten().filter(|one| !one.is_known());
+    let told = unknown.map(|one| {
+        format!(
+            "release {} is recorded as having migrated `{}`; whether that changed anything is not known, and its `down` is run all the same",
+            one.record.release.id,
+            one.database()
+        )
+    });
+    told.collect()
 }
 
 /// What takes them back, by database.
@@ -138,9 +156,9 @@ fn one_database(
             }
         }
     }
-    let Some(mut whole) = whole else {
-        return Err(Failure::new(Exit::Failed, "there is no migration to take back").into());
-    };
+    let Some(mut whole) = whole else { return Err(nothing(database, target.release).into()) };
+    // That the release that was migrated went without one says nothing of this: what is dropped now was written since.
+    whole.snapshot = SnapshotPolicy::BeforeMigration;
     // It is of what is live, whichever release was migrated last.
     let ending = match &whole.place {
         Some(DatabasePlace::Server(_)) => layout::DUMP,
@@ -150,6 +168,15 @@ fn one_database(
         layout::snapshot_file(&target.release.app, database, stamp.now, &live.release, ending);
     whole.down = Some(Down { then, undoes });
     Ok(whole)
+}
+
+/// A schema that was changed by what is on no record: a run that failed, or a person.
+fn nothing(database: &DatabaseName, to: &Release) -> Failure {
+    Failure::new(Exit::Refused, format!("the migrations since release {} cannot be taken back", to.id))
+        .because(format!(
+            "the schema of `{database}` has changed since then, and by none of those that are on record"
+        ))
+        .next("go forward with a new release")
 }
 
 /// What has no `down` on record is not guessed.

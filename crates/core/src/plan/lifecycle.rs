@@ -130,7 +130,10 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
     match request.verb {
         Verb::Environment => plan.notes.extend(unasked(&release, request)),
         Verb::SnapshotRestore => plan.notes.extend(snapshots::restore_notes(state, request)),
-        Verb::Rollback if request.to.is_none() => plan.notes.extend(back_again(state, live, &release)),
+        Verb::Rollback => {
+            plan.notes.extend(of_databases(state, request, &release));
+            plan.notes.extend(back_again(state, live, &release).filter(|_| request.to.is_none()));
+        }
         _ => {}
     }
     if request.verb == Verb::Stop {
@@ -202,6 +205,20 @@ fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'
                     .into()
             }),
     }
+}
+
+/// Whoever asks for more than a rollback is told what that finds to do, as far as it is not what he expects.
+fn of_databases(state: &HostState, request: &Request, target: &Release) -> Vec<String> {
+    if !(request.restore_databases || request.migrate_down) {
+        return Vec::new();
+    }
+    if !crossed(state, target).iter().any(|one| one.how == Crossing::Since) {
+        return vec![format!(
+            "no database is changed: nothing was migrated that release {} cannot live with, so this is a rollback and no more",
+            target.id
+        )];
+    }
+    if request.migrate_down { downs::notes(state, target) } else { Vec::new() }
 }
 
 /// Whoever goes back twice is told that the second time leads to where he came from.
@@ -289,7 +306,8 @@ pub(crate) fn crossed<'a>(state: &'a HostState, release: &Release) -> Vec<Crosse
     for record in &state.releases {
         let databases: BTreeSet<_> = record.migrations.iter().map(|one| &one.done.database).collect();
         for database in databases {
-            let mut of_it = record.migrations.iter().filter(|one| one.done.database == *database);
+            let of_it = record.migrations.iter().filter(|one| one.done.database == *database);
+            let mut of_it = of_it.filter(|one| !is_empty(state, one));
             let had = of_it.clone().find(|one| one.held_at(then));
             let has = of_it.find(|one| one.undone.is_none());
             let found = match (had, has) {
@@ -302,6 +320,19 @@ pub(crate) fn crossed<'a>(state: &'a HostState, release: &Release) -> Vec<Crosse
     }
     crossed.sort_by_key(|crossed| crossed.migration.at);
     crossed
+}
+
+/// Whether a migration is known to have changed nothing since one that is on record: what a run that failed had left was no longer pending, and is
+/// on no other record.
+pub(crate) fn is_empty(state: &HostState, one: &MigrationRecord) -> bool {
+    let Some(schema) = &one.done.schema else { return one.is_empty() };
+    let before = one.at.saturating_sub(1);
+    let left_so = |other: &MigrationRecord| {
+        other.done.database == one.done.database
+            && other.held_at(before)
+            && other.done.schema.as_ref().is_some_and(|left| left.after == schema.before)
+    };
+    one.is_empty() && state.releases.iter().flat_map(|record| &record.migrations).any(left_so)
 }
 
 /// The snapshots taken before the oldest breaking migration that is crossed, by database.

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::layout;
 use crate::names::{AppId, DatabaseName, ReleaseId};
 use crate::plan::idle::idle;
-use crate::plan::lifecycle::{nothing_live, record, unknown_release};
+use crate::plan::lifecycle::{is_empty, nothing_live, record, unknown_release};
 use crate::plan::specify::Ground;
 use crate::plan::{
     AskedSnapshot, DatabasePlace, HeldDatabase, HostPlan, Planned, RecordPlan, Refusals, RestoredBeside,
@@ -154,7 +154,8 @@ pub(crate) fn apart<'a>(state: &'a HostState, snapshot: &KnownSnapshot) -> Vec<A
     let live = state.live.as_ref().and_then(|live| record(state, &live.release));
     let (Some(live), Some(moment)) = (live, snapshot.moment) else { return Vec::new() };
     let between = state.releases.iter().filter_map(|record| {
-        let mut of_it = record.migrations.iter().filter(|one| one.done.database == snapshot.database);
+        let of_it = record.migrations.iter().filter(|one| one.done.database == snapshot.database);
+        let mut of_it = of_it.filter(|one| !is_empty(state, one));
         let is_in = of_it.clone().any(|one| one.held_at(moment));
         // What a release brought itself it needs also where a restore has undone it since.
         let is_own = record.release.id == live.release.id;

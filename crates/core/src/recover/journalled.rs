@@ -134,7 +134,7 @@ pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<Migrated> {
         .collect();
     let schema = |wanted: &DatabaseName| {
         outcomes(journal).find_map(|(step, result)| match (step, result) {
-            (Step::Migrate { database }, StepResult::Migrated { schema }) if database == wanted => {
+            (Step::Migrate { database }, StepResult::Migrated { schema, .. }) if database == wanted => {
                 Some(schema.clone())
             }
             _ => None,
@@ -148,8 +148,25 @@ pub fn migration_records(journal: &[Entry], goal: &HostPlan) -> Vec<Migrated> {
             compatible: migration.compatible,
             snapshot: taken.contains(&migration.snapshot_file).then(|| migration.snapshot_file.clone()),
             schema: schema(&migration.database),
+            changed: changed(journal, &migration.database),
         })
         .collect()
+}
+
+/// Whether the migration of a database changed anything, as far as that is known: it is carried out also where only another one is pending.
+fn changed(journal: &[Entry], wanted: &DatabaseName) -> Option<bool> {
+    let of_it = outcomes(journal).filter_map(|(step, result)| match (step, result) {
+        (Step::Migrate { database }, StepResult::Migrated { changed, .. }) if database == wanted => *changed,
+        (Step::Rehearse { database }, StepResult::Rehearsed { pending, .. }) if database == wanted => {
+            Some(*pending)
+        }
+        // One that says so may also have failed.
+        (Step::Pending { database }, StepResult::Rehearsed { pending: false, .. }) if database == wanted => {
+            Some(false)
+        }
+        _ => None,
+    });
+    of_it.last()
 }
 
 /// The migrations that a goal took back by their own commands.

@@ -1,7 +1,7 @@
 //! Rollback across migrations: what counts is what the schema had and has, not in which order releases went live.
 
-use cutover_core::config::settings::Compatible;
-use cutover_core::journal::Step;
+use cutover_core::config::settings::{Compatible, SnapshotPolicy};
+use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::plan::{Direction, HeldDatabase, HostPlan, Refusals, Rule, Stage, Verb};
 use cutover_core::request::Request;
 use cutover_core::retention::unneeded_releases;
@@ -40,9 +40,11 @@ fn goes_live(host: &mut Host, version: &str, snapshot: Option<&str>) -> String {
                 compatible: Compatible::Breaking,
                 snapshot: Some(snapshot.to_owned()),
                 schema: None,
+                changed: None,
             },
             at: record.sequence,
             undone: None,
+            again: false,
         })
         .into_iter()
         .collect();
@@ -196,6 +198,22 @@ fn given_a_release_that_is_live_by_a_rollback_then_a_second_one_says_where_it_le
     assert!(again.notes.iter().any(|note| note.contains("is live by a rollback")), "{:?}", again.notes);
 }
 
+/// The same app with a database that has a server.
+fn with_a_server() -> Host {
+    let (services, _) = SHOP.split_once("databases:").unwrap();
+    Host::new(&format!(
+        "{}backing:
+  postgres: {{ artifact: postgres, command: ./postgres, port: 5432 }}
+databases:
+  main:
+    engine: postgres
+    service: postgres
+    migrate: {{ service: web, command: ./migrate, compatible: breaking, down: ./down }}
+",
+        services.replace("environment: { DATABASE_FILE: \"${databases.main.file}\" }", "environment: {}")
+    ))
+}
+
 /// The same app, whose breaking migrations say what takes them back.
 fn with_downs() -> Host {
     Host::new(&SHOP.replace("compatible: breaking", "compatible: breaking, down: ./down"))
@@ -275,7 +293,7 @@ fn given_migrations_that_were_taken_back_then_they_are_recorded_so_and_a_failure
     let (database, file) = (migration.database.clone(), migration.snapshot_file.clone());
     journal.did(Stage::Handover, Step::Snapshot { database: database.clone(), file: file.clone() });
     let begun = Step::Migrate { database: database.clone() };
-    journal.write(cutover_core::journal::What::Intent { stage: Stage::Handover, step: begun.clone() });
+    journal.write(What::Intent { stage: Stage::Handover, step: begun.clone() });
     host.stop("web");
 
     let back = host.way(&journal);
@@ -288,4 +306,160 @@ fn given_migrations_that_were_taken_back_then_they_are_recorded_so_and_a_failure
     let undone = cutover_core::recover::undone(&journal.entries, &pending);
     assert_eq!(undone.len(), 1);
     assert!(cutover_core::recover::migration_records(&journal.entries, &pending).is_empty());
+}
+
+/// What a tool says of a schema before and after.
+fn versions(before: &str, after: &str) -> SchemaChange {
+    let version = |version: &str| {
+        vec![SchemaVersion { tool: "alembic".to_owned(), version: version.to_owned(), broken: false }]
+    };
+    SchemaChange { before: version(before), after: version(after) }
+}
+
+/// The migration of the release that went live last.
+fn newest(host: &mut Host) -> &mut Migrated {
+    &mut host.state.releases.last_mut().unwrap().migrations[0].done
+}
+
+/// What takes the migration of `main` back in a plan.
+fn taken_back(plan: &HostPlan) -> &cutover_core::plan::Migration {
+    let pending = todo(&plan.migrate).if_pending.as_ref().unwrap();
+    let HeldDatabase::Migrate { migration } = &todo(&pending.handover).databases[0] else {
+        panic!("{plan:?}")
+    };
+    migration
+}
+
+#[test]
+fn given_a_breaking_migration_that_found_nothing_to_do_then_a_rollback_goes_across_it() {
+    let mut host = Host::new(SHOP);
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+    goes_live(&mut host, "r2", Some("before-r2"));
+    assert!(rollback(&mut host, &first, false).is_err(), "it is not known");
+    newest(&mut host).changed = Some(false);
+
+    let back = rollback(&mut host, &first, false).unwrap();
+
+    assert!(!matches!(back.handover, cutover_core::plan::Planned::Do(_)), "nobody is held for it");
+    for asked in [rollback(&mut host, &first, true), down(&mut host, &first)] {
+        let notes = asked.unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("no database is changed")), "{notes:?}");
+    }
+}
+
+#[test]
+fn given_a_tool_that_found_nothing_to_do_then_what_a_run_that_failed_had_left_is_crossed_all_the_same() {
+    let mut host = with_a_server();
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+    newest(&mut host).schema = Some(versions("1a", "2b"));
+    let second = goes_live(&mut host, "r2", Some("before-r2"));
+    newest(&mut host).schema = Some(versions("2b", "2b"));
+    assert!(rollback(&mut host, &first, false).is_ok(), "on record is what r1 left");
+
+    newest(&mut host).schema = Some(versions("3c", "3c"));
+
+    assert!(rollback(&mut host, &first, false).is_err());
+    let refused = down(&mut host, &first).unwrap_err().failure();
+    insta::assert_snapshot!(told(&refused, &[(&first, "R1"), (&second, "R2")]), @"
+    error: the migrations since release R1 cannot be taken back
+      cause: the schema of `main` has changed since then, and by none of those that are on record
+      next: go forward with a new release
+    ");
+}
+
+#[test]
+fn given_migrations_of_which_one_changed_nothing_then_its_down_is_not_run_and_what_is_not_known_is_named() {
+    let mut host = with_downs();
+    let zero = goes_live(&mut host, "r0", None);
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+    newest(&mut host).changed = Some(true);
+    goes_live(&mut host, "r2", Some("before-r2"));
+    newest(&mut host).changed = Some(false);
+    let third = goes_live(&mut host, "r3", Some("before-r3"));
+
+    let plan = down(&mut host, &zero).unwrap();
+
+    let of: Vec<_> = taken_back(&plan).instances().map(|spec| spec.release.to_string()).collect();
+    assert_eq!(of, [third.clone(), first]);
+    let unknown: Vec<_> = plan.notes.iter().filter(|note| note.contains("is not known")).collect();
+    assert!(matches!(unknown[..], [one] if one.contains(&third)), "{:?}", plan.notes);
+}
+
+#[test]
+fn given_a_rehearsal_that_found_nothing_to_do_then_the_record_says_so() {
+    let mut host = with_downs();
+    goes_live(&mut host, "r1", Some("before-r1"));
+    let plan = host.deploy("r2").unwrap();
+    for pending in [true, false] {
+        let mut journal = Journal::of(&plan);
+        let database = || "main".parse().unwrap();
+        let rehearsed = Step::Rehearse { database: database() };
+        let intent = journal.write(What::Intent { stage: Stage::Migrate, step: rehearsed });
+        journal.write(What::Outcome { intent, result: StepResult::Rehearsed { pending, took_ms: 1 } });
+        let alternative = *todo(&plan.migrate).if_pending.clone().unwrap();
+        journal.planned(&alternative);
+        journal.did(Stage::Handover, Step::Migrate { database: database() });
+
+        let records = cutover_core::recover::migration_records(&journal.entries, &alternative);
+
+        assert_eq!(records[0].changed, Some(pending));
+    }
+}
+
+#[test]
+fn given_a_release_that_was_migrated_without_a_snapshot_then_one_is_taken_before_that_is_taken_back() {
+    let text =
+        SHOP.replace("compatible: breaking }", "compatible: breaking, down: ./down }\n    snapshot: none");
+    let mut host = Host::new(&text);
+    let zero = goes_live(&mut host, "r0", None);
+    goes_live(&mut host, "r1", Some("before-r1"));
+    newest(&mut host).snapshot = None;
+
+    let plan = down(&mut host, &zero).unwrap();
+
+    assert_eq!(taken_back(&plan).snapshot, SnapshotPolicy::BeforeMigration);
+}
+
+#[test]
+fn given_an_app_that_is_stopped_then_what_takes_a_servers_migrations_back_can_be_put_back() {
+    let mut host = with_a_server();
+    let zero = goes_live(&mut host, "r0", None);
+    goes_live(&mut host, "r1", Some("before-r1"));
+    let stop = host.plan(&ask(Verb::Stop)).unwrap();
+    is_live_again(&mut host, &stop);
+    assert!(host.state.live.as_ref().unwrap().members.is_empty());
+
+    let plan = down(&mut host, &zero).unwrap();
+
+    assert!(todo(&plan.migrate).direct.is_empty(), "beside nothing it would not be put back");
+    assert_eq!(taken_back(&plan).database.to_string(), "main");
+}
+
+#[test]
+fn given_migrations_that_were_taken_back_and_a_failure_after_the_switch_then_nothing_is_advised_that_is_refused()
+ {
+    let mut host = with_downs();
+    let zero = goes_live(&mut host, "r0", None);
+    let first = goes_live(&mut host, "r1", Some("before-r1"));
+    let plan = down(&mut host, &zero).unwrap();
+    let pending = *todo(&plan.migrate).if_pending.clone().unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.planned(&pending);
+    let database = taken_back(&plan).database.clone();
+    journal.did(Stage::Handover, Step::Migrate { database });
+    for gated in incoming(&pending) {
+        host.run(&gated);
+    }
+    journal.did(Stage::Switch, Step::Switch);
+    host.switch(&pending);
+    journal.failed(Stage::Bake, unhealthy());
+
+    let verdict = host.concluded(&journal);
+
+    let cutover_core::verdict::Outcome::Failed { failure } = verdict.outcome else { panic!("{verdict:?}") };
+    assert_eq!(failure.exit, cutover_core::exit::Exit::Person);
+    assert!(failure.next[0].contains(&format!("deploy the commit of release {first} again")), "{failure:?}");
+    let restores = || failure.next.iter().filter(|next| next.contains("snapshot restore"));
+    assert!(restores().all(|next| next.contains("--to SCRATCH")), "what it was does not fit r0: {failure:?}");
+    assert!(failure.state.contains("were taken back"), "{failure:?}");
 }

@@ -10,6 +10,7 @@ use cutover_core::plan::{HeldDatabase, HostPlan, Planned, Refusals, Rule, Stage,
 use cutover_core::request::{Request, SnapshotRequest};
 use cutover_core::retention::KnownSnapshot;
 use cutover_core::state::{Migrated, MigrationRecord};
+use cutover_core::verdict::Outcome;
 
 use crate::world::{Host, Journal, ask, todo, told};
 
@@ -58,8 +59,14 @@ fn taken(host: &mut Host, moment: Option<u64>) -> String {
 /// The newest release was migrated when it went live.
 fn migrated(host: &mut Host, compatible: Compatible) {
     let record = host.state.releases.last_mut().unwrap();
-    let done = Migrated { database: "main".parse().unwrap(), compatible, snapshot: None, schema: None };
-    record.migrations.push(MigrationRecord { done, at: record.sequence, undone: None });
+    let done = Migrated {
+        database: "main".parse().unwrap(),
+        compatible,
+        snapshot: Some("shop/before".to_owned()),
+        schema: None,
+        changed: None,
+    };
+    record.migrations.push(MigrationRecord { done, at: record.sequence, undone: None, again: false });
 }
 
 fn asks(name: &str, to: Option<&str>) -> Request {
@@ -94,10 +101,11 @@ fn given_a_snapshot_from_before_the_breaking_migration_of_what_is_live_then_it_i
 
     assert_eq!(refused.exit, Exit::Refused);
     let live = host.state.live.as_ref().unwrap().release.to_string();
-    insta::assert_snapshot!(told(&refused, &[(&live, "R2")]), @"
+    let first = host.state.releases[0].release.id.to_string();
+    insta::assert_snapshot!(told(&refused, &[(&live, "R2"), (&first, "R1")]), @"
     error: release R2, which is live, cannot run on the snapshot main_20261126T040506007Z_7f3c9e1.dump.zst
       cause: it was taken before release R2 migrated `main`, and declared that breaking
-      next: `cutover rollback --restore-db` puts the snapshot and the release from before that back together
+      next: `cutover rollback --to R1 --restore-db` puts before (not main_20261126T040506007Z_7f3c9e1.dump.zst) and that release back together
       next: `cutover snapshot restore main_20261126T040506007Z_7f3c9e1.dump.zst --to SCRATCH` puts it beside, to look at
       next: or let it pass, on record: `--allow rollback-across-breaking-migration`
     ");
@@ -183,6 +191,13 @@ fn given_a_migration_of_an_earlier_release_that_a_restore_undid_then_the_next_de
     for record in &mut host.state.releases {
         record.migrations.iter_mut().for_each(|one| one.undone = undone);
     }
+    assert_eq!(
+        host.plan(&page).unwrap().migrate,
+        Planned::NotNeeded(WhyNot::Unchanged),
+        "by a rollback to a release that does without"
+    );
+    let migrations = host.state.releases.iter_mut().flat_map(|record| &mut record.migrations);
+    migrations.for_each(|one| one.again = true);
 
     assert_eq!(todo(&host.plan(&page).unwrap().migrate).direct.len(), 1);
 
@@ -228,4 +243,47 @@ fn given_snapshots_that_are_taken_by_a_schedule_then_they_do_not_heap_up() {
     let name = taken(&mut host, Some(1));
     let plan = host.plan(&asks(&name, None)).unwrap();
     assert!(matches!(todo(&plan.handover).databases[..], [HeldDatabase::Restore { .. }]));
+}
+
+#[test]
+fn given_a_breaking_migration_that_found_nothing_to_do_then_a_snapshot_from_before_it_fits() {
+    let mut host = two_releases(Compatible::Breaking);
+    host.state.releases.last_mut().unwrap().migrations[0].done.changed = Some(false);
+
+    assert!(restored(&mut host, 1).is_ok());
+}
+
+#[test]
+fn given_releases_after_the_one_that_was_migrated_then_the_way_back_that_is_named_leads_to_before_it() {
+    let mut host = two_releases(Compatible::Breaking);
+    let first = host.state.releases[0].release.id.to_string();
+    for version in ["v3", "v4"] {
+        let plan = host.deploy(version).unwrap();
+        host.carry_out(&plan);
+    }
+
+    let refused = restored(&mut host, 1).unwrap_err().failure();
+
+    assert!(
+        refused.next[0].starts_with(&format!("`cutover rollback --to {first} --restore-db`")),
+        "{refused:?}"
+    );
+    let to = Some(first.parse().unwrap());
+    let back = host.plan(&Request { to, restore_databases: true, ..ask(Verb::Rollback) }).unwrap();
+    assert!(matches!(todo(&back.handover).databases[..], [HeldDatabase::Restore { .. }]), "it puts one back");
+}
+
+#[test]
+fn given_a_run_that_was_killed_in_a_migration_beside_what_is_live_then_it_is_not_told_to_be_taken_back() {
+    let mut host = Host::serving(SHOP);
+    let plan = host.deploy("v2").unwrap();
+    let migration = &todo(&plan.migrate).direct[0];
+    let mut journal = Journal::of(&plan);
+    let step = Step::Migrate { database: migration.database.clone() };
+    journal.write(What::Intent { stage: Stage::Migrate, step });
+
+    let verdict = host.concluded(&journal);
+
+    let Outcome::Failed { failure } = verdict.outcome else { panic!("{verdict:?}") };
+    assert!(failure.cause[0].contains("but for the migration of `main`"), "{failure:?}");
 }

@@ -212,7 +212,7 @@ async fn nobody_has_open(
     closed.await.map_err(|error| {
         Failure::new(Exit::Migration, format!("`{database}` was not {done}: somebody has it open"))
             .because(error.message)
-            .next("end what has it open (a `cutover exec`, a console, a script), then deploy again")
+            .next("end what has it open (a `cutover exec`, a console, a script), then do the same again")
             .into()
     })
 }

@@ -23,7 +23,7 @@ use super::snapshot::{self, Before, Snapshotted};
 use super::told;
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
-use crate::ports::Server;
+use crate::ports::{Server, ServerState};
 
 /// Nothing stands between the release and its databases but what the handover does.
 pub(crate) struct Migrated {
@@ -68,13 +68,19 @@ async fn must_be_held(act: &Act<'_>, migration: &Migration, place: &ServerPlace)
     let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
     let is_dumped = migration.snapshot == SnapshotPolicy::BeforeMigration;
     let long = rules::refuse_long_dump(migration.database.as_str(), found.bytes, budget);
-    if let Some(refusal) = long.filter(|_| is_dumped && !act.plan.allowed.contains(&Rule::LongHold)) {
+    if let Some(refusal) = long.filter(|_| is_dumped && refuses_long(act)) {
         return Err(refusal.into());
     }
     if is_dumped {
         try_to_restore(act, migration, &server).await?;
     }
     Ok(true)
+}
+
+/// Whether somebody would wait for it who may not wait for long: where all is stopped nobody does.
+fn refuses_long(act: &Act<'_>) -> bool {
+    act.plan.live.as_ref().is_some_and(|live| !live.members.is_empty())
+        && !act.plan.allowed.contains(&Rule::LongHold)
 }
 
 /// Refuses what could not be put back if its migration failed, while nobody is held for it yet.
@@ -130,11 +136,11 @@ async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Re
         .await;
     ran.map_err(|ended| told::failed(act, migration, &ended, "its rehearsal on a copy"))?;
     if !pending && migration.down.is_some() {
-        return Err(told::nothing_taken_back(act, migration).into());
+        return Err(told::nothing_taken_back(act, migration, " in a copy of the database").into());
     }
     let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
     let long = rules::refuse_long_hold(migration.database.as_str(), took_ms, budget);
-    match long.filter(|_| pending && act.plan.live.is_some() && !act.plan.allowed.contains(&Rule::LongHold)) {
+    match long.filter(|_| pending && refuses_long(act)) {
         Some(refusal) => Err(refusal.into()),
         None => Ok(pending),
     }
@@ -202,7 +208,7 @@ pub(super) async fn carry_out(
     before: &Before,
 ) -> Result<(), StageError> {
     let step = Step::Migrate { database: migration.database.clone() };
-    let mut ended = None;
+    let (mut ended, mut is_empty) = (None, false);
     let run = async {
         for spec in migration.instances() {
             if let Err(badly) = run_once(act, spec, migration.timeout).await? {
@@ -210,10 +216,19 @@ pub(super) async fn carry_out(
                 return Err(Trouble::plain(ended.insert(badly).why.clone()));
             }
         }
-        Ok(((), came_of(act, before).await))
+        let result = came_of(act, before).await;
+        is_empty =
+            migration.down.is_some() && matches!(&result, StepResult::Migrated { changed: Some(false), .. });
+        if is_empty {
+            return Err(Trouble::plain("it changed nothing"));
+        }
+        Ok(((), result))
     };
     let outcome = act.journal.act(stage, step, run).await;
     let Err(error) = outcome else { return Ok(()) };
+    if is_empty {
+        return Err(told::nothing_taken_back(act, migration, "").into());
+    }
     let left = inspect(act, stage, migration, before).await;
     Err(ended.map_or(error, |ended| {
         told::failed_for_real(act, stage, migration, &ended, &told::Known { before, left }).into()
@@ -225,13 +240,24 @@ async fn came_of(act: &Act<'_>, before: &Before) -> StepResult {
     let Some((server, was)) = &before.server else { return StepResult::Done };
     match act.ports.database.look(server).await {
         Ok(is) => {
-            StepResult::Migrated { schema: SchemaChange { before: was.schema.clone(), after: is.schema } }
+            let changed = changed(was, &is);
+            let schema = SchemaChange { before: was.schema.clone(), after: is.schema };
+            StepResult::Migrated { schema, changed }
         }
         Err(error) => {
             tracing::warn!(%error, "the schema's version is not known");
             StepResult::Done
         }
     }
+}
+
+/// Whether a migration changed anything; `None`: tables and the like are as they were, and no tool says that it found nothing to do (rows are not
+/// compared).
+fn changed(was: &ServerState, is: &ServerState) -> Option<bool> {
+    if is.catalogue != was.catalogue || is.schema != was.schema {
+        return Some(true);
+    }
+    (!was.schema.is_empty()).then_some(false)
 }
 
 /// What a migration that did not end well left in its server, once no session of it goes on there (S19).

@@ -55,11 +55,11 @@ pub(super) fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: 
 }
 
 /// A `down` that takes nothing back would leave the old release on a schema that it cannot live with.
-pub(super) fn nothing_taken_back(act: &Act<'_>, migration: &Migration) -> Failure {
+pub(super) fn nothing_taken_back(act: &Act<'_>, migration: &Migration, place: &str) -> Failure {
     let database = &migration.database;
     let to = act.plan.release.as_ref().map(|release| release.id.to_string()).unwrap_or_default();
     Failure::new(Exit::Refused, format!("the migrations of `{database}` were not taken back"))
-        .because("the recorded `down` commands changed nothing in a copy of the database")
+        .because(format!("the recorded `down` commands changed nothing{place}"))
         .next(format!("`cutover rollback --to {to} --restore-db` puts the snapshot from before the migration back instead"))
         .next("or go forward with a new release")
 }
@@ -267,10 +267,15 @@ fn redacted(act: &Act<'_>, text: &str) -> String {
 /// A database that could not be put back is not migrated where that may have to be done.
 pub(super) fn not_restorable(act: &Act<'_>, migration: &Migration, trouble: &Trouble) -> Failure {
     let database = &migration.database;
+    let other = if migration.down.is_some() {
+        "or go forward with a new release"
+    } else {
+        "or let the old release live with it (`compatible: expand`), or decide to go without (`snapshot: none`)"
+    };
     Failure::new(Exit::Refused, format!("`{database}` was not migrated: it could not be put back if that failed"))
         .because(format!("a trial beside it: {}", redacted(act, &trouble.message)))
         .next("give the role by which cutover comes what it lacks (PostgreSQL: CREATEDB, membership in the owner, its extensions; MariaDB: `GRANT ALL` on databases beside, SET USER)")
-        .next("or let the old release live with it (`compatible: expand`), or decide to go without (`snapshot: none`)")
+        .next(other)
 }
 
 /// A database that cannot be looked at is not migrated.
@@ -287,5 +292,5 @@ pub(super) fn unseen(act: &Act<'_>, migration: &Migration, trouble: &Trouble) ->
     };
     Failure::new(Exit::Migration, format!("`{database}` was not migrated: {server} cannot be asked"))
         .because(cause)
-        .next(format!("see that {server} runs and can be reached; then deploy again"))
+        .next(format!("see that {server} runs and can be reached; then do the same again"))
 }

@@ -86,8 +86,9 @@ impl Store {
         let app = app.to_string();
         self.write(|transaction| {
             let moment = next_sequence(transaction, &app)?;
+            let stays = newest_lived(transaction, &app)?.as_deref() == Some(id.as_str());
             for restored in restored {
-                undo(transaction, &app, restored, moment)?;
+                undo(transaction, &app, restored, moment, stays)?;
             }
             let mut all = migrations(transaction, &app)?;
             let Some((_, known)) = all.iter_mut().find(|(of, _)| of == id.as_str()) else {
@@ -97,7 +98,9 @@ impl Store {
             let is_known =
                 |done: &&Migrated| known.iter().any(|one| one.done == **done && one.undone.is_none());
             let new: Vec<Migrated> = migrated.iter().filter(|done| !is_known(done)).cloned().collect();
-            known.extend(new.into_iter().map(|done| MigrationRecord { done, at: moment, undone: None }));
+            let new =
+                new.into_iter().map(|done| MigrationRecord { done, at: moment, undone: None, again: false });
+            known.extend(new);
             put_migrations(transaction, &app, id.as_str(), known)?;
             transaction.execute(
                 "UPDATE releases SET lived = 1, warm_until = NULL, sequence = ?3 WHERE app = ?1 AND id = ?2",
@@ -202,12 +205,13 @@ fn put_migrations(
 }
 
 /// From `moment` on the schema has the migrations that it had when the snapshot was taken: those since then are undone, and those that a
-/// restore had undone since are there again.
+/// restore had undone since are there again. Where the release that was live stays so, it needs what is undone.
 fn undo(
     transaction: &Transaction<'_>,
     app: &str,
     restored: &Restored,
     moment: u64,
+    stays: bool,
 ) -> Result<(), StoreError> {
     let mut all = migrations(transaction, app)?;
     let before = |one: &&MigrationRecord| {
@@ -224,9 +228,14 @@ fn undo(
         let mut again = Vec::new();
         for one in known.iter_mut().filter(|one| one.done.database == restored.database) {
             match one.undone {
-                None if one.at > taken => one.undone = Some(moment),
+                None if one.at > taken => (one.undone, one.again) = (Some(moment), stays),
                 Some(undone) if one.at <= taken && taken < undone && undone < moment => {
-                    again.push(MigrationRecord { done: one.done.clone(), at: moment, undone: None });
+                    again.push(MigrationRecord {
+                        done: one.done.clone(),
+                        at: moment,
+                        undone: None,
+                        again: false,
+                    });
                 }
                 None | Some(_) => {}
             }
@@ -247,6 +256,12 @@ fn moment_of(transaction: &Transaction<'_>, file: &str) -> Result<Option<u64>, S
         .query_row("SELECT moment FROM snapshots WHERE file = ?1", [file], |row| row.get::<_, Option<u64>>(0))
         .optional()?;
     Ok(found.flatten())
+}
+
+/// The release that went live last.
+fn newest_lived(transaction: &Transaction<'_>, app: &str) -> Result<Option<String>, StoreError> {
+    let asked = "SELECT id FROM releases WHERE app = ?1 AND lived = 1 ORDER BY sequence DESC LIMIT 1";
+    Ok(transaction.query_row(asked, [app], |row| row.get(0)).optional()?)
 }
 
 fn next_sequence(transaction: &Transaction<'_>, app: &str) -> Result<u64, StoreError> {

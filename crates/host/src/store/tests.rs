@@ -202,6 +202,7 @@ fn a_restart_does_not_forget_a_breaking_migration() {
         compatible: Compatible::Breaking,
         snapshot: Some(snapshot.to_owned()),
         schema: None,
+        changed: None,
     };
     store.put_release(&release("v1", "x")).unwrap();
     let both = [migration("main", "one"), migration("jobs", "two")];
@@ -224,6 +225,7 @@ fn a_restore_undoes_what_was_migrated_since_its_snapshot() {
         compatible: Compatible::Breaking,
         snapshot: Some(snapshot.to_owned()),
         schema: None,
+        changed: None,
     };
     for (name, changes) in [
         ("v0", vec![migration("main", "zero")]),
@@ -246,6 +248,7 @@ fn a_restore_undoes_what_was_migrated_since_its_snapshot() {
         .collect();
     undone.sort_unstable();
     assert_eq!(undone, [("one", Some(now)), ("three", Some(now)), ("two", None), ("zero", None)]);
+    assert!(!records.iter().flat_map(|record| &record.migrations).any(|one| one.again), "v0 does without");
 }
 
 #[test]
@@ -256,6 +259,7 @@ fn a_migration_that_is_taken_back_is_undone_and_no_other_and_saying_it_again_cha
         compatible: cutover_core::config::settings::Compatible::Breaking,
         snapshot: None,
         schema: None,
+        changed: None,
     };
     for (name, changes) in [("v1", vec![]), ("v2", vec![migration("main"), migration("jobs")])] {
         store.put_release(&release(name, "x")).unwrap();
@@ -286,6 +290,7 @@ fn a_snapshot_of_the_present_brings_back_what_a_restore_had_undone() {
         compatible: cutover_core::config::settings::Compatible::Expand,
         snapshot: Some("before".to_owned()),
         schema: None,
+        changed: None,
     };
     store.mark_live(&app("shop"), &id("v1"), &[migration], &[]).unwrap();
     let restored = |file: &str| Restored { database: "main".parse().unwrap(), snapshot: file.to_owned() };
@@ -294,6 +299,10 @@ fn a_snapshot_of_the_present_brings_back_what_a_restore_had_undone() {
     store.put_snapshot(&app("shop"), "present", Some(&hash)).unwrap();
     store.mark_live(&app("shop"), &id("v1"), &[], &[restored("before")]).unwrap();
     assert!(!has(), "it is from before the migration");
+    assert!(
+        store.releases(&app("shop")).unwrap()[0].migrations[0].again,
+        "and v1, which stays live, needs that"
+    );
     store.mark_live(&app("shop"), &id("v1"), &[], &[restored("present")]).unwrap();
     assert!(has(), "and this one from after it");
     store.mark_live(&app("shop"), &id("v1"), &[], &[restored("nobody knows")]).unwrap();
