@@ -15,6 +15,8 @@ use crate::plan::{DatabasePlace, Down, Migration, Refusals};
 use crate::release::{Live, Release};
 use crate::request::Stamp;
 use crate::state::{HostState, MigrationRecord, ReleaseRecord, Undone};
+use crate::template::Template;
+use crate::variables::given::SCHEMA_BEFORE;
 
 /// A migration that is to be taken back.
 struct Back<'a> {
@@ -41,12 +43,20 @@ impl Back<'_> {
         differs || !is_told && self.migration.done.changed == Some(true)
     }
 
-    /// The schema's version before it, where one tool keeps one.
+    /// The schema's version before it; empty: it had none yet. `None`: no tool keeps one, or tells one that it takes (several heads).
     fn version_before(&self) -> Option<&str> {
-        match self.migration.done.schema.as_ref()?.before.as_slice() {
-            [one] => Some(one.version.as_str()).filter(|version| !version.is_empty()),
+        let schema = self.migration.done.schema.as_ref()?;
+        match schema.before.as_slice() {
+            [] if !schema.after.is_empty() => Some(""),
+            [one] if !one.version.contains(", ") => Some(&one.version),
             _ => None,
         }
+    }
+
+    /// Whether its command is told the version that it asks for: one that is not may take back everything.
+    fn is_told(&self, down: &Command) -> bool {
+        let asks = |word: &Template| word.to_string().contains(SCHEMA_BEFORE);
+        self.version_before().is_some() || !down.iter().any(asks)
     }
 }
 
@@ -77,8 +87,10 @@ fn back<'a>(state: &'a HostState, release: &Release) -> BTreeMap<&'a DatabaseNam
 /// Whether each migration that a rollback to `release` crosses can be taken back by a command.
 pub(crate) fn are_recorded(state: &HostState, release: &Release) -> bool {
     let all = back(state, release);
-    let is_recorded =
-        |of_it: &Vec<Back<'_>>| !of_it.is_empty() && of_it.iter().all(|one| one.command().is_some());
+    let is_recorded = |of_it: &Vec<Back<'_>>| {
+        let can_run = |one: &Back<'_>| one.command().is_some_and(|(_, down)| one.is_told(down));
+        !of_it.is_empty() && of_it.iter().all(can_run)
+    };
     !all.is_empty() && all.values().all(is_recorded)
 }
 
@@ -127,6 +139,9 @@ fn one_database(
     let mut then = Vec::new();
     for one in back {
         let Some((migrate, down)) = one.command() else { return Err(without(one, target.release).into()) };
+        if !one.is_told(down) {
+            return Err(untold(one, target.release).into());
+        }
         let ground = Ground { state, release: &one.record.release, urls: urls.clone() };
         let migrate = Migrate {
             command: down.clone(),
@@ -137,9 +152,8 @@ fn one_database(
         let of_it = one.record.release.databases.get(database);
         let made = of_it.and_then(|of_it| migration(&ground, database, of_it, &migrate, live.slot, stamp));
         let Some(mut made) = made else { return Err(without(one, target.release).into()) };
-        if let (Some(version), Ok(variable)) =
-            (one.version_before(), crate::variables::given::SCHEMA_BEFORE.parse())
-        {
+        let version = one.version_before().filter(|version| !version.is_empty());
+        if let (Some(version), Ok(variable)) = (version, SCHEMA_BEFORE.parse()) {
             made.spec.given.insert(variable, version.to_owned());
         }
         let (release, at) = (one.record.release.id.clone(), one.migration.at);
@@ -182,16 +196,29 @@ fn nothing(database: &DatabaseName, to: &Release) -> Failure {
 /// What has no `down` on record is not guessed.
 fn without(one: &Back<'_>, to: &Release) -> Failure {
     let (database, migrated) = (one.database(), &one.record.release.id);
+    let cause = format!("release {migrated} migrated `{database}`, and has no `down` on record for it");
+    other_ways(one, to, cause)
+        .next(format!("`databases.{database}.migrate.down` in cutover.yml records one with the next release"))
+}
+
+/// Nor is the version that it leads to.
+fn untold(one: &Back<'_>, to: &Release) -> Failure {
+    let (database, migrated) = (one.database(), &one.record.release.id);
+    let cause = format!(
+        "the `down` of release {migrated} for `{database}` asks for {SCHEMA_BEFORE}, and the version before that migration is not known, or is more than one"
+    );
+    other_ways(one, to, cause)
+}
+
+fn other_ways(one: &Back<'_>, to: &Release, cause: String) -> Failure {
     let failure =
         Failure::new(Exit::Refused, format!("the migrations since release {} cannot be taken back", to.id))
-            .because(format!("release {migrated} migrated `{database}`, and has no `down` on record for it"));
-    let failure = match &one.migration.done.snapshot {
+            .because(cause);
+    match &one.migration.done.snapshot {
         Some(file) => failure.next(format!(
             "`cutover rollback --to {} --restore-db` puts a snapshot back instead ({file} is the one before that migration); what was written since is kept in a snapshot of the present, but not served",
             to.id
         )),
         None => failure.next("go forward with a new release"),
-    };
-    failure
-        .next(format!("`databases.{database}.migrate.down` in cutover.yml records one with the next release"))
+    }
 }

@@ -463,3 +463,26 @@ fn given_migrations_that_were_taken_back_and_a_failure_after_the_switch_then_not
     assert!(restores().all(|next| next.contains("--to SCRATCH")), "what it was does not fit r0: {failure:?}");
     assert!(failure.state.contains("were taken back"), "{failure:?}");
 }
+
+#[test]
+fn given_a_down_that_asks_for_the_version_before_then_it_gets_it_or_is_not_run() {
+    let mut host = with_a_server();
+    host.text = host.text.replace("down: ./down", "down: \"./down $$CUTOVER_SCHEMA_BEFORE\"");
+    let zero = goes_live(&mut host, "r0", None);
+    goes_live(&mut host, "r1", Some("before-r1"));
+    let variable = cutover_core::variables::given::SCHEMA_BEFORE.parse().unwrap();
+    for (before, given) in [("1a", Some("1a")), ("", None)] {
+        newest(&mut host).schema = Some(versions(before, "3c"));
+        let plan = down(&mut host, &zero).unwrap();
+        assert_eq!(taken_back(&plan).spec.given.get(&variable).map(String::as_str), given, "{before}");
+    }
+    for schema in [None, Some(versions("1a, 2b", "3c"))] {
+        newest(&mut host).schema = schema;
+
+        let refused = down(&mut host, &zero).unwrap_err().failure();
+
+        assert!(refused.cause[0].contains("asks for CUTOVER_SCHEMA_BEFORE"), "{refused:?}");
+        let plain = rollback(&mut host, &zero, false).unwrap_err().failure();
+        assert!(!plain.next.iter().any(|next| next.contains("--migrate-down")), "{plain:?}");
+    }
+}
