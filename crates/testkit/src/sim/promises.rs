@@ -44,7 +44,7 @@ impl Site {
             backing(&state, before, verdict, &mut broken);
         }
         self.networks(state.live.as_ref(), &mut broken);
-        self.databases(verdict, &mut broken);
+        self.databases(before, verdict, &mut broken);
         self.beside(verdict, &mut broken);
         self.pruned(verdict, &mut broken);
         Ok(broken)
@@ -149,7 +149,7 @@ impl Site {
     }
 
     /// The database fits what is live, and no row is lost: a restore that was asked for keeps them in a snapshot.
-    fn databases(&self, verdict: &Verdict, broken: &mut Vec<Broken>) {
+    fn databases(&self, before: &Moment, verdict: &Verdict, broken: &mut Vec<Broken>) {
         let machine = self.machine();
         let world = &machine.world;
         let gone_back = self.live_in(world).is_some_and(|live| live.run == verdict.run);
@@ -163,6 +163,11 @@ impl Site {
                     broken.push(format!("P3: schema {schema:?}, {name} can live with {from} to {to}"));
                 }
             }
+        }
+        // What is live may be stopped: it is started on what a rollback left that did not come to its end.
+        let (then, now) = (before.schema, schema(&world.server_file()));
+        if verdict.verb == Verb::Rollback && !gone_back && then != now {
+            broken.push(format!("P3: schema {now:?} is left by a rollback that failed, it was {then:?}"));
         }
         // A file that nothing runs on any more still has its rows.
         let volumes = self.layout.app(&self.app).join("volumes");

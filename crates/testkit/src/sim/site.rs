@@ -37,7 +37,7 @@ use super::behaviour::Behaviour;
 use super::faults::FaultPlan;
 use super::machine::Machine;
 use super::ports::Simulated;
-use super::world::{Instance, World, image};
+use super::world::{Instance, World, image, schema};
 use crate::Litter;
 
 /// Processes for one run, at most: one that dies is followed by another, as watch would start it.
@@ -77,6 +77,8 @@ pub struct Moment {
     pub(super) world: World,
     /// What was live then.
     pub live: Option<Live>,
+    /// The schema of the server's database then.
+    pub(super) schema: Option<u32>,
     store: Store,
     files: tempfile::TempDir,
 }
@@ -156,8 +158,8 @@ impl Site {
         let files = folder()?;
         copy(self.folder.path(), files.path())?;
         let world = self.machine().world.clone();
-        let live = self.live_in(&world);
-        Ok(Moment { world, live, store: self.store.duplicate()?, files })
+        let (live, schema) = (self.live_in(&world), schema(&world.server_file()));
+        Ok(Moment { world, live, schema, store: self.store.duplicate()?, files })
     }
 
     /// Back to a moment.

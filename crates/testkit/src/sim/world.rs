@@ -275,7 +275,7 @@ impl World {
         let Some(file) = self.database(spec) else { return true };
         if !spec.isolated {
             self.nobody_has_open(&file, "migrated");
-            self.has_snapshot(&file);
+            self.has_snapshot(&file, is_down(spec));
         }
         match migration {
             Migration::None => true,
@@ -301,12 +301,15 @@ impl World {
         }
     }
 
-    /// P3: a restorable copy of what is about to be changed.
-    fn has_snapshot(&mut self, file: &Path) {
+    /// P3: a restorable copy of what is about to be changed; where migrations are taken back one after the other, of what was before the first.
+    fn has_snapshot(&mut self, file: &Path, is_down: bool) {
         let Ok(text) = std::fs::read_to_string(file) else { return };
-        let taken = files_below(&self.backups)
-            .iter()
-            .any(|snapshot| std::fs::read_to_string(snapshot).is_ok_and(|taken| taken == text));
+        let is_before = |taken: &str| {
+            is_down && version_in(taken) > version_in(&text) && rows_in(taken).eq(rows_in(&text))
+        };
+        let taken = files_below(&self.backups).iter().any(|snapshot| {
+            std::fs::read_to_string(snapshot).is_ok_and(|taken| taken == text || is_before(&taken))
+        });
         if !taken {
             self.breaks("P3: a database was migrated without a snapshot".to_owned());
         }
@@ -321,7 +324,7 @@ impl World {
     }
 
     /// There is one server at most.
-    fn server_file(&self) -> PathBuf {
+    pub(crate) fn server_file(&self) -> PathBuf {
         self.volumes.join("server/database")
     }
 
@@ -393,14 +396,20 @@ pub(crate) fn image(reference: &str, identity: &ContentHash) -> FoundImage {
 
 /// The schema's version in a database file.
 pub(crate) fn schema(file: &Path) -> Option<u32> {
-    let text = std::fs::read_to_string(file).ok()?;
+    version_in(&std::fs::read_to_string(file).ok()?)
+}
+
+fn version_in(text: &str) -> Option<u32> {
     text.lines().find_map(|line| line.strip_prefix("schema "))?.parse().ok()
+}
+
+fn rows_in(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.starts_with("schema "))
 }
 
 fn set_schema(file: &Path, version: u32) -> bool {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    let rows: String =
-        text.lines().filter(|line| !line.starts_with("schema ")).map(|line| format!("{line}\n")).collect();
+    let rows: String = rows_in(&text).map(|line| format!("{line}\n")).collect();
     std::fs::write(file, format!("schema {version}\n{rows}")).is_ok()
 }
 

@@ -64,7 +64,12 @@ impl Ask {
         match self {
             Self::Service(_, service) => drop(asked.request.services.insert(service.parse()?)),
             Self::RestoreDatabases => asked.request.restore_databases = true,
-            Self::MigrateDown => asked.request.migrate_down = true,
+            Self::MigrateDown => {
+                // To the first, across all that were migrated since.
+                let first = site.state()?.releases.into_iter().min_by_key(|record| record.sequence);
+                asked.request.to = first.map(|record| record.release.id);
+                asked.request.migrate_down = true;
+            }
             Self::RestoreSnapshot | Self::RestoreBeside => {
                 let newest = site.state()?.snapshots.and_then(|mut known| known.pop());
                 asked.request.snapshot.name = newest.map(|snapshot| snapshot.name);
@@ -302,6 +307,9 @@ fn rollbacks() -> Vec<Case> {
             .may_need_a_person(),
         down("rollback that migrates a file down", &breaking(), Some(1)).may_need_a_person(),
         down("rollback that migrates a server down", SERVER, Some(1)).may_need_a_person(),
+        down("rollback that migrates a server down twice", SERVER, Some(1))
+            .after(deploy("v3", Behaviour { down: Some(2), ..migrating(3, 3) }))
+            .may_need_a_person(),
         down("rollback that migrates the server of a stopped app down", SERVER, Some(1))
             .after(Ask::Verb(Verb::Stop))
             .may_need_a_person(),
