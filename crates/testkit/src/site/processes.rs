@@ -123,6 +123,7 @@ pub(super) fn kill(pid: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read as _, Write as _};
     use std::process::{Command, Stdio};
 
     #[test]
@@ -130,7 +131,12 @@ mod tests {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let start = |folder: &tempfile::TempDir| {
             let mut command = Command::new("cat");
-            command.current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+            command.current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            // Whoever starts it goes on before it has its own words: only what answers is all there.
+            child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            child
         };
         let (mut one, mut other) = (start(&ours), start(&theirs));
 
