@@ -113,9 +113,17 @@ impl Layout {
     pub fn backup_room(&self, app: &AppId) -> PathBuf {
         self.state.join("backup").join(app.app.as_str()).join(app.environment.as_str())
     }
+    /// What of an app's backups comes back for a trial.
+    pub fn drill_room(&self, app: &AppId) -> PathBuf {
+        self.state.join("backup").join(".drill").join(app.app.as_str()).join(app.environment.as_str())
+    }
     /// What is known of the newest trial of a backup.
     pub fn drill(&self, app: &AppId) -> PathBuf {
         self.app(app).join("drill.json")
+    }
+    /// That a trial began whose end is not known yet.
+    pub fn drill_begun(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("drill-begun.json")
     }
     /// What restic remembers of repositories that lie elsewhere.
     pub fn backup_cache(&self) -> PathBuf {
@@ -373,10 +381,20 @@ pub fn in_snapshots(app: &AppId, name: &str) -> String {
     format!("{}/{}/{name}", app.app, app.environment)
 }
 
-/// Whether a restore makes and drops a database of a server that is called so: `X_cutover_restored`, `X_cutover_replaced` and the like.
+/// What a database's name gets that is there for a drill of a backup.
+pub const DRILLED: &str = "_cutover_drilled";
+
+/// Whether a restore or a drill makes and drops a database of a server that is called so: `X_cutover_restored`, `X_cutover_replaced` and the like.
 pub fn is_beside_a_database(name: &str) -> bool {
     let ending = name.rsplit_once("_cutover_").map(|(_, ending)| ending);
-    ending.is_some_and(|ending| ending == "restored" || ending.starts_with("replaced"))
+    ending.is_some_and(|ending| {
+        matches!(ending, "restored" | "drilled" | "tried") || ending.starts_with("replaced")
+    })
+}
+
+/// Whether it is there for a drill of a backup: nobody else may look at one of this name.
+pub fn is_for_a_drill(name: &str) -> bool {
+    name.ends_with(DRILLED)
 }
 
 /// What a snapshot is called: its file's name without the app's folder.

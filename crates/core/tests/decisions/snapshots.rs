@@ -211,7 +211,13 @@ fn given_a_migration_of_an_earlier_release_that_a_restore_undid_then_the_next_de
 fn given_a_name_that_restores_use_then_nothing_is_put_back_under_it() {
     let mut host = two_releases(Compatible::Expand);
     let name = taken(&mut host, Some(2));
-    for to in ["ledger_cutover_restored", "ledger_cutover_replaced", "ledger_cutover_replaced_1a2b3c4"] {
+    for to in [
+        "ledger_cutover_restored",
+        "ledger_cutover_replaced",
+        "ledger_cutover_replaced_1a2b3c4",
+        "ledger_cutover_drilled",
+        "ledger_cutover_tried",
+    ] {
         let refused = host.plan(&asks(&name, Some(to))).unwrap_err().failure();
         assert_eq!(refused.exit, Exit::Usage, "{to}: {refused:?}");
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use cutover_core::defaults;
+use cutover_core::layout::is_for_a_drill;
 
 use super::client::badly;
 use super::dump::{self, Form};
@@ -46,6 +47,10 @@ impl Postgres<'_> {
         let name = &state.database;
         if to == name || state.others.iter().any(|other| other == to) {
             return Err(DatabaseError::plain(format!("the server has a database `{to}` already")));
+        }
+        // A drill's name is nobody else's: it need not wait until the database is whole, and what a drill that was killed leaves has this name.
+        if is_for_a_drill(to) {
+            return self.made_as(&state, snapshot, to).await;
         }
         let next = self.made_of(&state, snapshot).await?;
         let rename = format!("alter database {} rename to {}", quoted(&next), quoted(to));
@@ -106,22 +111,27 @@ impl Postgres<'_> {
 
     /// A database made of a dump, beside the one that it is of; its name.
     async fn made_of(&self, state: &ServerState, snapshot: &Path) -> Result<String, DatabaseError> {
+        let next = beside(&state.database, "restored");
+        self.made_as(state, snapshot, &next).await?;
+        Ok(next)
+    }
+
+    /// The same, of this name.
+    async fn made_as(&self, state: &ServerState, snapshot: &Path, next: &str) -> Result<(), DatabaseError> {
         let name = &state.database;
         let program = tools::program(self.client.server, state.major, "pg_restore")?;
-        let next = beside(name, "restored");
-        self.discard(name, &next).await?;
-        let made = self.ask(Some(elsewhere(name)), &made_like(name, &next)).await?;
+        self.discard(name, next).await?;
+        let made = self.ask(Some(elsewhere(name)), &made_like(name, next)).await?;
         for statement in made.lines() {
             self.ask(Some(elsewhere(name)), statement).await?;
         }
-        let restored = self.fill(&program, &next, snapshot).await;
-        if let Err(error) = restored {
-            if let Err(error) = self.discard(name, &next).await {
-                tracing::warn!(%error, "a database that was restored in part stays beside");
-            }
-            return Err(error);
+        let restored = self.fill(&program, next, snapshot).await;
+        if restored.is_err()
+            && let Err(error) = self.discard(name, next).await
+        {
+            tracing::warn!(%error, "a database that was restored in part stays beside");
         }
-        Ok(next)
+        restored
     }
 
     /// The table of contents of a dump, as `pg_restore` reads it; the whole file is read, and its checksum compared.
