@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use cutover_core::layout::is_for_a_drill;
+
 use super::client::badly;
 use super::dump::{self, Form, Frame};
 use super::mariadb::Maria;
@@ -29,6 +31,8 @@ const HEAD: usize = 4 * 1024;
 
 /// What a program takes and gives at once: as much as any can. Their own limit is below that of a server.
 const BIG: &str = "--max-allowed-packet=1G";
+/// What a session is told whose rows are not to come into the server's binary log, nor to its replicas. Not every user may.
+const UNLOGGED: &str = "set session sql_log_bin = 0";
 /// What a statement has besides its longest line.
 const AROUND: u64 = 4 * 1024;
 /// What a server counts statements in.
@@ -100,8 +104,8 @@ impl Maria<'_> {
         snapshot: &Path,
         frame: usize,
     ) -> Result<(), DatabaseError> {
-        let words = [self.talker(), "--batch", "--default-character-set=utf8mb4", BIG, DATABASE];
-        let words = words.map(str::to_owned);
+        let unlogged = is_for_a_drill(database) && self.ask_server(UNLOGGED).await.is_ok();
+        let words = fill_words(self.talker(), unlogged);
         let said =
             dump::feed(&self.client, Some(database), &words, snapshot, FORM, Some(frame), None).await?;
         if said.exit.code == Some(0) {
@@ -109,6 +113,16 @@ impl Maria<'_> {
         }
         Err(badly(&words, &said.exit, &said.errors))
     }
+}
+
+fn fill_words(talker: &str, unlogged: bool) -> Vec<String> {
+    let mut words = vec![talker, "--batch", "--default-character-set=utf8mb4", BIG];
+    let first = format!("--init-command={UNLOGGED}");
+    if unlogged {
+        words.push(&first);
+    }
+    words.push(DATABASE);
+    words.into_iter().map(str::to_owned).collect()
 }
 
 /// Reads all of a dump: every frame is there and has its end mark, it is of this database and a server that is not newer, and the server takes each of
@@ -252,6 +266,14 @@ mod tests {
         );
         assert!(told(&[]).await.unwrap_err().contains("cannot be trusted"));
         assert!(told(&["hello".to_owned()]).await.unwrap_err().contains("no archive"));
+    }
+
+    #[test]
+    fn what_fills_a_database_of_a_drill_writes_no_binary_log_where_that_is_allowed() {
+        let words = fill_words("mysql", true);
+        assert!(words.contains(&"--init-command=set session sql_log_bin = 0".to_owned()), "{words:?}");
+        assert_eq!(words.last().unwrap(), DATABASE);
+        assert!(!fill_words("mysql", false).iter().any(|word| word.contains("sql_log_bin")));
     }
 
     #[test]
