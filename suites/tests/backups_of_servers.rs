@@ -8,7 +8,7 @@
 use std::fs;
 
 use cutover_core::backup::BackupOutcome;
-use cutover_host::backup::lock_name;
+use cutover_host::backup::drill_lock_name;
 use cutover_host::lock::ProcessLock;
 use cutover_suites::engine::{
     MARIADB_IMAGE, MARIADB_START, containers, databases_image, docker, mariadb_image, on_engine,
@@ -181,7 +181,7 @@ async fn a_drill_tries_a_dump_in_its_server_and_leaves_nothing_there_also_when_i
             let mut running = app.command(&["backup", "drill"]).spawn().unwrap();
             let is_there = async || (beside(app).await == "kept_cutover_drilled").then_some(());
             wait_until("it is asked", SOON, is_there).await.unwrap();
-            let worker = ProcessLock::peek(&app.site().layout(), &lock_name(app.id())).unwrap();
+            let worker = ProcessLock::peek(&app.site().layout(), &drill_lock_name(app.id())).unwrap();
             let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
             rustix::process::kill_process(worker, rustix::process::Signal::KILL).unwrap();
             running.wait().await.unwrap();

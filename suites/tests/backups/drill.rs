@@ -2,6 +2,7 @@
 
 use super::*;
 use cutover_core::backup::DrillOutcome;
+use cutover_host::backup::drill_lock_name;
 
 const DRILLED: &str = "backup: { to: REPOSITORY, password: \"${BACKUP_PASSWORD}\", every: 31d, drill: { checks: { main: CHECKS } } }";
 
@@ -11,7 +12,7 @@ fn newest(app: &App<'_>) -> cutover_core::backup::DrillRecord {
 
 /// Nothing lies where backups are put back for a moment.
 fn nothing_stays(app: &App<'_>) {
-    let room = app.site().layout().backup_room(app.id());
+    let room = app.site().layout().drill_room(app.id());
     assert_eq!(fs::read_dir(room).unwrap().count(), 0, "something was left behind");
 }
 
@@ -52,6 +53,43 @@ async fn a_drill_puts_the_newest_backup_back_asks_it_and_tells_what_is_not_there
     assert!(matches!(newest(&app).outcome, DrillOutcome::Good { .. }));
     let status = app.cutover(&["status", "--check"]).await.unwrap().expect(0).unwrap();
     assert!(status.output.contains("last drill"), "{}", status.output);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_that_hangs_keeps_nobody_out_and_one_that_was_killed_is_seen_by_status() {
+    let name = "a_drill_that_hangs_keeps_nobody_out_and_one_that_was_killed_is_seen_by_status";
+    let Some(place) = Place::new(name) else { return };
+    let endless =
+        "\"with recursive t(n) as (select 1 union all select n + 1 from t) select count(*) from t\"";
+    let app = place.app(&DRILLED.replace("CHECKS", &format!("[{endless}]"))).await;
+    place.records(&app, 1).await;
+    let layout = app.site().layout();
+    let mut running = app.command(&["backup", "drill"]).spawn().unwrap();
+    let scratch = layout.drill_room(app.id()).join("scratch/volumes/data/guestbook.db");
+    wait_until("it came back", SOON, async || scratch.exists().then_some(())).await.unwrap();
+    let worker = ProcessLock::peek(&layout, &drill_lock_name(app.id())).unwrap();
+
+    let beside = app.site().folder().join("beside");
+    for words in [
+        ["backup", "list"].as_slice(),
+        &["backup", "run"],
+        &["backup", "restore"],
+        &["backup", "restore", "--to", beside.to_str().unwrap()],
+        &["status", "--check"],
+    ] {
+        app.cutover(words).await.unwrap().expect(0).unwrap();
+    }
+    let second = app.cutover(&["backup", "drill"]).await.unwrap().expect(3).unwrap();
+    assert!(second.failure().contains("somebody drills"), "{}", second.talk);
+
+    assert!(scratch.exists() && running.try_wait().unwrap().is_none(), "it goes on");
+    let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
+    rustix::process::kill_process(worker, rustix::process::Signal::KILL).unwrap();
+    running.wait().await.unwrap();
+    let status = app.cutover(&["status"]).await.unwrap().expect(0).unwrap();
+    assert!(status.output.contains("it did not come to its end"), "{}", status.output);
+    app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+    nothing_stays(&app);
 }
 
 #[tokio::test(flavor = "multi_thread")]

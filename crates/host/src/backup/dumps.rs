@@ -18,6 +18,7 @@ use cutover_core::plan::Reached;
 use sha2::{Digest, Sha256};
 
 use super::drill::scratch_of;
+use super::drill_record::drill_lock_name;
 use super::gather::{failed, refuse_without_room};
 use super::proof::{Amount, prove};
 use super::prose::Trouble;
@@ -26,6 +27,7 @@ use super::store::{Summary, summary};
 use crate::blocking::blocking;
 use crate::files;
 use crate::host::Host;
+use crate::lock::ProcessLock;
 use crate::ports::{Located, Server};
 use crate::stages::located::Whereabouts;
 
@@ -48,7 +50,8 @@ pub(super) struct Dump {
     pub(super) database: DatabaseName,
     kind: ServerKind,
     packed: PathBuf,
-    tables: u64,
+    /// Where they are known.
+    tables: Option<u64>,
     roles: Vec<String>,
     /// What the server has besides, where it is the app's own.
     pub(super) others: Vec<String>,
@@ -79,13 +82,16 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
     };
     let state = host.ports.database.look(&server).await.map_err(told)?;
     let left = scratch_of(&state.database);
-    if state.others.contains(&left) {
+    // Who drills now still needs it.
+    if state.others.contains(&left)
+        && let Ok(_nobody_drills) = ProcessLock::take(&host.layout, &drill_lock_name(app))
+    {
         host.ports.database.drop_kept(&server, &left).await.map_err(told)?;
     }
     refuse_without_room(room, state.bytes / PACKED)?;
     let packed = room.join(WAITING).join(item.name.as_str());
     let roles = host.ports.database.roles(&server).await.map_err(told)?;
-    let located = Located::Server(server);
+    let located = Located::Server(server.clone());
     tokio::select! {
         taken = host.ports.database.snapshot(&located, &packed) => drop(taken.map_err(told)?),
         failure = filled_up(room) => return Err(failure.because(format!("database `{}` was being dumped", item.name))),
@@ -93,8 +99,14 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
     let others =
         if matches!(item.place.reached, Reached::Backing { .. }) { state.others } else { Vec::new() };
     let others = others.into_iter().filter(|other| *other != left).collect();
-    let tables = state.tables;
+    let after = host.ports.database.look(&server).await.map(|after| after.tables);
+    let tables = after.ok().and_then(|after| agreed(state.tables, after));
     Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, tables, roles, others })
+}
+
+/// The dump is of a moment between both: where tables came or went meanwhile it is not known how many it has.
+fn agreed(before: u64, after: u64) -> Option<u64> {
+    (before == after).then_some(before)
 }
 
 /// Ends when the disk has no room for more: the dump ends with whoever waits for it, and goes with the room that it lies in.
@@ -137,7 +149,7 @@ impl Dump {
             hash: ContentHash::from_digest(&hash),
             bytes: parts.iter().sum(),
             roles: self.roles.clone(),
-            tables: Some(self.tables),
+            tables: self.tables,
             // One part is the whole.
             parts: if parts.len() > 1 { parts } else { Vec::new() },
         })
@@ -378,6 +390,12 @@ fn copy_into(from: &mut impl Read, to: &mut impl Write, hasher: &mut Sha256) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn given_a_table_that_was_made_meanwhile_then_their_number_is_not_known() {
+        assert_eq!(agreed(30, 30), Some(30));
+        assert_eq!(agreed(30, 31), None);
+    }
 
     #[test]
     fn a_dump_comes_back_in_the_parts_that_it_had() {

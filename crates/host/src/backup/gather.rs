@@ -1,7 +1,7 @@
 //! What goes into a backup, made ready: volumes are taken from where they lie; `SQLite` files in them, databases of the app or not, are copied
 //! beside first, by `SQLite` itself, while they are used. Links are not followed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use cutover_core::backup::{DatabaseItem, Items, MANIFEST_VERSION, Manifest, VolumeInBackup, VolumeItem};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::names::{AppId, ReleaseId, VolumeName};
+use cutover_core::names::{AppId, DatabaseName, ReleaseId, VolumeName};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{FILE, VOLUMES};
@@ -134,6 +134,20 @@ impl Gathered {
         self.items.sort();
         Ok(())
     }
+}
+
+/// Volumes, and databases that are files, which are there now.
+pub(super) async fn present(
+    host: &Host,
+    items: &Items,
+) -> Result<(BTreeSet<VolumeName>, BTreeSet<DatabaseName>), Failure> {
+    let volumes = find(host, items, &mut Vec::new()).await?;
+    let is_there = |database: &&DatabaseItem| {
+        let mut of = volumes.iter().filter(|volume| volume.item.name == database.volume);
+        of.any(|volume| volume.files.iter().any(|file| *file == Path::new(&database.file)))
+    };
+    let databases = items.databases.iter().filter(is_there).map(|database| database.name.clone()).collect();
+    Ok((volumes.iter().map(|volume| volume.item.name.clone()).collect(), databases))
 }
 
 async fn find<'a>(

@@ -1,7 +1,9 @@
 //! Backups: a copy of every database and volume of what is live, in a repository that restic reads. The work is done by a process of its own
-//! (`cutover-host backup`), one at a time for an app; sessions and watch only start it.
+//! (`cutover-host backup`), one at a time for an app, and a drill beside it; sessions and watch only start it.
 
 mod drill;
+mod drill_record;
+mod drill_room;
 mod dumps;
 mod gather;
 mod job;
@@ -18,7 +20,8 @@ mod returning;
 mod store;
 mod work;
 
-pub(crate) use drill::newest as newest_drill;
+pub use drill_record::drill_lock_name;
+pub(crate) use drill_record::newest as newest_drill;
 pub(crate) use job::{Heard, Job, begin, values};
 pub(crate) use returning::{bring_back, half};
 pub(crate) use work::{has_one, last, settings, state};

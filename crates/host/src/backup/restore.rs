@@ -89,13 +89,18 @@ pub(super) async fn refuse_without_room(
     let bytes = restic.size(&backup.id).await.map_err(|error| error.failure(what, restic.target()))?;
     let dumps: u64 = found.manifest.dumps.values().map(|dump| dump.bytes).sum();
     let needed = bytes.saturating_add(dumps).saturating_add(cutover_core::defaults::DISK_FREE);
+    refuse_without(place, needed)
+}
+
+/// So much is free where it comes to.
+fn refuse_without(place: &Path, needed: u64) -> Result<(), Failure> {
     let there = place.ancestors().find(|folder| folder.exists()).unwrap_or(place);
     let free = files::free(there).map_err(|error| trouble(&error))?;
     if free >= needed {
         return Ok(());
     }
     let size = cutover_core::rules::size;
-    Err(failed(what)
+    Err(failed("the backup was not put back")
         .because(format!("{} free at {}, {} needed", size(free), there.display(), size(needed)))
         .next("make room there, or name a folder of another disk (`--to`)"))
 }
@@ -137,16 +142,24 @@ fn arrange(found: &Found, raw: &Path, folder: &Path) -> Result<Vec<String>, Fail
 }
 
 /// A copy of each database that is a file.
-pub(super) fn files_of_databases(found: &Found, folder: &Path) -> Result<Vec<String>, Failure> {
+fn files_of_databases(found: &Found, folder: &Path) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
     for (name, file) in &found.manifest.databases {
         files::ensure_folder(&folder.join(DATABASES), 0o700).map_err(|error| trouble(&error))?;
         let to = folder.join(DATABASES).join(format!("{name}.sqlite"));
-        let copied = fs::copy(inside(folder, Path::new("/").join(file).as_path())?, &to);
+        let from = file_of_database(folder, file)?;
+        let bytes = fs::metadata(&from).map_or(0, |found| found.len());
+        refuse_without(folder, bytes.saturating_add(cutover_core::defaults::DISK_FREE))?;
+        let copied = fs::copy(from, &to);
         copied.map_err(|error| trouble(&FileError::new("copy to", &to, &error)))?;
         lines.push(format!("database {name}: {} (integrity_check: ok)", to.display()));
     }
     Ok(lines)
+}
+
+/// Where a database that is a file came to, with the volume that has it.
+pub(super) fn file_of_database(folder: &Path, file: &str) -> Result<PathBuf, Failure> {
+    inside(folder, Path::new("/").join(file).as_path())
 }
 
 /// The place of an absolute path below a folder. Every folder on the way is one, and no link.

@@ -22,6 +22,7 @@ use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Reply};
 use jiff::Timestamp;
 
 use super::drill;
+use super::drill_record::{self, drill_lock_name};
 use super::dumps::{self, Dump};
 use super::gather::{Gathered, failed, gather, trouble};
 use super::job::Job;
@@ -45,6 +46,8 @@ const LOCK_WAIT: Duration = Duration::from_hours(1);
 const SETTLED: Duration = Duration::from_secs(1);
 /// For another app's backup to end that goes to the same repository.
 const TURN: Duration = Duration::from_hours(12);
+/// For a drill to clear up after itself.
+const AFTER: Duration = Duration::from_mins(10);
 /// Between two looks at who works in the same repository.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -103,9 +106,17 @@ struct Worker {
 impl Worker {
     async fn open(layout: Layout, job: Job) -> Result<Self, Failure> {
         let app = job.order.app.clone();
-        let lock = ProcessLock::take(&layout, &lock_name(&app)).map_err(|error| busy(&app, &error))?;
-        let host = Host::open_for(&layout, &app).await.map_err(|error| error.failure())?;
+        let name = match job.order.work {
+            BackupWork::Drill { .. } => drill_lock_name(&app),
+            _ => lock_name(&app),
+        };
+        let lock = ProcessLock::take(&layout, &name).map_err(|error| busy(&app, &error))?;
         let started = Timestamp::now();
+        let is_of_newest = job.order.work == BackupWork::Drill { id: None };
+        if is_of_newest {
+            drill_record::begin(&layout, &app, &job.order.by, started)?;
+        }
+        let host = Host::open_for(&layout, &app).await.map_err(|error| error.failure())?;
         let ready = Self::ready_to_work(&layout, &job).await;
         match ready {
             Ok((restic, room, repository)) => {
@@ -117,6 +128,14 @@ impl Worker {
                     let recorded = host.store.put_backup(&app, &record(&job.order, started, outcome));
                     if let Err(error) = recorded {
                         tracing::warn!(%error, "a backup that could not begin is not on record");
+                    }
+                }
+                if is_of_newest {
+                    let outcome = DrillOutcome::Failed { why: failure.to_string() };
+                    let record =
+                        DrillRecord { by: job.order.by, started, finished: Timestamp::now(), outcome };
+                    if let Err(error) = drill_record::put(&layout, &app, &record) {
+                        tracing::warn!(%error, "a drill that could not begin is on record as one that was killed");
                     }
                 }
                 Err(failure)
@@ -133,13 +152,23 @@ impl Worker {
             BackupWork::List
             | BackupWork::Beside { .. }
             | BackupWork::Recall { .. }
-            | BackupWork::All { .. } => None,
-            BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Drill { .. } | BackupWork::Prune => {
+            | BackupWork::All { .. }
+            // For as long as it reads.
+            | BackupWork::Drill { .. } => None,
+            BackupWork::Run | BackupWork::Verify { .. } | BackupWork::Prune => {
                 Some(repository(layout, app, &job.order.settings.to).await?)
             }
         };
-        let room = layout.backup_room(app);
+        let room = match job.order.work {
+            BackupWork::Drill { .. } => layout.drill_room(app),
+            _ => layout.backup_room(app),
+        };
         empty(&room)?;
+        if job.order.work == BackupWork::Run
+            && let Ok(_nobody_drills) = ProcessLock::take(layout, &drill_lock_name(app))
+        {
+            empty(&layout.drill_room(app))?;
+        }
         let temporary = room.join("restic");
         for folder in [&temporary, &layout.backup_cache()] {
             files::ensure_folder(folder, 0o700).map_err(|error| trouble(&error))?;
@@ -187,7 +216,7 @@ impl Worker {
             BackupWork::All { id } => {
                 let backup = self.chosen(id.as_deref(), "the backup was not brought back").await?;
                 doing(format!("backup {} comes back", known(&backup).id));
-                let _alone = self.alone().await?;
+                let _alone = self.alone("the backup was not brought back").await?;
                 let lines =
                     returning::all(&self.host, &self.order.app, &self.restic, &backup, &self.room).await?;
                 Ok(BackupTold::Restored { id: known(&backup).id, lines })
@@ -334,7 +363,7 @@ impl Worker {
     /// migrations, which would wait for it with all who wait for them.
     async fn gathered(&self) -> Result<(String, Gathered, Vec<Dump>), Failure> {
         let app = &self.order.app;
-        let alone = self.alone().await?;
+        let alone = self.alone("there is no new backup").await?;
         let (release, items) = self.items()?;
         doing("databases are copied");
         let mut gathered = gather(&self.host, app, &release.id, &items, &self.room).await?;
@@ -375,7 +404,7 @@ impl Worker {
         Ok(all)
     }
 
-    async fn alone(&self) -> Result<AppLock, Failure> {
+    async fn alone(&self, what: &str) -> Result<AppLock, Failure> {
         let app = &self.order.app;
         let holder = LockHolder {
             app: app.clone(),
@@ -402,14 +431,12 @@ impl Worker {
         };
         let taken = tokio::time::timeout(LOCK_WAIT, waiting).await;
         let taken = taken.map_err(|_| {
-            failed("there is no new backup")
+            failed(what)
                 .because(format!("a run of {app} goes on for more than {} min", LOCK_WAIT.as_secs() / 60))
-                .next("`cutover attach` follows it; then `cutover backup run`")
+                .next("`cutover attach` follows it; then try again")
         })?;
         taken.map_err(|error: LockError| {
-            failed("there is no new backup")
-                .because(error.to_string())
-                .next("see that the host's disk can be written")
+            failed(what).because(error.to_string()).next("see that the host's disk can be written")
         })
     }
 
@@ -494,41 +521,62 @@ impl Worker {
         }
     }
 
-    /// Puts a backup back beside what is live, and records how that ended.
+    /// Puts a backup back beside what is live, and records how that ended, where it is the newest that counts.
     async fn drill(&self, id: Option<&str>) -> Result<BackupTold, Failure> {
         let (app, started) = (&self.order.app, Timestamp::now());
-        let tried = self.tried(id).await;
+        let layout = &self.host.layout;
+        let mut is_newest = id.is_none();
+        let tried = async {
+            let backup = self.chosen(id, "there was no drill").await?;
+            if id.is_some() {
+                is_newest = drill::is_newest(&self.listed("there was no drill").await?, &backup);
+                if is_newest {
+                    drill_record::begin(layout, app, &self.order.by, started)?;
+                }
+            }
+            Ok((known(&backup).id, self.tried(&backup).await?))
+        };
+        // Each step has its own end; what has none is not waited for either.
+        let tried = tokio::time::timeout(drill::WHOLE + AFTER, tried).await.unwrap_or_else(|_| {
+            let failure = failed("the drill was broken off: it took too long");
+            Err(failure.next("`cutover doctor` tells what does not answer; then `cutover backup drill`"))
+        });
         let outcome = match &tried {
             Ok((id, lines)) => DrillOutcome::Good { id: id.clone(), lines: lines.clone() },
             Err(failure) => DrillOutcome::Failed { why: failure.to_string() },
         };
         let record = DrillRecord { by: self.order.by.clone(), started, finished: Timestamp::now(), outcome };
-        let recorded = drill::put(&self.host.layout, app, &record);
-        let (id, lines) = tried?;
+        let recorded = if is_newest { drill_record::put(layout, app, &record) } else { Ok(()) };
+        if let Err(error) = &recorded {
+            tracing::warn!(%error, "how a drill ended is not on record");
+        }
+        let (id, mut lines) = tried?;
         recorded?;
+        if !is_newest {
+            lines.push("not on record: it is not the newest that was read back".to_owned());
+        }
         Ok(BackupTold::Drilled { id, lines })
     }
 
-    async fn tried(&self, id: Option<&str>) -> Result<(String, Vec<String>), Failure> {
+    /// Deploys, backups and restores go on beside it: what it makes has names of its own.
+    async fn tried(&self, backup: &Listed) -> Result<Vec<String>, Failure> {
         let app = &self.order.app;
-        let backup = self.chosen(id, "there was no drill").await?;
-        doing(format!("backup {} comes back for a trial", known(&backup).id));
-        let alone = self.alone().await?;
+        let end = tokio::time::Instant::now() + drill::WHOLE;
+        doing(format!("backup {} comes back for a trial", known(backup).id));
+        drop(self.alone("there was no drill").await?);
         let (_, items) = self.items()?;
-        // A migration that begins meanwhile would take the database that is made for it away.
-        let asking = ProcessLock::take(&self.host.layout, &super::dump_lock(app));
-        let _asking = asking.map_err(|error| busy(app, &error))?;
-        drop(alone);
-        let (host, restic, room) = (&self.host, &self.restic, self.room.as_path());
+        // What it reads is not cleared away meanwhile.
+        let reading = repository(&self.host.layout, app, &self.order.settings.to).await?;
         let trial = drill::Trial {
-            host,
+            host: &self.host,
             app,
-            restic,
-            room,
+            restic: &self.restic,
+            room: &self.room,
             items: &items,
             drill: self.order.settings.drill.as_ref(),
+            end,
         };
-        Ok((known(&backup).id, trial.of(&backup).await?))
+        trial.of(backup, reading).await
     }
 
     /// Reads all of the repository, and puts a backup back for a moment.
@@ -577,7 +625,7 @@ pub(crate) fn state(
     let records = store.backups(app).map_err(|error| unreadable(&error))?;
     let settings = settings_of(store, app, live)?;
     let verified = records.iter().find(|record| record.is_verified()).cloned();
-    let (drill, now) = (drill::newest(layout, app), Timestamp::now());
+    let (drill, now) = (drill_record::newest(layout, app), Timestamp::now());
     let stale = settings.as_ref().is_some_and(|settings| {
         let good = drill.as_ref().filter(|drill| drill.is_good()).map(|drill| drill.started);
         let wanted = settings.drill.as_ref().and_then(|drill| drill.every);
@@ -608,10 +656,10 @@ fn settings_of(
     Ok(live.and_then(|record| record.release.backup))
 }
 
-/// Whether a backup of the app counts, so that it can be put back for a trial.
-pub(crate) fn has_one(store: &Store, app: &AppId) -> Result<bool, Failure> {
+/// Whether a backup of the app counts there, so that it can be put back for a trial.
+pub(crate) fn has_one(store: &Store, app: &AppId, to: &Target) -> Result<bool, Failure> {
     let records = store.backups(app).map_err(|error| unreadable(&error))?;
-    Ok(records.iter().any(BackupRecord::is_verified))
+    Ok(records.iter().any(|record| record.is_verified() && record.to == *to))
 }
 
 /// The newest that was tried.
@@ -633,7 +681,11 @@ fn busy(app: &AppId, error: &LockError) -> Failure {
         LockError::Running { .. } => "another process works on them".to_owned(),
         other => other.to_string(),
     };
-    Failure::new(Exit::Locked, format!("somebody works on the backups of {app} already"))
+    let what = match error {
+        LockError::Running { process, .. } if *process == drill_lock_name(app) => "drills",
+        _ => "works on",
+    };
+    Failure::new(Exit::Locked, format!("somebody {what} the backups of {app} already"))
         .because(why)
         .while_serving("what was serving goes on")
         .next("wait for its end; `cutover status` tells what came of it")
@@ -652,7 +704,7 @@ async fn repository(layout: &Layout, app: &AppId, to: &Target) -> Result<Process
                 if !told {
                     let who =
                         pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-                    doing(format!("waits for {who}, which works in the same repository for another app"));
+                    doing(format!("waits for {who}, which works in the same repository"));
                     told = true;
                 }
                 tokio::time::sleep(AGAIN).await;

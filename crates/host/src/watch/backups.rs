@@ -70,7 +70,7 @@ impl Backups {
             (BackupWork::Run, "backup")
         } else if drill
             .is_some_and(|every| is_drill_due(every, backup::newest_drill(layout, app).as_ref(), now))
-            && backup::has_one(store, app)?
+            && backup::has_one(store, app, &settings.to)?
         {
             (BackupWork::Drill { id: None }, "drill")
         } else {
@@ -81,7 +81,8 @@ impl Backups {
         if self.started.get(&key).is_some_and(was_started) {
             return Ok(());
         }
-        if ProcessLock::peek(layout, &backup::lock_name(app)).is_some() {
+        let is_held = |name: &str| ProcessLock::peek(layout, name).is_some();
+        if is_held(&backup::lock_name(app)) || (word == "drill" && is_held(&backup::drill_lock_name(app))) {
             return Ok(());
         }
         tracing::info!(%app, "a {word} is due");

@@ -1,0 +1,88 @@
+//! What is known of the newest drill. That one began is written before it does anything: one that was killed is known by its mark, at which nobody
+//! works any more.
+
+use std::fs;
+
+use cutover_core::backup::{DrillOutcome, DrillRecord};
+use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
+use cutover_core::names::AppId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::gather::trouble;
+use crate::files;
+use crate::lock::ProcessLock;
+
+/// A drill whose end is not known yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Begun {
+    by: String,
+    started: Timestamp,
+}
+
+/// The lock of whoever drills: everything else that is done with an app's backups goes on beside it.
+pub fn drill_lock_name(app: &AppId) -> String {
+    format!("drill.{}.{}", app.app, app.environment)
+}
+
+/// The newest whose end is known: one that was killed has ended badly. One that cannot be read is none: the next is due.
+pub(crate) fn newest(layout: &Layout, app: &AppId) -> Option<DrillRecord> {
+    let begun = || serde_json::from_slice::<Begun>(&fs::read(layout.drill_begun(app)).ok()?).ok();
+    // Its mark goes before its lock does.
+    if let Some(began) = begun()
+        && ProcessLock::peek(layout, &drill_lock_name(app)).is_none()
+        && begun().as_ref() == Some(&began)
+    {
+        let why = "it did not come to its end: it was killed, or the host went down".to_owned();
+        let Begun { by, started } = began;
+        return Some(DrillRecord { by, started, finished: started, outcome: DrillOutcome::Failed { why } });
+    }
+    serde_json::from_slice(&fs::read(layout.drill(app)).ok()?).ok()
+}
+
+/// Marks that one begins, under its lock. Without that there is none: nobody would know how often it is tried.
+pub(super) fn begin(layout: &Layout, app: &AppId, by: &str, started: Timestamp) -> Result<(), Failure> {
+    let text = serde_json::to_vec_pretty(&Begun { by: by.to_owned(), started }).unwrap_or_default();
+    files::ensure_folder(&layout.app(app), 0o700)
+        .and_then(|()| files::replace(&layout.drill_begun(app), &text, 0o600))
+        .map_err(|error| trouble(&error))
+}
+
+/// Puts on record how the one that began has ended.
+pub(super) fn put(layout: &Layout, app: &AppId, record: &DrillRecord) -> Result<(), Failure> {
+    let text = serde_json::to_vec_pretty(record).unwrap_or_default();
+    files::replace(&layout.drill(app), &text, 0o600).map_err(|error| trouble(&error))?;
+    files::discard(&layout.drill_begun(app));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_a_drill_that_was_killed_then_it_has_failed_and_one_that_goes_on_has_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        let app: AppId = "shop/production".parse().unwrap();
+        let at = Timestamp::constant(1_790_000_000, 0);
+        let good = DrillRecord {
+            by: "ada".to_owned(),
+            started: at,
+            finished: at,
+            outcome: DrillOutcome::Good { id: "1a2b3c4d".to_owned(), lines: Vec::new() },
+        };
+        let lock = ProcessLock::take(&layout, &drill_lock_name(&app)).unwrap();
+        begin(&layout, &app, "ada", at).unwrap();
+        put(&layout, &app, &good).unwrap();
+        assert_eq!(newest(&layout, &app), Some(good.clone()));
+
+        begin(&layout, &app, "schedule", at).unwrap();
+        assert_eq!(newest(&layout, &app), Some(good), "it goes on");
+        drop(lock);
+
+        let killed = newest(&layout, &app).unwrap();
+        assert!(!killed.is_good() && killed.by == "schedule", "{killed:?}");
+    }
+}
