@@ -13,13 +13,18 @@
 #   engine.sh base                    makes the image cutover-test/busybox:1 from the machine's static busybox
 #   engine.sh databases               makes the image cutover-test/databases:1, with PostgreSQL and Redis of the distribution
 #   engine.sh mariadb                 makes the image cutover-test/mariadb:1, with MariaDB of the distribution
+#   engine.sh tools                   makes the image cutover-test/tools:1, with PostgreSQL, alembic and Django of the distribution
+#   engine.sh golang-migrate          makes the image cutover-test/golang-migrate:1, which has golang-migrate's own command besides
+#   engine.sh sqlx                    makes the image cutover-test/sqlx:1, which has suites/tools/sqlx besides
 #
 # Only results go to stdout, talk goes to stderr. Exit codes: 0 done · 3 there is no engine and there can be none here,
 # the last line says why · 1 anything else.
 
 set -euo pipefail
+SCRIPTS=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+readonly SCRIPTS
 # shellcheck source=scripts/packages.sh
-source "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
+source "$SCRIPTS/packages.sh"
 
 readonly WAIT_FOR_SOCKET=60 # seconds
 readonly WAIT_FOR_END=30    # seconds
@@ -403,9 +408,14 @@ chains_in() { iptables -w -t "$1" -S 2>/dev/null | awk '/^-N DOCKER/ { print $2 
 
 # ---- base images ---------------------------------------------------------------------------------------------------
 
+image_is_there() {
+    docker image inspect "$1" >/dev/null 2>&1 || return 1
+    echo "$1"
+}
+
 base() {
     local image=cutover-test/busybox:1 root
-    if docker image inspect "$image" >/dev/null 2>&1; then echo "$image"; return; fi
+    image_is_there "$image" && return
     if [[ ! -x /bin/busybox ]]; then
         if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then cannot "there is no static busybox at /bin/busybox"; fi
         apt_install busybox-static || cannot "busybox-static could not be installed"
@@ -443,10 +453,57 @@ strip_mariadb() {
         "$1"/usr/bin/{garb*,innochecksum,resolve_stack_dump,sst_dump,mariadb-backup,mbstream} "$1"/usr/lib/libgalera*
 }
 
+tools() {
+    packages cutover-test/tools:1 "migration tools" postgres postgresql,alembic,python3-psycopg2,python3-django link_postgres
+}
+
+# The last release that Go 1.19 builds, which is Debian 12's.
+golang_migrate() {
+    local built
+    image_is_there cutover-test/golang-migrate:1 && return
+    command -v go >/dev/null || apt_install golang-go || cannot "golang-go could not be installed"
+    built=$(built_in_folder)
+    say "building golang-migrate"
+    CGO_ENABLED=0 GOTOOLCHAIN=local GOBIN=$built go install -trimpath -tags postgres \
+        github.com/golang-migrate/migrate/v4/cmd/migrate@v4.16.2 >&2 || cannot "golang-migrate could not be built"
+    with_program "$built/migrate" cutover-test/golang-migrate:1
+}
+
+sqlx() {
+    local built
+    image_is_there cutover-test/sqlx:1 && return
+    built=$(built_in_folder)
+    say "building a program with sqlx"
+    cargo build --locked --manifest-path "$SCRIPTS/../suites/tools/sqlx/Cargo.toml" --target-dir "$built" >&2 ||
+        cannot "suites/tools/sqlx could not be built"
+    with_program "$built/debug/ledger-migrate" cutover-test/sqlx:1
+}
+
+# Kept among what was built, for the next engine.
+built_in_folder() {
+    local folder=${CARGO_TARGET_DIR:-$SCRIPTS/../target}/tools
+    mkdir -p "$folder"
+    (cd "$folder" && pwd)
+}
+
+# The image with the tools, and a program in it.
+with_program() {
+    local program=$1 image=$2 folder
+    # By itself: it ends with a trap of its own.
+    (tools >/dev/null)
+    folder=$(mktemp -d)
+    # shellcheck disable=SC2064 # this very folder
+    trap "rm -rf '$folder'" EXIT
+    cp "$program" "$folder/"
+    printf 'FROM cutover-test/tools:1\nCOPY %s /usr/bin/\n' "$(basename "$program")" >"$folder/Dockerfile"
+    docker build --quiet --tag "$image" "$folder" >&2
+    echo "$image"
+}
+
 # The programs of the distribution's packages, taken from them as they are: none is set up. `then` is told where they lie.
 packages() {
     local image=$1 what=$2 user=$3 names=$4 then=$5 root suite program
-    if docker image inspect "$image" >/dev/null 2>&1; then echo "$image"; return; fi
+    image_is_there "$image" && return
     # shellcheck disable=SC1091 # the system's own
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [[ -n $suite ]] || cannot "this system does not say which Debian or Ubuntu it is"
@@ -485,5 +542,8 @@ case ${1:-} in
     base) base ;;
     databases) databases ;;
     mariadb) mariadb ;;
-    *) fail "usage: engine.sh start | own | apart | stop | restart | kill | again FOLDER, or base | databases | mariadb" ;;
+    tools) tools ;;
+    golang-migrate) golang_migrate ;;
+    sqlx) sqlx ;;
+    *) fail "usage: engine.sh start | own | apart | stop | restart | kill | again FOLDER, or base | databases | mariadb | tools | golang-migrate | sqlx" ;;
 esac

@@ -53,6 +53,40 @@ pub const MARIADB_START: &str = "set -e; mkdir -p /run/mysqld; chown mysql /data
 /// `MariaDB` as the distribution has it, with a shell.
 pub const MARIADB_IMAGE: &str = "cutover-test/mariadb:1";
 
+/// What migrates a database, beside `PostgreSQL` and a shell: the word for `engine.sh`, which is the image's name, too.
+#[derive(Debug, Clone, Copy)]
+pub enum ToolsImage {
+    /// Alembic and Django, as the distribution has them. The others are made of it.
+    Python,
+    /// Golang-migrate's own command.
+    GolangMigrate,
+    /// A program with sqlx's migrator.
+    Sqlx,
+}
+
+impl ToolsImage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Python => "tools",
+            Self::GolangMigrate => "golang-migrate",
+            Self::Sqlx => "sqlx",
+        }
+    }
+
+    /// By which the engine knows it.
+    pub fn name(self) -> String {
+        format!("cutover-test/{}:1", self.word())
+    }
+
+    /// Sees to it that the engine has it.
+    ///
+    /// # Errors
+    /// What keeps it from being made.
+    pub fn made(self, engine: &Engine) -> Result<(), String> {
+        image(engine, self.word())
+    }
+}
+
 /// Sees to it that the engine has [`SHELL_IMAGE`].
 ///
 /// # Errors
