@@ -1,0 +1,204 @@
+//! The application: it writes rows to a table that a tool's migrations made. Its releases are folders of files, one laid over another.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cutover_suites::engine::POSTGRES_START;
+use cutover_testkit::site::{App, Site};
+use cutover_testkit::{SOON, ask};
+
+use crate::Tool;
+
+pub(crate) const HOST: &str = "ledger.localhost";
+
+/// In front of what the page of migrations says of a tool.
+const CONFIG: &str = r#"app: APP
+environment:
+  DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/ledger?sslmode=disable
+services:
+  web:
+    build: .
+    command: [httpd, -f, -p, "8080", -h, /www]
+    port: 8080
+    init: true
+    stop_grace_period: 2s
+    route: { host: ledger.localhost }
+    health: { path: /cgi-bin/health, interval: 200ms, timeout: 5s, within: 60s }
+    hold: { budget: 60s }
+backing:
+  postgres:
+    image: IMAGE
+    command: [sh, -c, "START"]
+    environment: { POSTGRES_USER: ledger, POSTGRES_DB: ledger, POSTGRES_PASSWORD: }
+    volumes: ["pgdata:/data"]
+    healthcheck: { test: [CMD, pg_isready, -h, 127.0.0.1, -U, ledger], interval: 1s, retries: 60 }
+bake: 500ms
+"#;
+
+const DOCKERFILE: &str = "FROM IMAGE\nWORKDIR /app\nCOPY www /www\nCOPY app /app\nCOPY version /\n";
+
+const HEALTH: &str = r#"#!/bin/sh
+if psql "$DATABASE_URL" -qAtc 'select count(*) from entries' >/dev/null 2>&1
+then printf 'Content-Type: text/plain\r\n\r\n%s\n' "$(cat /version)"
+else printf 'Status: 503 Service Unavailable\r\n\r\n'; fi
+"#;
+
+/// A row, in the words of this release.
+const ADD: &str = r#"#!/bin/sh
+if psql "$DATABASE_URL" -qc "insert into entries (COLUMN) values ('$QUERY_STRING')" >/dev/null 2>&1
+then printf 'Content-Type: text/plain\r\n\r\nadded %s\n' "$QUERY_STRING"
+else printf 'Status: 500 Internal Server Error\r\n\r\n'; fi
+"#;
+
+/// One release of the application.
+#[derive(Clone, Copy)]
+pub(crate) struct Release<'a> {
+    pub(crate) name: &'a str,
+    /// The tool's folders, one laid over another.
+    pub(crate) folders: &'a [&'a str],
+    pub(crate) compatible: &'a str,
+    pub(crate) timeout: &'a str,
+    /// The column it writes to.
+    pub(crate) column: &'a str,
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn lay_over(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let place = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            lay_over(&entry.path(), &place);
+        } else {
+            std::fs::copy(entry.path(), &place).unwrap();
+        }
+    }
+}
+
+/// The application with one tool, and all rows whose answer was good.
+pub(crate) struct Ledger<'a> {
+    pub(crate) app: &'a App<'a>,
+    pub(crate) tool: &'a Tool,
+    acknowledged: BTreeSet<String>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(crate) fn new(app: &'a App<'a>, tool: &'a Tool) -> Self {
+        Self { app, tool, acknowledged: BTreeSet::new() }
+    }
+
+    /// A commit of the application, as a developer would have it.
+    fn commit(&self, release: &Release<'_>) {
+        let folder = self.app.repository();
+        let image = self.tool.image.name();
+        let databases = self
+            .tool
+            .databases()
+            .replace("compatible: expand", &format!("compatible: {}", release.compatible))
+            .replace("migrate:\n", &format!("migrate:\n      timeout: {}\n", release.timeout));
+        let config = CONFIG
+            .replace("IMAGE", &image)
+            .replace("START", &POSTGRES_START.replace('$', "$$"))
+            .replace("app: APP", &format!("app: {}", self.app.id().app));
+        write(folder, "cutover.yml", &(config + &databases));
+        write(folder, "Dockerfile", &DOCKERFILE.replace("IMAGE", &image));
+        write(folder, "www/cgi-bin/health", HEALTH);
+        write(folder, "www/cgi-bin/add", &ADD.replace("COLUMN", release.column));
+        write(folder, "version", release.name);
+        let place = folder.join("app");
+        if place.exists() {
+            std::fs::remove_dir_all(&place).unwrap();
+        }
+        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/migration_tools/ledgers");
+        for layer in release.folders {
+            lay_over(&tools.join(self.tool.folder).join(layer), &place);
+        }
+        self.app.record(release.name).unwrap();
+    }
+
+    /// Deploys it, and expects this exit code; gives what was said.
+    pub(crate) async fn deploy(&self, release: &Release<'_>, exit: i32) -> String {
+        self.commit(release);
+        self.told(&["deploy"], exit).await
+    }
+
+    /// A verb of cutover's, expected to end with this code; gives all that was said.
+    pub(crate) async fn told(&self, words: &[&str], exit: i32) -> String {
+        let told = self.app.cutover(words).await.unwrap().expect(exit).unwrap();
+        println!("--- {} ({exit})\n{}{}", words.join(" "), told.output, told.talk);
+        format!("{}{}", told.output, told.talk)
+    }
+
+    /// What a query in the backing service itself says.
+    pub(crate) async fn query(&self, query: &str) -> String {
+        let script = format!(
+            "PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U ledger -d $POSTGRES_DB -qAtc \"{query}\""
+        );
+        let told = self.app.cutover(&["exec", "postgres", "--", "sh", "-c", &script]).await.unwrap();
+        told.expect(0).unwrap().output.trim().to_owned()
+    }
+
+    pub(crate) async fn serves(&self, version: &str) {
+        let answer = ask(self.app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
+        assert!(answer.status == 200 && answer.body.contains(version), "{answer:?}");
+    }
+
+    /// Rows are written all the while; none fails, and every one is there afterwards, with all from before. Gives what `acts` gave.
+    pub(crate) async fn under_traffic<T>(
+        &mut self,
+        name: &str,
+        column: &str,
+        acts: impl AsyncFnOnce(&Self) -> T,
+    ) -> T {
+        let over = AtomicBool::new(false);
+        let acting = async {
+            let given = acts(self).await;
+            over.store(true, Ordering::Relaxed);
+            given
+        };
+        let ((good, bad), given) = tokio::join!(writes(self.app.site(), &over, name), acting);
+        assert!(bad.is_empty() && !good.is_empty(), "{name}: {bad:?}");
+        let count = good.len();
+        self.acknowledged.extend(good);
+        let rows = self.query(&format!("select {column} from entries")).await;
+        let rows: BTreeSet<&str> = rows.lines().collect();
+        let missing: Vec<&String> =
+            self.acknowledged.iter().filter(|row| !rows.contains(row.as_str())).collect();
+        println!(
+            "{}, {name}: {count} rows acknowledged, {} failed; of {} so far {} missing",
+            self.tool.name,
+            bad.len(),
+            self.acknowledged.len(),
+            missing.len()
+        );
+        assert!(missing.is_empty(), "{name}: {missing:?}");
+        given
+    }
+}
+
+/// Adds rows until it is told to stop; gives those that were answered well, and what the others were answered.
+async fn writes(site: &Site, over: &AtomicBool, name: &str) -> (BTreeSet<String>, Vec<String>) {
+    let (mut good, mut bad) = (BTreeSet::new(), Vec::new());
+    for number in 1.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let row = format!("{name}{number}");
+        let path = format!("/cgi-bin/add?{row}");
+        match tokio::time::timeout(SOON, ask(site.http().unwrap(), HOST, &path)).await.unwrap() {
+            Ok(answer) if answer.status == 200 => drop(good.insert(row)),
+            Ok(answer) => bad.push(format!("{path}: {} {}", answer.status, answer.body)),
+            Err(error) => bad.push(format!("{path}: {error}")),
+        }
+    }
+    (good, bad)
+}

@@ -1,0 +1,14 @@
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade():
+    op.add_column("entries", sa.Column("half", sa.Text))
+    op.execute("select pg_sleep(600)")
+
+
+def downgrade():
+    op.drop_column("entries", "half")

@@ -1,0 +1,9 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("ledger", "0002_mark")]
+    operations = [
+        migrations.AddField("entry", "half", models.TextField(null=True)),
+        migrations.RunSQL("select nonsense"),
+    ]

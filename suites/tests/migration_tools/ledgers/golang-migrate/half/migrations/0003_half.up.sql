@@ -1,0 +1,4 @@
+begin;
+alter table entries add column half text;
+commit;
+select nonsense;

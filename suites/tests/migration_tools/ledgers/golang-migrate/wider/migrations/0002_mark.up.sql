@@ -1,0 +1,1 @@
+alter table entries add column mark text not null default 'wider';

@@ -1,0 +1,5 @@
+-- no-transaction
+begin;
+alter table entries add column half text;
+commit;
+select nonsense;
