@@ -16,7 +16,7 @@ use cutover_suites::servers::on_server;
 use cutover_testkit::machine::{Image, Machine, Part, ServerApp, User};
 use cutover_testkit::probe::{Load, Mix, Probe, fetch_entries};
 use cutover_testkit::site::Binaries;
-use cutover_testkit::{SOON, wait_until};
+use cutover_testkit::{SOON, ask, wait_until};
 
 /// An application of plain processes whose production is this server.
 fn app<'a>(machine: &'a Machine, binaries: &Binaries) -> ServerApp<'a> {
@@ -460,6 +460,130 @@ async fn units_that_do_not_serve_give_back_what_they_took_over() {
         );
     })
     .await;
+}
+
+/// The session is killed between the end of `cutover-host up` and the begin of the units: it goes on by itself, and the next
+/// setup waits for it (S11).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setup_whose_session_dies_while_sockets_are_handed_over_loses_no_request() {
+    let name = "a_setup_whose_session_dies_while_sockets_are_handed_over_loses_no_request";
+    on_server(name, Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = kept_by_hand(machine, &binaries).await;
+        let (probe, downloads) = (Probe::start(app.traffic()), Downloads::begin(&app));
+
+        let told = dies_in_the_hand_over(machine, app.command(&["setup"])).await;
+        assert!(told.contains("`cutover setup` goes on from there"), "{told}");
+        app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+
+        let linked = says(machine, "readlink /usr/local/bin/cutover-host").await;
+        assert_eq!(serving(machine).await, [linked.trim(), linked.trim()]);
+        assert_eq!(downloads.end().await, 0, "downloads that were cut");
+        let report = probe.stop().await;
+        assert_eq!(report.failed(), 0, "{report}");
+        println!("a setup broken off in the middle of {} requests, 0 failed", report.sent());
+        says(machine, "test ! -e /run/cutover/handover.sock").await;
+    })
+    .await;
+}
+
+/// The same of one `cutover-host up` and the next, which nobody would start: no unit is there, and no other command comes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn an_upgrade_whose_session_dies_while_sockets_are_handed_over_loses_no_request() {
+    let name = "an_upgrade_whose_session_dies_while_sockets_are_handed_over_loses_no_request";
+    on_server(name, Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = kept_by_hand(machine, &binaries).await;
+        let other = other_program(&binaries, machine.folder());
+        let upgrade = || {
+            let mut command = app.command(&["upgrade"]);
+            command.env("CUTOVER_HOST_BINARY", &other);
+            command
+        };
+        let (probe, downloads) = (Probe::start(app.traffic()), Downloads::begin(&app));
+
+        let told = dies_in_the_hand_over(machine, upgrade()).await;
+        assert!(told.contains("comes to its end on the server by itself"), "{told}");
+
+        let executes = "for process in up proxy watch; do readlink /proc/$(cat /var/lib/cutover/locks/$process.lock)/exe; done | uniq";
+        let goes_on = async || {
+            let linked = machine.exec(&["readlink", "/usr/local/bin/cutover-host"]).await.ok()?;
+            (machine.exec(&["sh", "-c", executes]).await.ok()? == linked).then_some(())
+        };
+        wait_until("all of them execute the new one", SOON, goes_on).await.unwrap();
+        assert_eq!(downloads.end().await, 0, "downloads that were cut");
+        let report = probe.stop().await;
+        assert_eq!(report.failed(), 0, "{report}");
+        println!("an upgrade broken off in the middle of {} requests, 0 failed", report.sent());
+        let again = upgrade().output().await.unwrap();
+        let told = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success() && told.contains("is there already"), "{told}");
+    })
+    .await;
+}
+
+/// An app on a server that was not set up: somebody put `cutover-host` there, and `cutover-host up` keeps what serves.
+async fn kept_by_hand<'a>(machine: &'a Machine, binaries: &Binaries) -> ServerApp<'a> {
+    let settings =
+        "docker: false, logs: false, upgrades: false, time: false, firewall: false, ssh_hardening: false";
+    let app = app(machine, binaries).set_up_with(settings);
+    app.commit("v1", "by hand", str::to_owned).unwrap();
+    machine.put(&binaries.host, "/usr/local/bin/cutover-host").await.unwrap();
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    app
+}
+
+/// Kills the session once the watch that served has ended, and the proxy beside it still finishes what it has. Gives what the client says of it.
+async fn dies_in_the_hand_over(machine: &Machine, mut command: tokio::process::Command) -> String {
+    let one = async |part: Part| {
+        machine.processes().await.unwrap().into_iter().find(|one| one.is(part)).unwrap().pid
+    };
+    let (watch, proxy) = (one(Part::Watch).await, one(Part::Proxy).await);
+    let kill = format!(
+        "while [ -d /proc/{watch} ]; do sleep 0.01; done; pkill -KILL -f 'cutover-host [s]ession' && test -d /proc/{proxy}"
+    );
+    let (ended, _) = tokio::join!(
+        tokio::time::timeout(SOON, command.output()),
+        tokio::time::timeout(SOON, says(machine, &kill))
+    );
+    let output = ended.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Downloads of which one always has a while to go: a proxy that is told to end finishes it first.
+struct Downloads {
+    end: tokio::sync::oneshot::Sender<()>,
+    work: tokio::task::JoinHandle<usize>,
+}
+
+impl Downloads {
+    fn begin(app: &ServerApp<'_>) -> Self {
+        let (end, mut ends) = tokio::sync::oneshot::channel();
+        let traffic = app.traffic();
+        let work = async move {
+            let mut all = tokio::task::JoinSet::new();
+            let mut begins = tokio::time::interval(Duration::from_millis(500));
+            loop {
+                tokio::select! {
+                    _ = begins.tick() => {}
+                    _ = &mut ends => break,
+                }
+                let (address, host) = (traffic.address, traffic.host.clone());
+                all.spawn(async move { ask(address, &host, "/slow?ms=2000").await });
+            }
+            let ended = all.join_all().await;
+            ended.iter().filter(|one| one.as_ref().map_or(true, |answer| answer.status != 200)).count()
+        };
+        Self { end, work: tokio::spawn(work) }
+    }
+
+    /// How many of them were not answered.
+    async fn end(self) -> usize {
+        self.end.send(()).unwrap();
+        self.work.await.unwrap()
+    }
 }
 
 /// The host is told another port: on the one before nobody takes connections in that nobody would accept.

@@ -58,6 +58,9 @@ pub(crate) enum Command {
         #[arg(long)]
         now: bool,
     },
+    /// Hand proxy and watch over to their units or to the next program, as told on standard input (started by a setup or an upgrade)
+    #[command(hide = true)]
+    Handover,
     /// Work on an app's backups, as told on standard input (started by a session or by watch)
     #[command(hide = true)]
     Backup,

@@ -45,6 +45,7 @@ pub(crate) fn carry_out(command: Command, also: Option<run::Also>) -> Outcome {
         Command::Session => session(layout),
         Command::Run { run, settle } => run_or_settle(layout, run, settle, also),
         Command::Backup => within(cutover_host::backup::main(layout)),
+        Command::Handover => within(setup::handover(layout)),
         Command::Proxy => proxy(&layout),
         Command::Watch => watch(layout),
         Command::DeadMan { token, .. } => dead_man(&layout, token.as_deref()),

@@ -18,6 +18,7 @@ pub(crate) fn to_developers(command: &Command) {
         | Command::Run { .. }
         | Command::Keep { .. }
         | Command::Backup
+        | Command::Handover
         | Command::Proxy
         | Command::Watch => LevelFilter::INFO,
     };

@@ -136,6 +136,16 @@ impl HostError {
         }
     }
 
+    /// The four answers once an upgrade was set going.
+    pub(crate) fn failure_of_upgrade(self) -> Failure {
+        if let Trouble::Failed(failure) = *self.why {
+            return *failure;
+        }
+        self.failure()
+            .while_serving("what was serving goes on: an upgrade that has begun comes to its end on the server by itself")
+            .next("`cutover upgrade` again waits for it, and goes on from there")
+    }
+
     /// The four answers once a run was set going: the host may well carry it out.
     pub(crate) fn failure_of_run(self, run: &str) -> Failure {
         let on = self.with.as_ref().map_or("the host", Target::shown).to_owned();

@@ -279,7 +279,8 @@ async fn upgrade(desk: &Desk, asked: ServerAsked) -> Ended {
         approval::answer(desk, &question(&config, "upgrade"))?;
     }
     let (mut channel, program) = hosts::bootstrap(&server).await?;
-    lines(desk, &mut channel, SetupAsk::Upgrade { program }).await
+    let reply = ask(&mut channel, SetupAsk::Upgrade { program }).await;
+    shown(desk, reply.map_err(HostError::failure_of_upgrade)?)
 }
 
 async fn teardown(desk: &Desk, asked: ServerAsked) -> Ended {
@@ -301,7 +302,11 @@ async fn teardown(desk: &Desk, asked: ServerAsked) -> Ended {
 
 /// Asks, and shows the lines that come.
 pub(super) async fn lines(desk: &Desk, channel: &mut Channel, question: SetupAsk) -> Ended {
-    match ask(channel, question).await? {
+    shown(desk, ask(channel, question).await?)
+}
+
+fn shown(desk: &Desk, reply: SetupReply) -> Ended {
+    match reply {
         SetupReply::Told { lines } => {
             for line in &lines {
                 desk.output.answer(&Line::Told { text: line }, || line.clone())?;

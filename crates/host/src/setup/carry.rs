@@ -7,6 +7,7 @@ use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::setup::{self, Act, Change, Decision, EngineEffect, Record, Wanted, place};
 
+use super::apart::{self, Order};
 use super::system::{ask, failed, run};
 use super::{files, handover, look, packages, program, record, trial, units};
 use crate::lock::ProcessLock;
@@ -32,8 +33,6 @@ pub enum SetupEvent {
 pub struct Setup<'a> {
     layout: &'a Layout,
     wanted: &'a Wanted,
-    /// The program that serves as this begins, or served last.
-    old: Option<String>,
 }
 
 impl<'a> Setup<'a> {
@@ -48,7 +47,7 @@ impl<'a> Setup<'a> {
                 .next("let that user use sudo without a password, or name root in `hosts`"));
         }
         setup::refuse_unsupported(&look::distribution())?;
-        Ok(Self { layout, wanted, old: program::way_back(layout) })
+        Ok(Self { layout, wanted })
     }
 
     /// What is to be done.
@@ -56,6 +55,7 @@ impl<'a> Setup<'a> {
     /// # Errors
     /// When what is there cannot be told.
     pub async fn decide(&self) -> Result<Decision, Failure> {
+        apart::over(self.layout).await?;
         Ok(setup::decide(self.wanted, &look::look(self.layout, &self.wanted.app).await?))
     }
 
@@ -68,7 +68,10 @@ impl<'a> Setup<'a> {
         mut tell: impl AsyncFnMut(SetupEvent) -> std::io::Result<()>,
     ) -> Result<(), Failure> {
         let _alone = alone(self.layout)?;
+        apart::over(self.layout).await?;
         trial::clear(self.layout).await?;
+        // What serves as this begins, or served last.
+        let old = program::way_back(self.layout);
         let untold = |error: std::io::Error| failed("go on").because(format!("nobody listens: {error}"));
         let mut tried = Vec::new();
         for round in 0..2 {
@@ -80,7 +83,7 @@ impl<'a> Setup<'a> {
                     }
                     continue;
                 }
-                self.act(&change).await?;
+                self.act(&change, old.as_deref()).await?;
                 tell(SetupEvent::Changed(change)).await.map_err(untold)?;
             }
         }
@@ -105,7 +108,7 @@ impl<'a> Setup<'a> {
         record::write(self.layout, &record)
     }
 
-    async fn act(&self, change: &Change) -> Result<(), Failure> {
+    async fn act(&self, change: &Change, old: Option<&str>) -> Result<(), Failure> {
         match &change.act {
             Act::Program { folder } => program::install(self.layout, folder),
             Act::Packages { names } => {
@@ -131,9 +134,13 @@ impl<'a> Setup<'a> {
                 .map(drop),
             Act::Units { names } => {
                 self.note(|record| record.units.extend(names.iter().cloned()))?;
-                handover::start(self.layout, names, self.old.as_deref()).await
+                let order = Order::Start { units: names.clone(), old: old.map(str::to_owned) };
+                apart::carry_out(self.layout, &order).await
             }
-            Act::Renew => renew(self.layout, self.old.as_deref(), &self.wanted.program).await,
+            Act::Renew => {
+                let new = self.wanted.program.clone();
+                apart::carry_out(self.layout, &Order::Renew { old: old.map(str::to_owned), new }).await
+            }
             Act::Secrets { names } => {
                 let mut values = cutover_core::secret::Secrets::new();
                 for name in names {
@@ -199,43 +206,15 @@ pub(super) fn alone(layout: &Layout) -> Result<ProcessLock, Failure> {
 /// When a run goes on, or the new one does not serve.
 pub async fn upgrade(layout: &Layout, program: &str) -> Result<Vec<String>, Failure> {
     let _alone = alone(layout)?;
+    apart::over(layout).await?;
     let old = program::way_back(layout);
     let is_there = program::linked().as_deref() == Some(program);
     if is_there && !handover::is_outdated(layout) && handover::is_at_work(layout).await {
         return Ok(vec![format!("cutover-host {program} is there already")]);
     }
     program::install(layout, program)?;
-    renew(layout, old.as_deref(), program).await?;
+    apart::carry_out(layout, &Order::Renew { old: old.clone(), new: program.to_owned() }).await?;
     let old = old.filter(|old| old != program);
     let old = old.map(|old| format!("; {old} stays beside it")).unwrap_or_default();
     Ok(vec![format!("cutover-host {program} is there{old}"), "proxy and watch go on with it".to_owned()])
-}
-
-/// Proxy and watch go on with the new program; where it does not serve, with the one before, if that is known.
-async fn renew(layout: &Layout, old: Option<&str>, new: &str) -> Result<(), Failure> {
-    let Err(failure) = handover::renew(layout).await else { return Ok(()) };
-    let Some(old) = old.filter(|old| *old != new) else { return Err(failure) };
-    let back = async {
-        program::link(old)?;
-        handover::renew(layout).await
-    };
-    Err(match back.await {
-        Ok(()) => failure
-            .while_serving(format!(
-                "proxy and watch go on with cutover-host {old}, and what was serving with them"
-            ))
-            .next(format!(
-                "the new one lies in {}: see what keeps it from serving, then try again",
-                setup::program(new)
-            )),
-        Err(other) => {
-            let state = format!(
-                "neither cutover-host {new} nor {old} serves; instances run on, nobody passes requests to them"
-            );
-            let mut failure = failure.while_serving(state);
-            failure.cause.push(other.what);
-            failure.cause.extend(other.cause);
-            failure
-        }
-    })
 }

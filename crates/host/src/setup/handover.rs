@@ -1,112 +1,28 @@
-//! Listening sockets on their way from one proxy to the next: out of `cutover-host up` into the unit of systemd, and from there by systemd's
-//! own store over every restart. No connection is lost: until somebody accepts it, it waits in the kernel's queue.
+//! What serves goes over from one keeper to the next: out of `cutover-host up` into the units of systemd, or to the next program. Carried out by a
+//! process of its own (`apart`): no session, and no client, is waited for between the end of the one and the begin of the other.
 
 use std::collections::BTreeSet;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
-use cutover_core::setup::place;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use cutover_core::setup::{self, place};
 
+use super::sockets::{self, Offer};
 use super::system::{failed, run_within};
 use super::{program, serving, units};
 use crate::lock::ProcessLock;
 use crate::up;
 
-/// The socket by which a proxy is offered what another listens on.
-pub const HANDOVER: &str = "handover.sock";
-/// The first descriptor that systemd hands over.
-const FIRST: i32 = 3;
 /// For a proxy to end in order, and the next to be there.
 pub(super) const LONG: Duration = Duration::from_secs(90);
-/// For whoever offers sockets to give them: it does nothing else meanwhile.
+/// For a unit of somebody's own to be who keeps proxy and watch again.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
-
-/// Sockets that systemd kept for this process; empty: it has none.
-pub fn inherited() -> Vec<TcpListener> {
-    let kept = std::env::var("LISTEN_FDS").ok().filter(|_| is_for_us());
-    let count = kept.and_then(|count| count.parse::<i32>().ok()).unwrap_or_default();
-    let Ok(own) = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else { return Vec::new() };
-    (FIRST..FIRST + count).filter_map(|number| listener(&own, number)).collect()
-}
-
-/// Whether what the environment says of kept sockets is meant for this process, and not for one that started it.
-fn is_for_us() -> bool {
-    std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok()) == Some(std::process::id())
-}
-
-/// The names under which systemd kept sockets for this process.
-fn kept_names() -> BTreeSet<String> {
-    let names = std::env::var("LISTEN_FDNAMES").ok().filter(|_| is_for_us()).unwrap_or_default();
-    names.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect()
-}
-
-/// A socket's name in systemd's store, in which there may be no colon.
-fn name(listener: &TcpListener) -> io::Result<String> {
-    Ok(format!("http-{}", listener.local_addr()?).replace(':', "."))
-}
-
-/// A descriptor of another process, if it is a listening socket of the network.
-fn listener(process: &OwnedFd, number: i32) -> Option<TcpListener> {
-    let socket = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()?;
-    let listens = sockopt::socket_acceptconn(&socket).ok()?;
-    let listener = TcpListener::from(socket);
-    (listens && listener.local_addr().is_ok()).then_some(listener)
-}
-
-/// Sockets that a setup offers to the next proxy; `None`: nobody does.
-pub fn offered(layout: &Layout) -> Option<Vec<TcpListener>> {
-    let stream = UnixStream::connect(layout.run().join(HANDOVER)).ok()?;
-    // Connected is before answered: whoever took the silence for a no would find its address taken, by the one who offers it.
-    let patience = rustix::time::Timespec { tv_sec: ANSWER.as_secs().cast_signed(), tv_nsec: 0 };
-    let mut answer = [PollFd::new(&stream, PollFlags::IN)];
-    poll(&mut answer, Some(&patience)).ok()?;
-    up::receive(&stream).ok()?
-}
-
-/// Tells systemd that this process serves, and lets it keep the sockets for the next one; those that nobody wants any more it gives up, or
-/// they would take in connections that nobody accepts. Nobody to tell: nothing.
-pub fn ready(listeners: &[TcpListener]) -> io::Result<()> {
-    let Some(socket) = init_system()? else { return Ok(()) };
-    let names = listeners.iter().map(name).collect::<io::Result<Vec<_>>>()?;
-    for old in kept_names().iter().filter(|old| !names.contains(old)) {
-        socket.send(format!("FDSTOREREMOVE=1\nFDNAME={old}\n").as_bytes())?;
-    }
-    for (listener, name) in listeners.iter().zip(names) {
-        let sockets = [listener.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut rights = SendAncillaryBuffer::new(&mut space);
-        rights.push(SendAncillaryMessage::ScmRights(&sockets));
-        let text = format!("FDSTORE=1\nFDNAME={name}\n");
-        sendmsg(&socket, &[IoSlice::new(text.as_bytes())], &mut rights, SendFlags::empty())?;
-    }
-    socket.send(b"READY=1\n").map(drop)
-}
-
-/// Where systemd listens to what a unit says of itself.
-fn init_system() -> io::Result<Option<UnixDatagram>> {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
-    let socket = UnixDatagram::unbound()?;
-    let text = name.to_string_lossy();
-    match text.strip_prefix('@') {
-        Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name.as_bytes())?)?,
-        None => socket.connect(PathBuf::from(&name))?,
-    }
-    Ok(Some(socket))
-}
 
 /// Starts units. What `cutover-host up` keeps is handed over: its sockets are offered to the proxy of the unit, which waits for its turn. Where the
 /// units do not serve it gets them back, with the program of the folder `old`, which served with it.
@@ -119,10 +35,13 @@ pub(super) async fn start(
     let unit_runs = units::look(&[place::PROXY_UNIT]).await.values().any(|unit| unit.active);
     let served_before = ProcessLock::peek(layout, "proxy").is_some();
     let takes_over = proxies && !unit_runs && (served_before || up::is_up(layout));
-    let offer = if takes_over { Offer::begin(layout) } else { None };
-    if let Some(offer) = &offer {
-        goes_on_everywhere(layout, &offer.listeners)?;
-    }
+    let offer = if takes_over {
+        let listeners = sockets::of_the_proxy(layout);
+        goes_on_everywhere(layout, &listeners)?;
+        offer(layout, listeners)?
+    } else {
+        None
+    };
     units::enable(names).await?;
     if !proxies && !names.contains(place::WATCH_UNIT) {
         return Ok(());
@@ -137,19 +56,19 @@ pub(super) async fn start(
         }
         serving::serves(layout).await
     };
-    let served = match offer {
-        Some(offer) => tokio::select! {
-            served = waits => served,
-            () = offer.serve() => Err(failed("hand the sockets over")),
-        },
-        None => waits.await,
-    };
-    drop(std::fs::remove_file(layout.run().join(HANDOVER)));
+    let served = waits.await;
+    // Until somebody serves.
+    drop(offer);
     if served.is_err() && !served_before && !takes_over {
         // It would be tried for ever, and at the next boot come before what stands in its way now.
         units::disable(names).await;
     }
     served.map(|()| proved(layout))
+}
+
+/// The sockets, for whoever comes next; `None`: there are none.
+fn offer(layout: &Layout, listeners: Vec<TcpListener>) -> Result<Option<Offer>, Failure> {
+    if listeners.is_empty() { Ok(None) } else { Offer::of(layout, listeners).map(Some) }
 }
 
 /// What serves was told by `CUTOVER_HTTP` where to listen, perhaps, which no unit has: its clients would find nobody there.
@@ -303,115 +222,72 @@ fn executes_another(program: &Path, mut processes: impl Iterator<Item = u32>) ->
         .any(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|executed| executed != program))
 }
 
-/// Proxy and watch go on with the program that the link leads to now.
-pub(super) async fn renew(layout: &Layout) -> Result<(), Failure> {
+/// Proxy and watch go on with the program that the link leads to now, `new`; where it does not serve, with the one before, if that is known.
+pub(super) async fn renew(layout: &Layout, old: Option<&str>, new: &str) -> Result<(), Failure> {
     // Their files alone say nothing: units that were not started yet would wait for the one that serves.
-    if !units::are_installed(layout) || up::is_up(layout) {
-        return renew_supervisor(layout).await.map(|()| proved(layout));
-    }
+    let renewed = if up::is_up(layout) {
+        // Until one of the two serves.
+        let _offer = offer(layout, sockets::of_the_proxy(layout))?;
+        let http = up::http_variable(layout);
+        or_go_back(old, new, async || supervisor_anew(layout, http.as_deref()).await).await
+    } else if units::are_installed(layout) {
+        or_go_back(old, new, async || units_anew(layout).await).await
+    } else {
+        Ok(())
+    };
+    renewed.map(|()| proved(layout))
+}
+
+/// By the way that starts what the link leads to.
+async fn or_go_back(
+    old: Option<&str>,
+    new: &str,
+    anew: impl AsyncFn() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Err(failure) = anew().await else { return Ok(()) };
+    let Some(old) = old.filter(|old| *old != new) else { return Err(failure) };
+    let back = async {
+        program::link(old)?;
+        anew().await
+    };
+    Err(match back.await {
+        Ok(()) => failure
+            .while_serving(format!(
+                "proxy and watch go on with cutover-host {old}, and what was serving with them"
+            ))
+            .next(format!(
+                "the new one lies in {}: see what keeps it from serving, then try again",
+                setup::program(new)
+            )),
+        Err(other) => {
+            let state = format!(
+                "neither cutover-host {new} nor {old} serves; instances run on, nobody passes requests to them"
+            );
+            let mut failure = failure.while_serving(state);
+            failure.cause.push(other.what);
+            failure.cause.extend(other.cause);
+            failure
+        }
+    })
+}
+
+async fn units_anew(layout: &Layout) -> Result<(), Failure> {
     let what = "restart proxy and watch";
     run_within(what, &["systemctl", "daemon-reload"], LONG).await?;
     run_within(what, &["systemctl", "restart", place::PROXY_UNIT, place::WATCH_UNIT], LONG).await?;
-    serving::serves(layout).await.map(|()| proved(layout))
+    serving::serves(layout).await
 }
 
-/// The same where `cutover-host up` keeps them: another takes its place, with its sockets.
-async fn renew_supervisor(layout: &Layout) -> Result<(), Failure> {
-    if !up::is_up(layout) {
-        return Ok(());
-    }
-    let what = "start `cutover-host up` anew";
-    let (offer, http) = (Offer::begin(layout), up::http_variable(layout));
-    let waits = async {
-        end_supervisor(layout).await?;
-        let started = up::ensure_up(layout, Path::new(place::LINK), http.as_deref()).await;
-        started.map(drop).map_err(|error| failed(what).because(error.to_string()))
-    };
-    let renewed = match offer {
-        Some(offer) => tokio::select! {
-            renewed = waits => renewed,
-            () = offer.serve() => Err(failed("hand the sockets over")),
-        },
-        None => waits.await,
-    };
-    drop(std::fs::remove_file(layout.run().join(HANDOVER)));
-    renewed
-}
-
-/// The sockets of the proxy that serves now, for whoever comes next.
-struct Offer {
-    socket: tokio::net::UnixListener,
-    listeners: Vec<TcpListener>,
-}
-
-impl Offer {
-    /// `None`: no proxy serves, or its sockets cannot be had.
-    fn begin(layout: &Layout) -> Option<Self> {
-        let pid = ProcessLock::peek(layout, "proxy")?;
-        let listeners = listeners_of(pid);
-        let path = layout.run().join(HANDOVER);
-        drop(std::fs::remove_file(&path));
-        let socket = UnixListener::bind(&path).ok()?;
-        socket.set_nonblocking(true).ok()?;
-        let socket = tokio::net::UnixListener::from_std(socket).ok()?;
-        (!listeners.is_empty()).then_some(Self { socket, listeners })
-    }
-
-    /// Gives them to everybody who asks.
-    async fn serve(&self) {
-        while let Ok((stream, _)) = self.socket.accept().await {
-            let sent = stream.into_std().and_then(|stream| up::send(&stream, &self.listeners));
-            if let Err(error) = sent {
-                tracing::warn!(%error, "sockets were not handed over");
-            }
-        }
-    }
-}
-
-/// What a process listens on.
-fn listeners_of(pid: u32) -> Vec<TcpListener> {
-    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Vec::new() };
-    let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers.filter_map(|number| listener(&process, number)).collect()
+/// Another `cutover-host up` takes the place of the one that keeps them.
+async fn supervisor_anew(layout: &Layout, http: Option<&str>) -> Result<(), Failure> {
+    end_supervisor(layout).await?;
+    let started = up::ensure_up(layout, Path::new(place::LINK), http).await;
+    started.map(drop).map_err(|error| failed("start `cutover-host up` anew").because(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_is_offered_sockets_waits_until_they_come() {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::under(folder.path());
-        std::fs::create_dir_all(layout.run()).unwrap();
-        let offer = std::os::unix::net::UnixListener::bind(layout.run().join(HANDOVER)).unwrap();
-        let listeners = [TcpListener::bind("127.0.0.1:0").unwrap()];
-
-        let next = std::thread::spawn(move || offered(&layout));
-        let (stream, _) = offer.accept().unwrap();
-        up::send(&stream, &listeners).unwrap();
-
-        let taken = next.join().unwrap().unwrap();
-        assert_eq!(taken[0].local_addr().unwrap(), listeners[0].local_addr().unwrap());
-    }
-
-    #[test]
-    fn an_offer_that_is_taken_back_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::under(folder.path());
-        std::fs::create_dir_all(layout.run()).unwrap();
-        let offer = std::os::unix::net::UnixListener::bind(layout.run().join(HANDOVER)).unwrap();
-
-        let asked = layout.clone();
-        let next = std::thread::spawn(move || offered(&asked).is_none());
-        drop(offer.accept().unwrap());
-
-        assert!(next.join().unwrap());
-        drop(offer);
-        assert!(offered(&layout).is_none());
-    }
 
     #[test]
     fn who_executes_another_program_is_outdated_and_who_is_gone_says_nothing() {

@@ -9,7 +9,7 @@ use cutover_core::names::AppId;
 use cutover_core::setup::{AppSetup, Ingress, Record, engine_file_without, place};
 
 use super::system::{ask, run};
-use super::{carry, files, firewall, program, record, sshd, trial, units};
+use super::{apart, carry, files, firewall, program, record, sshd, trial, units};
 
 const UNITS: [&str; 4] = [place::WATCH_UNIT, place::PROXY_UNIT, place::FIREWALL_UNIT, place::DEAD_MAN_UNIT];
 const FILES: [&str; 4] = [place::FIREWALL, place::SSHD, place::LOGROTATE, place::UPGRADES];
@@ -112,6 +112,7 @@ fn lines(record: &Record) -> Vec<String> {
 /// When the server was set up for other apps only; at the first step that fails.
 pub async fn undo(layout: &Layout, app: &AppId) -> Result<Vec<String>, Failure> {
     let _alone = carry::alone(layout)?;
+    apart::over(layout).await?;
     let record = record::read(layout)?;
     if let Some(stays) = of_others(&record, &record::read_with_deployed(layout)?, app)? {
         record::write(layout, &record.without(app))?;
