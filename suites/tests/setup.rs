@@ -413,7 +413,8 @@ async fn units_that_do_not_serve_give_back_what_they_took_over() {
         let binaries = Binaries::beside_this_program().unwrap();
         let app = app(machine, &binaries).set_up_with("docker: false, upgrades: false, time: false");
         app.commit("v1", "by hand", str::to_owned).unwrap();
-        machine.put(&binaries.host, "/usr/local/bin/cutover-host").await.unwrap();
+        let by_hand = other_program(&binaries, machine.folder());
+        machine.put(&by_hand, "/usr/local/bin/cutover-host").await.unwrap();
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
 
         let folder = "/etc/systemd/system/cutover-proxy.service.d";
@@ -439,6 +440,9 @@ async fn units_that_do_not_serve_give_back_what_they_took_over() {
             assert!(told.talk.contains("`cutover-host up` keeps proxy and watch as before"), "{}", told.talk);
             assert!(told.talk.contains("ends each time that systemd starts it"), "{}", told.talk);
             assert_eq!(supervisor().await == before, stays, "who served was ended only for one that waits");
+            let given_back = "sha256sum </usr/local/bin/cutover-host && sha256sum </proc/$(pgrep -f 'cutover-host [u]p')/exe";
+            let sums = says(machine, given_back).await;
+            assert!(sums.lines().all(|sum| sum == sum_of(&by_hand)), "{broken}: {sums}");
             let lap = probe.lap();
             assert_eq!(lap.failed(), 0, "{broken}: {lap}");
             println!(
@@ -482,7 +486,9 @@ async fn a_setup_whose_session_dies_while_sockets_are_handed_over_loses_no_reque
         let report = probe.stop().await;
         assert_eq!(report.failed(), 0, "{report}");
         println!("a setup broken off in the middle of {} requests, 0 failed", report.sent());
-        says(machine, "test ! -e /run/cutover/handover.sock").await;
+        // Nothing is left of it, and what was there by hand is kept.
+        let kept = "test ! -e /run/cutover/handover.sock && cat /usr/local/lib/cutover/by-hand-*/cutover-host | sha256sum";
+        assert_eq!(says(machine, kept).await, sum_of(&binaries.host));
     })
     .await;
 }
@@ -523,6 +529,36 @@ async fn an_upgrade_whose_session_dies_while_sockets_are_handed_over_loses_no_re
     .await;
 }
 
+/// Of two that `cutover-host up` would be one after the other, the second never gets to serve.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn an_upgrade_that_does_not_serve_gives_back_what_no_unit_keeps() {
+    let name = "an_upgrade_that_does_not_serve_gives_back_what_no_unit_keeps";
+    on_server(name, Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = kept_by_hand(machine, &binaries).await;
+        let by_hand = says(machine, "sha256sum </usr/local/bin/cutover-host").await;
+        let ends = "while :; do for one in $(pgrep -f 'cutover-host [u]p'); do case $(readlink /proc/$one/exe) in \
+                    */by-hand-*|*' (deleted)') ;; /usr/local/lib/cutover/*) kill -KILL $one ;; esac; done; done";
+        machine.exec(&["systemd-run", "--quiet", "--unit=ends-it", "sh", "-c", ends]).await.unwrap();
+        let (probe, downloads) = (Probe::start(app.traffic()), Downloads::begin(&app));
+
+        let other = other_program(&binaries, machine.folder());
+        let output = app.command(&["upgrade"]).env("CUTOVER_HOST_BINARY", &other).output().await.unwrap();
+
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("proxy and watch go on with cutover-host by-hand-"), "{told}");
+        let serves = "sha256sum </proc/$(pgrep -f 'cutover-host [u]p')/exe; sha256sum </usr/local/bin/cutover-host";
+        let sums = says(machine, serves).await;
+        assert!(sums.lines().all(|sum| sum == by_hand), "{sums}");
+        assert_eq!(downloads.end().await, 0, "downloads that were cut");
+        let report = probe.stop().await;
+        assert_eq!(report.failed(), 0, "{report}");
+        println!("an upgrade in vain under {} requests, 0 failed", report.sent());
+    })
+    .await;
+}
+
 /// An app on a server that was not set up: somebody put `cutover-host` there, and `cutover-host up` keeps what serves.
 async fn kept_by_hand<'a>(machine: &'a Machine, binaries: &Binaries) -> ServerApp<'a> {
     let settings =
@@ -532,6 +568,12 @@ async fn kept_by_hand<'a>(machine: &'a Machine, binaries: &Binaries) -> ServerAp
     machine.put(&binaries.host, "/usr/local/bin/cutover-host").await.unwrap();
     app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
     app
+}
+
+/// As `sha256sum` says it of its standard input.
+fn sum_of(path: &Path) -> String {
+    let sum = cutover_core::hash::ContentHash::of(&std::fs::read(path).unwrap());
+    format!("{sum}  -")
 }
 
 /// Kills the session once the watch that served has ended, and the proxy beside it still finishes what it has. Gives what the client says of it.

@@ -18,10 +18,13 @@ use crate::files;
 use crate::lock::{HostLock, LockError};
 use crate::program;
 use crate::settle::{PUT_AWAY, is_putting_away};
+use crate::snapshots;
 use crate::store::Store;
 
 /// Between two tries to be alone on the host.
 const AGAIN: Duration = Duration::from_millis(20);
+/// Digits of a sum that tell programs apart.
+const SHORT: usize = 12;
 /// Older ones that stay beside the newest and the one before.
 const KEPT: usize = 1;
 
@@ -31,6 +34,16 @@ pub(super) fn linked() -> Option<String> {
     let folder = target.parent()?;
     let is_there = target.is_file() && folder.parent() == Some(Path::new(place::PROGRAMS));
     is_there.then(|| folder.file_name()?.to_str().map(str::to_owned))?
+}
+
+/// The folder for one that somebody put where the link is to be: it serves, perhaps, and is the way back. By its sum, since it would have to be
+/// executed to say its version; `None`: there is none.
+fn by_hand(link: &Path) -> io::Result<Option<String>> {
+    if !link.is_file() {
+        return Ok(None);
+    }
+    let sum = snapshots::hash(link)?;
+    Ok(Some(format!("by-hand-{}", sum.as_str().get(..SHORT).unwrap_or_default())))
 }
 
 /// What served before the link was moved: written before that, and there until what the link leads to is known to serve. Whoever breaks off in
@@ -52,7 +65,7 @@ pub(super) fn replaced(layout: &Layout) -> Option<String> {
 
 /// Where the way back leads: to what served last as far as it is known.
 pub(super) fn way_back(layout: &Layout) -> Option<String> {
-    replaced(layout).or_else(linked)
+    replaced(layout).or_else(linked).or_else(|| by_hand(Path::new(place::LINK)).ok().flatten())
 }
 
 fn note_replaced(layout: &Layout, folder: &str) -> Result<(), Failure> {
@@ -108,8 +121,15 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
             failure
         }
     };
-    let (before, old) = (linked(), way_back(layout));
-    place_program(folder).map_err(because)?;
+    let link = Path::new(place::LINK);
+    let by_hand = if linked().is_none() { by_hand(link).map_err(because)? } else { None };
+    let before = linked().or_else(|| by_hand.clone());
+    let old = replaced(layout).or_else(|| before.clone());
+    place_program(&program::own(), folder).map_err(because)?;
+    if let Some(by_hand) = &by_hand {
+        // The link takes its place: kept first, it can be given back.
+        place_program(link, by_hand).map_err(because)?;
+    }
     if let Some(old) = &old {
         note_replaced(layout, old)?;
     }
@@ -119,12 +139,12 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn place_program(folder: &str) -> io::Result<()> {
+fn place_program(program: &Path, folder: &str) -> io::Result<()> {
     let target = PathBuf::from(setup::program(folder));
     let above = files::folder_of(&target);
     fs::create_dir_all(above)?;
     let next = files::beside(&target);
-    let placed = fs::copy(program::own(), &next)
+    let placed = fs::copy(program, &next)
         .and_then(|_| fs::set_permissions(&next, fs::Permissions::from_mode(0o755)))
         .and_then(|()| fs::File::open(&next)?.sync_all())
         .and_then(|()| fs::rename(&next, &target));
@@ -209,6 +229,18 @@ mod tests {
         assert_eq!((replaced(&layout), way_back(&layout)), (Some("0.1".to_owned()), Some("0.1".to_owned())));
         proved(&layout);
         assert_eq!(replaced(&layout), None);
+    }
+
+    #[test]
+    fn one_that_was_put_there_by_hand_is_known_by_its_sum() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("cutover-host");
+        assert_eq!(by_hand(&link).unwrap(), None, "there is none");
+        fs::write(&link, "a program").unwrap();
+
+        let named = by_hand(&link).unwrap();
+
+        assert_eq!(named.as_deref(), Some("by-hand-d69ea8cda243"));
     }
 
     #[test]
