@@ -822,6 +822,12 @@ async fn a_server_gets_the_program_of_its_own_kind_and_none_that_is_not_what_it_
         let there = says(machine, "sha256sum </usr/local/bin/cutover-host").await;
         let sums = std::fs::read_to_string(release.folder.join("SHA256SUMS")).unwrap();
         assert!(sums.contains(there.trim_end_matches([' ', '-'])), "{there} {sums}");
+
+        // Where nobody serves, none is told to go on with the next.
+        let next = other_program(&release.binaries, machine.folder());
+        let output = app.command(&["upgrade"]).env("CUTOVER_HOST_BINARY", &next).output().await.unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("nobody keeps proxy and watch here"), "{told}");
     })
     .await;
 }

@@ -216,5 +216,10 @@ pub async fn upgrade(layout: &Layout, program: &str) -> Result<Vec<String>, Fail
     apart::carry_out(layout, &Order::Renew { old: old.clone(), new: program.to_owned() }).await?;
     let old = old.filter(|old| old != program);
     let old = old.map(|old| format!("; {old} stays beside it")).unwrap_or_default();
-    Ok(vec![format!("cutover-host {program} is there{old}"), "proxy and watch go on with it".to_owned()])
+    let goes_on = if handover::is_kept(layout) {
+        "proxy and watch go on with it"
+    } else {
+        "nobody keeps proxy and watch here: `cutover-host up` on the server starts them with it, as the next deploy does"
+    };
+    Ok(vec![format!("cutover-host {program} is there{old}"), goes_on.to_owned()])
 }

@@ -183,6 +183,11 @@ pub(super) fn is_outdated(layout: &Layout) -> bool {
     program::replaced(layout).is_some() || another_serves(layout)
 }
 
+/// Whether anybody sees to it that proxy and watch are there.
+pub(super) fn is_kept(layout: &Layout) -> bool {
+    up::is_up(layout) || units::are_installed(layout)
+}
+
 /// Whether what serves is what it should be, and answers. Where nobody keeps proxy and watch there is nothing that should.
 pub(super) async fn is_at_work(layout: &Layout) -> bool {
     let answers = async || tokio::net::UnixStream::connect(layout.proxy_socket()).await.is_ok();
