@@ -17,6 +17,7 @@ pub mod matrix;
 pub mod neighbours;
 pub mod on_the_way;
 pub mod registry;
+pub mod rows;
 pub mod scenes;
 pub mod servers;
 pub mod stopped;

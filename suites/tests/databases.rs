@@ -8,15 +8,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutover_suites::engine::{
     DATABASES_IMAGE, POSTGRES_START, containers, databases_image, docker, on_engine,
 };
-use cutover_testkit::site::{App, Binaries, Site};
+use cutover_suites::rows::{HOST, serves, written_while};
+use cutover_testkit::site::{App, Binaries};
 use cutover_testkit::{SOON, ask, wait_until};
 
-const HOST: &str = "ledger.localhost";
 const CONFIG: &str = r#"app: APP
 environment:
   DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/ledger
@@ -111,23 +110,6 @@ async fn query(app: &App<'_>, query: &str) -> String {
     told.expect(0).unwrap().output.trim().to_owned()
 }
 
-/// Adds entries until it is told to stop; gives how many were answered well, and what the others were answered.
-async fn writes(site: &Site, name: &str, over: &AtomicBool) -> (usize, Vec<String>) {
-    let (mut good, mut bad) = (0, Vec::new());
-    for number in 1.. {
-        if over.load(Ordering::Relaxed) {
-            break;
-        }
-        let path = format!("/cgi-bin/add?{name}{number}");
-        match tokio::time::timeout(SOON, ask(site.http().unwrap(), HOST, &path)).await.unwrap() {
-            Ok(answer) if answer.status == 200 => good += 1,
-            Ok(answer) => bad.push(format!("{path}: {} {}", answer.status, answer.body)),
-            Err(error) => bad.push(format!("{path}: {error}")),
-        }
-    }
-    (good, bad)
-}
-
 /// A deploy with a migration, one whose migration fails, one more, and a rollback.
 async fn changes(app: &App<'_>) {
     release(app, "second", WIDER);
@@ -138,8 +120,7 @@ async fn changes(app: &App<'_>) {
     release(app, "third", WIDER);
     app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
     app.cutover(&["rollback", "--yes"]).await.unwrap().expect(0).unwrap();
-    let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
-    assert!(answer.status == 200 && answer.body.contains("second"), "{answer:?}");
+    serves(app, "second").await;
 }
 
 /// The database's own process is killed, as by the kernel for want of memory: it is brought back, with what it has.
@@ -171,19 +152,12 @@ async fn postgres_and_redis_are_started_once_kept_and_lose_nothing() {
         app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
         let backing = (containers(&app, "postgres"), containers(&app, "cache"));
 
-        let over = AtomicBool::new(false);
-        let changed = async {
-            changes(&app).await;
-            over.store(true, Ordering::Relaxed);
-        };
-        let (one, other, ()) =
-            tokio::join!(writes(site, "one", &over), writes(site, "other", &over), changed);
+        let (one, (other, ())) =
+            written_while(site, "one", written_while(site, "other", Box::pin(changes(&app)))).await;
 
-        println!("{name}: {} entries, {} failed", one.0 + other.0, one.1.len() + other.1.len());
-        assert_eq!((&one.1, &other.1), (&Vec::new(), &Vec::new()));
         assert_eq!((containers(&app, "postgres"), containers(&app, "cache")), backing, "one was replaced");
-        let written = (one.0 + other.0).to_string();
-        assert!(one.0 + other.0 > 20, "{written}");
+        assert!(one.len() + other.len() > 20, "{one:?} {other:?}");
+        let written = (one.len() + other.len()).to_string();
         let is_worked_on = async || (query(&app, "select count(*) from done").await == written).then_some(());
         wait_until("every entry is worked on", SOON, is_worked_on).await.unwrap();
         crash(&app).await;

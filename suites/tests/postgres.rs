@@ -6,10 +6,8 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
@@ -19,11 +17,11 @@ use cutover_suites::disk::Disk;
 use cutover_suites::engine::{
     DATABASES_IMAGE, POSTGRES_START, containers, databases_image, docker, on_engine,
 };
+use cutover_suites::rows::{HOST, none_is_missing, serves, written_while};
 use cutover_suites::{KILL_AT, killing_binaries};
-use cutover_testkit::site::{App, Binaries, Site};
+use cutover_testkit::site::{App, Binaries};
 use cutover_testkit::{SOON, ask, wait_until};
 
-const HOST: &str = "ledger.localhost";
 const CONFIG: &str = r#"app: APP
 environment:
   DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/DATABASE
@@ -143,43 +141,10 @@ async fn query(app: &App<'_>, query: &str) -> String {
     told.expect(0).unwrap().output.trim().to_owned()
 }
 
-async fn serves(app: &App<'_>, version: &str) {
-    let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
-    assert!(answer.status == 200 && answer.body.contains(version), "{answer:?}");
-}
-
-/// Adds rows until it is told to stop; gives those that were answered well, and what the others were answered.
-async fn writes(site: &Site, over: &AtomicBool, name: &str) -> (BTreeSet<String>, Vec<String>) {
-    let (mut good, mut bad) = (BTreeSet::new(), Vec::new());
-    for number in 1.. {
-        if over.load(Ordering::Relaxed) {
-            break;
-        }
-        let row = format!("{name}{number}");
-        let path = format!("/cgi-bin/add?{row}");
-        match tokio::time::timeout(SOON, ask(site.http().unwrap(), HOST, &path)).await.unwrap() {
-            Ok(answer) if answer.status == 200 => drop(good.insert(row)),
-            Ok(answer) => bad.push(format!("{path}: {} {}", answer.status, answer.body)),
-            Err(error) => bad.push(format!("{path}: {error}")),
-        }
-    }
-    (good, bad)
-}
-
 /// Rows are written all the while; none fails, and every one is there afterwards.
 async fn under_traffic(app: &App<'_>, name: &str, column: &str, acts: impl Future<Output = ()>) {
-    let over = AtomicBool::new(false);
-    let acting = async {
-        acts.await;
-        over.store(true, Ordering::Relaxed);
-    };
-    let ((good, bad), ()) = tokio::join!(writes(app.site(), &over, name), acting);
-    println!("{name}: {} rows, {} failed", good.len(), bad.len());
-    assert!(bad.is_empty(), "{name}: {bad:?}");
-    let rows = query(app, &format!("select {column} from entries")).await;
-    let rows: BTreeSet<&str> = rows.lines().collect();
-    let missing: Vec<&String> = good.iter().filter(|row| !rows.contains(row.as_str())).collect();
-    assert!(!good.is_empty() && missing.is_empty(), "{name}: {missing:?} of {}", good.len());
+    let (acknowledged, ()) = written_while(app.site(), name, acts).await;
+    none_is_missing(name, &acknowledged, &query(app, &format!("select {column} from entries")).await);
 }
 
 /// The dumps that lie there; nothing else may.
@@ -473,17 +438,6 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-/// Rows are written while something is done; none of the requests fails. Which rows are there afterwards is another question.
-async fn nobody_fails(app: &App<'_>, name: &str, acts: impl Future<Output = ()>) {
-    let over = AtomicBool::new(false);
-    let acting = async {
-        acts.await;
-        over.store(true, Ordering::Relaxed);
-    };
-    let ((good, bad), ()) = tokio::join!(writes(app.site(), &over, name), acting);
-    assert!(bad.is_empty() && !good.is_empty(), "{name}: {bad:?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept() {
     with_ledger("a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept", async |app| {
@@ -499,7 +453,7 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
         query(app, "insert into entries values ('afterwards')").await;
         let is_there = "select count(*) from entries where text = 'afterwards'";
 
-        nobody_fails(app, "beside", async {
+        written_while(app.site(), "beside", async {
             told(app, &["snapshot", "restore", &taken, "--to", "scratch"], 0).await;
             let again = told(app, &["snapshot", "restore", &taken, "--to", "scratch"], 5).await;
             assert!(again.contains("scratch is there already") && again.contains("is serving"), "{again}");
@@ -518,7 +472,7 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
             "1"
         );
 
-        nobody_fails(app, "restored", async {
+        written_while(app.site(), "restored", async {
             told(app, &["snapshot", "restore", &taken, "--yes"], 0).await;
         })
         .await;
@@ -628,7 +582,7 @@ async fn a_breaking_migration_is_taken_back_by_its_own_command_or_not_at_all() {
         told(app, &["rollback", "--restore-db", "--yes"], 0).await;
 
         deploy(app, &Version { more: DOWN, ..renamed("whole") }, 0).await;
-        nobody_fails(app, "down", async {
+        written_while(app.site(), "down", async {
             query(app, "insert into entries values ('since')").await;
             told(app, &down, 0).await;
         })

@@ -11,17 +11,15 @@ mod limits;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::verdict::{Outcome, Verdict};
 use cutover_suites::engine::{MARIADB_IMAGE, MARIADB_START, containers, docker, mariadb_image, on_engine};
+use cutover_suites::rows::{HOST, none_is_missing, serves, written_while};
 use cutover_suites::{KILL_AT, killing_binaries};
-use cutover_testkit::site::{App, Binaries, Site};
+use cutover_testkit::site::{App, Binaries};
 use cutover_testkit::{SOON, ask, wait_until};
-
-const HOST: &str = "ledger.localhost";
 
 const CONFIG: &str = r#"app: APP
 services:
@@ -159,44 +157,13 @@ fn address(app: &App<'_>) -> String {
     addresses.split_whitespace().next().unwrap().to_owned()
 }
 
-async fn serves(app: &App<'_>, version: &str) {
-    let answer = ask(app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
-    assert!(answer.status == 200 && answer.body.contains(version), "{answer:?}");
-}
-
-/// Adds rows until it is told to stop; gives those that were answered well, and what the others were answered.
-async fn writes(site: &Site, over: &AtomicBool, name: &str) -> (BTreeSet<String>, Vec<String>) {
-    let (mut good, mut bad) = (BTreeSet::new(), Vec::new());
-    for number in 1.. {
-        if over.load(Ordering::Relaxed) {
-            break;
-        }
-        let row = format!("{name}{number}");
-        let path = format!("/cgi-bin/add?{row}");
-        match tokio::time::timeout(SOON, ask(site.http().unwrap(), HOST, &path)).await.unwrap() {
-            Ok(answer) if answer.status == 200 => drop(good.insert(row)),
-            Ok(answer) => bad.push(format!("{path}: {} {}", answer.status, answer.body)),
-            Err(error) => bad.push(format!("{path}: {error}")),
-        }
-    }
-    (good, bad)
-}
-
 /// Rows are written all the while; none fails, every one is there afterwards, and was counted by the trigger.
 async fn under_traffic(app: &App<'_>, name: &str, column: &str, acts: impl Future<Output = ()>) {
-    let over = AtomicBool::new(false);
-    let acting = async {
-        acts.await;
-        over.store(true, Ordering::Relaxed);
-    };
-    let ((good, bad), ()) = tokio::join!(writes(app.site(), &over, name), acting);
-    println!("{name}: {} rows, {} failed", good.len(), bad.len());
-    assert!(bad.is_empty(), "{name}: {bad:?}");
+    let (acknowledged, ()) = written_while(app.site(), name, acts).await;
     let rows = query(app, &format!("select {column} from entries where raw = 0x00ff27")).await;
-    let rows: BTreeSet<&str> = rows.lines().collect();
-    let missing: Vec<&String> = good.iter().filter(|row| !rows.contains(row.as_str())).collect();
-    assert!(!good.is_empty() && missing.is_empty(), "{name}: {missing:?} of {}", good.len());
-    assert_eq!(query(app, "select number from doubled").await, (2 * rows.len()).to_string());
+    none_is_missing(name, &acknowledged, &rows);
+    let count = rows.lines().collect::<BTreeSet<_>>().len();
+    assert_eq!(query(app, "select number from doubled").await, (2 * count).to_string());
     whole(app).await;
 }
 

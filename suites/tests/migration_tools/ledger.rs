@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutover_suites::engine::POSTGRES_START;
-use cutover_testkit::site::{App, Site};
-use cutover_testkit::{SOON, ask};
+use cutover_suites::rows::{none_is_missing, serves, written_while};
+use cutover_testkit::site::App;
 
 use crate::Tool;
-
-pub(crate) const HOST: &str = "ledger.localhost";
 
 /// In front of what the page of migrations says of a tool.
 const CONFIG: &str = r#"app: APP
@@ -148,8 +145,7 @@ impl<'a> Ledger<'a> {
     }
 
     pub(crate) async fn serves(&self, version: &str) {
-        let answer = ask(self.app.site().http().unwrap(), HOST, "/cgi-bin/health").await.unwrap();
-        assert!(answer.status == 200 && answer.body.contains(version), "{answer:?}");
+        serves(self.app, version).await;
     }
 
     /// Rows are written all the while; none fails, and every one is there afterwards, with all from before. Gives what `acts` gave.
@@ -159,46 +155,11 @@ impl<'a> Ledger<'a> {
         column: &str,
         acts: impl AsyncFnOnce(&Self) -> T,
     ) -> T {
-        let over = AtomicBool::new(false);
-        let acting = async {
-            let given = acts(self).await;
-            over.store(true, Ordering::Relaxed);
-            given
-        };
-        let ((good, bad), given) = tokio::join!(writes(self.app.site(), &over, name), acting);
-        assert!(bad.is_empty() && !good.is_empty(), "{name}: {bad:?}");
-        let count = good.len();
+        let (good, given) = written_while(self.app.site(), name, acts(self)).await;
         self.acknowledged.extend(good);
         let rows = self.query(&format!("select {column} from entries")).await;
-        let rows: BTreeSet<&str> = rows.lines().collect();
-        let missing: Vec<&String> =
-            self.acknowledged.iter().filter(|row| !rows.contains(row.as_str())).collect();
-        println!(
-            "{}, {name}: {count} rows acknowledged, {} failed; of {} so far {} missing",
-            self.tool.name,
-            bad.len(),
-            self.acknowledged.len(),
-            missing.len()
-        );
-        assert!(missing.is_empty(), "{name}: {missing:?}");
+        none_is_missing(name, &self.acknowledged, &rows);
+        println!("{}, {name}: of {} rows so far none is missing", self.tool.name, self.acknowledged.len());
         given
     }
-}
-
-/// Adds rows until it is told to stop; gives those that were answered well, and what the others were answered.
-async fn writes(site: &Site, over: &AtomicBool, name: &str) -> (BTreeSet<String>, Vec<String>) {
-    let (mut good, mut bad) = (BTreeSet::new(), Vec::new());
-    for number in 1.. {
-        if over.load(Ordering::Relaxed) {
-            break;
-        }
-        let row = format!("{name}{number}");
-        let path = format!("/cgi-bin/add?{row}");
-        match tokio::time::timeout(SOON, ask(site.http().unwrap(), HOST, &path)).await.unwrap() {
-            Ok(answer) if answer.status == 200 => drop(good.insert(row)),
-            Ok(answer) => bad.push(format!("{path}: {} {}", answer.status, answer.body)),
-            Err(error) => bad.push(format!("{path}: {error}")),
-        }
-    }
-    (good, bad)
 }

@@ -11,8 +11,9 @@ mod ledger;
 
 use cutover_core::state::SchemaChange;
 use cutover_suites::engine::{ToolsImage, on_engine};
+use cutover_suites::rows::HOST;
 use cutover_testkit::site::Binaries;
-use ledger::{HOST, Ledger, Release};
+use ledger::{Ledger, Release};
 
 /// The page that says how each is configured.
 const PAGE: &str = include_str!("../../../docs/migrations.md");
