@@ -476,7 +476,7 @@ async fn a_setup_whose_session_dies_while_sockets_are_handed_over_loses_no_reque
         let app = kept_by_hand(machine, &binaries).await;
         let (probe, downloads) = (Probe::start(app.traffic()), Downloads::begin(&app));
 
-        let told = dies_in_the_hand_over(machine, app.command(&["setup"])).await;
+        let told = dies_in_the_hand_over(machine, "session", app.command(&["setup"])).await;
         assert!(told.contains("`cutover setup` goes on from there"), "{told}");
         app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
 
@@ -509,7 +509,7 @@ async fn an_upgrade_whose_session_dies_while_sockets_are_handed_over_loses_no_re
         };
         let (probe, downloads) = (Probe::start(app.traffic()), Downloads::begin(&app));
 
-        let told = dies_in_the_hand_over(machine, upgrade()).await;
+        let told = dies_in_the_hand_over(machine, "session", upgrade()).await;
         assert!(told.contains("comes to its end on the server by itself"), "{told}");
 
         let executes = "for process in up proxy watch; do readlink /proc/$(cat /var/lib/cutover/locks/$process.lock)/exe; done | uniq";
@@ -559,6 +559,31 @@ async fn an_upgrade_that_does_not_serve_gives_back_what_no_unit_keeps() {
     .await;
 }
 
+/// What carries the hand-over out is killed itself: connections that waited are lost, and the units serve without anybody's help.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_hand_over_that_is_killed_leaves_the_units_to_serve() {
+    let name = "a_hand_over_that_is_killed_leaves_the_units_to_serve";
+    on_server(name, Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = kept_by_hand(machine, &binaries).await;
+        let downloads = Downloads::begin(&app);
+
+        let told = dies_in_the_hand_over(machine, "handover", app.command(&["setup"])).await;
+
+        assert!(told.contains("could not learn how the hand-over of proxy and watch ended"), "{told}");
+        assert!(told.contains("state: not known: the one that served may have been ended"), "{told}");
+        let linked = says(machine, "readlink /usr/local/bin/cutover-host").await;
+        let serves = async || (serving(machine).await == [linked.trim(), linked.trim()]).then_some(());
+        wait_until("the units serve", SOON, serves).await.unwrap();
+        let answers = async || app.ask("/version").await.ok().filter(|answer| answer.status == 200);
+        wait_until("it answers", SOON, answers).await.unwrap();
+        println!("{} downloads were lost with a hand-over that was killed", downloads.end().await);
+        app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+    })
+    .await;
+}
+
 /// An app on a server that was not set up: somebody put `cutover-host` there, and `cutover-host up` keeps what serves.
 async fn kept_by_hand<'a>(machine: &'a Machine, binaries: &Binaries) -> ServerApp<'a> {
     let settings =
@@ -576,14 +601,19 @@ fn sum_of(path: &Path) -> String {
     format!("{sum}  -")
 }
 
-/// Kills the session once the watch that served has ended, and the proxy beside it still finishes what it has. Gives what the client says of it.
-async fn dies_in_the_hand_over(machine: &Machine, mut command: tokio::process::Command) -> String {
+/// Kills this part of cutover once the watch that served has ended, and the proxy beside it still finishes what it has. Gives what the client says
+/// of it.
+async fn dies_in_the_hand_over(
+    machine: &Machine,
+    part: &str,
+    mut command: tokio::process::Command,
+) -> String {
     let one = async |part: Part| {
         machine.processes().await.unwrap().into_iter().find(|one| one.is(part)).unwrap().pid
     };
     let (watch, proxy) = (one(Part::Watch).await, one(Part::Proxy).await);
     let kill = format!(
-        "while [ -d /proc/{watch} ]; do sleep 0.01; done; pkill -KILL -f 'cutover-host [s]ession' && test -d /proc/{proxy}"
+        "while [ -d /proc/{watch} ]; do sleep 0.01; done; pkill -KILL -f '[c]utover-host {part}$' && test -d /proc/{proxy}"
     );
     let (ended, _) = tokio::join!(
         tokio::time::timeout(SOON, command.output()),
