@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
+use cutover_core::layout::label;
 use cutover_core::plan::Stage;
 use cutover_core::verdict::Verdict;
 use cutover_suites::disk::Disk;
@@ -846,6 +847,150 @@ async fn what_a_tool_calls_unfinished_is_not_migrated_again() {
         let mut schema = releases.iter().flat_map(|record| &record.migrations).filter_map(|one| one.done.schema.as_ref());
         let last = schema.next_back().unwrap();
         assert_eq!(last.after[0].to_string(), "7 (golang-migrate)", "it is on record with the release");
+    })
+    .await;
+}
+
+/// Containers of rehearsals that are there, whatever their state.
+fn scratch(app: &App<'_>) -> String {
+    let by_app = format!("label={}={}", label::APP, app.id());
+    docker(app.site(), &["ps", "--all", "--quiet", "--filter", &by_app, "--filter", "name=scratch"])
+}
+
+/// A release with a column more, made in a transaction that takes its time.
+const MARKED: Version<'static> = Version {
+    name: "marked",
+    migrate: "sql \"begin; alter table entries add column mark text not null default 'x'; select pg_sleep(0.5); commit\"",
+    ..FIRST
+};
+/// How many columns of that name the live database has.
+const MARKS: &str = "select count(*) from information_schema.columns where column_name = 'mark'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_is_rehearsed_on_a_scratch_database_and_nothing_live_is_touched() {
+    with_ledger("a_migration_is_rehearsed_on_a_scratch_database_and_nothing_live_is_touched", async |app| {
+        for dump in dumps(app) {
+            std::fs::remove_file(dump).unwrap();
+        }
+        commit(app, &MARKED);
+        let refused = told(app, &["migrate", "rehearse"], 7).await;
+        assert!(
+            refused.contains("no snapshot of `main`") && refused.contains("`cutover snapshot create`"),
+            "{refused}"
+        );
+        told(app, &["snapshot", "create"], 0).await;
+        let before = dumps(app);
+        let server = containers(app, "postgres");
+
+        under_traffic(app, "rehearsed", "text", async {
+            let good = app.cutover(&["migrate", "rehearse"]).await.unwrap().expect(0).unwrap();
+            println!("{}{}", good.output, good.talk);
+            let found = &good.output;
+            assert!(found.contains("+ column entries.mark: text not null default 'x'::text"), "{found}");
+            assert!(found.contains("entries: AccessExclusiveLock for about"), "{found}");
+            assert!(found.contains("nobody reads or writes it meanwhile"), "{found}");
+            assert!(good.talk.contains("nothing live was touched"), "{}", good.talk);
+            assert_eq!(scratch(app), "", "all of it is gone");
+
+            let half = Version {
+                migrate: "sql 'alter table entries add column half text'; sql 'select nonsense'",
+                ..MARKED
+            };
+            commit(app, &half);
+            let bad = told(app, &["migrate", "rehearse"], 5).await;
+            assert!(
+                bad.contains("failed in its rehearsal") && bad.contains("nothing live was touched"),
+                "{bad}"
+            );
+            assert!(bad.contains("nonsense") && bad.contains("no transaction took that back"), "{bad}");
+        })
+        .await;
+
+        assert_eq!(scratch(app), "");
+        let halves = "select count(*) from information_schema.columns where column_name in ('mark', 'half')";
+        assert_eq!(query(app, halves).await, "0", "the live schema is as it was");
+        assert_eq!((dumps(app), containers(app, "postgres")), (before, server));
+        serves(app, "first").await;
+    })
+    .await;
+}
+
+/// A rehearsal whose run is killed at an entry of its journal.
+async fn rehearsal_killed_at(app: &App<'_>, step: u64) -> Verdict {
+    let before = newest(app).run;
+    let mut command = app.command(&["migrate", "rehearse"]);
+    command.env(KILL_AT, step.to_string());
+    app.site().run(command).await.unwrap();
+    settled_after(app, before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_rehearsal_killed_at_any_step_leaves_nothing_and_touches_nothing() {
+    let name = "a_rehearsal_killed_at_any_step_leaves_nothing_and_touches_nothing";
+    with_ledger_of(name, killing_binaries().unwrap(), async |app| {
+        // The only snapshot is from before there was a table.
+        told(app, &["snapshot", "create"], 0).await;
+        commit(app, &MARKED);
+        under_traffic(app, "killed", "text", async {
+            told(app, &["migrate", "rehearse"], 0).await;
+            let journal = app.site().journal(newest(app).run).unwrap();
+            let is_act = |what: &What| {
+                matches!(what, What::Intent { .. } | What::Outcome { .. } | What::Output { .. })
+            };
+            let steps: Vec<u64> =
+                journal.iter().filter(|entry| is_act(&entry.what)).map(|entry| entry.seq).collect();
+            for step in &steps {
+                let verdict = rehearsal_killed_at(app, *step).await;
+                println!("killed at step {step}: exit {}", verdict.exit().code());
+                assert!(
+                    matches!(verdict.exit(), Exit::Failed | Exit::Done),
+                    "after step {step}: {verdict:?}"
+                );
+                assert_eq!(scratch(app), "", "after step {step}");
+                assert_eq!(query(app, MARKS).await, "0", "after step {step}");
+            }
+            assert!(steps.len() > 6, "{steps:?}");
+            told(app, &["migrate", "rehearse"], 0).await;
+        })
+        .await;
+        // What was rehearsed is what the deploy does.
+        deploy(app, &MARKED, 0).await;
+        assert_eq!(query(app, MARKS).await, "1");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_rehearsal_asks_what_is_pending_follows_a_role_by_hand_and_names_an_older_state() {
+    let name = "a_rehearsal_asks_what_is_pending_follows_a_role_by_hand_and_names_an_older_state";
+    with_ledger(name, async |app| {
+        // What owns a table and comes in by a password of its own is there in the scratch server, too.
+        query(app, "create role clerk login password 'clerk'; grant all on schema public to clerk; alter table entries owner to clerk").await;
+        told(app, &["snapshot", "create"], 0).await;
+        let clerk = Version {
+            name: "clerk",
+            migrate: "psql postgresql://clerk:clerk@postgres/ledger -v ON_ERROR_STOP=1 -qAtc 'alter table entries add column mark text'",
+            more: ", pending: sh /pending.sh",
+            ..FIRST
+        };
+        commit(app, &clerk);
+        let found = told(app, &["migrate", "rehearse", "--database", "main"], 0).await;
+        assert!(found.contains("+ column entries.mark: text"), "{found}");
+        told(app, &["migrate", "rehearse", "--database", "other"], 2).await;
+
+        // Live has it then, and the newest snapshot does not.
+        deploy(app, &clerk, 0).await;
+        let older = told(app, &["migrate", "rehearse", "--dry-run"], 0).await;
+        assert!(older.contains("it was taken before release"), "{older}");
+        told(app, &["snapshot", "create"], 0).await;
+        let found = told(app, &["migrate", "rehearse"], 0).await;
+        assert!(found.contains("nothing is pending"), "{found}");
+        assert!(!found.contains("it was taken before release"), "{found}");
+        let lines = told(app, &["migrate", "rehearse", "--json"], 0).await;
+        assert!(lines.contains(r#""result":"tried""#), "{lines}");
+        assert_eq!(scratch(app), "");
     })
     .await;
 }

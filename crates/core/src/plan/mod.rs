@@ -12,6 +12,7 @@ mod idle;
 mod leaving;
 mod lifecycle;
 mod prune;
+mod rehearse;
 mod shape;
 pub(crate) mod snapshots;
 pub(crate) mod specify;

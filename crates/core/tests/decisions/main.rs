@@ -4,6 +4,7 @@
 mod databases;
 mod drift;
 mod recovery;
+mod rehearsals;
 mod rollback;
 mod services;
 mod snapshots;

@@ -27,7 +27,8 @@ pub(crate) async fn record(
     change: &EnvChange,
     _: Drained,
 ) -> Result<Recorded, StageError> {
-    if act.plan.direction == Direction::Forward {
+    // A rehearsal makes nothing live.
+    if act.plan.direction == Direction::Forward && act.plan.verb != Verb::MigrateRehearse {
         let recorded = async { lived(act, change).map(|()| ((), StepResult::Done)) };
         act.journal.act(Stage::Record, Step::Record, recorded).await?;
     }
