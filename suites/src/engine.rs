@@ -53,7 +53,7 @@ pub const MARIADB_START: &str = "set -e; mkdir -p /run/mysqld; chown mysql /data
 /// `MariaDB` as the distribution has it, with a shell.
 pub const MARIADB_IMAGE: &str = "cutover-test/mariadb:1";
 
-/// What migrates a database, beside `PostgreSQL` and a shell: the word for `engine.sh`, which is the image's name, too.
+/// What migrates a database, beside its server and a shell: the word for `engine.sh`, which is the image's name, too.
 #[derive(Debug, Clone, Copy)]
 pub enum ToolsImage {
     /// Alembic and Django, as the distribution has them. The others are made of it.
@@ -62,6 +62,8 @@ pub enum ToolsImage {
     GolangMigrate,
     /// A program with sqlx's migrator.
     Sqlx,
+    /// [`MARIADB_IMAGE`], which has none of them.
+    Mariadb,
 }
 
 impl ToolsImage {
@@ -70,6 +72,7 @@ impl ToolsImage {
             Self::Python => "tools",
             Self::GolangMigrate => "golang-migrate",
             Self::Sqlx => "sqlx",
+            Self::Mariadb => "mariadb",
         }
     }
 

@@ -834,6 +834,7 @@ async fn what_a_tool_calls_unfinished_is_not_migrated_again() {
         let dirty = "sql 'create table schema_migrations (version bigint primary key, dirty boolean not null); insert into schema_migrations values (7, true)'; sql 'select nonsense'";
         let talk = deploy(app, &Version { name: "dirty", migrate: dirty, ..FIRST }, 5).await;
         assert!(talk.contains("the schema is at version 7 (golang-migrate, not finished), and had none before"), "{talk}");
+        assert!(talk.contains("`migrate force 7` where it is done, `migrate force -- -1` where it is not"), "{talk}");
 
         let talk = deploy(app, &Version { name: "again", ..FIRST }, 5).await;
 

@@ -113,15 +113,23 @@ fn backing_text(goal: &HostPlan, found: &HostState) -> Option<String> {
 /// What a migration left that did not come to its end.
 fn half_text(journal: &[Entry], half: &DatabaseName) -> String {
     let found = outcomes(journal).find_map(|(step, result)| match (step, result) {
-        (Step::Inspect { database }, StepResult::Inspected { changed, .. }) if database == half => {
-            Some(*changed)
+        (Step::Inspect { database }, StepResult::Inspected { changed, schema }) if database == half => {
+            Some((*changed, schema))
         }
         _ => None,
     });
     match found {
         None => format!("the schema of `{half}` is not known: its migration did not come to its end"),
-        Some(true) => format!("the schema of `{half}` was changed by the migration that failed"),
-        Some(false) => format!("the schema of `{half}` is as it was before"),
+        Some((true, _)) => format!("the schema of `{half}` was changed by the migration that failed"),
+        Some((false, schema)) if schema.before == schema.after => {
+            format!("the schema of `{half}` is as it was before")
+        }
+        // A tool that marks what it begins, or migrations before it that changed rows only.
+        Some((false, schema)) => {
+            let after: Vec<String> = schema.after.iter().map(ToString::to_string).collect();
+            let version = if after.is_empty() { "none".to_owned() } else { after.join(", ") };
+            format!("the tables of `{half}` are as they were before, and its version is now {version}")
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use cutover_core::plan::{
     HeldDatabase, HostPlan, MigratePlan, Migration, Planned, Rule, Stage, Verb, WhyNot,
 };
 use cutover_core::recover::migration_records;
-use cutover_core::state::SchemaChange;
+use cutover_core::state::{SchemaChange, SchemaVersion};
 use cutover_core::verdict::Outcome;
 
 use crate::world::{Host, Journal, ask, incoming, services, todo, unhealthy};
@@ -168,9 +168,20 @@ fn given_an_expanding_migration_of_a_server_that_failed_half_way_then_the_state_
 
 #[test]
 fn given_a_migration_of_a_server_that_failed_then_what_was_found_in_it_is_told() {
-    for (changed, told) in
-        [(false, "is as it was before"), (true, "was changed by the migration that failed")]
-    {
+    let version = |version: &str, broken| SchemaVersion {
+        tool: "golang-migrate".to_owned(),
+        version: version.to_owned(),
+        broken,
+    };
+    let same = SchemaChange { before: vec![version("2", false)], after: vec![version("2", false)] };
+    let marked = SchemaChange { before: vec![version("2", false)], after: vec![version("3", true)] };
+    let unfinished = "the tables of `main` are as they were before, and its version is now 3 (golang-migrate, not finished)";
+    for (changed, schema, told) in [
+        (false, SchemaChange::default(), "the schema of `main` is as it was before"),
+        (false, same, "the schema of `main` is as it was before"),
+        (false, marked.clone(), unfinished),
+        (true, marked, "was changed by the migration that failed"),
+    ] {
         let mut host = Host::serving(&SERVER.replace("COMPATIBLE", "expand"));
         let plan = host.deploy("v2").unwrap();
         let mut journal = Journal::of(&plan);
@@ -178,7 +189,7 @@ fn given_a_migration_of_a_server_that_failed_then_what_was_found_in_it_is_told()
         journal.write(What::Intent { stage: Stage::Migrate, step: Step::Migrate { database: database() } });
         let step = Step::Inspect { database: database() };
         let intent = journal.write(What::Intent { stage: Stage::Migrate, step });
-        let result = StepResult::Inspected { changed, schema: SchemaChange::default() };
+        let result = StepResult::Inspected { changed, schema };
         journal.write(What::Outcome { intent, result });
         let failure = cutover_core::failure::Failure::new(Exit::Migration, "the migration of `main` failed");
         journal.failed(Stage::Migrate, failure);

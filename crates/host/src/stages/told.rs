@@ -113,9 +113,11 @@ pub(super) fn failed_for_real(
         next.push(format!("the snapshot before it is {}", act.layout.snapshot(file).display()));
         next.push(put_back(file));
     }
-    if let Some(broken) = known.left.iter().flat_map(|left| &left.schema.after).find(|version| version.broken)
+    if let Some(left) = &known.left
+        && let Some(broken) = left.schema.after.iter().find(|version| version.broken)
     {
-        next.push(mended(broken));
+        let before = left.schema.before.iter().find(|version| version.tool == broken.tool);
+        next.push(mended(broken, Some(before.map_or("", |before| before.version.as_str()))));
     }
     next.append(&mut failure.next);
     failure.next = next;
@@ -198,7 +200,7 @@ pub(super) fn refuse_broken(
         format!("`{database}` was not migrated: an earlier migration of it did not come to its end"),
     );
     failure.cause.push(format!("the schema is at version {broken}"));
-    failure.next.push(mended(broken));
+    failure.next.push(mended(broken, None));
     let newest = newest_snapshot(act, migration);
     failure.next.push(match newest {
         Some(name) => format!(
@@ -209,12 +211,22 @@ pub(super) fn refuse_broken(
     Err(failure)
 }
 
-/// The way out in the tool's own words.
-fn mended(broken: &SchemaVersion) -> String {
+/// The way out in the tool's own words, which may want to be told the version before: empty where there was none, `None` where it is not known.
+fn mended(broken: &SchemaVersion, before: Option<&str>) -> String {
     let version = &broken.version;
     let tell = match broken.tool.as_str() {
-        "golang-migrate" => format!(
-            "`migrate force {version}` where it is done, `migrate force` with the version before where it is not"
+        "golang-migrate" => {
+            let undone = match before {
+                // What the tool itself calls no version.
+                Some("") => "`migrate force -- -1`".to_owned(),
+                Some(before) => format!("`migrate force {before}`"),
+                None => "`migrate force` with the version before".to_owned(),
+            };
+            format!("`migrate force {version}` where it is done, {undone} where it is not")
+        }
+        "sqlx" => format!(
+            "`update _sqlx_migrations set success = true where version = {version}` where it is done, \
+             `delete from _sqlx_migrations where version = {version}` where it is not"
         ),
         "prisma" => "`prisma migrate resolve --applied` or `--rolled-back` with its name".to_owned(),
         "flyway" => "`flyway repair`".to_owned(),

@@ -180,9 +180,9 @@ fn question(name: &str, columns: &BTreeSet<String>) -> Option<String> {
         "schema_migrations" if columns.contains("version") => {
             format!("select 'rails', coalesce(max(version), ''), 0 from {name}")
         }
-        "_sqlx_migrations" => format!(
-            "select 'sqlx', coalesce(max(case when success then version end), ''), coalesce(max(not success), 0) from {name}"
-        ),
+        "_sqlx_migrations" => {
+            format!("select 'sqlx', coalesce(max(version), ''), coalesce(max(not success), 0) from {name}")
+        }
         "_prisma_migrations" => format!(
             "select 'prisma', coalesce((select migration_name from {name} where finished_at is not null and rolled_back_at is null order by finished_at desc limit 1), ''), \
              exists (select 1 from {name} where finished_at is null and rolled_back_at is null)"

@@ -1,0 +1,2 @@
+alter table entries add column half text;
+select nonsense;

@@ -1,0 +1,1 @@
+create table entries (text varchar(100) primary key);

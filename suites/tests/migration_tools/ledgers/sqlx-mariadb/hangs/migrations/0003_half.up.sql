@@ -1,0 +1,2 @@
+alter table entries add column half text;
+do sleep(600);

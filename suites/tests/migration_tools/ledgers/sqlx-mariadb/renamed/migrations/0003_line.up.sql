@@ -1,0 +1,1 @@
+alter table entries rename column text to line;
