@@ -476,7 +476,7 @@ async fn a_setup_whose_session_dies_while_sockets_are_handed_over_loses_no_reque
         let app = kept_by_hand(machine, &binaries).await;
         let (probe, downloads) = (Probe::start(app.traffic()), Downloads::begin(&app));
 
-        let told = dies_in_the_hand_over(machine, "session", app.command(&["setup"])).await;
+        let told = dies_in_the_hand_over(machine, "session", app.command(&["setup"]), 1).await;
         assert!(told.contains("`cutover setup` goes on from there"), "{told}");
         app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
 
@@ -509,7 +509,7 @@ async fn an_upgrade_whose_session_dies_while_sockets_are_handed_over_loses_no_re
         };
         let (probe, downloads) = (Probe::start(app.traffic()), Downloads::begin(&app));
 
-        let told = dies_in_the_hand_over(machine, "session", upgrade()).await;
+        let told = dies_in_the_hand_over(machine, "session", upgrade(), 6).await;
         assert!(told.contains("comes to its end on the server by itself"), "{told}");
 
         let executes = "for process in up proxy watch; do readlink /proc/$(cat /var/lib/cutover/locks/$process.lock)/exe; done | uniq";
@@ -569,7 +569,7 @@ async fn a_hand_over_that_is_killed_leaves_the_units_to_serve() {
         let app = kept_by_hand(machine, &binaries).await;
         let downloads = Downloads::begin(&app);
 
-        let told = dies_in_the_hand_over(machine, "handover", app.command(&["setup"])).await;
+        let told = dies_in_the_hand_over(machine, "handover", app.command(&["setup"]), 1).await;
 
         assert!(told.contains("could not learn how the hand-over of proxy and watch ended"), "{told}");
         assert!(told.contains("state: not known: the one that served may have been ended"), "{told}");
@@ -580,6 +580,68 @@ async fn a_hand_over_that_is_killed_leaves_the_units_to_serve() {
         wait_until("it answers", SOON, answers).await.unwrap();
         println!("{} downloads were lost with a hand-over that was killed", downloads.end().await);
         app.cutover(&["setup"]).await.unwrap().expect(0).unwrap();
+    })
+    .await;
+}
+
+/// The same where no unit is there that would begin by itself: the next upgrade knows what served, and has it serve again.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn an_upgrade_whose_hand_over_is_killed_is_finished_by_the_next_one() {
+    let name = "an_upgrade_whose_hand_over_is_killed_is_finished_by_the_next_one";
+    on_server(name, Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = kept_by_hand(machine, &binaries).await;
+        let other = other_program(&binaries, machine.folder());
+        let upgrade = || {
+            let mut command = app.command(&["upgrade"]);
+            command.env("CUTOVER_HOST_BINARY", &other);
+            command
+        };
+        let downloads = Downloads::begin(&app);
+        dies_in_the_hand_over(machine, "handover", upgrade(), 1).await;
+        println!("{} downloads were lost with a hand-over that was killed", downloads.end().await);
+
+        let again = upgrade().output().await.unwrap();
+
+        let told = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success() && told.contains("proxy and watch go on with it"), "{told}");
+        assert_eq!(app.ask("/version").await.unwrap().status, 200);
+        let executes = "for process in up proxy watch; do readlink /proc/$(cat /var/lib/cutover/locks/$process.lock)/exe; done | uniq";
+        assert_eq!(says(machine, executes).await, says(machine, "readlink /usr/local/bin/cutover-host").await);
+        let third = upgrade().output().await.unwrap();
+        assert!(String::from_utf8_lossy(&third.stdout).contains("is there already"), "{third:?}");
+    })
+    .await;
+}
+
+/// `CUTOVER_HTTP` reaches no unit: a setup is refused for it, and an upgrade after it, whose way leads to the units that the setup left.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn an_upgrade_after_a_refused_setup_gives_no_address_up() {
+    let name = "an_upgrade_after_a_refused_setup_gives_no_address_up";
+    on_server(name, Image::Stocked12, async |machine| {
+        let binaries = Binaries::beside_this_program().unwrap();
+        let app = kept_by_hand(machine, &binaries).await;
+        says(machine, "cutover-host down").await;
+        let up = "CUTOVER_HTTP=0.0.0.0:80,127.0.0.1:8099 setsid cutover-host up </dev/null >/dev/null 2>&1 &";
+        says(machine, up).await;
+        let answers = async || app.ask("/version").await.ok().filter(|answer| answer.status == 200);
+        wait_until("it answers", SOON, answers).await.unwrap();
+        let probe = Probe::start(app.traffic());
+
+        for words in [["setup"], ["upgrade"]] {
+            let mut command = app.command(&words);
+            command.env("CUTOVER_HOST_BINARY", other_program(&binaries, machine.folder()));
+            let output = command.output().await.unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(7), "{told}");
+            assert!(told.contains("127.0.0.1:8099, where the unit's proxy would not"), "{told}");
+        }
+
+        let report = probe.stop().await;
+        assert_eq!(report.failed(), 0, "{report}");
+        says(machine, "bash -c 'exec 3<>/dev/tcp/127.0.0.1/8099'").await;
     })
     .await;
 }
@@ -607,6 +669,7 @@ async fn dies_in_the_hand_over(
     machine: &Machine,
     part: &str,
     mut command: tokio::process::Command,
+    exit: i32,
 ) -> String {
     let one = async |part: Part| {
         machine.processes().await.unwrap().into_iter().find(|one| one.is(part)).unwrap().pid
@@ -620,8 +683,9 @@ async fn dies_in_the_hand_over(
         tokio::time::timeout(SOON, says(machine, &kill))
     );
     let output = ended.unwrap().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(exit), "{told}");
+    told
 }
 
 /// Downloads of which one always has a while to go: a proxy that is told to end finishes it first.

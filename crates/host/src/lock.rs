@@ -222,7 +222,12 @@ impl ProcessLock {
         Ok(Self { _file: file })
     }
 
-    /// The process that has it now, by its number; `None`: there is none.
+    /// Whether a process has it now, whatever its file says of it.
+    pub fn is_held(layout: &Layout, process: &str) -> bool {
+        is_held(&layout.process_lock(process))
+    }
+
+    /// The process that has it now, by its number; `None`: there is none, or its number could not be written.
     pub fn peek(layout: &Layout, process: &str) -> Option<u32> {
         let path = layout.process_lock(process);
         is_held(&path).then(|| read_pid(&path)).flatten()

@@ -103,6 +103,11 @@ pub async fn main_settle(layout: Layout, app: AppId, also: Option<Also>) -> Exit
 async fn beside_upgrades(layout: &Layout) -> Result<HostLock, Failure> {
     let end = tokio::time::Instant::now() + UPGRADE;
     loop {
+        // What was put there is still being handed over to.
+        if setup::hand_over_goes_on(layout) && tokio::time::Instant::now() < end {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
+        }
         match HostLock::shared(layout) {
             Err(LockError::Host { .. }) if tokio::time::Instant::now() < end => {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;

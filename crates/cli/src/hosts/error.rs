@@ -141,9 +141,25 @@ impl HostError {
         if let Trouble::Failed(failure) = *self.why {
             return *failure;
         }
-        self.failure()
-            .while_serving("what was serving goes on: an upgrade that has begun comes to its end on the server by itself")
+        let mut failure = self.failure();
+        failure.exit = Exit::Unknown;
+        failure
+            .while_serving(
+                "not known from here: what is being handed over comes to its end on the server by itself, with the new cutover-host or the one before",
+            )
             .next("`cutover upgrade` again waits for it, and goes on from there")
+    }
+
+    /// The four answers once a teardown was set going: it goes on for as long as its session does.
+    pub(crate) fn failure_of_teardown(self) -> Failure {
+        if let Trouble::Failed(failure) = *self.why {
+            return *failure;
+        }
+        let mut failure = self.failure();
+        failure.exit = Exit::Unknown;
+        failure
+            .while_serving("not known from here: proxy and watch may be stopped; instances run on")
+            .next("`cutover teardown` goes on from there, and `cutover setup` brings them back")
     }
 
     /// The four answers once a run was set going: the host may well carry it out.

@@ -297,12 +297,8 @@ async fn teardown(desk: &Desk, asked: ServerAsked) -> Ended {
         let asked = if config.protected { question(&config, &format!("{about}\nteardown")) } else { open };
         approval::answer(desk, &asked)?;
     }
-    lines(desk, &mut channel, SetupAsk::Undo { app }).await
-}
-
-/// Asks, and shows the lines that come.
-pub(super) async fn lines(desk: &Desk, channel: &mut Channel, question: SetupAsk) -> Ended {
-    shown(desk, ask(channel, question).await?)
+    let reply = ask(&mut channel, SetupAsk::Undo { app }).await;
+    shown(desk, reply.map_err(HostError::failure_of_teardown)?)
 }
 
 fn shown(desk: &Desk, reply: SetupReply) -> Ended {

@@ -19,7 +19,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use super::handover::{self, LOOK};
 use super::system::failed;
 use super::units;
-use crate::lock::ProcessLock;
+use crate::lock::{LockError, ProcessLock};
 use crate::program;
 
 /// Its lock, and the name of its log.
@@ -133,13 +133,20 @@ async fn ended(child: &mut Child) -> String {
 /// When it takes too long.
 pub(super) async fn over(layout: &Layout) -> Result<(), Failure> {
     let end = tokio::time::Instant::now() + TURN;
-    while let Some(pid) = ProcessLock::peek(layout, HANDOVER) {
+    while goes_on(layout) {
         if tokio::time::Instant::now() >= end {
-            return Err(at_work(layout, &format!("by process {pid}")));
+            let by = ProcessLock::peek(layout, HANDOVER);
+            let by = by.map_or_else(|| "by another process".to_owned(), |pid| format!("by process {pid}"));
+            return Err(at_work(layout, &by));
         }
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// Whether proxy and watch are being handed over.
+pub fn goes_on(layout: &Layout) -> bool {
+    ProcessLock::is_held(layout, HANDOVER)
 }
 
 fn at_work(layout: &Layout, by: &str) -> Failure {
@@ -161,16 +168,19 @@ pub async fn main(layout: Layout) -> ExitCode {
             // Whoever began us is gone, and has told us nothing.
             None => return ExitCode::SUCCESS,
         },
-        Err(error) => Err(at_work(&layout, &error.to_string())),
+        Err(error @ LockError::Running { .. }) => Err(at_work(&layout, &error.to_string())),
+        Err(error) => Err(failed("begin to hand proxy and watch over").because(error.to_string())),
     };
     // The lock is free: whoever hears this may begin anew.
     match said {
         Ok(()) => {
+            tracing::info!("they are handed over");
             say(&Said::Done);
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            tracing::warn!(%failure, state = failure.state, "it was not done");
+            // Who began it may be gone: then this is the only place that says so.
+            tracing::warn!(%failure, causes = ?failure.cause, state = failure.state, next = ?failure.next, "it was not done");
             let exit = ExitCode::from(failure.exit.code());
             say(&Said::Failed { failure: Box::new(failure) });
             exit
@@ -222,6 +232,8 @@ mod tests {
             let layout = layout.clone();
             async move { over(&layout).await }
         });
+        // Its number could not be written, say.
+        std::fs::write(layout.process_lock(HANDOVER), "").unwrap();
         tokio::time::sleep(TURN / 2).await;
         assert!(!waits.is_finished());
         drop(at_work);

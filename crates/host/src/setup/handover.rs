@@ -155,10 +155,12 @@ async fn give_back(
             "`cutover-host up` keeps proxy and watch as before, and what was serving goes on",
         );
     }
+    nobody_serves(failure, "neither the units nor `cutover-host up` serve")
+}
+
+fn nobody_serves(failure: Failure, who: &str) -> Failure {
     failure
-        .while_serving(
-            "neither the units nor `cutover-host up` serve: instances run on, nobody passes requests to them",
-        )
+        .while_serving(format!("{who}: instances run on, nobody passes requests to them"))
         .next("`cutover-host up` on the server starts proxy and watch once that is mended")
 }
 
@@ -231,12 +233,20 @@ fn executes_another(program: &Path, mut processes: impl Iterator<Item = u32>) ->
 pub(super) async fn renew(layout: &Layout, old: Option<&str>, new: &str) -> Result<(), Failure> {
     // Their files alone say nothing: units that were not started yet would wait for the one that serves.
     let renewed = if up::is_up(layout) {
+        let listeners = sockets::of_the_proxy(layout);
+        if units::are_installed(layout) {
+            // A setup was refused, or broke off: from here on the units have proxy and watch.
+            goes_on_everywhere(layout, &listeners)?;
+        }
         // Until one of the two serves.
-        let _offer = offer(layout, sockets::of_the_proxy(layout))?;
+        let _offer = offer(layout, listeners)?;
         let http = up::http_variable(layout);
-        or_go_back(old, new, async || supervisor_anew(layout, http.as_deref()).await).await
+        or_go_back(layout, old, new, async || supervisor_anew(layout, http.as_deref()).await).await
     } else if units::are_installed(layout) {
-        or_go_back(old, new, async || units_anew(layout).await).await
+        or_go_back(layout, old, new, async || units_anew(layout).await).await
+    } else if let Some(kept) = program::kept_up(layout) {
+        // The one that was to hand it over has died, and nobody else would start it.
+        or_go_back(layout, old, new, async || supervisor_anew(layout, kept.http.as_deref()).await).await
     } else {
         Ok(())
     };
@@ -245,12 +255,19 @@ pub(super) async fn renew(layout: &Layout, old: Option<&str>, new: &str) -> Resu
 
 /// By the way that starts what the link leads to.
 async fn or_go_back(
+    layout: &Layout,
     old: Option<&str>,
     new: &str,
     anew: impl AsyncFn() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let Err(failure) = anew().await else { return Ok(()) };
-    let Some(old) = old.filter(|old| *old != new) else { return Err(failure) };
+    let Some(old) = old.filter(|old| *old != new) else {
+        return Err(if is_kept(layout) && is_at_work(layout).await {
+            failure
+        } else {
+            nobody_serves(failure, &format!("cutover-host {new} does not serve"))
+        });
+    };
     let back = async {
         program::link(old)?;
         anew().await
@@ -265,10 +282,7 @@ async fn or_go_back(
                 setup::program(new)
             )),
         Err(other) => {
-            let state = format!(
-                "neither cutover-host {new} nor {old} serves; instances run on, nobody passes requests to them"
-            );
-            let mut failure = failure.while_serving(state);
+            let mut failure = nobody_serves(failure, &format!("neither cutover-host {new} nor {old} serves"));
             failure.cause.push(other.what);
             failure.cause.extend(other.cause);
             failure

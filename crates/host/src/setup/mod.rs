@@ -22,7 +22,7 @@ mod trial;
 mod undo;
 mod units;
 
-pub use apart::main as handover;
+pub use apart::{goes_on as hand_over_goes_on, main as handover};
 pub use firewall::is_gone as firewall_is_gone;
 pub use keys::{add as add_key, list as list_keys, revoke as revoke_key};
 pub use sockets::{inherited, offered, ready};

@@ -20,6 +20,7 @@ use crate::program;
 use crate::settle::{PUT_AWAY, is_putting_away};
 use crate::snapshots;
 use crate::store::Store;
+use crate::up;
 
 /// Between two tries to be alone on the host.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -51,6 +52,16 @@ fn by_hand(link: &Path) -> io::Result<Option<String>> {
 #[derive(Serialize, Deserialize)]
 struct Replaced {
     folder: String,
+    /// `cutover-host up` kept proxy and watch then. No unit starts it again: whoever goes on from here does.
+    #[serde(default)]
+    up: Option<KeptUp>,
+}
+
+/// A `cutover-host up` that kept proxy and watch.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct KeptUp {
+    /// Its `CUTOVER_HTTP`.
+    pub(super) http: Option<String>,
 }
 
 fn replaced_file(layout: &Layout) -> PathBuf {
@@ -59,18 +70,31 @@ fn replaced_file(layout: &Layout) -> PathBuf {
 
 /// The folder of the program that served before one of which it is not known whether it serves; `None`: it is known.
 pub(super) fn replaced(layout: &Layout) -> Option<String> {
-    let text = fs::read(replaced_file(layout)).ok()?;
-    serde_json::from_slice::<Replaced>(&text).ok().map(|replaced| replaced.folder)
+    read_replaced(layout).map(|replaced| replaced.folder)
 }
 
-/// Where the way back leads: to what served last as far as it is known.
+/// The `cutover-host up` that kept proxy and watch as the upgrade began that broke off.
+pub(super) fn kept_up(layout: &Layout) -> Option<KeptUp> {
+    read_replaced(layout)?.up
+}
+
+fn read_replaced(layout: &Layout) -> Option<Replaced> {
+    serde_json::from_slice(&fs::read(replaced_file(layout)).ok()?).ok()
+}
+
+/// Where the way back leads: to what served last as far as it is known. Who put a program there by hand did so after any upgrade.
 pub(super) fn way_back(layout: &Layout) -> Option<String> {
-    replaced(layout).or_else(linked).or_else(|| by_hand(Path::new(place::LINK)).ok().flatten())
+    match linked() {
+        Some(linked) => replaced(layout).or(Some(linked)),
+        None => by_hand(Path::new(place::LINK)).ok().flatten().or_else(|| replaced(layout)),
+    }
 }
 
 fn note_replaced(layout: &Layout, folder: &str) -> Result<(), Failure> {
     let what = || failed("write down which cutover-host served before");
-    let text = serde_json::to_vec(&Replaced { folder: folder.to_owned() })
+    let up =
+        if up::is_up(layout) { Some(KeptUp { http: up::http_variable(layout) }) } else { kept_up(layout) };
+    let text = serde_json::to_vec(&Replaced { folder: folder.to_owned(), up })
         .map_err(|error| what().because(error.to_string()))?;
     files::ensure_folder(&record::folder(layout), 0o700)
         .and_then(|()| files::replace(&replaced_file(layout), &text, 0o600))
@@ -124,7 +148,7 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
     let link = Path::new(place::LINK);
     let by_hand = if linked().is_none() { by_hand(link).map_err(because)? } else { None };
     let before = linked().or_else(|| by_hand.clone());
-    let old = replaced(layout).or_else(|| before.clone());
+    let old = by_hand.clone().or_else(|| replaced(layout)).or_else(|| before.clone());
     place_program(&program::own(), folder).map_err(because)?;
     if let Some(by_hand) = &by_hand {
         // The link takes its place: kept first, it can be given back.
@@ -142,7 +166,11 @@ pub(super) fn install(layout: &Layout, folder: &str) -> Result<(), Failure> {
 fn place_program(program: &Path, folder: &str) -> io::Result<()> {
     let target = PathBuf::from(setup::program(folder));
     let above = files::folder_of(&target);
-    fs::create_dir_all(above)?;
+    // With each folder above it on the disk, or the link would lead nowhere after a loss of power (S3).
+    files::ensure_folder(above, 0o755).map_err(|error| {
+        let kind = if error.full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+        io::Error::new(kind, error.message)
+    })?;
     let next = files::beside(&target);
     let placed = fs::copy(program, &next)
         .and_then(|_| fs::set_permissions(&next, fs::Permissions::from_mode(0o755)))
@@ -229,6 +257,22 @@ mod tests {
         assert_eq!((replaced(&layout), way_back(&layout)), (Some("0.1".to_owned()), Some("0.1".to_owned())));
         proved(&layout);
         assert_eq!(replaced(&layout), None);
+    }
+
+    #[test]
+    fn who_kept_proxy_and_watch_is_known_until_the_next_one_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        fs::create_dir_all(record::folder(&layout)).unwrap();
+        // As earlier versions wrote it.
+        fs::write(replaced_file(&layout), r#"{"folder":"0.1"}"#).unwrap();
+        assert_eq!((replaced(&layout).as_deref(), kept_up(&layout).is_some()), (Some("0.1"), false));
+        fs::write(replaced_file(&layout), r#"{"folder":"0.1","up":{"http":"127.0.0.1:8080"}}"#).unwrap();
+
+        // Another try, when nobody is up any more.
+        note_replaced(&layout, "0.1").unwrap();
+
+        assert_eq!(kept_up(&layout).unwrap().http.as_deref(), Some("127.0.0.1:8080"));
     }
 
     #[test]
