@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 49] = [
+pub(crate) const TABLE: [(&str, Effect); 48] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -54,7 +54,6 @@ pub(crate) const TABLE: [(&str, Effect); 49] = [
     ("snapshot restore", Effect::Changes),
     ("snapshot verify", Effect::Reads),
     ("snapshot prune", Effect::Destroys),
-    ("migrate rehearse", Effect::Changes),
     ("prune", Effect::Destroys),
     ("setup", Effect::Changes),
     ("upgrade", Effect::Changes),
@@ -91,7 +90,6 @@ pub(crate) fn word(request: &Request) -> &'static str {
         Verb::SnapshotCreate => "snapshot create",
         Verb::SnapshotRestore => "snapshot restore",
         Verb::SnapshotPrune => "snapshot prune",
-        Verb::MigrateRehearse => "migrate rehearse",
     }
 }
 
@@ -226,7 +224,6 @@ mod tests {
             Verb::SnapshotCreate,
             Verb::SnapshotRestore,
             Verb::SnapshotPrune,
-            Verb::MigrateRehearse,
         ] {
             assert_ne!(of(word(&request(verb, "me"))), Effect::Reads, "{}", verb.as_str());
         }

@@ -22,7 +22,6 @@ mod millis;
 pub mod names;
 pub mod plan;
 pub mod recover;
-pub mod rehearsal;
 pub mod release;
 pub mod request;
 pub mod retention;

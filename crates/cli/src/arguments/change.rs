@@ -18,9 +18,8 @@ pub(crate) struct VariableArguments {
     variables: Vec<(VariableName, String)>,
 }
 
-/// Where a release comes from.
 #[derive(Debug, Args)]
-pub(crate) struct SourceArguments {
+pub(crate) struct ReleaseArguments {
     /// The environment
     #[arg(value_name = "ENV")]
     word: Option<EnvironmentName>,
@@ -33,9 +32,18 @@ pub(crate) struct SourceArguments {
     /// Take this image for a service
     #[arg(long = "image", value_name = "SERVICE=REF", value_parser = image)]
     images: Vec<(ServiceName, String)>,
+    /// Run no migration
+    #[arg(long)]
+    skip_migrations: bool,
     /// Build images of the work tree as it is, and not of the commit
     #[arg(long, conflicts_with = "commit")]
     dirty: bool,
+    /// Do not watch the release after the switch
+    #[arg(long)]
+    no_bake: bool,
+    /// Replace services that did not change, too
+    #[arg(long)]
+    all: bool,
     /// Take required variables of a protected environment from this process's environment
     #[arg(long)]
     from_env: bool,
@@ -43,21 +51,6 @@ pub(crate) struct SourceArguments {
     variables: VariableArguments,
     #[command(flatten)]
     allow: AllowArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReleaseArguments {
-    #[command(flatten)]
-    source: SourceArguments,
-    /// Run no migration
-    #[arg(long)]
-    skip_migrations: bool,
-    /// Do not watch the release after the switch
-    #[arg(long)]
-    no_bake: bool,
-    /// Replace services that did not change, too
-    #[arg(long)]
-    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -183,30 +176,14 @@ impl ReleaseArguments {
     }
 
     fn into_command(self, place: &mut Place, conduct: Conduct, by: &str) -> Result<Command, clap::Error> {
-        let (request, brings) = self.source.into_request(place, Verb::Deploy, by)?;
-        let request = Request {
-            skip_migrations: self.skip_migrations,
-            no_bake: self.no_bake,
-            all: self.all,
-            ..request
-        };
-        Ok(Command::Change(Box::new(Asked { request, brings, conduct })))
-    }
-}
-
-impl SourceArguments {
-    /// A request about that release, and what the client brings for it.
-    pub(crate) fn into_request(
-        self,
-        place: &mut Place,
-        verb: Verb,
-        by: &str,
-    ) -> Result<(Request, Brings), clap::Error> {
         place.also(self.word)?;
         let request = Request {
             source: Provenance { version: self.version.clone(), ..Provenance::default() },
+            skip_migrations: self.skip_migrations,
+            no_bake: self.no_bake,
+            all: self.all,
             allow: self.allow.rules.into_iter().collect(),
-            ..request(verb, by)
+            ..request(Verb::Deploy, by)
         };
         let brings = Brings {
             commit: self.commit,
@@ -217,7 +194,7 @@ impl SourceArguments {
             from_env: self.from_env,
             change: EnvironmentChange::default(),
         };
-        Ok((request, brings))
+        Ok(Command::Change(Box::new(Asked { request, brings, conduct })))
     }
 }
 

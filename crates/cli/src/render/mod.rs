@@ -13,7 +13,6 @@ mod paint;
 mod plan;
 mod problem;
 mod progress;
-mod rehearsal;
 mod releases;
 #[cfg(test)]
 mod samples;

@@ -98,10 +98,6 @@ impl Progress {
         }
         match (self.listener.hear(entry), self.bar.clone()) {
             (None, _) => {}
-            (Some(Told::Found(text)), bar) => {
-                return bar
-                    .map_or_else(|| self.output.data(&text), |bar| bar.suspend(|| self.output.data(&text)));
-            }
             (Some(told), None) => self.output.talk(&plain(&told)),
             (Some(told), Some(bar)) => self.draw(&bar, &told),
         }
@@ -197,7 +193,7 @@ impl Progress {
                 self.above(&ended(*left, *took));
                 bar.set_message("");
             }
-            Told::Said(..) | Told::Found(_) => self.above(&plain(told)),
+            Told::Said(..) => self.above(&plain(told)),
         }
     }
 
@@ -267,7 +263,6 @@ fn plain(told: &Told) -> String {
         Told::Begins(entered) => format!("{} …", stage(entered.as_str())),
         Told::Doing(within, what) => format!("{} {what}", stage(within.as_str())),
         Told::Ends(left, took) => format!("{} done in {}", stage(left.as_str()), span(*took)),
-        Told::Found(text) => text.clone(),
         Told::Said(Tone::Note, text) => format!("  {} {text}", paint::strong("note:")),
         Told::Said(Tone::Warning, text) => format!("  {} {text}", paint::warn("warning:")),
         Told::Said(Tone::Bad, text) => format!("  {} {text}", paint::bad("failed:")),
@@ -310,11 +305,6 @@ fn done(verdict: &Verdict) -> String {
         }
         Verb::SnapshotRestore => {
             format!("the snapshot of {app} is in its database's place; {release} is live")
-        }
-        Verb::MigrateRehearse => {
-            format!(
-                "the migrations of {app} were rehearsed; {release} is live as before, and nothing live was touched"
-            )
         }
         Verb::Prune | Verb::SnapshotPrune => format!("freed {}", size(verdict.freed.unwrap_or(0))),
     };

@@ -1,23 +1,22 @@
-//! The plan of a deploy: a release made from the configuration, and the way from what is live to it; or only a rehearsal of its migrations.
+//! The plan of a deploy: a release made from the configuration, and the way from what is live to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::settings::{Config, Origin, RunSettings, SnapshotPolicy, Source};
+use crate::config::settings::{Config, RunSettings, SnapshotPolicy, Source};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hash::ContentHash;
 use crate::names::{NameError, ReleaseId, ServiceName, Slot, VariableName};
 use crate::plan::assemble::{Parts, assemble};
-use crate::plan::rehearse::rehearse;
 use crate::plan::specify::Ground;
 use crate::plan::transition::{Anew, NoTransition, transition};
-use crate::plan::{EnvSource, HostPlan, Plan, Refusals, Verb, databases, drift};
+use crate::plan::{EnvSource, HostPlan, Plan, Refusals, databases, drift};
 use crate::release::{BackingRelease, Content, Release, ServiceRelease, Shipped};
 use crate::request::{Request, Stamp};
 use crate::rules;
 use crate::state::{HostState, World};
 
-/// Plans a deploy, or the rehearsal of one's migrations.
+/// Plans a deploy.
 ///
 /// # Errors
 /// Every safety rule that refuses it and was not let pass, and content that is not there.
@@ -38,11 +37,6 @@ fn host_plan(
     stamp: Stamp,
 ) -> Result<HostPlan, Refusals> {
     let release = release(config, state, request, stamp)?;
-    if request.verb == Verb::MigrateRehearse {
-        let mut plan = rehearse(&release, state, request, stamp, config.required.keys().cloned().collect())?;
-        plan.variables = variables_of(config);
-        return Ok(plan);
-    }
     let anew = if request.all { Anew::Asked(BTreeSet::new()) } else { Anew::OnlyChanged };
     let moved =
         transition(state, &release, &BTreeSet::new(), &anew, stamp).map_err(|error| no_transition(&error))?;
@@ -72,13 +66,13 @@ fn host_plan(
         notes: notes(config, request).into_iter().chain(drift::drift(state, &release)).collect(),
     };
     let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
-    plan.variables = variables_of(config);
+    plan.variables = config
+        .variables
+        .iter()
+        .chain(&config.required)
+        .map(|(name, origin)| (name.clone(), *origin))
+        .collect();
     Ok(plan)
-}
-
-/// Where each variable comes from.
-fn variables_of(config: &Config) -> BTreeMap<VariableName, Origin> {
-    config.variables.iter().chain(&config.required).map(|(name, origin)| (name.clone(), *origin)).collect()
 }
 
 fn notes(config: &Config, request: &Request) -> Vec<String> {

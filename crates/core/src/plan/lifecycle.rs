@@ -97,8 +97,7 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
         | Verb::BackingRestart
         | Verb::Prune
         | Verb::SnapshotCreate
-        | Verb::SnapshotPrune
-        | Verb::MigrateRehearse => {
+        | Verb::SnapshotPrune => {
             return Err(Failure::new(Exit::Failed, "this verb needs another plan").into());
         }
     };

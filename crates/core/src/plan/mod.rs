@@ -12,7 +12,6 @@ mod idle;
 mod leaving;
 mod lifecycle;
 mod prune;
-mod rehearse;
 mod shape;
 pub(crate) mod snapshots;
 pub(crate) mod specify;

@@ -143,7 +143,6 @@ impl Ground<'_> {
             volumes: self.volumes(runtime, run),
             given: self.given(service, port, identity),
             isolated: false,
-            network_of: None,
         }
     }
 

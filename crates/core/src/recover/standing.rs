@@ -12,7 +12,7 @@ use crate::plan::{Direction, HostPlan, Stage, SwitchPlan, Verb};
 use crate::release::Live;
 use crate::state::{HostState, Role};
 
-use super::journalled::{failure, finished, journal_switched, migrated, plans, restored};
+use super::journalled::{failure, journal_switched, migrated, plans, restored};
 
 /// Where a run stands, read from its journal and the host as found.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,9 +29,7 @@ pub struct Standing {
 
 /// Where the run stands.
 pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standing {
-    // A rehearsal is of no use by halves: what was begun of it is taken away.
-    let is_whole = goal.verb != Verb::MigrateRehearse || finished(journal) == Some(Direction::Forward);
-    let switched = is_whole && is_switched(goal, found.live.as_ref());
+    let switched = is_switched(goal, found.live.as_ref());
     let failed = failure(journal);
     let switched_before = switched || journal_switched(journal);
     let migrated = migrated(journal, goal);

@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult};
 use crate::names::{DatabaseName, InstanceName};
-use crate::plan::{HeldDatabase, HostPlan, Verb};
+use crate::plan::{HeldDatabase, HostPlan};
 use crate::release::Live;
 use crate::state::HostState;
 
@@ -92,10 +92,6 @@ pub(super) fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &Hos
     }
     if goal.verb.is_of_backing() {
         parts.extend(backing_text(goal, found));
-        return parts.join("; ");
-    }
-    if goal.verb == Verb::MigrateRehearse {
-        parts.push("nothing live was touched".to_owned());
         return parts.join("; ");
     }
     parts.extend(schema_text(journal, goal));

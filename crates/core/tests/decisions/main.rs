@@ -4,7 +4,6 @@
 mod databases;
 mod drift;
 mod recovery;
-mod rehearsals;
 mod rollback;
 mod services;
 mod snapshots;

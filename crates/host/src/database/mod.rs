@@ -5,12 +5,11 @@ mod openers;
 mod server;
 pub(crate) mod sqlite;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use async_trait::async_trait;
 
-use crate::ports::{Content, Database, DatabaseError, Located, LockSamples, Server, ServerState, Taken};
+use crate::ports::{Content, Database, DatabaseError, Located, Server, ServerState, Taken};
 use sqlite::Sqlite;
 
 /// The databases that this host reaches.
@@ -100,18 +99,6 @@ impl Database for Databases {
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
         server::of(server).look().await
-    }
-
-    async fn fill(&self, fresh: &Server, snapshot: &Path, like: &Server) -> Result<(), DatabaseError> {
-        server::of(fresh).fill(snapshot, like).await
-    }
-
-    async fn schema(&self, of: &Server) -> Result<BTreeMap<String, String>, DatabaseError> {
-        server::of(of).schema().await
-    }
-
-    async fn locks(&self, of: &Server) -> Result<LockSamples, DatabaseError> {
-        server::of(of).locks().await
     }
 
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {

@@ -175,7 +175,6 @@ pub(super) fn failed(act: &Act<'_>, spec: &InstanceSpec) -> String {
     match act.plan.verb {
         Verb::BackingApply => format!("backing service `{service}` was not made anew: it"),
         Verb::BackingRestart => format!("backing service `{service}` was not restarted: it"),
-        Verb::MigrateRehearse => format!("nothing was rehearsed: the scratch server, made like `{service}`,"),
         _ => format!("release {} was not put live: service `{service}`", spec.release),
     }
 }

@@ -13,7 +13,6 @@ mod once;
 pub(crate) mod preflight;
 pub(crate) mod record;
 pub(crate) mod room;
-mod scratch;
 pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod switch;

@@ -27,8 +27,7 @@ pub(crate) async fn record(
     change: &EnvChange,
     _: Drained,
 ) -> Result<Recorded, StageError> {
-    // A rehearsal makes nothing live.
-    if act.plan.direction == Direction::Forward && act.plan.verb != Verb::MigrateRehearse {
+    if act.plan.direction == Direction::Forward {
         let recorded = async { lived(act, change).map(|()| ((), StepResult::Done)) };
         act.journal.act(Stage::Record, Step::Record, recorded).await?;
     }

@@ -173,11 +173,6 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
         wants.extend(bytes.map(|bytes| want("snapshots", act.layout.backups(), bytes)));
     }
     let Some(migrate) = act.plan.migrate.todo() else { return wants };
-    for scratch in &migrate.scratch {
-        if let Some(DatabasePlace::Server(place)) = &scratch.migration.place {
-            wants.extend(in_data_of(act, place, in_server(act, place).await).await);
-        }
-    }
     for migration in migrate.rehearse.iter().chain(&migrate.direct) {
         let (found, server) = match &migration.place {
             Some(DatabasePlace::File(place)) => (file(act, place).await, None),

@@ -54,23 +54,6 @@ pub(super) fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: 
     failure
 }
 
-/// A migration that failed on its scratch database.
-pub(super) fn failed_on_scratch(act: &Act<'_>, migration: &Migration, ended: &Ended, left: &Left) -> Failure {
-    let mut failure = failed(act, migration, ended, "it");
-    failure.what = format!("the migration of `{}` failed in its rehearsal", migration.database);
-    failure.cause.extend(causes(left, true));
-    if let Some(first) = failure.next.first_mut() {
-        "mend the migration and rehearse again".clone_into(first);
-    }
-    failure
-}
-
-/// What keeps a rehearsal from being one.
-pub(super) fn not_rehearsed(act: &Act<'_>, database: &DatabaseName, trouble: &Trouble) -> Failure {
-    Failure::new(Exit::Refused, format!("the migration of `{database}` was not rehearsed"))
-        .because(redacted(act, &trouble.message))
-}
-
 /// A `down` that takes nothing back would leave the old release on a schema that it cannot live with.
 pub(super) fn nothing_taken_back(act: &Act<'_>, migration: &Migration, place: &str) -> Failure {
     let database = &migration.database;

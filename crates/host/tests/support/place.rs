@@ -117,7 +117,6 @@ impl Place {
             volumes: BTreeMap::new(),
             given: BTreeMap::new(),
             isolated: true,
-            network_of: None,
         }
     }
 

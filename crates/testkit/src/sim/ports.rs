@@ -1,6 +1,5 @@
 //! The ports of the simulated host. Every call is a fault point; every act can be repeated, as the real ones can.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +13,8 @@ use cutover_core::plan::RouteCheck;
 use cutover_core::release::RuntimeKind;
 use cutover_core::state::FoundTable;
 use cutover_host::ports::{
-    Certainty, Content, Database, DatabaseError, Drained, Located, LockSamples, Ports, ProbeTarget, Prober,
-    Router, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
+    Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget, Prober, Router,
+    RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
 };
 use cutover_host::store::Store;
 use cutover_routes::figures::{Figures, TargetFigures};
@@ -278,20 +277,6 @@ impl Database for Simulated {
         let (found, others) = self.see(look).await?;
         let catalogue = found.map(|version| version.to_string()).unwrap_or_default();
         Ok(ServerState { catalogue, others, ..ServerState::default() })
-    }
-
-    async fn fill(&self, _: &Server, _: &Path, _: &Server) -> Result<(), DatabaseError> {
-        Err(DatabaseError::plain("this world has no scratch servers"))
-    }
-
-    async fn schema(&self, of: &Server) -> Result<BTreeMap<String, String>, DatabaseError> {
-        let of = Located::Server(of.clone());
-        let found = self.see(move |world| schema(&world.file_of(&of))).await?;
-        Ok(found.map(|version| ("schema".to_owned(), version.to_string())).into_iter().collect())
-    }
-
-    async fn locks(&self, _: &Server) -> Result<LockSamples, DatabaseError> {
-        Err(DatabaseError::plain("this world has no locks"))
     }
 
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

@@ -13,7 +13,6 @@ mod mariadb_version;
 mod port;
 mod postgres;
 mod postgres_catalogue;
-mod postgres_locks;
 mod postgres_login;
 mod postgres_restore;
 mod postgres_tools;

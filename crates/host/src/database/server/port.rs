@@ -1,6 +1,5 @@
 //! What is done with a database in a server, whatever its engine.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio::time::Instant;
 
 use super::mariadb::Maria;
 use super::postgres::Postgres;
-use crate::ports::{DatabaseError, LockSamples, Server, ServerState, Taken};
+use crate::ports::{DatabaseError, Server, ServerState, Taken};
 
 /// For an answer of a server.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
@@ -58,22 +57,8 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn make_roles(&self, _: &[String]) -> Result<(), DatabaseError> {
         Ok(())
     }
-    async fn fill(&self, _: &Path, _: &Server) -> Result<(), DatabaseError> {
-        Err(only_postgres())
-    }
-    async fn schema(&self) -> Result<BTreeMap<String, String>, DatabaseError> {
-        Err(only_postgres())
-    }
-    async fn locks(&self) -> Result<LockSamples, DatabaseError> {
-        Err(only_postgres())
-    }
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
-}
-
-/// The plan asks no other engine for it.
-fn only_postgres() -> DatabaseError {
-    DatabaseError::plain("migrations are rehearsed on a scratch database of PostgreSQL only")
 }
 
 /// What the name of a database ends with that was replaced and stays, before a few digits.

@@ -15,7 +15,7 @@ use super::postgres_catalogue::{self as catalogue, Found};
 use super::postgres_login::LOGIN;
 use super::postgres_restore::{literal, quoted};
 use super::postgres_tools as tools;
-use crate::ports::{DatabaseError, LockSamples, Server, ServerState, Taken};
+use crate::ports::{DatabaseError, Server, ServerState, Taken};
 
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
@@ -179,20 +179,6 @@ impl InServer for Postgres<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn fill(&self, snapshot: &Path, like: &Server) -> Result<(), DatabaseError> {
-        self.filled_like(snapshot, &Postgres::of(like)).await
-    }
-
-    async fn schema(&self) -> Result<BTreeMap<String, String>, DatabaseError> {
-        let told = self.ask(None, catalogue::SCHEMA).await?;
-        serde_json::from_str(&told)
-            .map_err(|error| DatabaseError::plain(format!("the server's answer is not understood: {error}")))
-    }
-
-    async fn locks(&self) -> Result<LockSamples, DatabaseError> {
-        super::postgres_locks::samples(&self.client).await
     }
 
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {

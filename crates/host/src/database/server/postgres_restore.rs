@@ -8,7 +8,7 @@ use cutover_core::layout::is_for_a_drill;
 
 use super::client::badly;
 use super::dump::{self, Form};
-use super::port::{AGAIN, ANSWER, InServer as _, kept_among, kept_of};
+use super::port::{AGAIN, InServer as _, kept_among, kept_of};
 use super::postgres::Postgres;
 use super::postgres_tools as tools;
 use crate::ports::{Certainty, DatabaseError, ServerState};
@@ -97,44 +97,6 @@ impl Postgres<'_> {
     pub(super) async fn dropped(&self, kept: &str) -> Result<(), DatabaseError> {
         let state = self.look().await?;
         self.discard(&state.database, kept).await
-    }
-
-    /// See [`super::port::InServer::fill`]. What the other server's roles are goes from one to the other with their passwords, on no command line.
-    pub(super) async fn filled_like(
-        &self,
-        snapshot: &Path,
-        like: &Postgres<'_>,
-    ) -> Result<(), DatabaseError> {
-        let (state, _) = like.fitting(snapshot).await?;
-        let name = &state.database;
-        let program = tools::program(self.client.server, state.major, "pg_restore")?;
-        let roles = like.all_roles(state.major).await?;
-        // Some are there already; whoever is missing in the end is named by what cannot be restored without.
-        let words = ["psql", "-XAtq"].map(str::to_owned);
-        let said = self.client.run(Some(elsewhere(name)), &words, &roles, ANSWER).await?;
-        if said.exit.code != Some(0) {
-            return Err(DatabaseError::plain(
-                "the roles of the live server could not be made in the scratch server",
-            ));
-        }
-        let made = like.ask(Some(elsewhere(name)), &made_like(name, name)).await?;
-        self.discard(name, name).await?;
-        for statement in made.lines() {
-            self.ask(Some(elsewhere(name)), statement).await?;
-        }
-        self.fill(&program, name, snapshot).await
-    }
-
-    /// All roles of the server, as statements.
-    async fn all_roles(&self, major: u32) -> Result<String, DatabaseError> {
-        let program = tools::program(self.client.server, major, "pg_dumpall")?;
-        let words = [&program, "--roles-only"].map(str::to_owned);
-        let said = self.client.run(None, &words, "", ANSWER).await?;
-        match said.exit.code {
-            Some(0) if !said.cut => Ok(String::from_utf8_lossy(&said.output).into_owned()),
-            Some(0) => Err(DatabaseError::plain("the live server has more roles than are taken over")),
-            _ => Err(badly(&words, &said.exit, &said.errors)),
-        }
     }
 
     /// A database made of a dump beside the one that it is of, only to see that it can be.
