@@ -205,7 +205,11 @@ fn mended(broken: &SchemaVersion, before: Option<&str>) -> String {
                 Some(before) => format!("`migrate force {before}`"),
                 None => "`migrate force` with the version before".to_owned(),
             };
-            format!("`migrate force {version}` where it is done, {undone} where it is not")
+            // What it brought before this one is done, and is no longer at the version before.
+            format!(
+                "`migrate force {version}` where it is done, {undone} where it is not (the number of the file before {version}, \
+                 where that was brought with it)"
+            )
         }
         "sqlx" => format!(
             "`update _sqlx_migrations set success = true where version = {version}` where it is done, \

@@ -181,7 +181,11 @@ fn question(name: &str, columns: &BTreeSet<String>) -> Option<String> {
             format!("select 'rails', coalesce(max(version), ''), 0 from {name}")
         }
         "_sqlx_migrations" => {
-            format!("select 'sqlx', coalesce(max(version), ''), coalesce(max(not success), 0) from {name}")
+            // One that was merged late has a lower version than those before it.
+            format!(
+                "select 'sqlx', coalesce(min(case when not success then version end), max(version), ''), \
+                 coalesce(max(not success), 0) from {name}"
+            )
         }
         "_prisma_migrations" => format!(
             "select 'prisma', coalesce((select migration_name from {name} where finished_at is not null and rolled_back_at is null order by finished_at desc limit 1), ''), \

@@ -87,7 +87,7 @@ impl ToolTable {
                 format!("select 'rails', coalesce(max(version::text), ''), false from {table}")
             }
             "_sqlx_migrations" => format!(
-                "select 'sqlx', coalesce(max(version)::text, ''), coalesce(bool_or(not success), false) from {table}"
+                "select 'sqlx', coalesce((coalesce(min(version) filter (where not success), max(version)))::text, ''), coalesce(bool_or(not success), false) from {table}"
             ),
             "_prisma_migrations" => format!(
                 "select 'prisma', coalesce((select migration_name from {table} where finished_at is not null and rolled_back_at is null order by finished_at desc limit 1), ''), \
