@@ -27,6 +27,10 @@ struct Book {
 /// When one failed, once all have been tried.
 #[expect(clippy::print_stdout, reason = "a part of tests: it says its numbers")]
 pub async fn try_all(name: &str, kind: Kind, image: Image, cases: Vec<Case>) {
+    // Its image is made first: meanwhile the engine may answer nobody, and a lane that heard nothing would end with its case.
+    if let Err(why) = started(image).await {
+        return not_run(name, &why);
+    }
     let lanes = LANES.min(cases.len());
     let book = Book { cases: Mutex::new(cases.into()), rows: Mutex::default(), failed: Mutex::default() };
     join_all((0..lanes).map(|_| lane(name, kind, image, &book))).await;
