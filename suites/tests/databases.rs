@@ -51,9 +51,9 @@ bake: 1s
 "#;
 
 const HEALTH: &str = r#"#!/bin/sh
-if psql "$DATABASE_URL" -qAtc 'select count(*) from entries' >/dev/null 2>&1 && redis-cli -h cache ping | grep -q PONG
+if said=$(psql "$DATABASE_URL" -qAtc 'select count(*) from entries' 2>&1) && redis-cli -h cache ping | grep -q PONG
 then printf 'Content-Type: text/plain\r\n\r\n%s\n' "$(cat /version)"
-else printf 'Status: 503 Service Unavailable\r\n\r\n'; fi
+else printf 'Status: 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\n%s\n' "$said"; fi
 "#;
 
 const ADD: &str = r#"#!/bin/sh

@@ -51,9 +51,9 @@ bake: 500ms
 const SQL: &str = "sql() { mariadb -h mariadb -u ledger -N ledger -e \"$1\"; }\n";
 
 const HEALTH: &str = r#"#!/bin/sh
-if mariadb -h mariadb -u ledger -N ledger -e 'select count(*) from entries' >/dev/null 2>&1
+if said=$(mariadb -h mariadb -u ledger -N ledger -e 'select count(*) from entries' 2>&1)
 then printf 'Content-Type: text/plain\r\n\r\n%s\n' "$(cat /version)"
-else printf 'Status: 503 Service Unavailable\r\n\r\n'; fi
+else printf 'Status: 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\n%s\n' "$said"; fi
 "#;
 
 /// A row, in the words of this release.
