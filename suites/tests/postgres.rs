@@ -706,12 +706,14 @@ async fn a_database_that_is_called_postgres_is_put_back_like_any_other() {
     .await;
 }
 
-/// In the place of `pg_dump`: what writes the beginning of a dump, and then nothing more.
+/// In the place of `pg_dump`: what writes the beginning of a dump, and then nothing more. It leaves no child of its own behind when it is told to end: the
+/// server, whose child that would be, takes its end by a signal for a crash of its own.
 fn hang_dumps(app: &App<'_>) -> (String, String) {
     let container = containers(app, "postgres");
     let tool = docker(app.site(), &["exec", &container, "readlink", "-f", "/usr/bin/pg_dump"]);
     let script = format!(
-        "printf '#!/bin/sh\\n%s \"$@\" | head -c 300\\nexec sleep 600\\n' {tool} > /usr/bin/pg_dump.false; \
+        "printf '#!/bin/sh\\ntrap \"ended=1\" TERM\\n%s \"$@\" | head -c 300\\ntrap - TERM\\n[ -z \"$ended\" ] || exit 1\\nexec sleep 600\\n' \
+         {tool} > /usr/bin/pg_dump.false; \
          chmod 755 /usr/bin/pg_dump.false; ln -sf /usr/bin/pg_dump.false /usr/bin/pg_dump"
     );
     docker(app.site(), &["exec", &container, "sh", "-c", &script]);
