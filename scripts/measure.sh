@@ -37,6 +37,7 @@ soak() {
     ((${#words[@]} > 0)) || not_there "no test says it is for it"
     # The selection of scripts/test.sh: nothing is built a second time.
     cargo build --locked --workspace --all-targets
+    install_clients
     place_engine || without
     place_run "$LIMIT" cargo test --locked --workspace --no-fail-fast "${words[@]}" -- \
         --ignored --show-output --test-threads 1
@@ -51,10 +52,21 @@ install_tools() {
     fi
 }
 
+# What backups are read with, and servers that are none of an app's own; where they cannot be had those tests say that they did not run.
+install_clients() {
+    if { command -v restic && command -v pg_dump && command -v mariadb-dump; } >/dev/null; then return; fi
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        apt_install restic postgresql-client mariadb-client >/dev/null 2>&1 ||
+            echo "restic and the databases' clients could not be installed" >&2
+    fi
+}
+
 without() { echo "without a container engine: what needs one is left out" >&2; }
 
 # shellcheck source=scripts/place.sh
 source scripts/place.sh
+# shellcheck source=scripts/packages.sh
+source scripts/packages.sh
 place_make
 case $WHAT in
     bench) bench ;;

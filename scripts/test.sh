@@ -244,6 +244,8 @@ prepare() {
     command -v sshd >/dev/null || [[ -x /usr/sbin/sshd ]] || missing+=(openssh-server openssh-client)
     # Reads what backups wrote.
     command -v restic >/dev/null || missing+=(restic)
+    # Ask and dump a server that is none of an app's own.
+    command -v pg_dump >/dev/null || missing+=(postgresql-client)
     if ((${#missing[@]} == 0)); then return; fi
     install "${missing[@]}"
 }

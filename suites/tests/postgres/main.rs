@@ -6,6 +6,8 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
+mod by_url;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,7 @@ use cutover_testkit::{SOON, ask, wait_until};
 
 const CONFIG: &str = r#"app: APP
 environment:
-  DATABASE_URL: postgresql://ledger:${POSTGRES_PASSWORD}@postgres/DATABASE
+  DATABASE_URL: VALUE
 services:
   web:
     build: .
@@ -38,17 +40,28 @@ services:
 databases:
   main:
     engine: postgres
-    service: postgres
+    PLACE
     migrate: { service: web, command: sh /migrate.sh, timeout: TIMEOUT, compatible: COMPATIBLE MORE }
-backing:
+bake: 500ms
+"#;
+
+const BACKING: &str = r#"backing:
   postgres:
     image: IMAGE
     command: [sh, -c, "START"]
     environment: { POSTGRES_USER: ledger, POSTGRES_DB: DATABASE, POSTGRES_PASSWORD: }
     volumes: ["pgdata:/data"]
     healthcheck: { test: [CMD, pg_isready, -h, 127.0.0.1, -U, ledger], interval: 1s, retries: 60 }
-bake: 500ms
 "#;
+
+/// Where the database's server is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A backing service of the application.
+    Backing,
+    /// Whose it is cutover does not know: a variable says how it is reached.
+    Url,
+}
 
 const HEALTH: &str = r#"#!/bin/sh
 if said=$(psql "$DATABASE_URL" -qAtc 'select count(*) from entries' 2>&1)
@@ -75,6 +88,7 @@ struct Version<'a> {
     column: &'a str,
     /// The database's name.
     database: &'a str,
+    place: Place,
 }
 
 const FIRST: Version<'static> = Version {
@@ -85,6 +99,7 @@ const FIRST: Version<'static> = Version {
     more: "",
     column: "text",
     database: "ledger",
+    place: Place::Backing,
 };
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -97,8 +112,17 @@ fn write(folder: &Path, name: &str, text: &str) {
 /// A commit of the application, as a developer would have it.
 fn commit(app: &App<'_>, version: &Version<'_>) {
     let folder = app.repository();
-    let config = CONFIG
-        .replace("DATABASE,", &format!("{},", version.database))
+    let config = match version.place {
+        Place::Backing => {
+            CONFIG
+                .replace("VALUE", "postgresql://ledger:${POSTGRES_PASSWORD}@postgres/DATABASE")
+                .replace("PLACE", "service: postgres")
+                + BACKING
+        }
+        Place::Url => CONFIG.replace("VALUE", "").replace("PLACE", "url: \"${DATABASE_URL}\""),
+    };
+    let config = config
+        .replace("POSTGRES_DB: DATABASE,", &format!("POSTGRES_DB: {},", version.database))
         .replace("@postgres/DATABASE", &format!("@postgres/{}", version.database))
         .replace("IMAGE", DATABASES_IMAGE)
         .replace("START", &POSTGRES_START.replace('$', "$$"))
@@ -305,21 +329,21 @@ async fn a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_is
             serves(app, "wider").await;
         })
         .await;
-        put_back_by_hand(app).await;
+        put_back_by_hand(app, "wider").await;
+        let halves = "select count(*) from information_schema.columns where column_name = 'half'";
+        assert_eq!(query(app, halves).await, "0");
     })
     .await;
 }
 
-/// What the message says to type does what it says.
-async fn put_back_by_hand(app: &App<'_>) {
+/// What the message says to type does what it says, and this version goes on.
+async fn put_back_by_hand(app: &App<'_>, version: &str) {
     let failure = newest(app);
     let cutover_core::verdict::Outcome::Failed { failure } = failure.outcome else { panic!("{failure:?}") };
     let line = failure.next.iter().find(|line| line.contains("cutover snapshot restore")).unwrap();
     let command: Vec<&str> = line.split('`').nth(1).unwrap().split(' ').skip(1).chain(["--yes"]).collect();
     app.cutover(&command).await.unwrap().expect(0).unwrap();
-    serves(app, "wider").await;
-    let halves = "select count(*) from information_schema.columns where column_name = 'half'";
-    assert_eq!(query(app, halves).await, "0");
+    serves(app, version).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
