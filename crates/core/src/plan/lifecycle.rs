@@ -350,12 +350,10 @@ fn restores(
         let migration = &migration.done;
         let Some(database) = release.databases.get(&migration.database) else { continue };
         let Some(snapshot) = migration.snapshot.clone() else {
-            return Err(Failure::new(
-                Exit::Refused,
-                format!("database `{}` cannot be put back", migration.database),
-            )
-            .because(format!("release {} was migrated without a snapshot", record.release.id))
-            .into());
+            let failure =
+                Failure::new(Exit::Refused, format!("database `{}` cannot be put back", migration.database))
+                    .because(format!("release {} was migrated without a snapshot", record.release.id));
+            return Err(failure.next(other_way_back(state, release)).into());
         };
         let Some(place) = snapshots::place(ground, database) else { continue };
         let present = Some(snapshots::file(&release.app, &migration.database, &place, &live.release, stamp));
@@ -369,6 +367,18 @@ fn restores(
         held.entry(migration.database.clone()).or_insert(restore);
     }
     Ok(held.into_values().collect())
+}
+
+/// Without a snapshot.
+fn other_way_back(state: &HostState, release: &Release) -> String {
+    if downs::are_recorded(state, release) {
+        format!(
+            "`cutover rollback --to {} --migrate-down` takes the migrations back by the `down` commands that are recorded with them",
+            release.id
+        )
+    } else {
+        "go forward with a new release".to_owned()
+    }
 }
 
 /// Takes the app off the host: routes first, then instances, networks, state; volumes only when asked.

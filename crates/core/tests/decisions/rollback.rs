@@ -421,6 +421,26 @@ fn given_a_release_that_was_migrated_without_a_snapshot_then_one_is_taken_before
 }
 
 #[test]
+fn given_a_release_that_was_migrated_without_a_snapshot_then_a_restore_is_refused_and_says_what_else_there_is()
+ {
+    for (mut host, way) in [
+        (Host::new(SHOP), "go forward with a new release"),
+        (with_downs(), "`cutover rollback --to R0 --migrate-down`"),
+    ] {
+        let zero = goes_live(&mut host, "r0", None);
+        let first = goes_live(&mut host, "r1", Some("before-r1"));
+        newest(&mut host).snapshot = None;
+
+        let refused = rollback(&mut host, &zero, true).unwrap_err().failure();
+
+        assert_eq!(refused.exit, cutover_core::exit::Exit::Refused);
+        let text = told(&refused, &[(&zero, "R0"), (&first, "R1")]);
+        assert!(text.contains("release R1 was migrated without a snapshot"), "{text}");
+        assert!(text.contains(&format!("next: {way}")), "{text}");
+    }
+}
+
+#[test]
 fn given_an_app_that_is_stopped_then_what_takes_a_servers_migrations_back_can_be_put_back() {
     let mut host = with_a_server();
     let zero = goes_live(&mut host, "r0", None);
