@@ -1,4 +1,4 @@
-//! `docs/troubleshooting.md` and the errors that are told do not drift apart.
+//! `docs/troubleshooting.md`, what `docs/rollback.md` says is refused, and the errors that are told do not drift apart.
 #![cfg(test)]
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
@@ -79,4 +79,17 @@ fn each_headline_is_something_that_is_told() {
         .filter(|parts| !parts.iter().max_by_key(|part| part.len()).is_some_and(is_told))
         .collect();
     assert!(strange.is_empty(), "nobody says: {strange:#?}");
+}
+
+#[test]
+fn each_refusal_on_the_page_of_rollback_has_an_entry() {
+    let page = fs::read_to_string(top().join("docs/rollback.md")).unwrap();
+    let table = page.split("| it says |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let refusals: Vec<_> = table.lines().skip(2).map(|line| line.split(" | ").next().unwrap()).collect();
+    assert!(refusals.len() > 5, "{refusals:?}");
+    let headlines = headlines();
+    for refusal in refusals {
+        let told = parts(refusal.trim_start_matches("| "));
+        assert!(headlines.contains(&told), "docs/troubleshooting.md does not have: {refusal}");
+    }
 }
