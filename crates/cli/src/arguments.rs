@@ -199,3 +199,7 @@ fn after_help() -> String {
 #[cfg(test)]
 #[path = "arguments_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "arguments_pages_tests.rs"]
+mod pages_tests;
