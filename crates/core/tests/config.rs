@@ -379,6 +379,44 @@ fn the_reference_page_is_what_the_tables_say() {
     }
 }
 
+/// What the pages show of a file, between what it leaves out.
+fn whole(part: &str) -> String {
+    if part.starts_with("app:") {
+        return part.to_owned();
+    }
+    let main = "  main:\n    engine: postgres\n    service: postgres\n";
+    let indented = || part.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let part = match part.split_once('\n') {
+        Some(("migrate:", _)) => format!("databases:\n{main}{}", indented()),
+        Some(("backup:", rest)) => {
+            format!("databases:\n{main}backup:\n  to: /backups\n  password: ${{BACKUP_PASSWORD}}\n{rest}")
+        }
+        _ => part.to_owned(),
+    };
+    format!(
+        "{SHOP}  api: {{ image: \"shop:1\" }}\nbacking:\n  postgres: {{ image: \"postgres:15\" }}\n{part}"
+    )
+}
+
+#[test]
+fn each_configuration_on_a_page_is_one() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let docs = std::fs::read_dir(top.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    let mut parts = 0;
+    for page in pages.chain([top.join("README.md")]) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for part in text.split("```yaml\n").skip(1) {
+            let part = part.split("```").next().unwrap();
+            let environment = if part.contains("production:") { "production" } else { "" };
+            let problems = in_environment(&whole(part), environment).err();
+            assert!(problems.is_none(), "{}: {part}\n{}", page.display(), problems.unwrap());
+            parts += 1;
+        }
+    }
+    assert!(parts >= 12, "{parts}: were they found?");
+}
+
 #[test]
 fn every_key_of_the_compose_specification_has_its_line() {
     let names: Vec<&str> = compose_table().map(|key| key.name).collect();
