@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
+use crate::backup::BackupSettings;
 use crate::config::settings::{Config, RunSettings, SnapshotPolicy, Source};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -124,14 +127,8 @@ fn release(config: &Config, state: &HostState, request: &Request, stamp: Stamp) 
         return Err(Refusals(absent));
     }
     let variables = variables(state, request);
-    let identity =
-        ContentHash::of_value(&(&services, &backing, &config.databases, &config.volumes, &variables));
-    // A schedule that changes is something to put live.
-    let identity = match &config.backup {
-        Some(backup) => ContentHash::of_value(&(&identity, backup)),
-        None => identity,
-    };
-    let id = release_id(state, request, &identity)
+    let content = (&services, &backing, &config.databases, &config.volumes, &variables);
+    let id = release_id(state, request, &identity_of(content, config.backup.as_ref()))
         .map_err(|error| Failure::new(Exit::Failed, "the release has no name").because(error.to_string()))?;
     Ok(Release {
         id,
@@ -217,13 +214,18 @@ pub(crate) fn free_id(state: &HostState, base: &str, identity: &ContentHash) -> 
 
 /// What tells a release from another: all that runs, without when and whence.
 pub(crate) fn content_identity(release: &Release) -> ContentHash {
-    ContentHash::of_value(&(
-        &release.services,
-        &release.backing,
-        &release.databases,
-        &release.volumes,
-        &release.variables,
-    ))
+    let content =
+        (&release.services, &release.backing, &release.databases, &release.volumes, &release.variables);
+    identity_of(content, release.backup.as_ref())
+}
+
+/// A schedule of backups that changes is something to put live, too.
+fn identity_of(content: impl Serialize, backup: Option<&BackupSettings>) -> ContentHash {
+    let identity = ContentHash::of_value(&content);
+    match backup {
+        Some(backup) => ContentHash::of_value(&(&identity, backup)),
+        None => identity,
+    }
 }
 
 pub(crate) fn no_transition(error: &NoTransition) -> Refusals {

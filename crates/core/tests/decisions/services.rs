@@ -114,3 +114,22 @@ fn given_a_name_that_no_service_asks_for_then_setting_it_says_so() {
         ["no service asks for TYPOO: name it under `environment:` without a value, and deploy"]
     );
 }
+
+#[test]
+fn given_backups_and_nothing_that_changed_then_the_release_is_the_live_one_until_they_change() {
+    let text = |keep: u32| {
+        format!(
+            "app: shop\nservices:\n  web: {{ artifact: web, command: ./web, environment: {{ TOKEN: }} }}\n\
+             backup: {{ to: /backups, password: \"${{TOKEN}}\", keep: {{ daily: {keep} }} }}\n"
+        )
+    };
+    let mut host = Host::new(&text(7));
+    host.state.variables = Some([("TOKEN".parse().unwrap(), ContentHash::of(b"first"))].into());
+    let first = host.deploy("v1").unwrap();
+    host.carry_out(&first);
+    let live = first.release.unwrap().id;
+
+    assert_eq!(host.deploy("v1").unwrap().release.unwrap().id, live);
+    host.text = text(8);
+    assert_ne!(host.deploy("v1").unwrap().release.unwrap().id, live);
+}
