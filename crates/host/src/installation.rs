@@ -122,6 +122,13 @@ impl Installation {
     }
 }
 
+/// The salt of the installation that lies there.
+pub(crate) fn salt(layout: &Layout) -> Result<String, InstallationError> {
+    let path = layout.installation();
+    let problem = "it is not there".to_owned();
+    Ok(read(&path)?.ok_or(InstallationError::Unreadable { path, problem })?.salt)
+}
+
 /// Nobody but their owner looks into them: env files, sockets and logs lie there.
 fn folders(layout: &Layout) -> [PathBuf; 6] {
     [

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::files::FileError;
+use crate::installation::InstallationError;
 use crate::ports::{Certainty, DatabaseError, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind};
 use crate::runtime::process::artifact::ArtifactError;
 use crate::store::{Store, StoreError};
@@ -370,6 +371,12 @@ impl From<DatabaseError> for Trouble {
 impl From<FileError> for Trouble {
     fn from(error: FileError) -> Self {
         Self { remedy: error.full.then_some(MAKE_ROOM), ..Self::plain(error.message) }
+    }
+}
+
+impl From<InstallationError> for Trouble {
+    fn from(error: InstallationError) -> Self {
+        Self::plain(error.to_string())
     }
 }
 

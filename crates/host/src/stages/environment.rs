@@ -8,10 +8,12 @@ use cutover_core::env_file;
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId, VariableName};
 use cutover_core::plan::{EnvSource, PreflightPlan};
+use cutover_core::release::Release;
 use cutover_core::secret::{Secret, Secrets};
 
 use crate::assignment::{self, Assignment};
 use crate::files;
+use crate::installation;
 use crate::journal::Trouble;
 
 /// What the client wants of the host's env file.
@@ -96,6 +98,23 @@ impl EnvFiles<'_> {
         files::ensure_folder(files::folder_of(&path), 0o700)?;
         Ok(files::replace(&path, values.to_env_file().as_bytes(), 0o600)?)
     }
+}
+
+/// The release as it goes on record, once its env file is written. It was planned before the host made the values that nobody had given: without
+/// their hashes each would be a variable that has changed, to the next deploy.
+pub(crate) fn as_recorded(
+    layout: &Layout,
+    plan: &PreflightPlan,
+    release: &Release,
+) -> Result<Release, Trouble> {
+    let mut recorded = release.clone();
+    let mut unknown = plan.generate.iter().filter(|name| !release.variables.contains_key(*name)).peekable();
+    if unknown.peek().is_some() {
+        let hashes =
+            read(&layout.release_env(&release.app, &release.id))?.fingerprints(&installation::salt(layout)?);
+        recorded.variables.extend(unknown.filter_map(|name| Some((name.clone(), hashes.get(name)?.clone()))));
+    }
+    Ok(recorded)
 }
 
 /// The values of an env file; absent: none.

@@ -205,6 +205,6 @@ fn admit(act: &Act<'_>, plan: &PreflightPlan, release: &Release, change: &EnvCha
         files::ensure_folder(own.parent().unwrap_or(&own), 0o700)?;
         files::replace(&own, values.to_env_file().as_bytes(), 0o600)?;
     }
-    act.store.put_release(release)?;
+    act.store.put_release(&environment::as_recorded(act.layout, plan, release)?)?;
     Ok(())
 }

@@ -24,6 +24,7 @@ use super::{Store, StoreError, format, schema};
 use crate::files;
 use crate::lock::HostLock;
 use crate::observe::live_on_disk;
+use crate::stages::environment;
 
 /// The tables, those first that others are told by.
 const TABLES: [&str; 6] = ["runs", "releases", "verdicts", "snapshots", "backups", "entries"];
@@ -384,7 +385,12 @@ fn put_release(
     if !layout.release(&goal.app, &release.id).is_dir() {
         return Ok(());
     }
-    store.put_release(release)?;
+    // Its env file may be damaged as the store was.
+    let recorded = goal.preflight.todo().map(|plan| environment::as_recorded(layout, plan, release));
+    match recorded {
+        Some(Ok(recorded)) => store.put_release(&recorded)?,
+        Some(Err(_)) | None => store.put_release(release)?,
+    };
     let live = live_on_disk(layout, &goal.app).ok().flatten();
     let is_live = live.is_some_and(|live| live.release == release.id);
     match verdict {
