@@ -686,7 +686,8 @@ async fn what_could_not_be_put_back_is_not_migrated_while_requests_wait() {
         query(app, "revoke temporary on database ledger from public").await;
         query(app, "alter role ledger in database ledger set statement_timeout to '55s'").await;
         query(app, "alter database ledger connection limit 77").await;
-        let about = "select datconnlimit, (select string_agg(acl::text, ',' order by acl::text) from unnest(datacl) acl), (select setconfig from pg_db_role_setting where setdatabase = d.oid) from pg_database d where datname = 'ledger'";
+        query(app, "alter database ledger set app.words to E'it''s\\\\n:two; \\\\\\\\lines'").await;
+        let about = "select datconnlimit, (select string_agg(acl::text, ',' order by acl::text) from unnest(datacl) acl), (select string_agg(setconfig::text, ',' order by setrole) from pg_db_role_setting where setdatabase = d.oid) from pg_database d where datname = 'ledger'";
         let before = query(app, about).await;
         under_traffic(app, "fails", "text", async {
             let fails = "sql 'alter table entries rename column text to line'; sql 'select nonsense'";

@@ -43,9 +43,9 @@ impl Postgres<'_> {
         query: &str,
         timeout: Duration,
     ) -> Result<String, DatabaseError> {
-        // Any version asks any other.
-        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query].map(str::to_owned);
-        let said = self.client.run(database, &words, "", timeout).await?;
+        // Any version asks any other. What is asked may hold values, which a command line would show.
+        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"].map(str::to_owned);
+        let said = self.client.run(database, &words, &format!("{query}\n;\n"), timeout).await?;
         if said.exit.code == Some(0) {
             return Ok(String::from_utf8_lossy(&said.output).trim_end().to_owned());
         }

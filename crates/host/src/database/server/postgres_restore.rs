@@ -122,9 +122,7 @@ impl Postgres<'_> {
         let program = tools::program(self.client.server, state.major, "pg_restore")?;
         self.discard(name, next).await?;
         let made = self.ask(Some(elsewhere(name)), &made_like(name, next)).await?;
-        for statement in made.lines() {
-            self.ask(Some(elsewhere(name)), statement).await?;
-        }
+        self.ask(Some(elsewhere(name)), &made).await?;
         let restored = self.fill(&program, next, snapshot).await;
         if restored.is_err()
             && let Err(error) = self.discard(name, next).await
@@ -234,11 +232,12 @@ pub(super) fn literal(text: &str) -> String {
 fn made_like(name: &str, next: &str) -> String {
     format!(
         "with d as (select to_jsonb(d) j, d.* from pg_database d where datname = {name})
+select made || ';' from (
 select format('create database %I template template0 owner %I encoding %L lc_collate %L lc_ctype %L', {next}, pg_get_userbyid(datdba),
     pg_encoding_to_char(encoding), datcollate, datctype)
     || case when j->>'datlocprovider' = 'i' then format(' locale_provider icu icu_locale %L', coalesce(j->>'datlocale', j->>'daticulocale'))
             || coalesce(format(' icu_rules %L', j->>'daticurules'), '')
-        when j->>'datlocprovider' = 'b' then format(' locale_provider builtin builtin_locale %L', j->>'datlocale') else '' end
+        when j->>'datlocprovider' = 'b' then format(' locale_provider builtin builtin_locale %L', j->>'datlocale') else '' end as made
     from d
 union all
 select format('alter database %I connection limit %s', {next}, datconnlimit) from d where datconnlimit >= 0
@@ -253,7 +252,7 @@ select case when setrole = 0 then format('alter database %I', {next}) else forma
     || format(' set %s to ', quote_ident(split_part(setting, '=', 1)))
     || case when split_part(setting, '=', 1) ~ '(search_path|_libraries)$' then substr(setting, strpos(setting, '=') + 1)
         else quote_literal(substr(setting, strpos(setting, '=') + 1)) end
-    from pg_db_role_setting s join d on d.oid = s.setdatabase, unnest(setconfig) setting",
+    from pg_db_role_setting s join d on d.oid = s.setdatabase, unnest(setconfig) setting) all_of_it",
         name = literal(name),
         next = literal(next)
     )
