@@ -14,6 +14,7 @@ pub mod input;
 pub mod kept;
 pub mod loads;
 pub mod matrix;
+pub mod memory;
 pub mod neighbours;
 pub mod on_the_way;
 pub mod registry;

@@ -3,18 +3,17 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use cutover_core::journal::{Step, What};
-use cutover_testkit::site::{App, Binaries, Process, Site};
+use cutover_testkit::site::{App, Binaries, Site};
 
 use crate::engine::{self, containers};
 use crate::kept;
+use crate::memory::{MOST, peaks_while};
 
 use super::figures::{between, milliseconds, ratios};
-use super::kernel;
 use super::sample;
 use super::sheet::Section;
 
@@ -22,10 +21,6 @@ const ROWS: u32 = 1_000_000;
 const ROUNDS: usize = 5;
 /// At least 0.95 × the speed by hand.
 const SLOWEST: f64 = 1.0 / 0.95;
-/// In megabytes, whatever the database's size.
-const MEMORY: f64 = 64.0;
-/// Between two looks at a run's memory; the kernel keeps the peak.
-const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<Section> {
     let mut section = Section::new("Dumps: a snapshot of PostgreSQL, 1,000,000 rows");
@@ -74,20 +69,19 @@ struct Taken {
     bytes: u64,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "megabytes of a dump")]
 fn report(section: &mut Section, hands: &[f64], ours: &[Taken], by_hand: u64) {
     let each = |figure: fn(&Taken) -> f64| ours.iter().map(figure).collect::<Vec<f64>>();
     let steps = each(|taken| taken.step);
     let bytes = ours.last().map_or(0, |taken| taken.bytes);
     section
         .row("pg_dump | zstd, into a file", "ms", hands)
-        .note(format!("{:.1} MB; neither read back nor flushed to disk", by_hand as f64 / 1e6));
+        .note(format!("{:.1} MB; neither read back nor flushed to disk", megabytes(by_hand)));
     section
         .row("the snapshot: dumped, flushed to disk, read back, hashed", "ms", &steps)
-        .note(format!("{:.1} MB", bytes as f64 / 1e6));
+        .note(format!("{:.1} MB", megabytes(bytes)));
     section.row("the snapshot over pg_dump | zstd", "×", &ratios(&steps, hands)).goal(SLOWEST);
     section.row("the whole command", "ms", &each(|taken| taken.whole));
-    section.row("memory of the run, at its peak", "MB", &each(|taken| taken.memory)).goal(MEMORY);
+    section.row("memory of the run, at its peak", "MB", &each(|taken| taken.memory)).goal(megabytes(MOST));
 }
 
 /// By the client in the database's own container, as a script would.
@@ -105,17 +99,9 @@ fn by_hand(app: &App<'_>, file: &Path) -> anyhow::Result<f64> {
 }
 
 async fn by_cutover(app: &App<'_>) -> anyhow::Result<Taken> {
-    let over = AtomicBool::new(false);
-    let (told, memory) = std::thread::scope(|scope| {
-        let looking = scope.spawn(|| peak(app.site(), &over));
-        let told = tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(app.cutover(&["snapshot", "create"]))
-        });
-        over.store(true, Ordering::Relaxed);
-        (told, looking.join().unwrap_or_default())
-    });
+    let (peaks, told) = peaks_while(app.site(), app.cutover(&["snapshot", "create"])).await;
     let told = told?.expect(0)?;
-    ensure!(memory > 0, "the run was never seen");
+    let memory = *peaks.get("run").context("the run was never seen")?;
     let run = sample::verdict(app).await?.run;
     let entries = app.site().journal(run)?;
     let is_snapshot = |what: &What| matches!(what, What::Intent { step: Step::Snapshot { .. }, .. });
@@ -125,18 +111,11 @@ async fn by_cutover(app: &App<'_>) -> anyhow::Result<Taken> {
     let folder = app.site().layout().snapshots(app.id());
     let newest = fs::read_dir(&folder)?.flatten().filter_map(|file| file.metadata().ok());
     let bytes = newest.max_by_key(|file| file.modified().ok()).map_or(0, |file| file.len());
-    #[expect(clippy::cast_precision_loss, reason = "megabytes")]
-    let memory = memory as f64 / 1e6;
-    Ok(Taken { whole: milliseconds(told.took), step: between(begun.at, ended.at), memory, bytes })
+    let step = between(begun.at, ended.at);
+    Ok(Taken { whole: milliseconds(told.took), step, memory: megabytes(memory), bytes })
 }
 
-/// The most bytes that a run of this site had until it is told to be over.
-fn peak(site: &Site, over: &AtomicBool) -> u64 {
-    let mut most = 0;
-    while !over.load(Ordering::Relaxed) {
-        let runs = site.processes().into_iter().filter(|found| found.process == Process::Run);
-        most = runs.filter_map(|found| kernel::peak(found.pid)).fold(most, u64::max);
-        std::thread::sleep(LOOK);
-    }
-    most
+#[expect(clippy::cast_precision_loss, reason = "of no figure here so much is told")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }

@@ -38,7 +38,7 @@ pub fn look(pid: u32) -> Option<Look> {
 }
 
 /// The most resident bytes that a process has had; `None`: it is gone.
-pub(super) fn peak(pid: u32) -> Option<u64> {
+pub fn peak(pid: u32) -> Option<u64> {
     Some(kilobytes(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmHWM:"))
 }
 

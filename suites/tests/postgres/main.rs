@@ -7,6 +7,7 @@
 )]
 
 mod by_url;
+mod large;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
