@@ -132,7 +132,7 @@ engine() {
 
 stocked() {
     on_top_of "$1" "$2" \
-        "rm -f /etc/apt/apt.conf.d/docker-clean && apt-get update -q && apt-get install -y -q --no-install-recommends --download-only docker.io nftables logrotate unattended-upgrades systemd-timesyncd"
+        "rm -f /etc/apt/apt.conf.d/docker-clean && apt-get update -q && apt-get install -y -q --no-install-recommends --download-only docker.io nftables logrotate unattended-upgrades systemd-timesyncd restic"
 }
 
 # Another machine, after a command that was run in it.
