@@ -17,6 +17,7 @@ pub mod matrix;
 pub mod memory;
 pub mod neighbours;
 pub mod on_the_way;
+pub mod pages;
 pub mod registry;
 pub mod rows;
 pub mod scenes;
