@@ -1,5 +1,8 @@
 //! The container engine that answers, where containers can be tried on it.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Stdio};
+
 use cutover_core::layout::label;
 use cutover_engine::Engine;
 use cutover_testkit::site::{App, Binaries, OwnEngine, Site};
@@ -138,6 +141,36 @@ pub fn containers(app: &App<'_>, service: &str) -> String {
     let (by_app, by_service) =
         (format!("label={}={}", label::APP, app.id()), format!("label={}={service}", label::SERVICE));
     docker(app.site(), &["ps", "--quiet", "--no-trunc", "--filter", &by_app, "--filter", &by_service])
+}
+
+/// A client of a server in its own container, which says one thing and stays. Dropped, it is gone.
+pub struct Session(Child);
+
+impl Session {
+    /// Once it was answered, with a line that is given back.
+    ///
+    /// # Panics
+    /// When there is no such container, or no answer: a test stops there.
+    pub fn open(app: &App<'_>, service: &str, client: &str, statement: &str) -> (Self, String) {
+        let mut command = std::process::Command::new("docker");
+        let address = app.site().docker().expect("a site on an engine").address();
+        command.args(["exec", "-i", &containers(app, service), "sh", "-c", client]);
+        command.env("DOCKER_HOST", address).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the engine's own client");
+        let input = child.stdin.as_mut().expect("a pipe");
+        input.write_all(format!("{statement}\n").as_bytes()).expect("it reads");
+        let mut line = String::new();
+        let output = child.stdout.as_mut().expect("a pipe");
+        BufReader::new(output).read_line(&mut line).expect("it answers");
+        (Self(child), line.trim().to_owned())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().map(drop).unwrap_or_default();
+    }
 }
 
 /// The same at a site on an engine of its own, which the test may restart and kill.

@@ -31,6 +31,7 @@ pub async fn deploy(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageE
     let taken = stage(act, Stage::Snapshot, why(&plan.snapshot), taken).await?;
     let migrated =
         stage(act, Stage::Migrate, why(&plan.migrate), migrate::migrate(act, &plan.migrate, &taken)).await?;
+    drop(taken);
     // A rehearsal that found something pending puts the plan with the handover in this one's place.
     let Some(instead) = migrated.instead else { return go_live(act, env).await };
     let written = act.journal.write(What::Planned { plan: Box::new(instead.clone()) });

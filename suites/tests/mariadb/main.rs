@@ -6,6 +6,7 @@
     reason = "a test stops where it fails, and says its numbers"
 )]
 
+mod alone;
 mod limits;
 
 use std::collections::BTreeSet;

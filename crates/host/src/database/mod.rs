@@ -9,7 +9,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use crate::ports::{Content, Database, DatabaseError, Located, Server, ServerState, Taken};
+use crate::ports::{Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken};
 use sqlite::Sqlite;
 
 /// The databases that this host reaches.
@@ -99,6 +99,10 @@ impl Database for Databases {
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
         server::of(server).look().await
+    }
+
+    async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError> {
+        server::of(server).alone().await
     }
 
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {

@@ -2,6 +2,7 @@
 //! when.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use cutover_core::hash::ContentHash;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::secret::Secret;
 use cutover_core::state::SchemaVersion;
+use tokio::sync::oneshot;
 
 use super::{Certainty, Runtime};
 
@@ -70,8 +72,26 @@ pub trait Database: Send + Sync {
     /// What a server says of a database.
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError>;
 
+    /// Takes the lock of migrations that the database has in its server, where other installations see it; `None`: somebody else has it. It is let
+    /// go when what is given is dropped, and when this process ends, however it ends.
+    async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError>;
+
     /// Ends the sessions of migrations and snapshots whose client is gone, and sees them gone (S19); how many there were.
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError>;
+}
+
+/// As long as it is there nobody else migrates the database. The default holds nothing: for what has no server.
+#[derive(Debug, Default)]
+pub struct Alone {
+    /// Dropped, it ends the session that holds the lock.
+    _session: Option<oneshot::Sender<Infallible>>,
+}
+
+impl Alone {
+    /// Held by a session that ends when the other end of `session` is told that this one is gone.
+    pub(crate) fn while_held(session: oneshot::Sender<Infallible>) -> Self {
+        Self { _session: Some(session) }
+    }
 }
 
 /// A database, found.

@@ -131,10 +131,13 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
         HeldDatabase::Migrate { migration } => {
             let Some(place) = &migration.place else { return Ok(()) };
             let found = located(act, place).await?;
+            let alone = snapshot::alone(act, Stage::Handover, migration).await?;
             nobody_has_open(act, &migration.database, &found, "migrated").await?;
             let wanted = migration.snapshot == SnapshotPolicy::BeforeMigration;
             let before = match &found {
-                Located::Server(_) => snapshot::take_before(act, Stage::Handover, migration, wanted).await?,
+                Located::Server(_) => {
+                    snapshot::take_before(act, Stage::Handover, migration, wanted, alone).await?
+                }
                 Located::File(file) => {
                     if wanted && file.exists() {
                         let to = &migration.snapshot_file;

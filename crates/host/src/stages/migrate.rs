@@ -58,6 +58,8 @@ async fn must_be_held(act: &Act<'_>, migration: &Migration, place: &ServerPlace)
     if !snapshot::is_pending(act, Stage::Migrate, migration).await? {
         return Ok(false);
     }
+    // Who has the lock now may have it for long.
+    drop(snapshot::alone(act, Stage::Migrate, migration).await?);
     let found = async {
         let server = server(act, place).await?;
         let state = act.ports.database.look(&server).await?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
-use cutover_core::journal::{Step, StepResult};
+use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::layout;
 use cutover_core::names::DatabaseName;
 use cutover_core::plan::{
@@ -24,7 +24,7 @@ use super::{room, told};
 use crate::blocking::blocking;
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
-use crate::ports::{Located, Server, ServerState};
+use crate::ports::{Alone, Located, Server, ServerState};
 use crate::snapshots;
 
 /// What may be migrated outside a handover, as it was before.
@@ -40,6 +40,8 @@ pub(super) struct Before {
     pub(super) server: Option<(Server, ServerState)>,
     /// The snapshot that was taken.
     pub(super) snapshot: Option<String>,
+    /// Keeps everybody else from migrating it.
+    _alone: Alone,
 }
 
 pub(crate) async fn snapshot(
@@ -63,7 +65,9 @@ pub(crate) async fn snapshot(
         let database = &migration.database;
         if is_pending(act, Stage::Snapshot, migration).await? {
             let wanted = plan.todo().is_some_and(|plan| plan.databases.contains(database));
-            before.insert(database.clone(), take_before(act, Stage::Snapshot, migration, wanted).await?);
+            let alone = alone(act, Stage::Snapshot, migration).await?;
+            before
+                .insert(database.clone(), take_before(act, Stage::Snapshot, migration, wanted, alone).await?);
         }
     }
     Ok(Snapshotted { before })
@@ -196,12 +200,33 @@ pub(super) async fn is_pending(
     act.journal.act(stage, step, asked).await
 }
 
+/// Keeps everybody else from migrating the database: another app, or another host, may reach it, too. Before anything is done that would disturb them.
+pub(super) async fn alone(act: &Act<'_>, stage: Stage, migration: &Migration) -> Result<Alone, StageError> {
+    let Some(DatabasePlace::Server(place)) = &migration.place else { return Ok(Alone::default()) };
+    let server = server(act, place).await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
+    match act.ports.database.alone(&server).await {
+        Ok(Some(alone)) => Ok(alone),
+        Ok(None) => Err(told::migrated_by_another(act, migration).into()),
+        // The app's own lock holds, and the migration's tool may have one. Rights that it needs nowhere else are asked of nobody.
+        Err(error) => {
+            let text = format!(
+                "nobody else is kept from migrating `{}` meanwhile: {}",
+                migration.database,
+                told::redacted(act, &error.message)
+            );
+            act.journal.write(What::Warning { stage, text })?;
+            Ok(Alone::default())
+        }
+    }
+}
+
 /// Looks at a database that is about to be migrated, and takes its snapshot where one is wanted.
 pub(super) async fn take_before(
     act: &Act<'_>,
     stage: Stage,
     migration: &Migration,
     wanted: bool,
+    alone: Alone,
 ) -> Result<Before, StageError> {
     let place = match &migration.place {
         Some(DatabasePlace::Server(place)) => place,
@@ -220,7 +245,7 @@ pub(super) async fn take_before(
     if wanted {
         take(act, stage, &migration.database, &Located::Server(server.clone()), file).await?;
     }
-    Ok(Before { server: Some((server, state)), snapshot: wanted.then(|| file.clone()) })
+    Ok(Before { server: Some((server, state)), snapshot: wanted.then(|| file.clone()), _alone: alone })
 }
 
 /// Takes a verified, durable snapshot of a database that is there.

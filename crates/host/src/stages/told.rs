@@ -269,8 +269,23 @@ pub(super) fn no_room_told(trouble: &Trouble) -> Failure {
     Failure::new(Exit::Refused, "the free room on a disk cannot be told").because(trouble.message.clone())
 }
 
+/// Somebody else has the lock of migrations that the database has in its server.
+pub(super) fn migrated_by_another(act: &Act<'_>, migration: &Migration) -> Failure {
+    let database = &migration.database;
+    let mut failure = Failure::new(Exit::Locked, format!("`{database}` is being migrated by somebody else"))
+        .because(format!(
+            "another app, environment or host than {} reaches the same database, and holds its lock of migrations",
+            act.app()
+        ));
+    failure.next.push("deploy again once that is over".to_owned());
+    failure.next.push(
+        "if it is not meant to be the same database, see its `url`, or the service it lies in".to_owned(),
+    );
+    failure
+}
+
 /// A client program may say what it was told.
-fn redacted(act: &Act<'_>, text: &str) -> String {
+pub(super) fn redacted(act: &Act<'_>, text: &str) -> String {
     let live = act.plan.live.as_ref().map(|live| act.values(&live.release));
     match live {
         Some(Ok(values)) => values.redact(text),

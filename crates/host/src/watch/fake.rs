@@ -19,8 +19,9 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::ports::{
-    Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located, LogLine, LogQuery, Router,
-    RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
+    Alone, Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located, LogLine, LogQuery,
+    Router, RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind, Server, ServerState,
+    Taken,
 };
 
 pub(crate) fn exit(code: i32) -> ExitStatus {
@@ -390,6 +391,9 @@ impl Database for NoDatabase {
         unreachable!()
     }
     async fn look(&self, _: &Server) -> Result<ServerState, DatabaseError> {
+        unreachable!()
+    }
+    async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
         unreachable!()
     }
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

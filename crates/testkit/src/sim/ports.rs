@@ -13,7 +13,7 @@ use cutover_core::plan::RouteCheck;
 use cutover_core::release::RuntimeKind;
 use cutover_core::state::FoundTable;
 use cutover_host::ports::{
-    Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget, Prober, Router,
+    Alone, Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget, Prober, Router,
     RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
 };
 use cutover_host::store::Store;
@@ -277,6 +277,10 @@ impl Database for Simulated {
         let (found, others) = self.see(look).await?;
         let catalogue = found.map(|version| version.to_string()).unwrap_or_default();
         Ok(ServerState { catalogue, others, ..ServerState::default() })
+    }
+
+    async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
+        Ok(Some(Alone::default()))
     }
 
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
+use cutover_core::hash::ContentHash;
 
+use super::alone::Holder;
 use super::client::{Client, badly};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
 use super::mariadb_version::Version;
 use super::port::{ANSWER, InServer, LONG_ANSWER};
 use super::{dump, mariadb_dump};
-use crate::ports::{DatabaseError, Server, ServerState, Taken, Way};
+use crate::ports::{Alone, DatabaseError, Server, ServerState, Taken, Way};
 
 /// A database of `MariaDB` or `MySQL`.
 pub(super) struct Maria<'a> {
@@ -169,6 +171,17 @@ impl InServer for Maria<'_> {
 
     async fn connected(&self) -> Result<String, DatabaseError> {
         self.ask(None, catalogue::SESSIONS).await
+    }
+
+    async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
+        let name = self.ask(None, "select database();").await?;
+        let words = [self.talker(), "--batch", "--skip-column-names", "--unbuffered", "--connect-timeout=10"];
+        let words = words.map(str::to_owned).to_vec();
+        // Its name may have 64 characters.
+        let lock = format!("cutover {}", ContentHash::of(name.as_bytes()).short());
+        let statements = format!("set session wait_timeout = 604800;\nselect get_lock('{lock}', 0);\n");
+        let database = "information_schema";
+        Holder { client: &self.client, database, words, statements, taken: "1" }.take().await
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

@@ -1,6 +1,7 @@
 //! Databases in a server, by the server's own client programs: inside the server's instance, or on this host. What one engine has for itself lies in
 //! files of its name; the way to a server, the programs' streams and a dump's way into a file are the same for all.
 
+mod alone;
 mod client;
 mod dump;
 mod mariadb;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::mariadb::Maria;
 use super::postgres::Postgres;
-use crate::ports::{DatabaseError, Server, ServerState, Taken};
+use crate::ports::{Alone, DatabaseError, Server, ServerState, Taken};
 
 /// For an answer of a server.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
@@ -42,6 +42,7 @@ pub(in crate::database) trait InServer: Send + Sync {
             tokio::time::sleep(AGAIN).await;
         }
     }
+    async fn alone(&self) -> Result<Option<Alone>, DatabaseError>;
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
     async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError>;

@@ -8,17 +8,21 @@ use async_trait::async_trait;
 use cutover_core::layout;
 use tokio::time::Instant;
 
+use super::alone::Holder;
 use super::client::{Client, badly};
 use super::dump;
 use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER};
 use super::postgres_catalogue::{self as catalogue, Found};
 use super::postgres_login::LOGIN;
-use super::postgres_restore::{literal, quoted};
+use super::postgres_restore::{elsewhere, literal, quoted};
 use super::postgres_tools as tools;
-use crate::ports::{DatabaseError, Server, ServerState, Taken};
+use crate::ports::{Alone, DatabaseError, Server, ServerState, Taken};
 
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
+
+/// Any version asks any other. What is asked may hold values, which a command line would show: it reads that.
+const PSQL: [&str; 4] = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"];
 
 /// A database of `PostgreSQL`.
 pub(super) struct Postgres<'a> {
@@ -43,8 +47,7 @@ impl Postgres<'_> {
         query: &str,
         timeout: Duration,
     ) -> Result<String, DatabaseError> {
-        // Any version asks any other. What is asked may hold values, which a command line would show.
-        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"].map(str::to_owned);
+        let words = PSQL.map(str::to_owned);
         let said = self.client.run(database, &words, &format!("{query}\n;\n"), timeout).await?;
         if said.exit.code == Some(0) {
             return Ok(String::from_utf8_lossy(&said.output).trim_end().to_owned());
@@ -112,6 +115,19 @@ impl InServer for Postgres<'_> {
 
     async fn connected(&self) -> Result<String, DatabaseError> {
         self.ask(None, catalogue::SESSIONS).await
+    }
+
+    async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
+        let name = self.ask(None, "select current_database()").await?;
+        let words = PSQL.map(str::to_owned).to_vec();
+        // A transaction keeps its session also behind a pooler, which would give one between two statements to somebody else, lock and all.
+        let statements = format!(
+            "begin;\nset local idle_in_transaction_session_timeout = 0;\n\
+             select pg_try_advisory_xact_lock(hashtextextended({}, 0));\n",
+            literal(&format!("cutover {name}"))
+        );
+        let database = elsewhere(&name);
+        Holder { client: &self.client, database, words, statements, taken: "t" }.take().await
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

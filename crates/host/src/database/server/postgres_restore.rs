@@ -20,7 +20,7 @@ const REPLACED: &str = "replaced";
 /// An archive of `pg_dump`.
 const FORM: Form = Form { magic: &[b"PGDMP"], of: "pg_dump" };
 /// Where databases are made and renamed from: nobody renames one while he has it open.
-fn elsewhere(name: &str) -> &'static str {
+pub(super) fn elsewhere(name: &str) -> &'static str {
     if name == "postgres" { "template1" } else { "postgres" }
 }
 

@@ -1,0 +1,47 @@
+//! Another installation that shares the database has its lock of migrations.
+
+use cutover_suites::engine::Session;
+
+use super::*;
+
+/// Somebody else has the lock.
+fn somebody(app: &App<'_>) -> Session {
+    let client = "PGPASSWORD=$POSTGRES_PASSWORD exec psql -h 127.0.0.1 -U ledger -d postgres -qAt";
+    let lock = "select pg_advisory_lock(hashtextextended('cutover ledger', 0)), 'taken';";
+    let (session, answer) = Session::open(app, "postgres", client, lock);
+    assert_eq!(answer, "|taken");
+    session
+}
+
+/// Fails where the lock is not taken meanwhile.
+const TAKEN: &str = r#"[ "$(psql "${DATABASE_URL%/ledger}/postgres" -qAtc "select pg_try_advisory_lock(hashtextextended('cutover ledger', 0))")" = f ]"#;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_database_that_somebody_else_migrates_is_not_migrated() {
+    with_ledger("a_database_that_somebody_else_migrates_is_not_migrated", async |app| {
+        let wider = format!("{TAKEN}; sql \"alter table entries add column mark text default 'wider'\"");
+        let expand = Version { name: "wider", migrate: &wider, ..FIRST };
+        let renames = format!("{TAKEN}; sql 'alter table entries rename column text to line'");
+        let breaking = Version { migrate: &renames, ..renamed("renamed") };
+        let before = dumps(app);
+
+        under_traffic(app, "refused", "text", async {
+            let session = somebody(app);
+            for version in [&expand, &breaking] {
+                let talk = deploy(app, version, 3).await;
+                assert!(talk.contains("`main` is being migrated by somebody else"), "{talk}");
+            }
+            serves(app, "first").await;
+            drop(session);
+        })
+        .await;
+
+        assert_eq!(dumps(app), before, "not even dumped");
+        // Each sees itself that it has the lock, and nobody has it afterwards.
+        under_traffic(app, "wider", "text", async { drop(deploy(app, &expand, 0).await) }).await;
+        deploy(app, &breaking, 0).await;
+        drop(somebody(app));
+    })
+    .await;
+}
