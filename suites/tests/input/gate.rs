@@ -120,3 +120,16 @@ async fn what_fails_after_the_switch_is_switched_back() {
     shop.recovers("bad ends").await;
     golden.compare();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_migrates_by_itself_when_it_starts_is_told_in_the_plan() {
+    let site = Site::new().unwrap();
+    let shop = Shop::serving(&site).await;
+    script(&shop, "#!/bin/sh\nset -e\nalembic upgrade head\nexec ./guestbook serve\n");
+    shop.configured(&GOOD.replace("command: ./guestbook serve", "command: ./run"));
+
+    let told = shop.app.cutover(&["plan"]).await.unwrap().expect(0).unwrap();
+
+    let note = "service `web` migrates its database by itself when it starts (`alembic upgrade` in web/run)";
+    assert!(told.output.contains(note), "{}{}", told.talk, told.output);
+}

@@ -148,6 +148,11 @@ pub(super) fn export(
     tar::Archive::new(output.stdout.as_slice()).unpack(target)
 }
 
+/// The text of a file of a commit, relative to `folder`; `None`: it has none there.
+pub(super) fn text(folder: &Path, commit: &str, path: &str) -> Option<String> {
+    answer(ask(folder, &["cat-file", "blob", &format!("{commit}:./{path}")]))
+}
+
 /// A question that git thinks about; `None`: there is no git.
 fn ask(folder: &Path, words: &[&str]) -> Option<Child> {
     Command::new("git")

@@ -9,6 +9,7 @@ mod images;
 mod platform;
 mod project;
 mod shipped;
+mod start;
 mod variables;
 
 pub(crate) use artifact::Artifact;
@@ -18,4 +19,5 @@ pub(crate) use git::Git;
 pub(crate) use images::{BuildFrom, Images};
 pub(crate) use project::{Identity, Project, is_declared_without_value};
 pub(crate) use shipped::look_at_shipped;
+pub(crate) use start::notes as notes_of_start;
 pub(crate) use variables::{Overlay, ProcessEnvironment, local_values, overlay, placeholders, read_env_file};

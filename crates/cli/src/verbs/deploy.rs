@@ -22,7 +22,7 @@ use crate::render::{self, Progress};
 use crate::ship::ship_release;
 use crate::sources::{
     BuildFrom, Contents, Git, Images, Making, Overlay, ProcessEnvironment, Project, Wanted, collect,
-    look_at_shipped, older_images, overlay, remove_images,
+    look_at_shipped, notes_of_start, older_images, overlay, remove_images,
 };
 
 pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
@@ -223,6 +223,7 @@ impl Draft {
         progress.end();
         let mut contents = contents?;
         look_at_shipped(&self.config, &self.project, self.build_from(), &mut contents)?;
+        contents.notes.extend(notes_of_start(&self.config, &self.project, self.build_from()));
         Ok(contents)
     }
 
