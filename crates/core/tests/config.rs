@@ -391,6 +391,7 @@ fn whole(part: &str) -> String {
         Some(("backup:", rest)) => {
             format!("databases:\n{main}backup:\n  to: /backups\n  password: ${{BACKUP_PASSWORD}}\n{rest}")
         }
+        Some(("backing:", others)) => others.to_owned(),
         _ => part.to_owned(),
     };
     format!(
