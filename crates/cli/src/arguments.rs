@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use crate::asked::{Command, Place, ServerVerb};
 use crate::verbs::{
     AttachArguments, BackingWord, BackupWord, CheckArguments, CompletionArguments, EnvWord, ExecArguments,
-    HistoryArguments, KeyWord, LogsArguments, ManArguments, PruneArguments, ServerArguments, SetupArguments,
-    SnapshotWord, StatusArguments, TunnelArguments,
+    HistoryArguments, KeyWord, LogsArguments, ManArguments, PruneArguments, SecretsWord, ServerArguments,
+    SetupArguments, SnapshotWord, StatusArguments, TunnelArguments,
 };
 
 pub(crate) use change::{
@@ -85,6 +85,9 @@ enum Word {
     /// Show or change the variables on the host
     #[command(subcommand)]
     Env(EnvWord),
+    /// Passwords that a server and its services must agree on
+    #[command(subcommand)]
+    Secrets(SecretsWord),
     /// Follow a run, or replay one that has ended; exits with its verdict
     Attach(AttachArguments),
     /// Cancel the run that is going on
@@ -149,6 +152,7 @@ impl Arguments {
             Word::Exec(words) => words.into_command(),
             Word::Tunnel(words) => words.into_command(),
             Word::Env(words) => words.into_command(by),
+            Word::Secrets(words) => words.into_command(by),
             Word::Attach(words) => words.into_command(),
             Word::Cancel => Command::Cancel { by: by.to_owned() },
             Word::Lock => Command::Lock,

@@ -94,6 +94,12 @@ fn other_verbs_carry_what_was_said_of_them() {
     assert!(set.conduct.stage_only);
     let values: Vec<Option<String>> = set.brings.change.set.into_values().collect();
     assert_eq!(values, [Some("a=b".to_owned()), None]);
+    let (_, rotate) = asked("secrets rotate TOKEN");
+    assert_eq!((rotate.request.verb, rotate.brings.change.set.len()), (Verb::SecretsRotate, 0));
+    assert_eq!(rotate.brings.change.made.unwrap().as_str(), "TOKEN");
+    let (_, given) = asked("secrets rotate TOKEN --ask --dry-run");
+    assert!(given.conduct.dry_run && given.brings.change.made.is_none());
+    assert_eq!(given.brings.change.set.into_values().collect::<Vec<_>>(), [None]);
     let (_, unset) = asked("env unset TOKEN");
     assert_eq!(unset.request.unset.len(), 1);
 }

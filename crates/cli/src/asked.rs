@@ -142,6 +142,8 @@ pub(crate) struct EnvironmentChange {
     pub(crate) unset: BTreeSet<VariableName>,
     /// `env push`: all that is in this file is set.
     pub(crate) push: Option<PathBuf>,
+    /// `secrets rotate`: the value is made.
+    pub(crate) made: Option<VariableName>,
 }
 
 /// How the plan and its run are treated.

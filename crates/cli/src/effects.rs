@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 48] = [
+pub(crate) const TABLE: [(&str, Effect); 49] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -33,6 +33,7 @@ pub(crate) const TABLE: [(&str, Effect); 48] = [
     ("env push", Effect::Changes),
     ("env set", Effect::Changes),
     ("env unset", Effect::Destroys),
+    ("secrets rotate", Effect::Changes),
     ("tunnel", Effect::Reads),
     ("attach", Effect::Reads),
     ("cancel", Effect::Changes),
@@ -80,6 +81,7 @@ pub(crate) fn word(request: &Request) -> &'static str {
         Verb::Rollback => "rollback",
         Verb::Environment if request.unset.is_empty() => "env set",
         Verb::Environment => "env unset",
+        Verb::SecretsRotate => "secrets rotate",
         Verb::Restart => "restart",
         Verb::Start => "start",
         Verb::Stop => "stop",
@@ -214,6 +216,7 @@ mod tests {
             Verb::Deploy,
             Verb::Rollback,
             Verb::Environment,
+            Verb::SecretsRotate,
             Verb::Restart,
             Verb::Start,
             Verb::Stop,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::hash::ContentHash;
-use crate::names::{AppId, DatabaseName, InstanceName, RunId, ServiceName};
+use crate::names::{AppId, DatabaseName, InstanceName, RunId, ServiceName, VariableName};
 use crate::plan::{HostPlan, Stage};
 use crate::state::{RestartPolicy, SchemaChange};
 use crate::verdict::Verdict;
@@ -226,6 +226,13 @@ pub enum Step {
         database: DatabaseName,
         /// The file name of the snapshot.
         file: String,
+    },
+    /// Give a role of a backing service's server the password that a variable says.
+    Password {
+        /// Of which backing service.
+        service: ServiceName,
+        /// Which variable.
+        variable: VariableName,
     },
     /// Replace the app's entry in the route table: the commit point.
     Switch,

@@ -331,6 +331,7 @@ pub fn describe(step: &Step) -> String {
         Step::Migrate { database } => format!("migrating `{database}`"),
         Step::Inspect { database } => format!("looking at what the migration left in `{database}`"),
         Step::Restore { database, .. } => format!("putting `{database}` back"),
+        Step::Password { service, .. } => format!("changing a password in the server of `{service}`"),
         Step::Switch => "switching the routes".to_owned(),
         Step::Live => "writing what is live".to_owned(),
         Step::Unroute => "taking the routes out".to_owned(),

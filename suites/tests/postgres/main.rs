@@ -9,6 +9,7 @@
 mod alone;
 mod by_url;
 mod large;
+mod password;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

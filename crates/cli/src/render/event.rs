@@ -122,6 +122,7 @@ fn act(step: &Step) -> String {
         Step::Migrate { database } => format!("migrate {database}"),
         Step::Inspect { database } => format!("look at what the migration left in {database}"),
         Step::Restore { database, .. } => format!("put the snapshot of {database} back"),
+        Step::Password { service, .. } => format!("change the password in the server of {service}"),
         Step::Switch => "switch the routes".to_owned(),
         Step::Live => "write which release is live".to_owned(),
         Step::Unroute => "take the routes out".to_owned(),

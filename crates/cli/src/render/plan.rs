@@ -364,6 +364,9 @@ fn handover(plan: &HandoverPlan) -> String {
                 )
             }
             HeldDatabase::Restore { database, .. } => format!("snapshot of {database} put back"),
+            HeldDatabase::Password { change } => {
+                format!("the server of {} gets the new password", change.service)
+            }
             HeldDatabase::Settle { database, .. } => {
                 format!("the migration of {database} ended in its server")
             }

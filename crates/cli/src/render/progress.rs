@@ -291,6 +291,9 @@ fn done(verdict: &Verdict) -> String {
         Verb::Deploy => format!("{release} of {app} is live"),
         Verb::Rollback => format!("{release} of {app} is live again"),
         Verb::Environment => format!("{release} of {app} is live with the new variables"),
+        Verb::SecretsRotate => format!(
+            "{release} of {app} is live with the new password, and its server refuses the one from before"
+        ),
         Verb::Restart => format!("restart of {app}; {release} is live"),
         Verb::Start => format!("start of {app}; {release} is live"),
         Verb::Stop => {

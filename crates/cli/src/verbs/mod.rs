@@ -17,6 +17,7 @@ mod logs;
 mod prune;
 mod records;
 mod run;
+mod secrets;
 mod setup;
 mod snapshot;
 mod status;
@@ -50,6 +51,7 @@ pub(crate) use key::KeyWord;
 pub(crate) use logs::LogsArguments;
 pub(crate) use prune::PruneArguments;
 pub(crate) use records::HistoryArguments;
+pub(crate) use secrets::SecretsWord;
 pub(crate) use setup::{ServerArguments, SetupArguments};
 pub(crate) use snapshot::{SnapshotAsked, SnapshotWord};
 pub(crate) use status::StatusArguments;
@@ -92,6 +94,7 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
         Command::Change(asked) => match asked.request.verb {
             Verb::Deploy => deploy::deploy(desk, *asked).await,
             Verb::Environment => env::change(desk, *asked).await,
+            Verb::SecretsRotate => secrets::rotate(desk, *asked).await,
             Verb::Rollback
             | Verb::Restart
             | Verb::Start

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::settings::{Database, DatabaseEngine, Mount, ServerKind};
 use crate::names::{DatabaseName, ServiceName, VolumeName};
-use crate::plan::{Reached, ServerPlace, VolumeSpec, volume_spec};
+use crate::plan::{Reached, ServerPlace, VolumeSpec, volume_spec, within};
 use crate::release::{Release, RuntimeKind};
 
 /// What belongs into a backup.
@@ -105,10 +105,7 @@ fn server(release: &Release, name: &DatabaseName, database: &Database) -> Option
         return None;
     };
     let reached = match (service, url) {
-        (Some(service), _) => {
-            let runtime = release.backing.get(service)?.content.runtime();
-            Reached::Backing { service: service.clone(), runtime }
-        }
+        (Some(service), _) => within(service, release.backing.get(service)?, *kind),
         (None, Some(url)) => Reached::Url { url: url.clone(), release: release.id.clone() },
         (None, None) => return None,
     };

@@ -18,7 +18,7 @@ use crate::plan::{
     BackingPlan, BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan,
     HeldDatabase, HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse,
     PLAN_VERSION, Planned, PreflightPlan, RecordPlan, RouteCheck, ServicePlan, StartPlan, SwitchPlan, Verb,
-    VerifyPlan, VolumeSpec, WantedImage, WhyNot, databases,
+    VerifyPlan, VolumeSpec, WantedImage, WhyNot, databases, passwords,
 };
 use crate::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
 use crate::request::{Request, Stamp};
@@ -35,8 +35,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) transition: Transition,
     /// Migrations that may be pending.
     pub(crate) migrations: Vec<Migration>,
-    /// Databases that are put back to a snapshot (rollback --restore-db).
-    pub(crate) restores: Vec<HeldDatabase>,
+    /// What happens to databases for no migration's sake: put back to a snapshot (rollback --restore-db), a password changed.
+    pub(crate) held: Vec<HeldDatabase>,
     pub(crate) env: EnvSource,
     pub(crate) generate: BTreeSet<VariableName>,
     pub(crate) required: BTreeSet<VariableName>,
@@ -48,8 +48,8 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<HostPlan, NoTransition> {
     let has_live = parts.state.live.as_ref().is_some_and(|live| !live.members.is_empty());
     let (held, direct): (Vec<_>, Vec<_>) =
         parts.migrations.iter().cloned().partition(|migration| databases::is_held(migration, has_live));
-    let restored = restored_group(parts);
-    let mut plan = base(parts, &restored, &parts.restores)?;
+    let restored = held_group(parts);
+    let mut plan = base(parts, &restored, &parts.held)?;
     if held.is_empty() && direct.is_empty() {
         plan.migrate = Planned::NotNeeded(if parts.request.skip_migrations {
             WhyNot::SkipMigrations
@@ -86,12 +86,19 @@ fn no_migration(parts: &Parts<'_>) -> WhyNot {
     }
 }
 
-fn restored_group(parts: &Parts<'_>) -> BTreeSet<ServiceName> {
-    let restored = parts.restores.iter().filter_map(|held| match held {
+/// Whoever has a database open that is put back, or is told a password that changes.
+fn held_group(parts: &Parts<'_>) -> BTreeSet<ServiceName> {
+    let restored = parts.held.iter().filter_map(|held| match held {
         HeldDatabase::Restore { database, .. } => Some(database),
-        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => None,
+        HeldDatabase::Migrate { .. } | HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => None,
     });
-    databases::group(restored, parts.release, was(parts.state))
+    let mut group = databases::group(restored, parts.release, was(parts.state));
+    let changed = parts.held.iter().filter_map(|held| match held {
+        HeldDatabase::Password { change } => Some(&change.variable),
+        HeldDatabase::Restore { .. } | HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => None,
+    });
+    group.extend(changed.flat_map(|variable| passwords::users(parts.release, variable)).cloned());
+    group
 }
 
 /// The release that is live.
@@ -178,7 +185,9 @@ fn base(
         check: todo(!ways.beside.is_empty(), WhyNot::Unchanged, || CheckPlan {
             instances: ways.beside.iter().flat_map(|(_, moved)| moved.incoming.clone()).collect(),
         }),
-        handover: todo(!ways.handed.is_empty(), WhyNot::None, || handover(parts, &ways, held)),
+        handover: todo(!(ways.handed.is_empty() && held.is_empty()), WhyNot::None, || {
+            handover(parts, &ways, held)
+        }),
         verify: todo(!same && (routed || !ways.follow.is_empty()), WhyNot::None, || {
             verify(parts, &ways, &becomes)
         }),

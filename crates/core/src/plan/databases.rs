@@ -10,8 +10,9 @@ use crate::names::{DatabaseName, ServiceName, Slot, VolumeName};
 use crate::plan::specify::{Ground, Identity};
 use crate::plan::{
     DatabasePlace, FilePlace, InstanceSpec, Migration, Planned, Reached, ServerPlace, SnapshotPlan, WhyNot,
+    passwords,
 };
-use crate::release::Release;
+use crate::release::{BackingRelease, Release};
 use crate::request::Stamp;
 use crate::state::Migrated;
 use crate::template::Template;
@@ -130,14 +131,20 @@ pub(crate) fn place(
         return file_place(ground, service, database).map(DatabasePlace::File);
     };
     let reached = match (backing, url) {
-        (Some(service), _) => {
-            let runtime = ground.release.backing.get(service)?.content.runtime();
-            Reached::Backing { service: service.clone(), runtime }
-        }
+        (Some(service), _) => within(service, ground.release.backing.get(service)?, *kind),
         (None, Some(url)) => Reached::Url { url: url.clone(), release: ground.release.id.clone() },
         (None, None) => return None,
     };
     Some(DatabasePlace::Server(ServerPlace { kind: *kind, reached, name: name.clone() }))
+}
+
+/// From within the instance of a backing service.
+pub(crate) fn within(service: &ServiceName, backing: &BackingRelease, kind: ServerKind) -> Reached {
+    Reached::Backing {
+        service: service.clone(),
+        runtime: backing.content.runtime(),
+        password: passwords::own(backing, kind).cloned(),
+    }
 }
 
 /// Where a SQLite database's file lies, as the service that opens it carries it.

@@ -110,9 +110,10 @@ fn read_back(plan: &HostPlan) -> Duration {
     let held = plan.handover.todo().into_iter().flat_map(|handover| &handover.databases);
     held.map(|held| match held {
         HeldDatabase::Restore { place, present: Some(_), .. } => copy(Some(place)),
-        HeldDatabase::Restore { .. } | HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => {
-            Duration::ZERO
-        }
+        HeldDatabase::Restore { .. }
+        | HeldDatabase::Migrate { .. }
+        | HeldDatabase::Password { .. }
+        | HeldDatabase::Settle { .. } => Duration::ZERO,
     })
     .sum()
 }
@@ -142,6 +143,7 @@ fn database(held: &HeldDatabase) -> Duration {
     match held {
         HeldDatabase::Migrate { migration: one } => migration(one) + copy(one.place.as_ref()),
         HeldDatabase::Restore { place, .. } => 2 * copy(Some(place)),
+        HeldDatabase::Password { .. } => acts(6),
         HeldDatabase::Settle { .. } => acts(3),
     }
 }

@@ -11,13 +11,14 @@ use crate::failure::Failure;
 use crate::hash::ContentHash;
 use crate::names::{NameError, ReleaseId, ServiceName, Slot, VariableName};
 use crate::plan::assemble::{Parts, assemble};
+use crate::plan::lifecycle::{record, without_number};
 use crate::plan::specify::Ground;
 use crate::plan::transition::{Anew, NoTransition, transition};
-use crate::plan::{EnvSource, HostPlan, Plan, Refusals, databases, drift};
+use crate::plan::{EnvSource, HostPlan, Plan, Refusals, databases, drift, passwords};
 use crate::release::{BackingRelease, Content, Release, ServiceRelease, Shipped};
 use crate::request::{Request, Stamp};
 use crate::rules;
-use crate::state::{HostState, World};
+use crate::state::{HostState, ReleaseRecord, World};
 
 /// Plans a deploy.
 ///
@@ -62,11 +63,15 @@ fn host_plan(
         stopped: BTreeSet::new(),
         transition: moved,
         migrations,
-        restores: Vec::new(),
+        held: Vec::new(),
         env: EnvSource::HostFile,
         generate: config.generate.clone(),
         required: config.required.keys().cloned().collect(),
-        notes: notes(config, request).into_iter().chain(drift::drift(state, &release)).collect(),
+        notes: notes(config, request)
+            .into_iter()
+            .chain(passwords::unheeded(state, &release))
+            .chain(drift::drift(state, &release))
+            .collect(),
     };
     let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
     plan.variables = config
@@ -200,8 +205,19 @@ fn release_id(state: &HostState, request: &Request, identity: &ContentHash) -> R
     free_id(state, &base, identity)
 }
 
-/// The first of `base`, `base-2`, `base-3` … that no other release has.
+/// The first of `base`, `base-2`, `base-3` … that no other release has. What is live goes before those that came to be the same as it: a password
+/// that is rotated is put into earlier releases, too.
 pub(crate) fn free_id(state: &HostState, base: &str, identity: &ContentHash) -> Result<ReleaseId, NameError> {
+    let live = state.live.as_ref().and_then(|live| record(state, &live.release));
+    // Without a commit a release is called after its content, whatever that was when it was new.
+    let is_it = |live: &&ReleaseRecord| {
+        let id = live.release.id.as_str();
+        (id == base || without_number(id) == base || base == identity.short())
+            && content_identity(&live.release) == *identity
+    };
+    if let Some(live) = live.filter(is_it) {
+        return Ok(live.release.id.clone());
+    }
     let mut number = 1_u32;
     loop {
         let id: ReleaseId = if number == 1 { base.parse()? } else { format!("{base}-{number}").parse()? };

@@ -2,6 +2,7 @@
 
 use crate::layout;
 use crate::plan::Change;
+use crate::plan::passwords::{is_password, keeps_data};
 use crate::release::{BackingRelease, Release, RuntimeKind};
 use crate::state::{FoundInstance, HostState, Role};
 
@@ -44,6 +45,8 @@ pub(crate) fn differences(
     let Some(record) = record else { return Vec::new() };
     let Some(was) = record.release.backing.get(&found.service) else { return Vec::new() };
     let used = wanted.settings.run.environment.values().flat_map(crate::template::Template::variables);
+    // Made anew it would not read a password either, where it has its data from before.
+    let heeds = |variable: &&_| !(keeps_data(wanted) && is_password(wanted, variable));
     let another_value =
         |variable: &_| record.release.variables.get(variable) != release.variables.get(variable);
     let differ = [
@@ -53,7 +56,7 @@ pub(crate) fn differences(
             Change::Settings,
             was.settings.run != wanted.settings.run || was.settings.port != wanted.settings.port,
         ),
-        (Change::Variables, used.into_iter().any(another_value)),
+        (Change::Variables, used.into_iter().filter(heeds).any(another_value)),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(change, _)| change).collect()
 }

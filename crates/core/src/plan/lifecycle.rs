@@ -16,7 +16,7 @@ use crate::plan::specify::{Ground, reference};
 use crate::plan::transition::{Anew, transition};
 use crate::plan::{
     DrainPlan, EnvSource, HeldDatabase, HostPlan, Plan, Planned, RecordPlan, Refusals, ServicePlan,
-    SwitchPlan, Verb, VolumeSpec, WhyNot, backing, downs, snapshots,
+    SwitchPlan, Verb, VolumeSpec, WhyNot, backing, downs, passwords, snapshots,
 };
 use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
@@ -67,7 +67,7 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
             Anew::OnlyChanged,
             EnvSource::Recorded,
         ),
-        Verb::Environment => (
+        Verb::Environment | Verb::SecretsRotate => (
             with_variables(state, &current.release, request, stamp)?,
             live.stopped.clone(),
             Anew::OnlyChanged,
@@ -103,11 +103,13 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
     };
     let moved = transition(state, &release, &stopped, &anew, stamp).map_err(|error| no_transition(&error))?;
     let ground = Ground { state, release: &release, urls: moved.urls.clone() };
-    let restores = match request.verb {
+    let held = match request.verb {
         Verb::Rollback if request.restore_databases => restores(state, live, &release, &ground, stamp)?,
         Verb::SnapshotRestore => vec![snapshots::restore(&ground, request, stamp)?],
+        Verb::SecretsRotate => vec![passwords::change(state, live, &release, request)?],
         _ => Vec::new(),
     };
+    let notes = held.iter().flat_map(|held| passwords::notes(&release, held)).collect();
     let migrations = match request.verb {
         Verb::Rollback if request.migrate_down => downs::downs(live, &ground, &moved.urls, stamp)?,
         _ => Vec::new(),
@@ -120,15 +122,18 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
         stopped,
         transition: moved,
         migrations,
-        restores,
+        held,
         env,
         generate: BTreeSet::new(),
         required: BTreeSet::new(),
-        notes: Vec::new(),
+        notes,
     };
     let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
     match request.verb {
-        Verb::Environment => plan.notes.extend(unasked(&release, request)),
+        Verb::Environment => {
+            plan.notes.extend(unasked(&release, request));
+            plan.notes.extend(passwords::unheeded(state, &release));
+        }
         Verb::SnapshotRestore => plan.notes.extend(snapshots::restore_notes(state, request)),
         Verb::Rollback => {
             plan.notes.extend(of_databases(state, request, &release));
@@ -180,7 +185,12 @@ fn known_services(release: &Release, asked: &BTreeSet<ServiceName>) -> Result<()
 
 /// The release to go back to: the one asked for, else the newest other one that was live before.
 fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'a ReleaseRecord, Refusals> {
-    let current = record(state, &live.release).map_or(u64::MAX, |record| record.sequence);
+    let now = record(state, &live.release);
+    let current = now.map_or(u64::MAX, |record| record.sequence);
+    // A password that was rotated is in the releases from before, too: what differed by nothing else leads nowhere.
+    let is_same = |record: &ReleaseRecord| {
+        now.is_some_and(|now| content_identity(&now.release) == content_identity(&record.release))
+    };
     match &request.to {
         Some(id) => match record(state, id) {
             Some(found) if found.lived => Ok(found),
@@ -194,6 +204,7 @@ fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'
             .releases
             .iter()
             .filter(|record| record.lived && record.release.id != live.release && record.sequence < current)
+            .filter(|record| !is_same(record))
             .max_by_key(|record| record.sequence)
             .ok_or_else(|| {
                 Failure::new(Exit::Refused, "there is no earlier release to go back to")
@@ -225,7 +236,7 @@ fn of_databases(state: &HostState, request: &Request, target: &Release) -> Vec<S
 fn back_again(state: &HostState, live: &Live, target: &Release) -> Option<String> {
     let last = state.verdicts.iter().find(|verdict| {
         verdict.outcome == Outcome::Done
-            && matches!(verdict.verb, Verb::Deploy | Verb::Rollback | Verb::Environment)
+            && matches!(verdict.verb, Verb::Deploy | Verb::Rollback | Verb::Environment | Verb::SecretsRotate)
     });
     let was_rollback =
         last.is_some_and(|last| last.verb == Verb::Rollback && last.serving.as_ref() == Some(&live.release));
@@ -276,7 +287,7 @@ fn with_variables(
 }
 
 /// A release's name as it was before [`free_id`] made it another's: `7f3c9e1-dirty-2` was `7f3c9e1-dirty`.
-fn without_number(id: &str) -> &str {
+pub(crate) fn without_number(id: &str) -> &str {
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|digit| digit.is_ascii_digit());
     id.rsplit_once('-').filter(|(_, last)| is_number(last)).map_or(id, |(base, _)| base)
 }

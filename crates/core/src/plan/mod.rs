@@ -11,6 +11,7 @@ mod elsewhere;
 mod idle;
 mod leaving;
 mod lifecycle;
+mod passwords;
 mod prune;
 mod shape;
 pub(crate) mod snapshots;
@@ -18,6 +19,7 @@ pub(crate) mod specify;
 mod transition;
 
 pub(crate) use assemble::{default_hold, todo};
+pub(crate) use databases::within;
 pub use deploy::plan;
 pub(crate) use downs::are_recorded as downs_are_recorded;
 pub(crate) use drift::{differences as backing_differences, words as change_words};

@@ -167,6 +167,8 @@ pub enum Verb {
     Rollback,
     /// The live release with other variables.
     Environment,
+    /// The live release with another password, which a role of a backing service's server gets with it.
+    SecretsRotate,
     /// New instances of the live release.
     Restart,
     /// Start what was stopped.
@@ -196,6 +198,7 @@ impl Verb {
             Self::Deploy => "deploy",
             Self::Rollback => "rollback",
             Self::Environment => "env change",
+            Self::SecretsRotate => "secrets rotate",
             Self::Restart => "restart",
             Self::Start => "start",
             Self::Stop => "stop",
@@ -750,6 +753,9 @@ pub enum Reached {
         service: ServiceName,
         /// What carries it.
         runtime: RuntimeKind,
+        /// The password of who comes from within, as the image is told it; references only, no values. `None`: nothing that a variable says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        password: Option<Template>,
     },
     /// By its URL, from the host.
     Url {
@@ -837,6 +843,11 @@ pub enum HeldDatabase {
         /// Where the present is kept (a restore that somebody asked for); `None`: only candidates can have written (S16).
         present: Option<String>,
     },
+    /// Give a role of a backing service's server another password.
+    Password {
+        /// Which.
+        change: Box<PasswordChange>,
+    },
     /// End what a migration of a run that was killed left in its server: it may hold what the old release waits for (S19).
     Settle {
         /// Which.
@@ -844,6 +855,35 @@ pub enum HeldDatabase {
         /// Where it lies.
         place: DatabasePlace,
     },
+}
+
+/// One role's password, and the two releases that are told it. The values are in their env files only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordChange {
+    /// The variable that says it.
+    pub variable: VariableName,
+    /// Of which backing service.
+    pub service: ServiceName,
+    /// The server, from within.
+    pub place: ServerPlace,
+    /// The port that apps come by, where it is not the usual one.
+    pub port: Option<u16>,
+    /// Whose password it is; references only, no values.
+    pub role: Template,
+    /// The password, as the image is told it; references only, no values.
+    pub password: Template,
+    /// Whose env file says what it was.
+    pub from: ReleaseId,
+    /// Whose env file says what it becomes.
+    pub to: ReleaseId,
+}
+
+impl PasswordChange {
+    /// The same change the other way.
+    #[must_use]
+    pub fn back(&self) -> Self {
+        Self { from: self.to.clone(), to: self.from.clone(), ..self.clone() }
+    }
 }
 
 /// The commit point.

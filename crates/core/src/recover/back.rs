@@ -18,7 +18,7 @@ use crate::plan::{
 use crate::request::Stamp;
 use crate::state::{FoundInstance, HostState, Role};
 
-use super::databases::{restores, unsettled};
+use super::databases::{passwords, restores, unsettled};
 use super::journalled::intended;
 use super::standing::{coming, handed_out, standing};
 
@@ -27,7 +27,14 @@ use super::standing::{coming, handed_out, standing};
 pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp: Stamp) -> HostPlan {
     let live = goal.live.as_ref();
     let mut databases = restores(goal, journal, found);
-    let Leaving { first, followed, mut all } = leaving(goal, found, databases.is_empty());
+    let passwords = passwords(goal, journal);
+    let mut in_place = in_place(goal, databases.is_empty());
+    if !passwords.is_empty() {
+        // Whoever is told the new password goes before it does.
+        in_place.extend(following(goal));
+    }
+    databases.extend(passwords);
+    let Leaving { first, followed, mut all } = leaving(goal, found, &in_place);
     databases.extend(unsettled(journal));
     let Returning { running, first: incoming, after } = returning(goal, journal, found);
     let handed_back = !(first.is_empty() && databases.is_empty() && incoming.is_empty());
@@ -88,7 +95,7 @@ struct Leaving {
     all: Vec<InstanceRef>,
 }
 
-fn leaving(goal: &HostPlan, found: &HostState, no_databases: bool) -> Leaving {
+fn leaving(goal: &HostPlan, found: &HostState, in_place: &BTreeSet<InstanceName>) -> Leaving {
     let (coming, live) = (coming(goal), goal.live.as_ref());
     let is_ours = |instance: &&FoundInstance| instance.ours;
     let came = found.instances.iter().filter(is_ours).filter(|instance| {
@@ -100,12 +107,15 @@ fn leaving(goal: &HostPlan, found: &HostState, no_databases: bool) -> Leaving {
     let among = |set: &BTreeSet<InstanceName>| {
         all.iter().filter(|instance| set.contains(&instance.name)).cloned().collect::<Vec<_>>()
     };
-    // Where nothing was live, nobody waits for the place: the routes go first, then what they point at.
-    let in_place = if live.is_none() && no_databases { BTreeSet::new() } else { handed(goal) };
-    let first = one_off.iter().cloned().chain(among(&in_place)).collect();
-    let followed = among(&following(goal));
+    let first = one_off.iter().cloned().chain(among(in_place)).collect();
+    let followed = among(&following(goal).difference(in_place).cloned().collect());
     all.extend(one_off);
     Leaving { first, followed, all }
+}
+
+/// What goes before anything is put back. Where nothing was live, nobody waits for the place: the routes go first, then what they point at.
+fn in_place(goal: &HostPlan, no_databases: bool) -> BTreeSet<InstanceName> {
+    if goal.live.is_none() && no_databases { BTreeSet::new() } else { handed(goal) }
 }
 
 /// What was live and is here: it is live again.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::journal::{Entry, Step, What};
 use crate::names::DatabaseName;
-use crate::plan::{DatabasePlace, HeldDatabase, HostPlan};
+use crate::plan::{DatabasePlace, HeldDatabase, HostPlan, PasswordChange};
 use crate::state::HostState;
 
-use super::journalled::{direct, intended, outcomes, put_back, switched_forward};
+use super::journalled::{direct, done_back, intended, outcomes, switched_forward};
 use super::standing::seen_switched;
 
 /// Databases to be put back: those that were begun to be changed, unless the schema may stay (the hold has ended and the old release can
@@ -23,7 +23,11 @@ pub(super) fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) ->
     if opened || switched_forward(journal).is_some() || seen_switched(journal, goal, found) {
         return Vec::new();
     }
-    let restored = put_back(journal);
+    // They may have been written to since.
+    let restored: BTreeSet<&DatabaseName> = done_back(journal)
+        .into_iter()
+        .filter_map(|step| if let Step::Restore { database, .. } = step { Some(database) } else { None })
+        .collect();
     let taken: BTreeSet<&String> = outcomes(journal)
         .filter_map(|(step, _)| if let Step::Snapshot { file, .. } = step { Some(file) } else { None })
         .collect();
@@ -76,6 +80,36 @@ pub(super) fn restores(goal: &HostPlan, journal: &[Entry], found: &HostState) ->
         _ => None,
     })
     .collect()
+}
+
+/// Passwords that were begun to be changed: the roles get back those that what was live before is told. Repeated, it is done already.
+pub(super) fn passwords(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
+    let begun = changes(goal).filter(|change| intended(journal, &step(change)));
+    begun.map(|change| HeldDatabase::Password { change: Box::new(change.back()) }).collect()
+}
+
+/// Of these, the passwords that no way back is known to have given back.
+pub(super) fn not_given_back(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
+    let done = done_back(journal);
+    let mut open = passwords(goal, journal);
+    open.retain(|held| match held {
+        HeldDatabase::Password { change } => !done.contains(&&step(change)),
+        HeldDatabase::Migrate { .. } | HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => false,
+    });
+    open
+}
+
+/// The passwords that a plan changes.
+pub(super) fn changes(plan: &HostPlan) -> impl Iterator<Item = &PasswordChange> {
+    let held = plan.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    held.filter_map(|held| match held {
+        HeldDatabase::Password { change } => Some(change.as_ref()),
+        HeldDatabase::Migrate { .. } | HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
+    })
+}
+
+fn step(change: &PasswordChange) -> Step {
+    Step::Password { service: change.service.clone(), variable: change.variable.clone() }
 }
 
 /// Migrations beside the old release whose run ended while they went on: their sessions may still be in the server.

@@ -122,7 +122,9 @@ pub(super) fn migrated<'a>(journal: &'a [Entry], goal: &'a HostPlan) -> Vec<&'a 
     let held =
         goal.handover.todo().into_iter().flat_map(|plan| &plan.databases).filter_map(|held| match held {
             HeldDatabase::Migrate { migration } => Some(migration.as_ref()),
-            HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
+            HeldDatabase::Restore { .. } | HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => {
+                None
+            }
         });
     direct(journal).chain(held).filter(|migration| begun.contains(&migration.database)).collect()
 }
@@ -202,23 +204,23 @@ pub(super) fn intended(journal: &[Entry], wanted: &Step) -> bool {
     journal.iter().any(|entry| matches!(&entry.what, What::Intent { step, .. } if step == wanted))
 }
 
-/// Databases that a way back has put back already: they may have been written to since.
-pub(super) fn put_back(journal: &[Entry]) -> BTreeSet<DatabaseName> {
+/// What a way back has done already.
+pub(super) fn done_back(journal: &[Entry]) -> Vec<&Step> {
     let mut back = false;
-    let mut restored = BTreeSet::new();
+    let mut done = Vec::new();
     for entry in journal {
         match &entry.what {
             What::Planned { plan } => back = plan.direction == Direction::Back,
             What::Outcome { intent, .. } if back => {
                 let of = journal.iter().find(|other| other.seq == *intent).map(|other| &other.what);
-                if let Some(What::Intent { step: Step::Restore { database, .. }, .. }) = of {
-                    restored.insert(database.clone());
+                if let Some(What::Intent { step, .. }) = of {
+                    done.push(step);
                 }
             }
             _ => {}
         }
     }
-    restored
+    done
 }
 
 /// Where the way forward had switched: the first time that it is known to have.

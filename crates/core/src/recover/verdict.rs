@@ -110,7 +110,7 @@ fn before<'a>(journal: &[Entry], goal: Option<&'a HostPlan>) -> Option<&'a str> 
         HeldDatabase::Migrate { migration } => {
             migration.down.as_ref().map(|_| migration.snapshot_file.as_str())
         }
-        HeldDatabase::Settle { .. } => None,
+        HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => None,
     });
     before.map(layout::snapshot_name)
 }

@@ -10,7 +10,7 @@ use crate::plan::{HeldDatabase, HostPlan};
 use crate::release::Live;
 use crate::state::HostState;
 
-use super::databases::restores;
+use super::databases::{changes, not_given_back, passwords, restores};
 use super::journalled::{goal, migrated, outcomes};
 use super::standing::{coming, standing};
 
@@ -60,7 +60,17 @@ pub fn standing_text(journal: &[Entry], found: &HostState) -> String {
             Some(file) => format!("the database `{database}` is not put back, its snapshot is {file}"),
             None => format!("the database `{database}` is not put back"),
         }),
-        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => None,
+        HeldDatabase::Migrate { .. } | HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => None,
+    }));
+    let passwords = goal(journal)
+        .filter(|goal| !standing(journal, goal, found).switched)
+        .map(|goal| not_given_back(goal, journal));
+    parts.extend(passwords.iter().flatten().filter_map(|held| match held {
+        HeldDatabase::Password { change } => Some(format!(
+            "it is not known which password the server of `{}` has: the one from before, or the new one, which {} of release {} says",
+            change.service, change.variable, change.from
+        )),
+        HeldDatabase::Migrate { .. } | HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
     }));
     parts.join("; ")
 }
@@ -94,8 +104,24 @@ pub(super) fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &Hos
         parts.extend(backing_text(goal, found));
         return parts.join("; ");
     }
+    parts.extend(password_text(journal, goal, found));
     parts.extend(schema_text(journal, goal));
     parts.join("; ")
+}
+
+/// Which password a server has, where it was to get another one.
+fn password_text(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Option<String> {
+    let change = changes(goal).next()?;
+    let server = format!("the server of `{}`", change.service);
+    Some(if standing(journal, goal, found).switched {
+        format!("{server} has the new password")
+    } else if passwords(goal, journal).is_empty() {
+        format!("the password in {server} was not touched")
+    } else if not_given_back(goal, journal).is_empty() {
+        format!("{server} has the password from before again")
+    } else {
+        format!("which password {server} has is not known")
+    })
 }
 
 /// Which of a backing service runs.

@@ -3,6 +3,7 @@
 
 mod databases;
 mod drift;
+mod passwords;
 mod recovery;
 mod rollback;
 mod services;

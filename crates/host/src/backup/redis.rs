@@ -74,7 +74,7 @@ pub(super) async fn save(
                 continue;
             };
             let words = ["sh", "-c", SCRIPT].map(str::to_owned).to_vec();
-            match runtime.exec(app, &instance, &Exec { words, timeout: SAVE }).await {
+            match runtime.exec(app, &instance.name, &Exec { words, timeout: SAVE }).await {
                 Ok(finished) => heard(&finished, service, gathered).map_err(told)?,
                 // It has no shell, most likely, so that it is none of the usual images of Redis.
                 Err(error) => gathered.left_out.push(format!(

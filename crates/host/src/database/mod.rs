@@ -9,7 +9,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use crate::ports::{Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken};
 use sqlite::Sqlite;
 
 /// The databases that this host reaches.
@@ -103,6 +103,14 @@ impl Database for Databases {
 
     async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError> {
         server::of(server).alone().await
+    }
+
+    async fn admits(&self, server: &Server, account: &Account) -> Result<bool, DatabaseError> {
+        server::of(server).admits(account).await
+    }
+
+    async fn set_password(&self, server: &Server, account: &Account) -> Result<(), DatabaseError> {
+        server::of(server).set_password(account).await
     }
 
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {

@@ -75,6 +75,11 @@ pub trait Database: Send + Sync {
     /// Takes the lock of migrations that the database has in its server, where other installations see it; `None`: somebody else has it. It is let
     /// go when what is given is dropped, and when this process ends, however it ends.
     async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError>;
+    /// Whether an account gets in, by the way that apps come.
+    async fn admits(&self, server: &Server, account: &Account) -> Result<bool, DatabaseError>;
+
+    /// Gives an account its password, which reaches no log of the server's. Sessions that are open stay so.
+    async fn set_password(&self, server: &Server, account: &Account) -> Result<(), DatabaseError>;
 
     /// Ends the sessions of migrations and snapshots whose client is gone, and sees them gone (S19); how many there were.
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError>;
@@ -114,6 +119,21 @@ pub struct Server {
     pub way: Way,
     /// What we are called in its list of clients.
     pub client: &'static str,
+    /// The password of who we come as, from within an instance that was made with another one; `None`: what the instance was told counts.
+    pub password: Option<Secret>,
+}
+
+/// As whom an app comes into a server, and by which way.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// The role.
+    pub role: String,
+    /// Its password.
+    pub password: Secret,
+    /// The server, as its apps call it.
+    pub host: String,
+    /// Its port; `None`: the usual one.
+    pub port: Option<u16>,
 }
 
 /// By which way a server is reached.

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use cutover_core::release::RuntimeKind;
 
 pub use attached::{Attached, TerminalSize, Written};
-pub use database::{Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken, Way};
+pub use database::{
+    Account, Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken, Way,
+};
 pub use prober::{ProbeTarget, Prober};
 pub use router::{Drained, Router, RouterError, RouterErrorKind};
 pub use runtime::{

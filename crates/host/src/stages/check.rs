@@ -175,6 +175,9 @@ pub(super) fn failed(act: &Act<'_>, spec: &InstanceSpec) -> String {
     match act.plan.verb {
         Verb::BackingApply => format!("backing service `{service}` was not made anew: it"),
         Verb::BackingRestart => format!("backing service `{service}` was not restarted: it"),
+        Verb::SecretsRotate => {
+            format!("the password was not changed: service `{service}`, which is told the new one,")
+        }
         _ => format!("release {} was not put live: service `{service}`", spec.release),
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::check::{Healthy, admit_to_restarts, gate};
 use super::migrate::carry_out;
 use super::start::{run, stop};
-use super::{Act, at_once, located, snapshot, switch};
+use super::{Act, at_once, located, password, snapshot, switch};
 use crate::files;
 use crate::journal::{StageError, Trouble};
 use crate::ports::Located;
@@ -183,6 +183,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             });
             told.map_or(Ok(()), |told| act.journal.write(told).map(drop))
         }
+        HeldDatabase::Password { change } => password::change(act, change).await,
         HeldDatabase::Settle { database, place } => {
             let step = Step::Inspect { database: database.clone() };
             let ended = async {

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use cutover_core::layout::{self, Layout};
-use cutover_core::names::{AppId, InstanceName, ServiceName};
+use cutover_core::names::{AppId, ReleaseId, ServiceName};
 use cutover_core::plan::{DatabasePlace, FilePlace, Reached, ServerPlace};
 use cutover_core::release::RuntimeKind;
 use cutover_core::secret::Secret;
-use cutover_core::state::{HostState, Role};
+use cutover_core::state::{FoundInstance, HostState, Role};
+use cutover_core::template::Template;
 
 use super::{Act, values};
 use crate::images::Values;
@@ -57,11 +58,13 @@ impl Whereabouts<'_> {
     /// # Errors
     /// It does not run, or its url has no value.
     pub(crate) async fn server(self, place: &ServerPlace) -> Result<Server, Trouble> {
+        let mut own = None;
         let way = match &place.reached {
-            Reached::Backing { service, runtime } => {
-                let instance = backing(self.ports, self.app, service, *runtime).await?;
+            Reached::Backing { service, runtime, password } => {
+                let found = backing(self.ports, self.app, service, *runtime).await?;
+                own = password.as_ref().and_then(|password| self.own(&found.release, password));
                 let runtime = self.ports.runtime(*runtime)?.clone();
-                Way::Inside { runtime, app: self.app.clone(), instance }
+                Way::Inside { runtime, app: self.app.clone(), instance: found.name }
             }
             Reached::Url { url, release } => {
                 let values = values(self.layout, self.app, release)
@@ -72,7 +75,13 @@ impl Whereabouts<'_> {
                 Way::Outside { url: Secret::new(url) }
             }
         };
-        Ok(Server { kind: place.kind, name: place.name.clone(), way, client: self.client })
+        Ok(Server { kind: place.kind, name: place.name.clone(), way, client: self.client, password: own })
+    }
+
+    /// The password of who we come as: what the release that made the instance says. That one is kept up when it is rotated, the instance is not.
+    fn own(self, release: &ReleaseId, password: &Template) -> Option<Secret> {
+        let values = values(self.layout, self.app, release).ok()?;
+        password.resolve(&Values(&values)).ok().map(Secret::new)
     }
 }
 
@@ -125,14 +134,12 @@ pub(crate) async fn backing(
     app: &AppId,
     service: &ServiceName,
     runtime: RuntimeKind,
-) -> Result<InstanceName, Trouble> {
+) -> Result<FoundInstance, Trouble> {
     let found = ports.runtime(runtime)?.list(app).await?;
     let found = found.into_iter().find(|found| {
         found.role == Role::Backing && found.service == *service && found.ours && found.is_running()
     });
-    found
-        .map(|found| found.name)
-        .ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))
+    found.ok_or_else(|| Trouble::plain(format!("backing service `{service}` does not run")))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(crate) mod handover;
 pub(crate) mod located;
 pub(crate) mod migrate;
 mod once;
+pub(crate) mod password;
 pub(crate) mod preflight;
 pub(crate) mod record;
 pub(crate) mod room;

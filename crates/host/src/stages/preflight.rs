@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::environment::EnvChange;
-use super::{Act, environment, room, snapshot};
+use super::{Act, environment, password, room, snapshot};
 use crate::assignment;
 use crate::backup;
 use crate::files;
@@ -54,6 +54,7 @@ pub(crate) async fn preflight(
     }
     let admitted = async { admit(act, plan, release, change).map(|()| ((), StepResult::Done)) };
     act.journal.act(Stage::Preflight, Step::Admit, admitted).await?;
+    password::can_change(act).await?;
     Ok(Admitted(()))
 }
 
@@ -95,7 +96,7 @@ fn changes_a_server(plan: &HostPlan) -> bool {
     let mut held = plan.handover.todo().into_iter().flat_map(|handover| &handover.databases);
     let restored = held.any(|held| match held {
         HeldDatabase::Restore { place, .. } => is_server(place),
-        HeldDatabase::Migrate { .. } | HeldDatabase::Settle { .. } => false,
+        HeldDatabase::Migrate { .. } | HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => false,
     });
     migrated || restored
 }

@@ -12,7 +12,7 @@ use cutover_core::retention::{Kind, Leftover};
 use super::drain::Drained;
 use super::environment::EnvChange;
 use super::start::retire;
-use super::{Act, located};
+use super::{Act, located, password};
 use crate::journal::{StageError, Trouble};
 use crate::leftovers::{self, Going, Needed, Place, remove_folder};
 use crate::lock::RetentionLock;
@@ -84,7 +84,7 @@ async fn let_kept_databases_go(act: &Act<'_>) {
     let held = act.plan.handover.todo().into_iter().flat_map(|handover| &handover.databases);
     let held = held.filter_map(|held| match held {
         HeldDatabase::Migrate { migration } => Some(migration.as_ref()),
-        HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
+        HeldDatabase::Restore { .. } | HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => None,
     });
     for migration in direct.chain(held) {
         let Some(DatabasePlace::Server(place)) = &migration.place else { continue };
@@ -113,7 +113,7 @@ fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {
     let (migrated, restored) = (migration_records(&entries, goal), restored(&entries, goal));
     act.store.undo_migrations(act.app(), &undone(&entries, goal))?;
     act.store.mark_live(act.app(), &release.id, &migrated, &restored)?;
-    Ok(())
+    password::carry_back(act, goal)
 }
 
 /// Forgets a release: record, env file, and artifacts, built images and what they were built from that no other release of any app refers to (S26).

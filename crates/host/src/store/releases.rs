@@ -1,6 +1,7 @@
 //! Releases on record: what rollback can reach.
 
-use cutover_core::names::{AppId, ReleaseId};
+use cutover_core::hash::ContentHash;
+use cutover_core::names::{AppId, ReleaseId, VariableName};
 use cutover_core::release::Release;
 use cutover_core::state::{Migrated, MigrationRecord, ReleaseRecord, Restored, Undone};
 use jiff::Timestamp;
@@ -147,6 +148,37 @@ impl Store {
             transaction.execute(
                 "UPDATE releases SET warm_until = ?3 WHERE app = ?1 AND id = ?2",
                 params![app.to_string(), id.to_string(), until.map(|until| until.to_string())],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Records that a variable of a release has another value: the password that its database has now. Unknown: nothing.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn set_variable(
+        &self,
+        app: &AppId,
+        id: &ReleaseId,
+        name: &VariableName,
+        hash: &ContentHash,
+    ) -> Result<(), StoreError> {
+        let (app, id) = (app.to_string(), id.to_string());
+        self.write(|transaction| {
+            let found: Option<(u32, String)> = transaction
+                .query_row(
+                    "SELECT format, release FROM releases WHERE app = ?1 AND id = ?2",
+                    params![app, id],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()?;
+            let Some((format, text)) = found else { return Ok(()) };
+            let mut release: Release = format::read(format, &text)?;
+            release.variables.insert(name.clone(), hash.clone());
+            transaction.execute(
+                "UPDATE releases SET format = ?3, release = ?4 WHERE app = ?1 AND id = ?2",
+                params![app, id, format::FORMAT, format::write(&release)?],
             )?;
             Ok(())
         })

@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::ports::{
-    Alone, Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located, LogLine, LogQuery,
-    Router, RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind, Server, ServerState,
-    Taken,
+    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located, LogLine,
+    LogQuery, Router, RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind, Server,
+    ServerState, Taken,
 };
 
 pub(crate) fn exit(code: i32) -> ExitStatus {
@@ -394,6 +394,12 @@ impl Database for NoDatabase {
         unreachable!()
     }
     async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
+        unreachable!()
+    }
+    async fn admits(&self, _: &Server, _: &Account) -> Result<bool, DatabaseError> {
+        unreachable!()
+    }
+    async fn set_password(&self, _: &Server, _: &Account) -> Result<(), DatabaseError> {
         unreachable!()
     }
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

@@ -15,6 +15,8 @@ pub struct Behaviour {
     pub migration: Migration,
     /// The schema version to which its `down` command leads; `None`: that fails.
     pub down: Option<u32>,
+    /// Logs in with this password, whatever it is told.
+    pub password: Option<&'static str>,
     /// The schema versions it can live with, from and to; `None`: it asks for nothing.
     pub schemas: Option<(u32, u32)>,
 }

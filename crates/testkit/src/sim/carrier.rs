@@ -5,17 +5,20 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use cutover_core::config::settings::StopSettings;
+use cutover_core::hash::ContentHash;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse, VolumeSpec};
 use cutover_core::release::RuntimeKind;
-use cutover_core::secret::Secrets;
-use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, InstanceState, RestartPolicy};
+use cutover_core::secret::{Secret, Secrets};
+use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, InstanceState, RestartPolicy, Role};
+use cutover_core::template::Template;
 use cutover_host::ports::{
     Certainty, Exec, Finished, LogLine, LogQuery, Runtime, RuntimeError, RuntimeErrorKind,
 };
 
 use super::ports::Simulated;
-use super::world::{Instance, World, exited};
+use super::site::SALT;
+use super::world::{Instance, PASSWORD, World, exited};
 
 /// One kind of runtime.
 pub(crate) struct Carrier {
@@ -45,7 +48,14 @@ fn gone<T>(found: Option<T>) -> Result<T, Refused> {
     found.ok_or((RuntimeErrorKind::Gone, "there is no such instance"))
 }
 
-fn make(world: &mut World, spec: InstanceSpec) -> Result<(), Refused> {
+/// The salted hash of the password that an instance is told.
+fn told(spec: &InstanceSpec, values: &Secrets) -> Option<ContentHash> {
+    let mut asked = spec.settings.environment.values().flat_map(Template::variables);
+    let name = asked.find(|name| name.as_str() == PASSWORD)?;
+    values.get(name).map(|value| value.fingerprint(SALT))
+}
+
+fn make(world: &mut World, spec: InstanceSpec, password: Option<ContentHash>) -> Result<(), Refused> {
     if let Some(there) = world.instances.get(&spec.name) {
         let same = there.spec == spec;
         return if same { Ok(()) } else { Err((RuntimeErrorKind::Exists, "another instance has this name")) };
@@ -58,7 +68,9 @@ fn make(world: &mut World, spec: InstanceSpec) -> Result<(), Refused> {
     {
         return Err((RuntimeErrorKind::Exists, "another instance has this address"));
     }
-    world.instances.insert(spec.name.clone(), Instance::new(spec));
+    let own = world.behaviour(&spec.content).password.filter(|_| spec.role == Role::Service);
+    let password = password.map(|told| own.map_or(told, |own| Secret::new(own).fingerprint(SALT)));
+    world.instances.insert(spec.name.clone(), Instance::new(spec, password));
     Ok(())
 }
 
@@ -80,9 +92,9 @@ impl Runtime for Carrier {
         Ok(self.sim.see(|world| world.instances.get(name).map(Instance::found)).await?)
     }
 
-    async fn create(&self, spec: &InstanceSpec, _: &Secrets) -> Result<(), RuntimeError> {
-        let spec = spec.clone();
-        self.act(move |world| make(world, spec)).await
+    async fn create(&self, spec: &InstanceSpec, values: &Secrets) -> Result<(), RuntimeError> {
+        let (spec, password) = (spec.clone(), told(spec, values));
+        self.act(move |world| make(world, spec, password)).await
     }
 
     async fn start(&self, _: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {

@@ -13,8 +13,8 @@ use cutover_core::plan::RouteCheck;
 use cutover_core::release::RuntimeKind;
 use cutover_core::state::FoundTable;
 use cutover_host::ports::{
-    Alone, Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget, Prober, Router,
-    RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
+    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget,
+    Prober, Router, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
 };
 use cutover_host::store::Store;
 use cutover_routes::figures::{Figures, TargetFigures};
@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use super::carrier::Carrier;
 use super::faults::Fault;
 use super::machine::Machine;
+use super::site::SALT;
 use super::world::{World, schema};
 
 /// All ports of a simulated host, as one run uses them.
@@ -281,6 +282,16 @@ impl Database for Simulated {
 
     async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
         Ok(Some(Alone::default()))
+    }
+
+    async fn admits(&self, _: &Server, account: &Account) -> Result<bool, DatabaseError> {
+        let said = account.password.fingerprint(SALT);
+        Ok(self.see(|world| world.password.as_ref() == Some(&said)).await?)
+    }
+
+    async fn set_password(&self, _: &Server, account: &Account) -> Result<(), DatabaseError> {
+        let said = account.password.fingerprint(SALT);
+        Ok(self.act(move |world| world.change_password(said)).await?)
     }
 
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use cutover_core::env_file;
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, Step, What};
 use cutover_core::layout;
-use cutover_core::names::InstanceName;
+use cutover_core::names::{InstanceName, VariableName};
 use cutover_core::plan::Verb;
 use cutover_core::release::{Live, RuntimeKind};
 use cutover_core::state::{HostState, RestartPolicy, Role};
@@ -15,8 +16,8 @@ use cutover_host::lock::AppLock;
 use cutover_routes::RouteState;
 use jiff::Timestamp;
 
-use super::site::{Moment, Site};
-use super::world::{World, files_below, schema};
+use super::site::{Moment, SALT, Site};
+use super::world::{PASSWORD, World, files_below, schema};
 
 /// A promise that did not hold.
 pub type Broken = String;
@@ -45,6 +46,7 @@ impl Site {
         }
         self.networks(state.live.as_ref(), &mut broken);
         self.databases(before, verdict, &mut broken);
+        self.passwords(&state, &mut broken);
         self.beside(verdict, &mut broken);
         self.pruned(verdict, &mut broken);
         Ok(broken)
@@ -73,6 +75,30 @@ impl Site {
         {
             let which = if same { "the old" } else { "the new" };
             broken.push(format!("P2: {which} release serves, the host's env file says otherwise"));
+        }
+    }
+
+    /// The server has the password that what is live is told; and so is every release from before that may go live again.
+    fn passwords(&self, state: &HostState, broken: &mut Vec<Broken>) {
+        let machine = self.machine();
+        let (Some(server), Some(live)) = (&machine.world.password, &state.live) else { return };
+        let name: VariableName = match PASSWORD.parse() {
+            Ok(name) => name,
+            Err(error) => return broken.push(format!("{PASSWORD}: {error}")),
+        };
+        for record in state.releases.iter().filter(|record| record.lived) {
+            let release = &record.release.id;
+            let text =
+                std::fs::read_to_string(self.layout.release_env(&self.app, release)).unwrap_or_default();
+            let own = env_file::parse(&text).unwrap_or_default().fingerprints(SALT);
+            if own.get(&name) != Some(server) || record.release.variables.get(&name) != Some(server) {
+                let is = if *release == live.release { "live" } else { "kept" };
+                broken.push(format!("P2: a {is} release is told a password that the server refuses"));
+            }
+        }
+        let host = state.variables.as_ref().and_then(|host| host.get(&name));
+        if host.is_some_and(|host| host != server) {
+            broken.push("P2: the host's env file says a password that the server refuses".to_owned());
         }
     }
 

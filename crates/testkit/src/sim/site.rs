@@ -513,7 +513,7 @@ fn warm(store: &Store, app: &AppId) -> BTreeSet<ReleaseId> {
 }
 
 /// Of the simulated installation.
-const SALT: &str = "salt";
+pub(super) const SALT: &str = "salt";
 
 /// Memory where there is some: thousands of runs need no disk.
 fn folder() -> std::io::Result<tempfile::TempDir> {

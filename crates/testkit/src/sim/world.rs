@@ -19,6 +19,9 @@ use super::behaviour::{Behaviour, Migration};
 /// So many alike stand behind one request that is looked at: a bake judges no fewer than 20.
 const REQUESTS: u64 = 20;
 
+/// The variable that says the server's password, where a service is told it.
+pub(crate) const PASSWORD: &str = "POSTGRES_PASSWORD";
+
 /// An instance of the simulated host.
 #[derive(Debug, Clone)]
 pub(crate) struct Instance {
@@ -27,6 +30,8 @@ pub(crate) struct Instance {
     pub(crate) hash: ContentHash,
     pub(crate) state: InstanceState,
     pub(crate) restart: RestartPolicy,
+    /// The salted hash of the password that it was told.
+    pub(crate) password: Option<ContentHash>,
     /// It has passed a probe since it was started.
     pub(crate) gated: bool,
     /// The container networks it is in, with the names it answers to there.
@@ -34,13 +39,14 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn new(spec: InstanceSpec) -> Self {
+    pub(crate) fn new(spec: InstanceSpec, password: Option<ContentHash>) -> Self {
         let networks =
             spec.networks.iter().map(|joined| (joined.network.clone(), joined.aliases.clone())).collect();
         Self {
             hash: spec.hash(),
             state: InstanceState::Created,
             restart: RestartPolicy::No,
+            password,
             gated: false,
             networks,
             spec,
@@ -84,6 +90,8 @@ pub(crate) struct World {
     pub(crate) table: RouteTable,
     /// Databases of the server that snapshots were put back as, with what is in them.
     pub(crate) beside: BTreeMap<String, String>,
+    /// The salted hash of the server's password, once it has one.
+    pub(crate) password: Option<ContentHash>,
     /// Starts of the host so far.
     pub(crate) boots: u32,
     pub(crate) behaviours: BTreeMap<String, Behaviour>,
@@ -164,6 +172,9 @@ impl World {
         };
         if !instance.gated {
             self.breaks(format!("P1: requests of {owner} go to {id}, which never passed a probe"));
+        }
+        if !self.lets_in(&instance) {
+            self.breaks(format!("P1: requests of {owner} go to {id}, which the server does not let in"));
         }
         let spec = &instance.spec;
         let behaviour = self.behaviour(&spec.content);
@@ -257,9 +268,13 @@ impl World {
                 };
                 Some(i32::from(!self.migrate(spec, effect)))
             }
-            Role::Service if behaviour.exits => Some(1),
+            Role::Service if behaviour.exits || !self.lets_in(&instance) => Some(1),
             Role::Service | Role::Backing => None,
         };
+        if spec.role == Role::Backing && self.password.is_none() {
+            // Its volume is new.
+            self.password.clone_from(&instance.password);
+        }
         let state = match code {
             Some(code) => InstanceState::Exited { exit: exited(code) },
             None => InstanceState::Running { since: Timestamp::UNIX_EPOCH, restarts: 0 },
@@ -268,6 +283,22 @@ impl World {
             instance.state = state;
             instance.gated = false;
         }
+    }
+
+    /// Whether the server lets an instance in; one that is told no password asks for nothing.
+    pub(crate) fn lets_in(&self, instance: &Instance) -> bool {
+        instance.password.is_none() || instance.password == self.password
+    }
+
+    /// The server gets another password, while nobody runs who would be refused from now on.
+    pub(crate) fn change_password(&mut self, password: ContentHash) {
+        let mut told = self.instances.values().filter(|one| one.runs() && one.spec.role == Role::Service);
+        let refused = told.find(|one| one.password.as_ref().is_some_and(|told| *told != password));
+        if let Some(refused) = refused {
+            let what = format!("P1: the server does not let {} in any more, which runs", refused.spec.name);
+            self.breaks(what);
+        }
+        self.password = Some(password);
     }
 
     /// A migration's effect on the file it was told; whether it ended well.

@@ -127,6 +127,58 @@ databases:
     migrate: { service: web, command: ./migrate, compatible: breaking }
 "#;
 
+/// Two services that log in with the server's password, one of them routed, and one that does not.
+pub(crate) const PASSWORD: &str = r#"
+app: shop
+bake: 300ms
+services:
+  web:
+    artifact: web
+    command: ./web
+    environment: { DATABASE: "postgres://app:${POSTGRES_PASSWORD}@postgres/shop" }
+    port: 8000
+    replicas: 2
+    route: { host: shop.example.com }
+    health: { path: /health, within: 300ms }
+  api:
+    artifact: api
+    command: ./api
+    port: 8001
+    route: { host: api.example.com }
+    health: { path: /health, within: 300ms }
+  bot:
+    artifact: bot
+    command: ./bot
+    environment: { DATABASE: "postgres://app:${POSTGRES_PASSWORD}@postgres/shop" }
+    ready: { log: polling, within: 300ms }
+backing:
+  postgres:
+    artifact: postgres
+    command: ./postgres
+    environment: { POSTGRES_USER: app, POSTGRES_PASSWORD: "${POSTGRES_PASSWORD}" }
+    port: 5432
+    health: { tcp: 5432, within: 300ms }
+"#;
+
+/// An app without routes that logs in with the server's password.
+pub(crate) const PASSWORD_OF_A_BOT: &str = r#"
+app: bot
+bake: 300ms
+services:
+  bot:
+    artifact: bot
+    command: ./bot
+    environment: { DATABASE: "postgres://app:${POSTGRES_PASSWORD}@postgres/shop" }
+    ready: { log: polling, within: 300ms }
+backing:
+  postgres:
+    artifact: postgres
+    command: ./postgres
+    environment: { POSTGRES_PASSWORD: "${POSTGRES_PASSWORD}" }
+    port: 5432
+    health: { tcp: 5432, within: 300ms }
+"#;
+
 /// Containers: a routed service that calls another by name, a worker, and a backing service.
 pub(crate) const CONTAINERS: &str = r#"
 app: shop

@@ -5,7 +5,8 @@ use cutover_core::plan::Verb;
 use cutover_testkit::sim::{Asked, Behaviour, Fault, Migration, Site};
 
 use crate::apps::{
-    BOT_ALONE, CONTAINER_DATABASE, CONTAINERS, DATABASE, GREETING, SERVER, SINGLETON, WARM, WEB_AND_BOT,
+    BOT_ALONE, CONTAINER_DATABASE, CONTAINERS, DATABASE, GREETING, PASSWORD, PASSWORD_OF_A_BOT, SERVER,
+    SINGLETON, WARM, WEB_AND_BOT,
 };
 
 /// One kind of plan.
@@ -29,7 +30,7 @@ pub(crate) enum Ask {
     /// A deploy of a version; services that are kept stay at theirs.
     Deploy(&'static str, Behaviour, &'static [&'static str]),
     /// A deploy of a version, with a variable.
-    DeployWith(&'static str, &'static str, &'static str),
+    DeployWith(&'static str, Behaviour, &'static str, &'static str),
     /// A verb for the app.
     Verb(Verb),
     /// A verb for a service.
@@ -44,6 +45,8 @@ pub(crate) enum Ask {
     RestoreBeside,
     /// A variable.
     Set(&'static str, &'static str),
+    /// Another password, by a variable.
+    Rotate(&'static str, &'static str),
     /// Remove, volumes included.
     RemoveAll,
 }
@@ -52,13 +55,14 @@ impl Ask {
     pub(crate) fn of(&self, site: &Site) -> anyhow::Result<Asked> {
         let mut asked = match self {
             Self::Deploy(version, behaviour, kept) => site.deploy(version, *behaviour, kept)?,
-            Self::DeployWith(version, name, value) => {
-                Site::sending(site.deploy(version, good(), &[])?, name, value)?
+            Self::DeployWith(version, behaviour, name, value) => {
+                Site::sending(site.deploy(version, *behaviour, &[])?, name, value)?
             }
             Self::Verb(verb) | Self::Service(verb, _) => Site::ask(*verb),
             Self::RestoreDatabases | Self::MigrateDown => Site::ask(Verb::Rollback),
             Self::RestoreSnapshot | Self::RestoreBeside => Site::ask(Verb::SnapshotRestore),
             Self::Set(name, value) => site.set(name, value)?,
+            Self::Rotate(name, value) => Site::sending(Site::ask(Verb::SecretsRotate), name, value)?,
             Self::RemoveAll => Site::ask(Verb::Remove),
         };
         match self {
@@ -77,7 +81,7 @@ impl Ask {
                 asked.request.snapshot.to = is_beside.then(|| "scratch".to_owned());
             }
             Self::RemoveAll => asked.request.volumes = true,
-            Self::Deploy(..) | Self::DeployWith(..) | Self::Verb(_) | Self::Set(..) => {}
+            Self::Deploy(..) | Self::DeployWith(..) | Self::Verb(_) | Self::Set(..) | Self::Rotate(..) => {}
         }
         Ok(asked)
     }
@@ -174,6 +178,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(snapshots());
     cases.extend(containers());
     cases.extend(backing());
+    cases.extend(passwords());
     cases.extend(lifecycle());
     cases
 }
@@ -392,6 +397,29 @@ fn backing() -> Vec<Case> {
     ]
 }
 
+fn passwords() -> Vec<Case> {
+    let name = "POSTGRES_PASSWORD";
+    let first = |behaviour| Ask::DeployWith("v1", behaviour, name, "old");
+    let rotate =
+        |case, text: &str, behaviour| Case::new(case, text, Ask::Rotate(name, "new")).after(first(behaviour));
+    let insists = || Behaviour { password: Some("old"), ..good() };
+    vec![
+        rotate("a password is rotated", PASSWORD, good()),
+        rotate("a password is rotated of an app that insists on the old one", PASSWORD, insists())
+            .ends(Exit::NotHealthy),
+        rotate("a password is rotated of a bot alone", PASSWORD_OF_A_BOT, good()),
+        rotate("a password is rotated of an app that is stopped", PASSWORD, good())
+            .after(Ask::Verb(Verb::Stop)),
+        Case::new("a password is rotated again", PASSWORD, Ask::Rotate(name, "newer"))
+            .after(first(good()))
+            .after(Ask::Rotate(name, "new")),
+        Case::new("rollback across a rotated password", PASSWORD, Ask::Verb(Verb::Rollback))
+            .after(first(good()))
+            .after(deploy("v2", good()))
+            .after(Ask::Rotate(name, "new")),
+    ]
+}
+
 fn lifecycle() -> Vec<Case> {
     let on = |name, text: &str, ask| Case::new(name, text, ask).after(deploy("v1", good()));
     vec![
@@ -410,6 +438,7 @@ fn lifecycle() -> Vec<Case> {
         on("remove of a bot", BOT_ALONE, Ask::Verb(Verb::Remove)),
         Case::new("a variable is set", GREETING, Ask::Set("GREETING", "hello")).after(Ask::DeployWith(
             "v1",
+            good(),
             "GREETING",
             "good morning",
         )),

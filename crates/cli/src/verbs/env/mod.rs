@@ -8,4 +8,4 @@ mod set;
 pub(crate) use arguments::EnvWord;
 pub(super) use diff::diff;
 pub(super) use list::list;
-pub(super) use set::change;
+pub(super) use set::{change, release, values};

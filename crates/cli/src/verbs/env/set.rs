@@ -41,7 +41,7 @@ pub(in crate::verbs) async fn change(desk: &Desk, asked: Asked) -> Ended {
 }
 
 /// The changed variables become a release of the same images.
-async fn release(
+pub(in crate::verbs) async fn release(
     desk: &Desk,
     mut host: Channel,
     state: &HostState,
@@ -115,7 +115,11 @@ fn refuse_secrets_in_words(
 }
 
 /// The values as given, asked for, or read from standard input, a line each.
-fn values(desk: &Desk, change: EnvironmentChange, allowed: &BTreeSet<Rule>) -> Result<Overlay, Failure> {
+pub(in crate::verbs) fn values(
+    desk: &Desk,
+    change: EnvironmentChange,
+    allowed: &BTreeSet<Rule>,
+) -> Result<Overlay, Failure> {
     if let Some(file) = &change.push {
         return pushed(file, allowed);
     }

@@ -38,6 +38,9 @@ while kill -0 "$guard" 2>/dev/null; do wait "$guard"; done
 [ "$code" = 0 ] && printf %s "$CUTOVER_WHOLE"
 exit "$code""#;
 
+/// The password of who we come as is read before anything else.
+const OWN: &str = "IFS= read -r CUTOVER_OWN\n";
+
 /// What comes after the output of a guarded program that ended well. Sixteen bytes that are in nobody's way: only the very end is compared.
 pub(super) const WHOLE: &[u8] = b"cutover-all-of-it";
 
@@ -67,7 +70,7 @@ pub(super) struct Said {
 /// By what an engine's client programs are told where and who.
 pub(super) struct Login {
     /// A shell's words, which find out who it is where nothing else says so, and shift the first word, a database's name, away. `CUTOVER_CLIENT` is
-    /// what we are called in the server's list of its clients.
+    /// what we are called in the server's list of its clients; `CUTOVER_OWN` is the password, where it is other than the instance was told.
     pub(super) identity: &'static str,
     pub(super) dialect: &'static Dialect,
     pub(super) variables: fn(&Url) -> Vec<(&'static str, String)>,
@@ -89,13 +92,22 @@ impl Client<'_> {
     ) -> Result<Attached, DatabaseError> {
         let body = if carried == Carried::Guarded { GUARDED } else { PLAIN };
         let (mark, identity) = (String::from_utf8_lossy(WHOLE), self.login.identity);
-        let script = format!("CUTOVER_WHOLE={mark}\nCUTOVER_CLIENT={}\n{identity}{body}", self.server.client);
+        let own = if self.server.password.is_some() { OWN } else { "" };
+        let script =
+            format!("CUTOVER_WHOLE={mark}\nCUTOVER_CLIENT={}\n{own}{identity}{body}", self.server.client);
         let name = database.or(self.server.name.as_deref()).unwrap_or_default();
         let shell = ["sh", "-c", &script, "sh", name].map(str::to_owned);
         let words: Vec<String> = shell.into_iter().chain(words.iter().cloned()).collect();
         match &self.server.way {
             Way::Inside { runtime, app, instance } => {
-                runtime.attach(app, instance, &words, None).await.map_err(|error| from_runtime(&error))
+                let attached = runtime.attach(app, instance, &words, None).await;
+                let mut attached = attached.map_err(|error| from_runtime(&error))?;
+                if let Some(password) = &self.server.password {
+                    // Where it has ended that shows by its exit.
+                    let line = format!("{}\n", password.expose());
+                    attached.input.write_all(line.as_bytes()).await.unwrap_or_default();
+                }
+                Ok(attached)
             }
             Way::Outside { url } => {
                 let url = Url::parse(url.expose(), self.login.dialect)?;

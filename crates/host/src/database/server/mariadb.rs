@@ -12,9 +12,9 @@ use super::client::{Client, badly};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
 use super::mariadb_version::Version;
-use super::port::{ANSWER, InServer, LONG_ANSWER};
-use super::{dump, mariadb_dump};
-use crate::ports::{Alone, DatabaseError, Server, ServerState, Taken, Way};
+use super::port::{ANSWER, InServer, LONG_ANSWER, lets_in};
+use super::{dump, mariadb_dump, mariadb_password};
+use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken, Way};
 
 /// A database of `MariaDB` or `MySQL`.
 pub(super) struct Maria<'a> {
@@ -182,6 +182,20 @@ impl InServer for Maria<'_> {
         let statements = format!("set session wait_timeout = 604800;\nselect get_lock('{lock}', 0);\n");
         let database = "information_schema";
         Holder { client: &self.client, database, words, statements, taken: "1" }.take().await
+    }
+
+    async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
+        lets_in(&self.client, mariadb_password::LOG_IN, account).await
+    }
+
+    async fn set_password(&self, account: &Account) -> Result<(), DatabaseError> {
+        let hosts = self.ask_server(&mariadb_password::hosts(&account.role)).await?;
+        let hosts: Vec<&str> = hosts.lines().collect();
+        if hosts.is_empty() {
+            return Err(DatabaseError::plain(format!("the server has no user `{}`", account.role)));
+        }
+        let statements = mariadb_password::statements(account, &hosts, self.is_mariadb());
+        self.ask_server(&statements).await.map(drop)
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

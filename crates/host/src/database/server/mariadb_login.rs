@@ -24,6 +24,7 @@ if [ -z "${CUTOVER_HOST:-}" ]; then
         user=$own
         MYSQL_PWD=$(secret "${MARIADB_PASSWORD:-${MYSQL_PASSWORD:-}}" "${MARIADB_PASSWORD_FILE:-${MYSQL_PASSWORD_FILE:-}}")
     fi
+    MYSQL_PWD=${CUTOVER_OWN:-$MYSQL_PWD}
     database=${database:-${MARIADB_DATABASE:-${MYSQL_DATABASE:-}}}
 else
     user=${CUTOVER_USER:-}

@@ -297,7 +297,7 @@ fn within(database: &str, name: &str) -> String {
     format!("{}.{}", quoted(database), quoted(name))
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 

@@ -8,9 +8,10 @@ use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
 use tokio::time::Instant;
 
+use super::client::{Client, badly};
 use super::mariadb::Maria;
 use super::postgres::Postgres;
-use crate::ports::{Alone, DatabaseError, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken};
 
 /// For an answer of a server.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
@@ -43,6 +44,8 @@ pub(in crate::database) trait InServer: Send + Sync {
         }
     }
     async fn alone(&self) -> Result<Option<Alone>, DatabaseError>;
+    async fn admits(&self, account: &Account) -> Result<bool, DatabaseError>;
+    async fn set_password(&self, account: &Account) -> Result<(), DatabaseError>;
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
     async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError>;
@@ -60,6 +63,22 @@ pub(in crate::database) trait InServer: Send + Sync {
     }
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
+}
+
+/// Runs a shell's words that read a password, and end well where it is let in. Everything else is a refusal: a client program has one exit code for
+/// all that keeps it out, and its prose is not read.
+pub(super) async fn lets_in(
+    client: &Client<'_>,
+    script: &str,
+    account: &Account,
+) -> Result<bool, DatabaseError> {
+    let port = account.port.map(|port| port.to_string()).unwrap_or_default();
+    let words = ["sh", "-c", script, "sh", &account.role, &account.host, &port].map(str::to_owned);
+    let said = client.run(None, &words, &format!("{}\n", account.password.expose()), ANSWER).await?;
+    if said.exit.code == Some(127) {
+        return Err(badly(&words, &said.exit, &said.errors));
+    }
+    Ok(said.exit.code == Some(0))
 }
 
 /// What the name of a database ends with that was replaced and stays, before a few digits.

@@ -11,12 +11,13 @@ use tokio::time::Instant;
 use super::alone::Holder;
 use super::client::{Client, badly};
 use super::dump;
-use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER};
+use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER, lets_in};
 use super::postgres_catalogue::{self as catalogue, Found};
 use super::postgres_login::LOGIN;
+use super::postgres_password;
 use super::postgres_restore::{elsewhere, literal, quoted};
 use super::postgres_tools as tools;
-use crate::ports::{Alone, DatabaseError, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken};
 
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
@@ -128,6 +129,17 @@ impl InServer for Postgres<'_> {
         );
         let database = elsewhere(&name);
         Holder { client: &self.client, database, words, statements, taken: "t" }.take().await
+    }
+
+    async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
+        lets_in(&self.client, postgres_password::LOG_IN, account).await
+    }
+
+    async fn set_password(&self, account: &Account) -> Result<(), DatabaseError> {
+        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse", "-f", "-"];
+        let words = words.map(str::to_owned);
+        let said = self.client.run(None, &words, &postgres_password::statements(account), ANSWER).await?;
+        if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

@@ -7,7 +7,9 @@ use super::url::{Dialect, Part, Url};
 
 /// Who it is: what the usual image is told by, where nothing else says so. A database's name is the first word.
 const IDENTITY: &str = r#"set -f
-if [ -z "${PGPASSWORD:-}" ]; then
+if [ -n "${CUTOVER_OWN:-}" ]; then
+    export PGPASSWORD="$CUTOVER_OWN"
+elif [ -z "${PGPASSWORD:-}" ]; then
     if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); else PGPASSWORD=${POSTGRES_PASSWORD:-}; fi
     export PGPASSWORD
 fi

@@ -1,0 +1,225 @@
+//! Passwords of backing services' servers: which variable can be rotated, who is stopped for it, and what is told of one that was only set.
+
+use cutover_core::exit::Exit;
+use cutover_core::hash::ContentHash;
+use cutover_core::journal::Step;
+use cutover_core::names::ServiceName;
+use cutover_core::plan::{HeldDatabase, HostPlan, PasswordChange, Planned, Stage, Verb, WhyNot};
+use cutover_core::request::Request;
+
+use crate::world::{Host, Journal, ask, services, todo, told, unhealthy};
+
+const SHOP: &str = r#"
+app: shop
+services:
+  web:
+    artifact: web
+    command: ./web
+    environment: { DATABASE: "postgres://app:${POSTGRES_PASSWORD}@postgres/shop", TOKEN: }
+    port: 8000
+    route: { host: shop.example.com }
+  page: { artifact: page, command: ./page, port: 8001, route: { host: page.example.com } }
+  worker:
+    artifact: worker
+    command: ./worker
+    environment: { PASSWORD: "${POSTGRES_PASSWORD}" }
+backing:
+  postgres:
+    artifact: postgres
+    command: ./postgres
+    environment: { POSTGRES_USER: app, POSTGRES_PASSWORD: }
+    port: 5432
+databases:
+  main: { engine: postgres, service: postgres }
+"#;
+
+/// The same with more of it.
+fn shop(more: &str) -> Host {
+    let mut host = Host::new(&format!("{SHOP}{more}"));
+    let names = ["POSTGRES_PASSWORD", "TOKEN", "OTHER_PASSWORD"];
+    host.state.variables = Some(names.map(|name| (name.parse().unwrap(), ContentHash::of(b"old"))).into());
+    let first = host.deploy("v1").unwrap();
+    host.carry_out(&first);
+    host
+}
+
+fn with(verb: Verb, name: &str, value: &[u8]) -> Request {
+    Request { overlay: [(name.parse().unwrap(), ContentHash::of(value))].into(), ..ask(verb) }
+}
+
+fn rotate(name: &str) -> Request {
+    with(Verb::SecretsRotate, name, b"new")
+}
+
+/// What a run leaves behind that rotated it: its release is live, and releases from before are told the same.
+fn rotated(host: &mut Host, value: &[u8]) {
+    let plan = host.plan(&with(Verb::SecretsRotate, "POSTGRES_PASSWORD", value)).unwrap();
+    host.carry_out(&plan);
+    let records = host.state.releases.iter_mut().map(|record| &mut record.release.variables);
+    for variables in records.chain(&mut host.state.variables) {
+        variables.insert("POSTGRES_PASSWORD".parse().unwrap(), ContentHash::of(value));
+    }
+}
+
+fn change(plan: &HostPlan) -> &PasswordChange {
+    match &todo(&plan.handover).databases[..] {
+        [HeldDatabase::Password { change }] => change,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn whoever_is_told_the_password_is_stopped_while_it_is_changed_and_nobody_else() {
+    let mut host = shop("");
+    let plan = host.plan(&rotate("POSTGRES_PASSWORD")).unwrap();
+
+    let handover = todo(&plan.handover);
+    assert_eq!(handover.hold.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["web"]);
+    assert_eq!(
+        handover.outgoing.iter().map(|one| one.service.as_str()).collect::<Vec<_>>(),
+        ["web", "worker"]
+    );
+    assert_eq!(services(&handover.incoming), ["web"], "what has no route follows the routes");
+    assert_eq!(plan.start, Planned::NotNeeded(WhyNot::Unchanged));
+    assert_eq!(plan.backing, Planned::NotNeeded(WhyNot::Present));
+    let (live, becomes) = (plan.live.as_ref().unwrap(), plan.becomes.as_ref().unwrap());
+    let change = change(&plan);
+    assert_eq!((&change.from, &change.to), (&live.release, &becomes.release));
+    assert_eq!(change.role.as_text(), Some("app"));
+    assert_eq!(
+        plan.notes,
+        [
+            "`page` is not told POSTGRES_PASSWORD, and is left alone: if it logs in as the same role by a value of its own, the server refuses it from now on"
+        ]
+    );
+}
+
+#[test]
+fn given_a_gate_that_fails_then_the_password_from_before_is_given_back_before_the_old_ones_start() {
+    let mut host = shop("");
+    let plan = host.plan(&rotate("POSTGRES_PASSWORD")).unwrap();
+    let mut journal = Journal::of(&plan);
+    host.stop("web");
+    host.stop("worker");
+    let step = Step::Password {
+        service: "postgres".parse().unwrap(),
+        variable: "POSTGRES_PASSWORD".parse().unwrap(),
+    };
+    journal.did(Stage::Handover, step);
+    journal.failed(Stage::Handover, unhealthy());
+
+    let back = host.way(&journal);
+
+    assert_eq!(*change(&back), change(&plan).back());
+    assert_eq!(services(&todo(&back.handover).incoming), ["web"]);
+}
+
+#[test]
+fn given_a_run_that_did_not_come_to_the_password_then_the_way_back_leaves_it_alone() {
+    let mut host = shop("");
+    let plan = host.plan(&rotate("POSTGRES_PASSWORD")).unwrap();
+    let mut journal = Journal::of(&plan);
+    host.stop("web");
+    journal.failed(Stage::Handover, unhealthy());
+
+    assert!(todo(&host.way(&journal).handover).databases.is_empty());
+}
+
+#[test]
+fn given_a_rotated_password_then_a_deploy_changes_nothing_and_a_rollback_passes_over_what_is_the_same() {
+    let mut host = shop("");
+    rotated(&mut host, b"new");
+    let live = host.state.live.clone().unwrap();
+
+    let again = host.deploy("v1").unwrap();
+    assert_eq!(again.release.unwrap().id, live.release);
+    assert_eq!(again.switch, Planned::NotNeeded(WhyNot::Unchanged));
+    assert!(!again.notes.iter().any(|note| note.contains("backing service")), "{:?}", again.notes);
+    let refused = host.plan(&ask(Verb::Rollback)).unwrap_err().failure();
+    assert_eq!(refused.what, "there is no earlier release to go back to");
+
+    // Twice works, and what is other than the live one is reached.
+    let second = host.deploy("v2").unwrap();
+    host.carry_out(&second);
+    rotated(&mut host, b"newer");
+    let back = host.plan(&ask(Verb::Rollback)).unwrap();
+    assert_eq!(back.release.unwrap().id, live.release);
+}
+
+#[test]
+fn given_a_password_that_is_only_set_then_it_is_told_that_the_server_does_not_have_it() {
+    let mut host = shop("");
+    let set = host.plan(&with(Verb::Environment, "POSTGRES_PASSWORD", b"new")).unwrap();
+    assert_eq!(
+        set.notes,
+        [
+            "POSTGRES_PASSWORD is another value than the server of backing service `postgres` has: its image reads it only where the volume is new, so \
+         whoever logs in with this value is refused; put the present value back, then `cutover secrets rotate POSTGRES_PASSWORD` changes both"
+        ]
+    );
+
+    let variables = host.state.variables.as_mut().unwrap();
+    variables.insert("POSTGRES_PASSWORD".parse().unwrap(), ContentHash::of(b"new"));
+    let deployed = host.deploy("v1").unwrap();
+    assert!(deployed.notes.ends_with(&set.notes), "{:?}: none is to be made anew", deployed.notes);
+    let other = host.plan(&with(Verb::Environment, "TOKEN", b"new")).unwrap();
+    assert_eq!(other.notes, set.notes, "for as long as it is so");
+}
+
+/// What is said to whoever rotates it.
+fn refusal(more: &str, name: &str) -> (Exit, String) {
+    let failure = shop(more).plan(&rotate(name)).unwrap_err().failure();
+    (failure.exit, told(&failure, &[]))
+}
+
+#[test]
+fn what_cannot_be_rotated_is_refused_with_the_way_by_hand() {
+    let url = "  away: { engine: postgres, url: \"postgres://app:${OTHER_PASSWORD}@db.example.com/shop\" }\n";
+    let redis = SHOP.replace(
+        "backing:\n",
+        "backing:\n  redis: { artifact: redis, command: ./redis, environment: { REDIS_PASSWORD: \"${OTHER_PASSWORD}\" } }\n",
+    );
+    let refused = [
+        refusal("", "TOKEN"),
+        refusal(url, "OTHER_PASSWORD"),
+        {
+            let mut host = shop("");
+            host.text = redis;
+            let plan = host.deploy("v1").unwrap();
+            host.carry_out(&plan);
+            let failure = host.plan(&rotate("OTHER_PASSWORD")).unwrap_err().failure();
+            (failure.exit, told(&failure, &[]))
+        },
+        {
+            let mut host = shop("");
+            host.stop("postgres");
+            let failure = host.plan(&rotate("POSTGRES_PASSWORD")).unwrap_err().failure();
+            (failure.exit, told(&failure, &[]))
+        },
+        {
+            let mut host = shop("");
+            let failure =
+                host.plan(&with(Verb::SecretsRotate, "POSTGRES_PASSWORD", b"old")).unwrap_err().failure();
+            (failure.exit, told(&failure, &[]))
+        },
+    ];
+    let exits: Vec<Exit> = refused.iter().map(|(exit, _)| *exit).collect();
+    assert_eq!(exits, [Exit::Usage, Exit::Refused, Exit::Refused, Exit::Refused, Exit::Usage]);
+    let texts: Vec<String> = refused.into_iter().map(|(_, text)| text).collect();
+    insta::assert_snapshot!(texts.join("\n"), @r"
+    error: TOKEN is no password of a backing service's database
+      cause: no image of a backing service is told it as POSTGRES_PASSWORD, MARIADB_PASSWORD, MYSQL_PASSWORD or the like
+      next: `cutover env set TOKEN` changes any other variable
+    error: the password of database `away` is not changed by cutover
+      cause: it is reached by `url`: its server, and who may log in there, are not of this app
+      next: make a second role in it with the same rights and another password, `cutover env set OTHER_PASSWORD` to that, and drop the first role once the release is live
+    error: OTHER_PASSWORD is not changed in backing service `redis` by cutover
+      cause: it is told it, and not as a password of PostgreSQL, MariaDB or MySQL which cutover knows how to change
+      next: by hand: `cutover env set OTHER_PASSWORD`, then `cutover backing apply redis`; who uses it is refused in between
+    error: backing service `postgres` does not run
+      cause: its server is what changes the password
+      next: `cutover backing restart postgres` starts it
+    error: POSTGRES_PASSWORD has that value already
+      next: give another one, or none: then one is made
+    ");
+}
