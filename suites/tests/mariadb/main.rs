@@ -8,6 +8,7 @@
 
 mod alone;
 mod limits;
+mod password;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
