@@ -81,7 +81,10 @@ impl Whereabouts<'_> {
     /// The password of who we come as: what the release that made the instance says. That one is kept up when it is rotated, the instance is not.
     fn own(self, release: &ReleaseId, password: &Template) -> Option<Secret> {
         let values = values(self.layout, self.app, release).ok()?;
-        password.resolve(&Values(&values)).ok().map(Secret::new)
+        let said = password.resolve(&Values(&values)).ok()?;
+        // It is read as a line.
+        let is_line = !said.is_empty() && !said.contains(['\n', '\r']);
+        is_line.then(|| Secret::new(said))
     }
 }
 

@@ -207,9 +207,12 @@ pub(super) fn carry_back(act: &Act<'_>, goal: &HostPlan) -> Result<(), Trouble> 
                 continue;
             }
             let own = act.layout.release_env(act.app(), &release.id);
-            let mut values = environment::read(&own)?;
-            values.insert(change.variable.clone(), value.clone());
-            files::replace(&own, values.to_env_file().as_bytes(), 0o600)?;
+            // One that has lost its env file cannot go live again in any case.
+            if own.exists() {
+                let mut values = environment::read(&own)?;
+                values.insert(change.variable.clone(), value.clone());
+                files::replace(&own, values.to_env_file().as_bytes(), 0o600)?;
+            }
             act.store.set_variable(act.app(), &release.id, &change.variable, hash)?;
         }
     }
