@@ -242,6 +242,10 @@ impl Layout {
     pub fn run_deadline(&self, run: RunId) -> PathBuf {
         self.run_folder(run).join("deadline")
     }
+    /// How far a run's long act is, while it goes on.
+    pub fn run_progress(&self, run: RunId) -> PathBuf {
+        self.run_folder(run).join("progress")
+    }
     /// Held by the process that carries a run out.
     pub fn run_lock(&self, run: RunId) -> PathBuf {
         self.run_folder(run).join("lock")

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::database::Databases;
 use crate::installation::{Installation, InstallationError};
+use crate::meter::Meter;
 use crate::ports::{Ports, Runtime};
 use crate::probe::Probes;
 use crate::program;
@@ -123,12 +124,14 @@ impl Host {
         };
         let container = docker.clone().map(|docker| docker as Arc<dyn Runtime>);
         let listeners = crate::installation::http_listener_address(&layout).into_iter().collect();
+        let meter = Meter::default();
         let ports = Ports {
             process: process.clone(),
             container: container.clone(),
             router: Arc::new(ProxyRouter::new(layout.clone())),
-            database: Arc::new(Databases),
+            database: Arc::new(Databases { meter: meter.clone() }),
             prober: Arc::new(Probes::new(process.clone(), container, listeners)),
+            meter,
         };
         Ok(Self { layout, installation, store, ports, process, docker })
     }

@@ -3,6 +3,7 @@
 
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cutover_core::defaults;
 use cutover_core::exit::Exit;
@@ -24,6 +25,7 @@ use crate::journal::{Journal, Listener, unwritten};
 use crate::lock::{AppLock, HostLock, LockError, RunLock};
 use crate::observe::{Eyes, observe_again};
 use crate::program;
+use crate::run_progress::Telling;
 use crate::settle::{Settling, carry_out, has_told, settle};
 use crate::setup;
 use crate::stages::{Act, EnvChange};
@@ -185,7 +187,7 @@ async fn carry_assigned(
     {
         docker.ask_ahead();
     }
-    let journal = journal(&host.layout, &host.store, run, also.clone());
+    let (journal, telling) = told(&host, run, also.clone());
     let begun = host.store.begin_run(run, app, plan.verb, &plan.by, Timestamp::now());
     begun.map_err(|error| unreadable(&error))?;
     let mut lock = match lock(&host, assignment).await {
@@ -229,6 +231,7 @@ async fn carry_assigned(
         look: &eyes,
     };
     let verdict = settle(&settling).await;
+    drop(telling);
     discard_when_over(&host, run);
     drop(lock);
     Ok(verdict)
@@ -272,6 +275,19 @@ fn journal(layout: &Layout, store: &Arc<Store>, run: RunId, also: Option<Also>) 
         }
     });
     Journal::new(store.clone(), run, heard)
+}
+
+/// The journal of a run that this process works on, and what tells how far its long acts are.
+fn told(host: &Host, run: RunId, also: Option<Also>) -> (Journal, Telling) {
+    let telling = Telling::begin(host.ports.meter.clone(), &host.layout, run);
+    let last = telling.last();
+    let also: Also = Arc::new(move |entry| {
+        last.fetch_max(entry.seq, Ordering::Relaxed);
+        if let Some(also) = &also {
+            also(entry);
+        }
+    });
+    (journal(&host.layout, &host.store, run, Some(also)), telling)
 }
 
 fn holder(app: &AppId, run: RunId, by: &str, verb: Verb) -> LockHolder {
@@ -412,7 +428,7 @@ async fn settle_run(
     if let Err(error) = Allowance::grant(&host.layout, run, defaults::LOOK * (defaults::RECOVERIES + 1)) {
         tracing::warn!(%error, "the deadline of a settlement could not be written");
     }
-    let journal = journal(&host.layout, &host.store, run, also.cloned());
+    let (journal, telling) = told(host, run, also.cloned());
     let eyes = Eyes { host, app };
     let settling = Settling {
         ports: &host.ports,
@@ -423,6 +439,7 @@ async fn settle_run(
         look: &eyes,
     };
     let verdict = settle(&settling).await;
+    drop(telling);
     discard_when_over(host, run);
     verdict
 }

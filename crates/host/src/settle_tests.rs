@@ -10,6 +10,7 @@ use cutover_core::plan::{RouteCheck, Stage, Verb};
 use cutover_core::release::RuntimeKind;
 
 use super::*;
+use crate::meter::Meter;
 use crate::ports::{ProbeTarget, Prober};
 use crate::watch::fake::{FakeRouter, FakeRuntime, NoDatabase};
 
@@ -107,6 +108,7 @@ impl Dead {
             router: Arc::new(FakeRouter::default()),
             database: Arc::new(NoDatabase),
             prober: Arc::new(Nothing),
+            meter: Meter::default(),
         };
         Self { layout: Layout::under(folder.path()), _folder: folder, store, run, ports }
     }

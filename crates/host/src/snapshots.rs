@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::blocking::blocking;
 use crate::journal::Trouble;
 use crate::leftovers::names;
+use crate::meter::Meter;
 use crate::store::Store;
 
 /// Those of an app, the newest first. It blocks: it looks at each file.
@@ -87,11 +88,14 @@ fn sound(path: &Path) -> Result<u64, String> {
 ///
 /// # Errors
 /// Why it cannot be trusted.
-pub(crate) async fn unchanged(path: &Path, recorded: Option<ContentHash>) -> Result<Vec<String>, Trouble> {
+pub(crate) async fn unchanged(
+    path: &Path,
+    recorded: Option<ContentHash>,
+    meter: &Meter,
+) -> Result<Vec<String>, Trouble> {
     let bytes = sound(path).map_err(Trouble::plain)?;
     let mut lines = vec![format!("all of its {} were read", cutover_core::rules::size(bytes))];
-    let file = path.to_owned();
-    let read = blocking(move || hash(&file)).await.map_err(|error| Trouble::plain(error.to_string()))?;
+    let read = hash_counted(path, meter).await;
     let is = read.map_err(|error| Trouble::plain(format!("it cannot be read: {error}")))?;
     match recorded {
         Some(was) if was != is => {
@@ -107,12 +111,26 @@ pub(crate) async fn unchanged(path: &Path, recorded: Option<ContentHash>) -> Res
     Ok(lines)
 }
 
+/// The SHA-256 of a file that is read off the event loop, and counted.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) async fn hash_counted(path: &Path, meter: &Meter) -> io::Result<ContentHash> {
+    let (file, passing) = (path.to_owned(), meter.begin_file("read", path));
+    let read = blocking(move || hash_of(passing.through(File::open(file)?))).await;
+    read.map_err(io::Error::other)?
+}
+
 /// The SHA-256 of a file.
 ///
 /// # Errors
 /// When it cannot be read.
 pub(crate) fn hash(path: &Path) -> io::Result<ContentHash> {
-    let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
+    hash_of(File::open(path)?)
+}
+
+fn hash_of(mut file: impl Read) -> io::Result<ContentHash> {
+    let mut hasher = Sha256::new();
     let mut piece = vec![0_u8; 256 * 1024];
     loop {
         match file.read(&mut piece)? {

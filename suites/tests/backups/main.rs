@@ -10,6 +10,7 @@ mod killed;
 mod targets;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use cutover_core::backup::BackupRecord;
@@ -135,6 +136,45 @@ async fn a_backup_is_made_beside_traffic_and_restic_alone_puts_it_back() {
     let state = fs::read(place.site.layout().store()).unwrap();
     let said = format!("{}{}{list}{}", told.talk, told.output, String::from_utf8_lossy(&state));
     assert!(!said.contains(PASSWORD), "the password is somewhere");
+}
+
+/// A folder with a `restic` that sends and fetches 8 MiB a second, to stand before the others in `PATH`.
+fn slow_restic(place: &Place) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = place.site.folder().join("slow");
+    fs::create_dir(&folder).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let script =
+        format!("#!/bin/sh\nPATH='{path}' exec restic --limit-upload 8192 --limit-download 8192 \"$@\"\n");
+    fs::write(folder.join("restic"), script).unwrap();
+    fs::set_permissions(folder.join("restic"), fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{path}", folder.display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_backup_of_much_says_how_far_it_is() {
+    let Some(place) = Place::new("a_backup_of_much_says_how_far_it_is") else { return };
+    let app = place.backed_up().await;
+    let mut random = fs::File::open("/dev/urandom").unwrap().take(24 * 1024 * 1024);
+    std::io::copy(&mut random, &mut fs::File::create(app.volume("data").join("uploads.bin")).unwrap())
+        .unwrap();
+    let path = slow_restic(&place);
+
+    let told = async |words: &[&str], what: &str| {
+        let mut command = app.command(&[words, &["--json"]].concat());
+        command.env("PATH", &path);
+        let told = place.site.run(command).await.unwrap().expect(0).unwrap();
+        let lines = told.output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let all: Vec<_> = lines.filter(|line| line["kind"] == "progress").collect();
+        let is_told = all.iter().any(|line| {
+            let progress = &line["progress"];
+            progress["what"] == what && progress["bytes"].as_u64().is_some_and(|bytes| bytes > 0)
+        });
+        assert!(is_told, "{words:?}: {all:?}");
+    };
+    told(&["backup", "run"], "read back").await;
+    told(&["backup", "verify"], "read").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

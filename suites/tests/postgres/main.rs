@@ -10,6 +10,7 @@ mod alone;
 mod by_url;
 mod large;
 mod password;
+mod progress;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -108,7 +108,7 @@ impl Channel {
 
     async fn begin(&mut self, ask: Option<&Ask>) -> Result<Greeting, Trouble> {
         let package = env!("CARGO_PKG_VERSION").to_owned();
-        let hello = Ask::Hello { version: WIRE_VERSION, package: package.clone() };
+        let hello = Ask::Hello { version: WIRE_VERSION, package: package.clone(), progress: true };
         let mut frames = Frames::default();
         frames.push(&hello);
         if let Target::Server(_) = self.target {

@@ -12,7 +12,7 @@ use cutover_core::plan::Plan;
 use cutover_core::retention::KnownSnapshot;
 use cutover_core::setup::Change;
 use cutover_core::verdict::Verdict;
-use cutover_core::wire::{BackupTold, DeployKey};
+use cutover_core::wire::{BackupTold, DeployKey, Progress};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -34,6 +34,8 @@ pub(crate) enum Line<'a> {
     NothingToDo { plan: &'a Plan },
     /// A line of the run's journal.
     Event { entry: &'a Entry },
+    /// How far what takes long is; `rate` in bytes a second.
+    Progress { progress: &'a Progress, rate: u64 },
     /// The run goes on without us.
     Detached { run: RunId },
     /// The end of a run.

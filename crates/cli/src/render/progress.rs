@@ -8,6 +8,7 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::Entry;
 use cutover_core::plan::{Stage, Verb};
 use cutover_core::verdict::{Outcome, Verdict};
+use cutover_core::wire::{self, Extent};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -20,7 +21,13 @@ use super::{Form, Output, harmless_line};
 const TICK: Duration = Duration::from_millis(80);
 const STAGE_WIDTH: usize = 10;
 const WORKING: &str = "{spinner} {prefix:10} {wide_msg} {elapsed}";
+const PASSING: &str = "{spinner} {prefix:10} [{bar:24}] {wide_msg} {elapsed}";
 const SENDING: &str = "{spinner} {prefix:10} {msg} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}";
+
+/// From one object about how far something is to the next.
+const OBJECTS_APART: Duration = Duration::from_secs(1);
+/// From one line about it to the next, and before the first: what ends sooner needs none.
+const LINES_APART: Duration = Duration::from_secs(10);
 
 /// Draws a run.
 pub(crate) struct Progress {
@@ -28,6 +35,18 @@ pub(crate) struct Progress {
     listener: Listener,
     bar: Option<ProgressBar>,
     sending: Option<Sending>,
+    now: Act,
+    /// When it was last said how far it is.
+    said: Option<Instant>,
+}
+
+/// What goes on.
+#[derive(Debug, Default)]
+struct Act {
+    word: String,
+    what: String,
+    /// How far it is, is drawn on its line.
+    is_measured: bool,
 }
 
 /// What is being sent.
@@ -88,7 +107,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
 impl Progress {
     /// Nothing drawn yet.
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, listener: Listener::default(), bar: output.is_live().then(spinner), sending: None }
+        let bar = output.is_live().then(spinner);
+        Self { output, listener: Listener::default(), bar, sending: None, now: Act::default(), said: None }
     }
 
     /// The next line of the run's journal.
@@ -96,7 +116,14 @@ impl Progress {
         if self.output.form() == Form::Json {
             return self.output.json(&Line::Event { entry });
         }
-        match (self.listener.hear(entry), self.bar.clone()) {
+        let told = self.listener.hear(entry);
+        self.measured_no_more();
+        match &told {
+            Some(Told::Begins(stage)) => self.begins(stage.as_str(), ""),
+            Some(Told::Doing(stage, what)) => self.begins(stage.as_str(), what),
+            Some(Told::Ends(..) | Told::Said(..)) | None => {}
+        }
+        match (told, self.bar.clone()) {
             (None, _) => {}
             (Some(told), None) => self.output.talk(&plain(&told)),
             (Some(told), Some(bar)) => self.draw(&bar, &told),
@@ -104,8 +131,66 @@ impl Progress {
         Ok(())
     }
 
+    /// How far that is which goes on now.
+    pub(crate) fn passed(&mut self, now: &wire::Progress) -> std::io::Result<()> {
+        let at = Instant::now();
+        if self.output.form() == Form::Json {
+            return if self.is_due(at, OBJECTS_APART) {
+                self.output.json(&Line::Progress { progress: now, rate: now.rate() })
+            } else {
+                Ok(())
+            };
+        }
+        match self.bar.clone() {
+            Some(bar) => self.draw_passed(&bar, now),
+            None => self.line(now, at).into_iter().for_each(|line| self.output.talk(&line)),
+        }
+        Ok(())
+    }
+
+    /// Once something was said, it is not due again before so much has passed.
+    fn is_due(&mut self, at: Instant, apart: Duration) -> bool {
+        let due = self.said.is_none_or(|said| at.saturating_duration_since(said) >= apart);
+        if due {
+            self.said = Some(at);
+        }
+        due
+    }
+
+    /// The line of whoever has no terminal, where one is due.
+    fn line(&mut self, now: &wire::Progress, at: Instant) -> Option<String> {
+        let is_long = Duration::from_millis(now.millis) >= LINES_APART;
+        (is_long && self.is_due(at, LINES_APART))
+            .then(|| format!("{} {}", stage(&self.now.word), with_passed(&self.now.what, now)))
+    }
+
+    fn draw_passed(&mut self, bar: &ProgressBar, now: &wire::Progress) {
+        self.now.is_measured = true;
+        let all = now.all();
+        bar.set_style(style(if all.is_some() { PASSING } else { WORKING }));
+        if let Some(all) = all {
+            bar.set_length(all);
+            bar.set_position(now.bytes);
+        }
+        bar.set_message(harmless_line(&with_passed(&self.now.what, now)));
+    }
+
+    fn begins(&mut self, word: &str, what: &str) {
+        self.now = Act { word: word.to_owned(), what: what.to_owned(), is_measured: false };
+    }
+
+    /// Something else is heard: how far the last act was is not the next one's.
+    fn measured_no_more(&mut self) {
+        if let Some(bar) = self.bar.as_ref().filter(|_| std::mem::take(&mut self.now.is_measured)) {
+            bar.set_style(style(WORKING));
+            bar.set_message(harmless_line(&self.now.what));
+        }
+    }
+
     /// Something that goes on here, before the run: its words stand until the next ones.
     pub(crate) fn doing(&mut self, word: &str, what: &str) {
+        self.measured_no_more();
+        self.begins(word, what);
         match &self.bar {
             Some(bar) => begin(bar, word, what),
             None if self.output.form() == Form::Text => {
@@ -239,6 +324,17 @@ fn shipped(sending: &Sending, took: Duration) -> String {
     format!("{what}: {pieces}, {} in {} ({}/s)", size(*bytes), span(took), size(rate))
 }
 
+/// What goes on, with how far it is: `dumped 12 MiB of about 100 MiB, 6 MiB/s`.
+fn with_passed(what: &str, now: &wire::Progress) -> String {
+    let of = match (now.all(), now.of) {
+        (Some(all), Extent::About { .. }) => format!(" of about {}", size(all)),
+        (Some(all), Extent::Exactly { .. } | Extent::Not) => format!(" of {}", size(all)),
+        (None, _) => String::new(),
+    };
+    let passed = format!("{} {}{of}, {}/s", now.what, size(now.bytes), size(now.rate()));
+    if what.is_empty() { passed } else { format!("{what}: {passed}") }
+}
+
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -323,6 +419,7 @@ fn done(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use cutover_core::exit::Exit;
+    use cutover_core::journal::What;
 
     use super::*;
 
@@ -374,6 +471,79 @@ mod tests {
         let nothing = Sending { cargo: Cargo::Files("2 artifacts".to_owned()), pieces: 0, ..sending };
         let told = shipped(&nothing, Duration::from_millis(10));
         assert_eq!(told, "2 artifacts: all chunks were there (10 ms)");
+    }
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn at(mib: u64, of: Extent, millis: u64) -> wire::Progress {
+        wire::Progress { what: "dumped".to_owned(), bytes: mib * MIB, of, millis }
+    }
+
+    fn snapshot_begins(form: Form, bar: Option<ProgressBar>) -> Progress {
+        let mut progress = Progress::new(Output::new(form));
+        progress.bar = bar;
+        progress.begins("snapshot", "take a snapshot of main");
+        progress
+    }
+
+    fn entry(seq: u64, what: What) -> Entry {
+        let run = "018f3c9e-0000-7000-8000-000000000001".parse().unwrap();
+        Entry { run, seq, at: jiff::Timestamp::UNIX_EPOCH, what }
+    }
+
+    #[test]
+    fn without_a_terminal_a_line_comes_every_ten_seconds_and_none_for_what_ends_sooner() {
+        let mut progress = snapshot_begins(Form::Text, None);
+        let (about, began) = (Extent::About { bytes: 400 * MIB }, Instant::now());
+        let mut lines = Vec::new();
+        for half in 0..50_u64 {
+            let (millis, mib) = (half * 500, half * 10);
+            let line = progress.line(&at(mib, about, millis), began + Duration::from_millis(millis));
+            lines.extend(line.map(|line| paint::plain(&line)));
+        }
+        insta::assert_snapshot!(lines.join("\n"), @r"
+          snapshot   take a snapshot of main: dumped 200 MiB of about 400 MiB, 20 MiB/s
+          snapshot   take a snapshot of main: dumped 400 MiB of about 400 MiB, 20 MiB/s
+        ");
+
+        let mut later = snapshot_begins(Form::Text, None);
+        assert!(later.line(&at(1, Extent::Not, 60_000), began).is_some(), "who comes later sees where it is");
+    }
+
+    #[test]
+    fn with_json_an_object_comes_a_second_at_most() {
+        let mut progress = snapshot_begins(Form::Json, None);
+        let began = Instant::now();
+        let due = |progress: &mut Progress, millis| {
+            progress.is_due(began + Duration::from_millis(millis), OBJECTS_APART)
+        };
+        let said: Vec<u64> = (0..8).map(|half| half * 500).filter(|at| due(&mut progress, *at)).collect();
+        assert_eq!(said, [0, 1_000, 2_000, 3_000]);
+        let (now, rate) = (at(3, Extent::About { bytes: 9 * MIB }, 1_500), 2 * MIB);
+        assert_eq!(now.rate(), rate);
+        assert_eq!(
+            Line::Progress { progress: &now, rate }.to_string(),
+            r#"{"version":1,"kind":"progress","progress":{"what":"dumped","bytes":3145728,"of":{"known":"about","bytes":9437184},"millis":1500},"rate":2097152}"#
+        );
+    }
+
+    #[test]
+    fn on_a_terminal_the_line_of_the_act_has_a_bar_until_something_else_is_heard() {
+        let bar = ProgressBar::hidden();
+        let mut progress = snapshot_begins(Form::Text, Some(bar.clone()));
+        progress.passed(&at(30, Extent::About { bytes: 90 * MIB }, 2_000)).unwrap();
+        assert_eq!((bar.position(), bar.length()), (30 * MIB, Some(90 * MIB)));
+        assert_eq!(bar.message(), "take a snapshot of main: dumped 30 MiB of about 90 MiB, 15 MiB/s");
+        progress.passed(&at(100, Extent::About { bytes: 90 * MIB }, 4_000)).unwrap();
+        assert_eq!(bar.message(), "take a snapshot of main: dumped 100 MiB, 25 MiB/s");
+        progress.passed(&at(1, Extent::Exactly { bytes: 2 * MIB }, 1_000)).unwrap();
+        assert_eq!(bar.message(), "take a snapshot of main: dumped 1 MiB of 2 MiB, 1 MiB/s");
+
+        progress.entry(&entry(3, What::Left { stage: Stage::Snapshot, took_ms: 5_000 })).unwrap();
+        assert_eq!(bar.message(), "");
+        progress.entry(&entry(4, What::Entered { stage: Stage::Migrate })).unwrap();
+        progress.passed(&at(1, Extent::Not, 1_000)).unwrap();
+        assert_eq!(bar.message(), "dumped 1 MiB, 1 MiB/s", "no act of the last stage");
     }
 
     #[test]

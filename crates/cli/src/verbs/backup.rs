@@ -108,6 +108,7 @@ async fn followed(desk: &Desk, host: &mut Channel) -> Result<BackupTold, Stop> {
     let ended = loop {
         match host.reply().await {
             Ok(Reply::Doing { what }) => progress.doing("backup", &what),
+            Ok(Reply::Progress { progress: now }) => progress.passed(&now)?,
             Ok(Reply::Backup { told }) => break Ok(*told),
             Ok(other) => break Err(unexpected("backup", &other).into()),
             Err(error) => break Err(error.into()),

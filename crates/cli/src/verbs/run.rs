@@ -168,6 +168,9 @@ pub(super) async fn follow(desk: &Desk, channel: &mut Channel, run: Option<RunId
                 run = Some(entry.run);
                 progress.entry(&entry).map_err(|error| let_go(run, &error.to_string()))?;
             }
+            Reply::Progress { progress: now } => {
+                progress.passed(&now).map_err(|error| let_go(run, &error.to_string()))?;
+            }
             Reply::Verdict { verdict } => {
                 progress.end();
                 return end(desk, &verdict);

@@ -131,6 +131,7 @@ async fn verify(desk: &Desk, name: String) -> Ended {
     let ended = loop {
         match channel.reply().await {
             Ok(Reply::Doing { what }) => progress.doing("snapshot", &what),
+            Ok(Reply::Progress { progress: now }) => progress.passed(&now)?,
             Ok(Reply::Snapshots(SnapshotReply::Verified { found, lines })) => break Ok((found, lines)),
             Ok(other) => break Err(Stop::from(unexpected("snapshot", &other))),
             Err(error) => break Err(error.into()),

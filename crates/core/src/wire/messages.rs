@@ -1,5 +1,5 @@
 //! The messages. A client asks, the host answers each (but [`Ask::Alive`], [`Ask::Input`] and [`Ask::Resize`]) with one or more replies; the last one is never [`Reply::Doing`],
-//! [`Reply::Event`], [`Reply::Line`] or [`Reply::Data`].
+//! [`Reply::Progress`], [`Reply::Event`], [`Reply::Line`] or [`Reply::Data`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +31,9 @@ pub enum Ask {
         version: u32,
         /// The client's package version.
         package: String,
+        /// It understands [`Reply::Progress`]; who does not is told none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        progress: bool,
     },
     /// Look at the host for an app → [`Reply::State`].
     Observe {
@@ -294,6 +297,11 @@ pub enum Reply {
     Doing {
         /// In a few words.
         what: String,
+    },
+    /// How far what takes long is, while a run is followed, a backup worked on or a snapshot read; only to a client that said that it understands it.
+    Progress {
+        /// It.
+        progress: super::Progress,
     },
     /// Images that were fetched.
     Images {

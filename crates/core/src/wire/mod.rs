@@ -7,6 +7,7 @@ mod facts;
 mod images;
 mod messages;
 mod parcels;
+mod progress;
 mod setup;
 mod snapshots;
 
@@ -15,5 +16,6 @@ pub use facts::*;
 pub use images::*;
 pub use messages::*;
 pub use parcels::*;
+pub use progress::{Extent, Progress};
 pub use setup::{DeployKey, SetupAsk, SetupReply};
 pub use snapshots::*;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 
 use cutover_host::assignment::Assignment;
+use cutover_host::lock::RunLock;
 use cutover_host::store::Store;
 
 use crate::support::{Conversation, Root};
@@ -13,7 +14,7 @@ use cutover_core::hash::ContentHash;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::{Direction, HostPlan, PLAN_VERSION, Planned, RecordPlan, Verb, WhyNot};
 use cutover_core::secret::Secrets;
-use cutover_core::verdict::Verdict;
+use cutover_core::verdict::{Outcome, Verdict};
 use cutover_core::wire::{Ask, Reply, WIRE_VERSION};
 
 fn shop() -> AppId {
@@ -86,7 +87,7 @@ fn a_client_of_another_version_is_told_ours_and_nothing_else() {
     let root = Root::new();
     for version in [WIRE_VERSION - 1, WIRE_VERSION + 1] {
         let mut conversation = root.silent();
-        conversation.send(&Ask::Hello { version, package: "9.9.9".to_owned() });
+        conversation.send(&Ask::Hello { version, package: "9.9.9".to_owned(), progress: false });
 
         assert!(matches!(conversation.hear(), Reply::Hello { version: WIRE_VERSION, .. }));
         assert_eq!(conversation.leaves(), (Some(0), String::new()));
@@ -310,4 +311,47 @@ fn a_run_that_never_came_to_life_is_ended_and_told() {
     let verdict = store.verdict(plan.run).unwrap().expect("a verdict");
     assert_eq!((verdict.exit(), verdict.by.as_str()), (Exit::Failed, "ann@laptop"));
     assert_eq!(store.unfinished(&shop()).unwrap(), None, "watch heals the app again");
+}
+
+/// A run that another process carries out, with nothing in its journal yet.
+#[test]
+fn how_far_a_run_is_hears_who_understands_it_and_an_older_client_goes_on_without() {
+    let root = Root::new();
+    let (layout, run) = (root.layout(), RunId::new(uuid::Uuid::now_v7()));
+    drop(root.talk().ask(&Ask::Lock { app: shop() }));
+    let store = Store::open(&layout).unwrap();
+    let began = jiff::Timestamp::now();
+    store.begin_run(run, &shop(), Verb::SnapshotCreate, "ann@laptop", began).unwrap();
+    let _works = RunLock::take(&layout, run).unwrap().expect("nobody else carries it out");
+    let progress = r#"{"what":"dumped","bytes":7,"of":{"known":"not"},"millis":900}"#;
+    std::fs::write(layout.run_progress(run), format!(r#"{{"after":0,"progress":{progress}}}"#)).unwrap();
+    let attach = Ask::Attach { run: Some(run), app: shop(), from: 1 };
+
+    let (mut newer, mut older) = (root.talk(), root.silent());
+    older.say(b"{\"ask\":\"hello\",\"version\":1,\"package\":\"0.1.0\"}\n");
+    assert!(matches!(older.hear(), Reply::Hello { .. }));
+    older.send(&attach);
+    let Reply::Progress { progress } = newer.ask(&attach) else { panic!("how far it is was due") };
+    assert_eq!((progress.what.as_str(), progress.bytes), ("dumped", 7));
+    std::fs::write(layout.run_progress(run), "what a newer build has written").unwrap();
+    let verdict = Verdict {
+        run,
+        app: shop(),
+        verb: Verb::SnapshotCreate,
+        release: None,
+        serving: None,
+        outcome: Outcome::Done,
+        allowed: Vec::new(),
+        by: "ann@laptop".to_owned(),
+        started: began,
+        finished: began,
+        switched_ms: None,
+        freed: None,
+        warnings: Vec::new(),
+    };
+    store.finish_run(&verdict).unwrap();
+
+    for conversation in [&mut newer, &mut older] {
+        assert!(matches!(conversation.hear(), Reply::Verdict { .. }), "nothing else is heard");
+    }
 }

@@ -63,7 +63,7 @@ impl Root {
 
     pub(crate) fn talk(&self) -> Conversation {
         let mut conversation = self.silent();
-        let hello = Ask::Hello { version: WIRE_VERSION, package: "test".to_owned() };
+        let hello = Ask::Hello { version: WIRE_VERSION, package: "test".to_owned(), progress: true };
         assert!(matches!(conversation.ask(&hello), Reply::Hello { .. }));
         conversation
     }

@@ -67,8 +67,8 @@ impl Trial<'_> {
             self.made_ready(item, dump).await?;
         }
         let scratch = self.room.join("scratch");
-        restore::refuse_without_room(self.restic, backup, &found, &scratch).await?;
-        let volumes = restore::volumes(self.restic, backup, &found, &scratch);
+        let bytes = restore::refuse_without_room(self.restic, backup, &found, &scratch).await?;
+        let volumes = restore::volumes(self.restic, backup, &found, bytes, &scratch);
         let volumes = self.within(STEP, "volumes come back", volumes).await?;
         lines.extend(
             volumes.iter().filter_map(|line| Some(format!("{}: it came back", line.split_once(": ")?.0))),

@@ -15,6 +15,7 @@ use cutover_core::hash::ContentHash;
 use cutover_core::layout::BACKUP_CLIENT;
 use cutover_core::names::{AppId, DatabaseName};
 use cutover_core::plan::Reached;
+use cutover_core::wire::Extent;
 use sha2::{Digest, Sha256};
 
 use super::drill::scratch_of;
@@ -28,6 +29,7 @@ use crate::blocking::blocking;
 use crate::files;
 use crate::host::Host;
 use crate::lock::ProcessLock;
+use crate::meter::{Meter, Passing};
 use crate::ports::{Located, Server};
 use crate::stages::located::Whereabouts;
 
@@ -129,9 +131,9 @@ impl Dump {
     }
 
     /// What the backup that names it says of it, whose mark it gets.
-    pub(super) async fn described(&self, mark: &str) -> Result<DumpInBackup, Failure> {
-        let packed = self.packed.clone();
-        let unpacked = blocking(move || unpack(&packed, io::sink())).await;
+    pub(super) async fn described(&self, mark: &str, meter: &Meter) -> Result<DumpInBackup, Failure> {
+        let (packed, passing) = (self.packed.clone(), meter.begin_file("read", &self.packed));
+        let unpacked = blocking(move || unpack(passing.through(opened(&packed)?), io::sink())).await;
         let unreadable = |why: String| {
             failed("a dump on the disk cannot be read")
                 .because(why)
@@ -169,7 +171,8 @@ impl Dump {
         for tag in tags {
             words.extend(["--tag".to_owned(), tag.clone()]);
         }
-        let (summary, hash) = restic.waiting(async || self.pour(restic, &words).await).await?;
+        let (summary, hash) =
+            restic.waiting(async || self.pour(restic, &words, described.bytes).await).await?;
         if ContentHash::from_digest(&hash) != described.hash {
             return Err(ResticError::other("the dump on the disk is not what it was before".to_owned()));
         }
@@ -181,25 +184,35 @@ impl Dump {
         Ok(summary.data_added)
     }
 
-    async fn pour(&self, restic: &Restic, words: &[String]) -> Result<(Summary, [u8; 32]), ResticError> {
+    async fn pour(
+        &self,
+        restic: &Restic,
+        words: &[String],
+        bytes: u64,
+    ) -> Result<(Summary, [u8; 32]), ResticError> {
         let mut command = restic.command();
         command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let packed = self.packed.clone();
-        let poured = blocking(move || pour(command, &packed)).await;
+        let passing = restic.meter.begin("stored", Extent::Exactly { bytes });
+        let poured = blocking(move || pour(command, &packed, &passing)).await;
         let poured = poured.map_err(|error| ResticError::other(format!("it broke off: {error}")))?;
         poured.map_err(|error| restic.without_secrets(&error))
     }
 }
 
 /// Unpacks a dump into the program's input. A dump that breaks off ends the program before its input ends: it stores nothing then.
-fn pour(mut command: std::process::Command, packed: &Path) -> Result<(Summary, [u8; 32]), ResticError> {
+fn pour(
+    mut command: std::process::Command,
+    packed: &Path,
+    passing: &Passing,
+) -> Result<(Summary, [u8; 32]), ResticError> {
     let other = |error: &io::Error| ResticError::other(error.to_string());
     let mut child = command.spawn().map_err(|error| other(&error))?;
     let complaints = heard(child.stderr.take());
     let told = heard(child.stdout.take());
     let mut input = child.stdin.take();
     let poured = match &mut input {
-        Some(input) => unpack(packed, input),
+        Some(input) => opened(packed).and_then(|packed| unpack(packed, passing.through(input))),
         None => Err(Broken::Input),
     };
     if let Err(Broken::Dump(error)) = &poured {
@@ -247,8 +260,12 @@ struct Unpacked {
     parts: Vec<u64>,
 }
 
-fn unpack(packed: &Path, mut input: impl Write) -> Result<Unpacked, Broken> {
-    let mut source = File::open(packed).map(io::BufReader::new).map_err(Broken::Dump)?;
+fn opened(packed: &Path) -> Result<File, Broken> {
+    File::open(packed).map_err(Broken::Dump)
+}
+
+fn unpack(packed: impl Read, mut input: impl Write) -> Result<Unpacked, Broken> {
+    let mut source = io::BufReader::new(packed);
     let mut hasher = Sha256::new();
     let mut piece = vec![0_u8; PIECE];
     let mut parts = Vec::new();
@@ -294,7 +311,8 @@ pub(super) async fn fetch(
         trouble: Trouble::Damaged,
         words: format!("the dump {} is not in the repository any more", dump.file),
     })?;
-    let hash = fetch_file(restic, &backup.id, path, fetched, to).await?;
+    let of = Extent::Exactly { bytes: dump.bytes };
+    let hash = fetch_file(restic, &backup.id, path, of, fetched, to).await?;
     if hash == dump.hash {
         return Ok(());
     }
@@ -305,19 +323,20 @@ pub(super) async fn fetch(
     })
 }
 
-/// Brings a file of a backup into one that is not there yet; gives the hash of what came.
+/// Brings a file of a backup, of such a size, into one that is not there yet; gives the hash of what came.
 pub(super) async fn fetch_file(
     restic: &Restic,
     id: &str,
     file: &Path,
+    of: Extent,
     fetched: Fetched,
     to: &Path,
 ) -> Result<ContentHash, ResticError> {
     let mut command = restic.command();
     command.args(["dump", "--no-lock", id]).arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let to = to.to_owned();
+    let (to, passing) = (to.to_owned(), restic.meter.begin("fetched", of));
     let taken = blocking(move || {
-        let taken = write(command, fetched, &to);
+        let taken = write(command, fetched, &to, &passing);
         if taken.is_err() {
             files::discard(&to);
         }
@@ -332,6 +351,7 @@ fn write(
     mut command: std::process::Command,
     fetched: Fetched,
     to: &Path,
+    passing: &Passing,
 ) -> Result<ContentHash, ResticError> {
     let other = |error: io::Error| ResticError {
         trouble: if error.kind() == io::ErrorKind::StorageFull { Trouble::Full } else { Trouble::Other },
@@ -342,8 +362,8 @@ fn write(
     let complaints = heard(child.stderr.take());
     let copied = match (child.stdout.take(), fetched) {
         (None, _) => Err(io::ErrorKind::BrokenPipe.into()),
-        (Some(out), Fetched::AsItIs) => hashed_copy(out, &file),
-        (Some(out), Fetched::Packed(parts)) => packed_copy(out, &file, &parts),
+        (Some(out), Fetched::AsItIs) => hashed_copy(passing.through(out), &file),
+        (Some(out), Fetched::Packed(parts)) => packed_copy(passing.through(out), &file, &parts),
     };
     // Of who cannot write nobody reads: restic ends by that.
     let status = child.wait().map_err(other)?;
@@ -407,7 +427,7 @@ mod tests {
             .collect();
         std::fs::write(&was, packed).unwrap();
         let mut text = Vec::new();
-        let Ok(before) = unpack(&was, &mut text) else { panic!("it is whole") };
+        let Ok(before) = unpack(File::open(&was).unwrap(), &mut text) else { panic!("it is whole") };
         assert_eq!(
             (before.parts.as_slice(), text.as_slice()),
             ([4, 0, 6].as_slice(), b"rowsevents".as_slice())
@@ -415,7 +435,7 @@ mod tests {
 
         let hash = packed_copy(text.as_slice(), &File::create(&is).unwrap(), &before.parts).unwrap();
 
-        let Ok(after) = unpack(&is, io::sink()) else { panic!("it is whole") };
+        let Ok(after) = unpack(File::open(&is).unwrap(), io::sink()) else { panic!("it is whole") };
         assert_eq!((after.parts, after.hash), (before.parts, hash));
     }
 }

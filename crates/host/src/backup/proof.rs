@@ -6,11 +6,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use cutover_core::wire::Extent;
 use sha2::{Digest, Sha256};
 
 use super::prose::Trouble;
 use super::restic::{Ended, Restic, ResticError};
 use crate::blocking::blocking;
+use crate::meter::Passing;
 
 /// What went in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,9 @@ pub(super) async fn prove(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let hashes = hashes.clone();
-    let read = blocking(move || read_back(command, amount, &hashes)).await;
+    // An archive has some of its own around each file.
+    let passing = restic.meter.begin("read back", Extent::About { bytes: amount.bytes });
+    let read = blocking(move || read_back(command, amount, &hashes, &passing)).await;
     match read {
         Ok(read) => read.map_err(|error| restic.without_secrets(&error)),
         Err(error) => Err(damaged(format!("reading it back broke off: {error}"))),
@@ -43,6 +47,7 @@ fn read_back(
     mut command: std::process::Command,
     amount: Amount,
     hashes: &BTreeMap<PathBuf, [u8; 32]>,
+    passing: &Passing,
 ) -> Result<(), ResticError> {
     let mut child = command.spawn().map_err(|error| damaged(error.to_string()))?;
     let complaints = child.stderr.take().map(|mut stream| {
@@ -51,7 +56,7 @@ fn read_back(
             stream.read_to_end(&mut said).map(|_| said).unwrap_or_default()
         })
     });
-    let found = child.stdout.take().map(|stream| count(stream, hashes));
+    let found = child.stdout.take().map(|stream| count(passing.through(stream), hashes));
     let status = child.wait().map_err(|error| damaged(error.to_string()))?;
     let said = complaints.and_then(|thread| thread.join().ok()).unwrap_or_default();
     let ended = Ended { code: status.code(), said: String::from_utf8_lossy(&said).into_owned() };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cutover_core::failure::Failure;
 use cutover_core::layout;
 use cutover_core::names::{AppId, DatabaseName};
+use cutover_core::wire::Extent;
 
 use super::dumps::{self, Fetched};
 use super::gather::{failed, trouble};
@@ -13,11 +14,10 @@ use super::manifest;
 use super::restic::{Listed, Restic, ResticError};
 use super::restore;
 use super::work::doing;
-use crate::blocking::blocking;
 use crate::database::sqlite;
 use crate::files::{self, FileError};
 use crate::host::Host;
-use crate::snapshots::hash;
+use crate::snapshots::hash_counted;
 
 /// What each database of the backup came to lie as; a line each.
 pub(super) async fn as_snapshots(
@@ -43,7 +43,9 @@ pub(super) async fn as_snapshots(
         let name = name(database, layout::SQLITE);
         let path = found.folder.join(file);
         let fetch = async |to: PathBuf| {
-            dumps::fetch_file(restic, &backup.id, &path, Fetched::AsItIs, &to).await.map_err(because)?;
+            dumps::fetch_file(restic, &backup.id, &path, Extent::Not, Fetched::AsItIs, &to)
+                .await
+                .map_err(because)?;
             sqlite::verify(&to).map_err(|error| failed(what).because(error.message))
         };
         lines.push(brought(host, app, database, &name, fetch).await?);
@@ -78,11 +80,9 @@ async fn brought(
         files::discard(&next);
         return Err(failure);
     }
-    let path = to.clone();
-    let hash = blocking(move || hash(&path)).await;
+    let hash = hash_counted(&to, &host.ports.meter).await;
     let unrecorded =
         |why: String| failed("a snapshot that came out of a backup is not on record").because(why);
-    let hash = hash.map_err(|error| unrecorded(error.to_string()))?;
     let hash = hash.map_err(|error| unrecorded(error.to_string()))?;
     host.store.put_snapshot(app, file, Some(&hash)).map_err(|error| unrecorded(error.to_string()))?;
     let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,5 +1,6 @@
 //! The program `restic`, as a child: the only way to a repository. Its password and credentials go into the child's environment, and nowhere else.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use cutover_core::failure::Failure;
 use cutover_core::names::VariableName;
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::template::Template;
+use cutover_core::wire::Extent;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 use super::locks::LET_GO;
 use super::prose::{Trouble, last_words, trouble};
 use crate::images::Values;
+use crate::meter::{self, Meter};
 
 /// The program's name, looked for as a shell would.
 const PROGRAM: &str = "restic";
@@ -40,6 +43,40 @@ pub(super) struct Restic {
     cache: PathBuf,
     /// For files that it makes while it works.
     temporary: PathBuf,
+    /// What counts the bytes that go in and out.
+    pub(super) meter: Meter,
+}
+
+/// What of a program's bytes is counted, where it does not say by itself how far it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    /// What becomes of them: `read`.
+    pub(super) what: &'static str,
+    /// By whom.
+    pub(super) by: Kernel,
+    /// Of how many.
+    pub(super) of: Extent,
+}
+
+/// A count of the kernel's, of all that a process has done since it began.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kernel {
+    /// What it has read, from files and connections.
+    Read,
+    /// What it has written, to files and connections.
+    Written,
+}
+
+impl Kernel {
+    /// The count of a process; `None`: it is over, or not ours to look at.
+    fn count(self, pid: u32) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+        let word = match self {
+            Self::Read => "rchar: ",
+            Self::Written => "wchar: ",
+        };
+        text.lines().find_map(|line| line.strip_prefix(word)?.parse().ok())
+    }
 }
 
 /// Why it could not be done.
@@ -70,6 +107,7 @@ impl Restic {
         values: &Secrets,
         cache: PathBuf,
         temporary: PathBuf,
+        meter: Meter,
     ) -> Result<Self, Failure> {
         let mut environment = vec![("RESTIC_PASSWORD", fill(&settings.password, values)?)];
         if let Some(access) = &settings.access {
@@ -83,7 +121,7 @@ impl Restic {
                 all.insert(name, value.clone());
             }
         }
-        Ok(Self { to: settings.to.clone(), environment, values: all, cache, temporary })
+        Ok(Self { to: settings.to.clone(), environment, values: all, cache, temporary, meter })
     }
 
     pub(super) fn without_secrets(&self, error: &ResticError) -> ResticError {
@@ -119,7 +157,17 @@ impl Restic {
     pub(super) async fn run_hearing<S: AsRef<OsStr>>(
         &self,
         words: &[S],
+        line: impl FnMut(&str),
+    ) -> Result<Ended, ResticError> {
+        self.run_looking(words, line, async |_| std::future::pending().await).await
+    }
+
+    /// The same; `look` goes on beside it, with its number.
+    async fn run_looking<S: AsRef<OsStr>>(
+        &self,
+        words: &[S],
         mut line: impl FnMut(&str),
+        look: impl AsyncFnOnce(Option<u32>) -> Infallible,
     ) -> Result<Ended, ResticError> {
         let mut command = tokio::process::Command::from(self.command());
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -141,7 +189,11 @@ impl Restic {
             // What is beyond that is read, too: else it would wait for us.
             tokio::io::copy(&mut err, &mut tokio::io::sink()).await
         };
-        let (heard, complained) = tokio::join!(heard, complained);
+        let pid = child.id();
+        let (heard, complained) = tokio::select! {
+            both = async { tokio::join!(heard, complained) } => both,
+            never = look(pid) => match never {},
+        };
         let status = child.wait().await;
         let said = self.values.redact(&String::from_utf8_lossy(&said));
         heard.and(complained.map(drop)).map_err(|error| not_started(&error))?;
@@ -159,6 +211,26 @@ impl Restic {
             })
             .await?;
         ended.good().map(|()| text)
+    }
+
+    /// The same, of what takes long; what it says is not wanted.
+    pub(super) async fn run_counted<S: AsRef<OsStr>>(
+        &self,
+        words: &[S],
+        counted: Counted,
+    ) -> Result<(), ResticError> {
+        let Counted { what, by, of } = counted;
+        let passing = self.meter.begin(what, of);
+        let count = async |pid: Option<u32>| {
+            let mut looks = meter::looks();
+            loop {
+                looks.tick().await;
+                if let Some(bytes) = pid.and_then(|pid| by.count(pid)) {
+                    passing.set(bytes, of);
+                }
+            }
+        };
+        self.run_looking(words, |_| (), count).await?.good()
     }
 
     /// The same, for what others keep from the repository, or what keeps them from it: they are waited for.

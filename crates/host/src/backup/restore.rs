@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cutover_core::failure::Failure;
+use cutover_core::wire::Extent;
 
 use super::dumps::{self, Fetched};
 use super::gather::{failed, trouble};
 use super::manifest::{self, DATABASES, Found, VOLUMES};
-use super::restic::{Listed, Restic};
+use super::restic::{Counted, Kernel, Listed, Restic};
 use crate::database::sqlite;
 use crate::files::{self, FileError};
 
@@ -26,9 +27,9 @@ pub(super) async fn beside(restic: &Restic, backup: &Listed, folder: &Path) -> R
     refuse_taken(folder)?;
     let found = manifest::read(restic, backup).await;
     let found = found.map_err(|error| error.failure("the backup was not put back", restic.target()))?;
-    refuse_without_room(restic, backup, &found, folder).await?;
+    let bytes = refuse_without_room(restic, backup, &found, folder).await?;
     let put = async {
-        let mut lines = volumes(restic, backup, &found, folder).await?;
+        let mut lines = volumes(restic, backup, &found, bytes, folder).await?;
         lines.extend(files_of_databases(&found, folder)?);
         lines.extend(dumps_beside(restic, &found, folder).await?);
         lines.sort();
@@ -43,20 +44,22 @@ pub(super) async fn beside(restic: &Restic, backup: &Listed, folder: &Path) -> R
     }
 }
 
-/// The volumes of a backup, each below `folder` as it was.
+/// The volumes of a backup, each below `folder` as it was; `bytes`: what all its files take.
 pub(super) async fn volumes(
     restic: &Restic,
     backup: &Listed,
     found: &Found,
+    bytes: u64,
     folder: &Path,
 ) -> Result<Vec<String>, Failure> {
     let raw = files::beside(folder);
     files::ensure_folder(&raw, 0o700).map_err(|error| trouble(&error))?;
     let words =
         ["restore".as_ref(), "--no-lock".as_ref(), backup.id.as_ref(), "--target".as_ref(), raw.as_os_str()];
-    let restored = restic.run(&words).await;
+    let counted = Counted { what: "put back", by: Kernel::Written, of: Extent::About { bytes } };
+    let restored = restic.run_counted(&words, counted).await;
     let arranged = match restored {
-        Ok(_) => arrange(found, &raw, folder),
+        Ok(()) => arrange(found, &raw, folder),
         Err(error) => Err(error.failure("the backup was not put back", restic.target())),
     };
     remove(&raw)?;
@@ -78,18 +81,19 @@ async fn dumps_beside(restic: &Restic, found: &Found, folder: &Path) -> Result<V
     Ok(lines)
 }
 
-/// All of it has room where it comes to: a disk that is full would be everybody's trouble.
+/// All of it has room where it comes to: a disk that is full would be everybody's trouble. Gives what its files take, without the dumps.
 pub(super) async fn refuse_without_room(
     restic: &Restic,
     backup: &Listed,
     found: &Found,
     place: &Path,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let what = "the backup was not put back";
     let bytes = restic.size(&backup.id).await.map_err(|error| error.failure(what, restic.target()))?;
     let dumps: u64 = found.manifest.dumps.values().map(|dump| dump.bytes).sum();
     let needed = bytes.saturating_add(dumps).saturating_add(cutover_core::defaults::DISK_FREE);
-    refuse_without(place, needed)
+    refuse_without(place, needed)?;
+    Ok(bytes)
 }
 
 /// So much is free where it comes to.

@@ -57,14 +57,14 @@ pub(super) async fn all(
     let found = manifest::read(restic, backup).await.map_err(because)?;
     let waiting = host.layout.returning(app);
     let goes_on = fs::read_to_string(waiting.join(BEGUN)).is_ok_and(|id| id == backup.id);
-    restore::refuse_without_room(restic, backup, &found, room).await?;
+    let bytes = restore::refuse_without_room(restic, backup, &found, room).await?;
     let places = places(host, app, &found, goes_on).await?;
     files::ensure_folder(&waiting, 0o700)
         .and_then(|()| files::replace(&waiting.join(BEGUN), backup.id.as_bytes(), 0o600))
         .map_err(|error| trouble(&error))?;
     let scratch = room.join("scratch");
     if places.iter().any(|place| !place.is_done) {
-        restore::volumes(restic, backup, &found, &scratch).await?;
+        restore::volumes(restic, backup, &found, bytes, &scratch).await?;
     }
     let mut lines = Vec::new();
     for place in places {

@@ -2,16 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
 
+use cutover_core::wire::Extent;
 use serde::Deserialize;
 
 use super::gather::Gathered;
 use super::restic::{Restic, ResticError, WORDS};
-use super::work::doing;
-
-/// From one word about a copy that goes on to the next.
-const WORD: Duration = Duration::from_secs(2);
 
 /// What restic says of a backup that it made.
 #[derive(Debug, Deserialize)]
@@ -56,16 +52,15 @@ pub(super) async fn store(
 
 async fn once(restic: &Restic, words: &[OsString]) -> Result<Summary, ResticError> {
     let mut found = None;
-    let mut told = tokio::time::Instant::now();
+    let passing = restic.meter.begin("stored", Extent::Not);
     let ended = restic
         .run_hearing(words, |line| match serde_json::from_str::<Line>(line) {
             Ok(Line::Summary(summary)) => found = Some(summary),
-            Ok(Line::Status { bytes_done, total_bytes }) if told.elapsed() >= WORD => {
-                told = tokio::time::Instant::now();
-                let size = cutover_core::rules::size;
-                doing(format!("{} of {}", size(bytes_done), size(total_bytes)));
+            // It goes on looking for files while it stores the first ones.
+            Ok(Line::Status { bytes_done, total_bytes }) => {
+                passing.set(bytes_done, Extent::About { bytes: total_bytes });
             }
-            Ok(Line::Status { .. }) | Err(_) => {}
+            Err(_) => {}
         })
         .await?;
     if ended.code != Some(0) && !(ended.code == Some(3) && only_gone(&ended.said)) {

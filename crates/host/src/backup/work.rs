@@ -18,7 +18,7 @@ use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::Verb;
 use cutover_core::release::{Live, Release};
-use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Reply};
+use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Extent, Reply};
 use jiff::Timestamp;
 
 use super::drill;
@@ -29,7 +29,7 @@ use super::job::Job;
 use super::proof::{Amount, prove};
 use super::prose::Trouble;
 use super::prune::{is_verified, known, prune};
-use super::restic::{Listed, Restic, ResticError, VERIFIED, dumps_tag, new_mark, tag};
+use super::restic::{Counted, Kernel, Listed, Restic, ResticError, VERIFIED, dumps_tag, new_mark, tag};
 use super::restore;
 use super::returning;
 use super::store::store;
@@ -37,6 +37,7 @@ use super::{recalled, redis};
 use crate::files;
 use crate::host::Host;
 use crate::lock::{AppLock, LockError, ProcessLock};
+use crate::meter::{Meter, telling};
 use crate::observe;
 use crate::store::Store;
 
@@ -117,7 +118,7 @@ impl Worker {
             drill_record::begin(&layout, &app, &job.order.by, started)?;
         }
         let host = Host::open_for(&layout, &app).await.map_err(|error| error.failure())?;
-        let ready = Self::ready_to_work(&layout, &job).await;
+        let ready = Self::ready_to_work(&layout, &job, &host.ports.meter).await;
         match ready {
             Ok((restic, room, repository)) => {
                 Ok(Self { host, order: job.order, restic, room, _locks: (lock, repository) })
@@ -146,6 +147,7 @@ impl Worker {
     async fn ready_to_work(
         layout: &Layout,
         job: &Job,
+        meter: &Meter,
     ) -> Result<(Restic, PathBuf, Option<ProcessLock>), Failure> {
         let app = &job.order.app;
         let repository = match job.order.work {
@@ -173,12 +175,14 @@ impl Worker {
         for folder in [&temporary, &layout.backup_cache()] {
             files::ensure_folder(folder, 0o700).map_err(|error| trouble(&error))?;
         }
-        let restic = Restic::new(&job.order.settings, &job.values(), layout.backup_cache(), temporary)?;
+        let (cache, meter) = (layout.backup_cache(), meter.clone());
+        let restic = Restic::new(&job.order.settings, &job.values(), cache, temporary, meter)?;
         Ok((restic, room, repository))
     }
 
     async fn work(self) -> ExitCode {
-        let done = self.carry_out().await;
+        let progress = |progress| say(&Reply::Progress { progress });
+        let done = telling(&self.host.ports.meter, progress, self.carry_out()).await;
         if let Err(failure) = empty(&self.room) {
             tracing::warn!(%failure, "what was made for a backup stays until the next");
         }
@@ -268,7 +272,10 @@ impl Worker {
         let (release, mut gathered, dumps) = self.gathered().await?;
         for dump in &dumps {
             gathered.items.push(format!("database {}", dump.database));
-            gathered.manifest.dumps.insert(dump.database.clone(), dump.described(mark).await?);
+            gathered
+                .manifest
+                .dumps
+                .insert(dump.database.clone(), dump.described(mark, &self.host.ports.meter).await?);
         }
         gathered.seal(&self.room)?;
         doing(format!("{} go to {}", gathered.items.join(", "), self.restic.target().as_str()));
@@ -585,7 +592,9 @@ impl Worker {
         self.there(what).await?;
         self.unlock(what).await?;
         doing("every piece in the repository is read");
-        self.restic.run_alone(&["check", "--read-data"]).await.map_err(|error| self.because(&error, what))?;
+        let counted = Counted { what: "read", by: Kernel::Read, of: Extent::Not };
+        let check = async || self.restic.run_counted(&["check", "--read-data"], counted).await;
+        self.restic.waiting(check).await.map_err(|error| self.because(&error, what))?;
         let backup = self.chosen(id, what).await?;
         doing(format!("backup {} is put back for a moment", known(&backup).id));
         let scratch = self.room.join("scratch");

@@ -9,12 +9,16 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
+use crate::meter::Meter;
 use crate::ports::{Account, Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken};
 use sqlite::Sqlite;
 
 /// The databases that this host reaches.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Databases;
+#[derive(Debug, Clone)]
+pub struct Databases {
+    /// What counts the bytes of dumps.
+    pub meter: Meter,
+}
 
 #[async_trait]
 impl Database for Databases {
@@ -29,14 +33,14 @@ impl Database for Databases {
     async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
         match of {
             Located::File(file) => Ok(Taken { bytes: Sqlite::snapshot(file, to).await?, hash: None }),
-            Located::Server(server) => server::of(server).snapshot(to).await,
+            Located::Server(server) => server::of(server, &self.meter).snapshot(to).await,
         }
     }
 
     async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {
         match database {
             Located::File(file) => Sqlite::closed(file).await,
-            Located::Server(server) => server::of(server).closed().await,
+            Located::Server(server) => server::of(server, &self.meter).closed().await,
         }
     }
 
@@ -44,21 +48,21 @@ impl Database for Databases {
         match to {
             // Nobody else could open it meanwhile without being seen.
             Located::File(file) => Sqlite::restore(snapshot, file).await.map(|()| None),
-            Located::Server(server) => server::of(server).restore(snapshot).await,
+            Located::Server(server) => server::of(server, &self.meter).restore(snapshot).await,
         }
     }
 
     async fn check(&self, snapshot: &Path, of: &Located) -> Result<Vec<String>, DatabaseError> {
         match of {
             Located::File(_) => Sqlite::check(snapshot).await,
-            Located::Server(server) => server::of(server).check(snapshot).await,
+            Located::Server(server) => server::of(server, &self.meter).check(snapshot).await,
         }
     }
 
     async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError> {
         match of {
             Located::File(_) => Sqlite::restore_beside(snapshot, Path::new(to)).await,
-            Located::Server(server) => server::of(server).restore_beside(snapshot, to).await,
+            Located::Server(server) => server::of(server, &self.meter).restore_beside(snapshot, to).await,
         }
     }
 
@@ -66,54 +70,54 @@ impl Database for Databases {
         match to {
             // Only candidates can have written to it.
             Located::File(file) => Sqlite::restore(snapshot, file).await.map(|()| None),
-            Located::Server(server) => server::of(server).restore_keeping(snapshot).await,
+            Located::Server(server) => server::of(server, &self.meter).restore_keeping(snapshot).await,
         }
     }
 
     async fn rehearse_restore(&self, server: &Server, scratch: &Path) -> Result<(), DatabaseError> {
-        server::of(server).rehearse_restore(scratch).await
+        server::of(server, &self.meter).rehearse_restore(scratch).await
     }
 
     async fn answer(&self, of: &Located, query: &str) -> Result<String, DatabaseError> {
         match of {
             Located::File(file) => Sqlite::answer(file, query).await,
-            Located::Server(server) => server::of(server).answer(query).await,
+            Located::Server(server) => server::of(server, &self.meter).answer(query).await,
         }
     }
 
     async fn kept(&self, server: &Server) -> Result<Vec<String>, DatabaseError> {
-        server::of(server).kept().await
+        server::of(server, &self.meter).kept().await
     }
 
     async fn drop_kept(&self, server: &Server, name: &str) -> Result<(), DatabaseError> {
-        server::of(server).drop_kept(name).await
+        server::of(server, &self.meter).drop_kept(name).await
     }
 
     async fn roles(&self, of: &Server) -> Result<Vec<String>, DatabaseError> {
-        server::of(of).roles().await
+        server::of(of, &self.meter).roles().await
     }
 
     async fn make_roles(&self, of: &Server, roles: &[String]) -> Result<(), DatabaseError> {
-        server::of(of).make_roles(roles).await
+        server::of(of, &self.meter).make_roles(roles).await
     }
 
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError> {
-        server::of(server).look().await
+        server::of(server, &self.meter).look().await
     }
 
     async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError> {
-        server::of(server).alone().await
+        server::of(server, &self.meter).alone().await
     }
 
     async fn admits(&self, server: &Server, account: &Account) -> Result<bool, DatabaseError> {
-        server::of(server).admits(account).await
+        server::of(server, &self.meter).admits(account).await
     }
 
     async fn set_password(&self, server: &Server, account: &Account) -> Result<(), DatabaseError> {
-        server::of(server).set_password(account).await
+        server::of(server, &self.meter).set_password(account).await
     }
 
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {
-        server::of(server).end_sessions().await
+        server::of(server, &self.meter).end_sessions().await
     }
 }

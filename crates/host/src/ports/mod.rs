@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use cutover_core::release::RuntimeKind;
 
+use crate::meter::Meter;
+
 pub use attached::{Attached, TerminalSize, Written};
 pub use database::{
     Account, Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken, Way,
@@ -44,6 +46,8 @@ pub struct Ports {
     pub database: Arc<dyn Database>,
     /// Probes of instances and of the public route.
     pub prober: Arc<dyn Prober>,
+    /// What counts the bytes that pass by them.
+    pub meter: Meter,
 }
 
 impl Ports {

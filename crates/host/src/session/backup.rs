@@ -33,6 +33,7 @@ where
             let Some(line) = line else { return Err(silent().into()) };
             match serde_json::from_str::<Reply>(&line) {
                 Ok(reply @ Reply::Doing { .. }) => self.outgoing.send(&reply).await?,
+                Ok(Reply::Progress { progress }) => self.progress(progress).await?,
                 Ok(reply) => {
                     // It ends now; nobody else would take its number back.
                     crate::blocking::blocking(move || child.wait()).await.ok();

@@ -23,7 +23,9 @@ use crate::events::{self, Follow};
 use crate::files;
 use crate::host::Host;
 use crate::lock::{AppLock, RunLock};
+use crate::meter;
 use crate::run;
+use crate::run_progress;
 
 /// How often it is looked whether a run that is followed still has a process.
 const REVIVE: Duration = Duration::from_secs(3);
@@ -128,10 +130,21 @@ where
         };
         let mut follow = Follow::new(&self.layout, run, from).map_err(lost)?;
         let mut again = tokio::time::interval_at(Instant::now() + REVIVE, REVIVE);
+        let (mut looks, file) = (meter::looks(), self.layout.run_progress(run));
+        // The last entry that the client has, and how far it was told the act after it to be.
+        let (mut last, mut known) = (0, None);
         loop {
             let entry = tokio::select! {
                 entry = follow.next(&host.store) => entry.map_err(lost)?,
                 error = self.incoming.left() => return Err(error.into()),
+                _ = looks.tick() => {
+                    let now = run_progress::read(&file, last);
+                    if let Some(progress) = now.clone().filter(|_| now != known) {
+                        self.progress(progress).await?;
+                    }
+                    known = now;
+                    continue;
+                }
                 // Its process may have died before it wrote a word.
                 _ = again.tick() => {
                     cannot_tell(host, run, app)?;
@@ -139,19 +152,16 @@ where
                     continue;
                 }
             };
-            match entry {
-                Some(entry) => match entry.what {
-                    What::Verdict { verdict } => {
-                        // One that is done may have something to put away, for which nobody needs to wait.
-                        if verdict.exit() != Exit::Done {
-                            until_free(host, run, app).await;
-                        }
-                        return Ok(self.outgoing.send(&Reply::Verdict { verdict }).await?);
-                    }
-                    _ => self.outgoing.send(&Reply::Event { entry: Box::new(entry) }).await?,
-                },
-                None => return Ok(()),
+            let Some(entry) = entry else { return Ok(()) };
+            if let What::Verdict { verdict } = entry.what {
+                // One that is done may have something to put away, for which nobody needs to wait.
+                if verdict.exit() != Exit::Done {
+                    until_free(host, run, app).await;
+                }
+                return Ok(self.outgoing.send(&Reply::Verdict { verdict }).await?);
             }
+            last = last.max(entry.seq);
+            self.outgoing.send(&Reply::Event { entry: Box::new(entry) }).await?;
         }
     }
 

@@ -8,7 +8,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
-use cutover_core::wire::{Ask, Reply, Through, WIRE_VERSION};
+use cutover_core::wire::{Ask, Progress, Reply, Through, WIRE_VERSION};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -36,6 +36,8 @@ pub(super) struct Session<R, W> {
     pub(super) outgoing: Outgoing<W>,
     host: Option<Arc<Host>>,
     greeted: bool,
+    /// The client understands how far something is.
+    hears_progress: bool,
     pub(super) brought: Brought,
     silence: Silence,
 }
@@ -57,6 +59,7 @@ where
         outgoing: Outgoing::new(output),
         host: None,
         greeted: false,
+        hears_progress: false,
         brought: Brought::default(),
         silence: silence.clone(),
     };
@@ -124,7 +127,8 @@ where
     W: AsyncWrite + Unpin + Send,
 {
     async fn answer(&mut self, ask: Ask) -> Result<(), Stop> {
-        if let Ask::Hello { version, .. } = ask {
+        if let Ask::Hello { version, progress, .. } = ask {
+            self.hears_progress = progress;
             return self.greet(version).await;
         }
         if !self.greeted {
@@ -212,6 +216,11 @@ where
         let host = Arc::new(host);
         self.host = Some(Arc::clone(&host));
         Ok(host)
+    }
+
+    /// How far something is, where the client understands it.
+    pub(super) async fn progress(&mut self, progress: Progress) -> io::Result<()> {
+        if self.hears_progress { self.outgoing.send(&Reply::Progress { progress }).await } else { Ok(()) }
     }
 
     async fn observe(&mut self, app: &AppId, images: &BTreeSet<String>) -> Result<(), Stop> {

@@ -15,6 +15,7 @@ use super::serve::{Session, untold};
 use crate::blocking::blocking;
 use crate::journal::Trouble;
 use crate::leftovers::{Going, Place};
+use crate::meter;
 use crate::observe::observe_again;
 use crate::snapshots;
 use crate::stages::located::Whereabouts;
@@ -73,10 +74,13 @@ where
                 .while_serving("what was serving goes on")
         };
         let read = async {
-            let mut lines = snapshots::unchanged(&path, found.hash.clone()).await.map_err(|trouble| {
-                told("cannot be trusted", trouble.message)
-                    .next("`cutover snapshot list` shows the others; `cutover snapshot create` takes one now")
-            })?;
+            let mut lines = snapshots::unchanged(&path, found.hash.clone(), &host.ports.meter)
+                .await
+                .map_err(|trouble| {
+                    told("cannot be trusted", trouble.message).next(
+                        "`cutover snapshot list` shows the others; `cutover snapshot create` takes one now",
+                    )
+                })?;
             let unread = |why: String| {
                 told("could not be read back", why)
                     .next("see that what is live has this database, and that its server runs; its file is as it was")
@@ -94,9 +98,16 @@ where
             lines.extend(checked);
             Ok::<_, Failure>(lines)
         };
-        tokio::select! {
-            lines = read => Ok(lines?),
-            error = self.incoming.left() => Err(error.into()),
+        tokio::pin!(read);
+        let mut looks = meter::looks();
+        loop {
+            tokio::select! {
+                lines = &mut read => return Ok(lines?),
+                error = self.incoming.left() => return Err(error.into()),
+                _ = looks.tick() => if let Some(progress) = host.ports.meter.now() {
+                    self.progress(progress).await?;
+                },
+            }
         }
     }
 }

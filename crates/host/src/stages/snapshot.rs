@@ -21,7 +21,6 @@ use super::backing::Backed;
 use super::located::{located, server};
 use super::once::run_once;
 use super::{room, told};
-use crate::blocking::blocking;
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
 use crate::ports::{Alone, Located, Server, ServerState};
@@ -110,7 +109,7 @@ async fn beside(act: &Act<'_>, plan: &RestoredBeside) -> Result<(), StageError> 
         // is there was begun by this run, and is made anew.
         let is_made = is_there
             && match &found {
-                Located::File(_) => hash_of(Path::new(to)).await? == hash_of(&snapshot).await?,
+                Located::File(_) => hash_of(act, Path::new(to)).await? == hash_of(act, &snapshot).await?,
                 Located::Server(server) if server.kind == ServerKind::Postgres => true,
                 Located::Server(server) => {
                     act.ports.database.drop_kept(server, to).await?;
@@ -146,7 +145,7 @@ pub(super) async fn unchanged(
 ) -> Result<(), StageError> {
     let read = async {
         let recorded = act.store.snapshot_hashes(act.app())?.remove(file);
-        snapshots::unchanged(&act.layout.snapshot(file), recorded).await
+        snapshots::unchanged(&act.layout.snapshot(file), recorded, &act.ports.meter).await
     };
     let lines = read.await.map_err(|trouble| told::distrusted(act, database, file, &trouble))?;
     act.journal.note(stage, format!("{}: {}", layout::snapshot_name(file), lines.join("; ")))
@@ -263,7 +262,7 @@ pub(super) async fn take(
         let taken = act.ports.database.snapshot(of, &to).await?;
         let hash = match taken.hash {
             Some(hash) => hash,
-            None => hash_of(&to).await?,
+            None => hash_of(act, &to).await?,
         };
         act.store.put_snapshot(act.app(), file, Some(&hash))?;
         Ok::<_, Trouble>(((), StepResult::Snapshot { bytes: taken.bytes, hash: Some(hash) }))
@@ -271,9 +270,7 @@ pub(super) async fn take(
     act.journal.act(stage, step, snapshot).await
 }
 
-async fn hash_of(file: &Path) -> Result<ContentHash, Trouble> {
-    let path = file.to_owned();
-    let read = blocking(move || snapshots::hash(&path)).await;
-    let read = read.map_err(|error| Trouble::plain(error.to_string()))?;
+async fn hash_of(act: &Act<'_>, file: &Path) -> Result<ContentHash, Trouble> {
+    let read = snapshots::hash_counted(file, &act.ports.meter).await;
     read.map_err(|error| FileError::new("read", file, &error).into())
 }

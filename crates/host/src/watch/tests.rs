@@ -25,6 +25,7 @@ use super::memory::Memory;
 use super::seen::Seen;
 use super::*;
 use crate::lock::AppLock;
+use crate::meter::Meter;
 use crate::ports::{ProbeTarget, Prober};
 
 const RELEASE: &str = "r2";
@@ -552,6 +553,7 @@ impl Scene {
             router: router.clone(),
             database: Arc::new(NoDatabase),
             prober: prober.clone(),
+            meter: Meter::default(),
         };
         let store = Arc::new(Store::in_memory().unwrap());
         store.put_release(seen.release.as_ref().unwrap()).unwrap();

@@ -12,6 +12,7 @@ use cutover_core::names::RunId;
 use cutover_core::plan::RouteCheck;
 use cutover_core::release::RuntimeKind;
 use cutover_core::state::FoundTable;
+use cutover_host::meter::Meter;
 use cutover_host::ports::{
     Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget,
     Prober, Router, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
@@ -57,6 +58,7 @@ impl Simulated {
             router: own.clone(),
             database: own.clone(),
             prober: own,
+            meter: Meter::default(),
         }
     }
 

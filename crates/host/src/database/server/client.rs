@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::url::{Dialect, Url};
+use crate::meter::Meter;
 use crate::ports::{Attached, Certainty, DatabaseError, RuntimeError, Server, Way};
 use crate::runtime::process::piped;
 
@@ -80,6 +81,7 @@ pub(super) struct Login {
 pub(super) struct Client<'a> {
     pub(super) server: &'a Server,
     pub(super) login: &'static Login,
+    pub(super) meter: &'a Meter,
 }
 
 impl Client<'_> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cutover_core::defaults;
 use cutover_core::hash::ContentHash;
+use cutover_core::wire::Extent;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::client::{self, Carried, Client, WHOLE, badly, program};
 use crate::blocking::blocking;
 use crate::files::{self, FileError};
+use crate::meter::Passing;
 use crate::ports::{Attached, Certainty, DatabaseError, Taken};
 
 /// Pieces that may wait for the disk.
@@ -47,17 +49,19 @@ enum Part {
 /// them they are one text.
 pub(super) type Frame = Vec<Vec<String>>;
 
-/// Writes what programs put out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays.
+/// Writes what programs put out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays. `of`: how much it will be, before
+/// it is packed.
 pub(super) async fn take(
     client: &Client<'_>,
     frames: &[Frame],
+    of: Extent,
     to: &Path,
     proof: impl AsyncFnOnce(&Path) -> Result<(), DatabaseError>,
 ) -> Result<Taken, DatabaseError> {
     files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| from_file(&error))?;
     let next = files::beside(to);
     let taken = async {
-        let taken = into_file(client, frames, &next).await?;
+        let taken = into_file(client, frames, of, &next).await?;
         proof(&next).await?;
         Ok(taken)
     };
@@ -78,11 +82,17 @@ fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
     files::sync_folder(files::folder_of(to)).map_err(|error| from_file(&error))
 }
 
-async fn into_file(client: &Client<'_>, frames: &[Frame], next: &Path) -> Result<Taken, DatabaseError> {
+async fn into_file(
+    client: &Client<'_>,
+    frames: &[Frame],
+    of: Extent,
+    next: &Path,
+) -> Result<Taken, DatabaseError> {
+    let passing = client.meter.begin("dumped", of);
     let (parts, coming) = mpsc::channel(WAITING);
     let path = next.to_owned();
     let writing = blocking(move || write(&path, coming));
-    let (poured, written) = tokio::join!(pour_all(client, frames, parts), writing);
+    let (poured, written) = tokio::join!(pour_all(client, frames, &passing, parts), writing);
     let written = written.map_err(|error| DatabaseError::plain(format!("the dump broke off: {error}")))?;
     // A disk that is full is why the pouring stopped.
     let taken = written.map_err(|error| from_file(&error))?;
@@ -93,6 +103,7 @@ async fn into_file(client: &Client<'_>, frames: &[Frame], next: &Path) -> Result
 async fn pour_all(
     client: &Client<'_>,
     frames: &[Frame],
+    passing: &Passing,
     parts: mpsc::Sender<Part>,
 ) -> Result<(), DatabaseError> {
     for (place, frame) in frames.iter().enumerate() {
@@ -100,7 +111,7 @@ async fn pour_all(
             return Ok(());
         }
         for words in frame {
-            if !pour_one(client, words, &parts).await? {
+            if !pour_one(client, words, passing, &parts).await? {
                 // The writer has ended, and says why.
                 return Ok(());
             }
@@ -115,10 +126,11 @@ async fn pour_all(
 async fn pour_one(
     client: &Client<'_>,
     words: &[String],
+    passing: &Passing,
     parts: &mpsc::Sender<Part>,
 ) -> Result<bool, DatabaseError> {
     let Attached { output, input, exit, .. } = client.start(None, words, Carried::Guarded).await?;
-    let poured = pour(output, parts, words).await;
+    let poured = pour(output, passing, parts, words).await;
     // Its input ends now: a program that still runs is ended by that.
     drop(input);
     let (came, errors) = poured?;
@@ -152,6 +164,7 @@ enum Came {
 /// Hands on what comes, but for the mark at its end; gives what the program said besides.
 async fn pour(
     mut output: std::pin::Pin<Box<dyn futures_util::Stream<Item = crate::ports::Written> + Send>>,
+    passing: &Passing,
     parts: &mpsc::Sender<Part>,
     words: &[String],
 ) -> Result<(Came, String), DatabaseError> {
@@ -180,6 +193,7 @@ async fn pour(
         let ready = held.len().saturating_sub(WHOLE.len());
         if ready > 0 {
             let ready = Bytes::from(held.drain(..ready).collect::<Vec<u8>>());
+            passing.add(ready.len() as u64);
             if parts.send(Part::Bytes(ready)).await.is_err() {
                 return Ok((Came::Unwanted, String::new()));
             }
@@ -235,20 +249,30 @@ impl Write for Counted {
     }
 }
 
+/// A dump that is read.
+pub(super) struct Source<'a> {
+    pub(super) dump: &'a Path,
+    pub(super) form: Form,
+    /// The only frame that is wanted.
+    pub(super) frame: Option<usize>,
+    /// What becomes of it: `put back`.
+    pub(super) what: &'static str,
+}
+
 /// Runs a program that reads a dump, or one frame of it; a program that needs no more of it than its beginning gets no more, and all of it is checked.
 pub(super) async fn feed(
     client: &Client<'_>,
     database: Option<&str>,
     words: &[String],
-    dump: &Path,
-    form: Form,
-    frame: Option<usize>,
+    source: Source<'_>,
     patience: Option<Duration>,
 ) -> Result<client::Said, DatabaseError> {
+    let Source { dump, form, frame, what } = source;
+    let passing = client.meter.begin_file(what, dump);
     let Attached { output, mut input, exit, .. } = client.start(database, words, Carried::Plain).await?;
     let (pieces, mut coming) = mpsc::channel::<Bytes>(WAITING);
     let path = dump.to_owned();
-    let reading = blocking(move || read(&path, form, frame, &pieces));
+    let reading = blocking(move || read(&path, form, frame, &passing, &pieces));
     let (over, ended) = oneshot::channel();
     let saying = async {
         let said = within(patience, words, client::said(output, exit)).await;
@@ -299,8 +323,14 @@ async fn within(
 }
 
 /// All of a dump, unpacked and compared with its checksums; what is wanted of it is handed on. Who takes no more of it keeps nobody from the rest.
-fn read(path: &Path, form: Form, wanted: Option<usize>, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
-    each_frame(path, form, |place, piece| {
+fn read(
+    path: &Path,
+    form: Form,
+    wanted: Option<usize>,
+    passing: &Passing,
+    pieces: &mpsc::Sender<Bytes>,
+) -> io::Result<()> {
+    each_frame(path, form, passing, |place, piece| {
         if wanted.is_none_or(|wanted| wanted == place) && !pieces.is_closed() {
             // Closed meanwhile: the rest is only checked.
             drop(pieces.blocking_send(Bytes::copy_from_slice(piece)));
@@ -309,8 +339,13 @@ fn read(path: &Path, form: Form, wanted: Option<usize>, pieces: &mpsc::Sender<By
 }
 
 /// Unpacks a dump piece by piece, each with the number of its frame.
-pub(super) fn each_frame(path: &Path, form: Form, mut takes: impl FnMut(usize, &[u8])) -> io::Result<()> {
-    let mut source = io::BufReader::new(File::open(path)?);
+pub(super) fn each_frame(
+    path: &Path,
+    form: Form,
+    passing: &Passing,
+    mut takes: impl FnMut(usize, &[u8]),
+) -> io::Result<()> {
+    let mut source = io::BufReader::new(passing.through(File::open(path)?));
     let mut buffer = vec![0; PIECE];
     for place in 0.. {
         if place > 0 && source.fill_buf()?.is_empty() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
+use cutover_core::wire::Extent;
 
 use super::alone::Holder;
 use super::client::{Client, badly};
@@ -14,6 +15,7 @@ use super::mariadb_login::{DATABASE, LOGIN};
 use super::mariadb_version::Version;
 use super::port::{ANSWER, InServer, LONG_ANSWER, lets_in};
 use super::{dump, mariadb_dump, mariadb_password};
+use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken, Way};
 
 /// A database of `MariaDB` or `MySQL`.
@@ -22,8 +24,8 @@ pub(super) struct Maria<'a> {
 }
 
 impl<'a> Maria<'a> {
-    pub(super) fn of(server: &'a Server) -> Self {
-        Self { client: Client { server, login: &LOGIN } }
+    pub(super) fn of(server: &'a Server, meter: &'a Meter) -> Self {
+        Self { client: Client { server, login: &LOGIN, meter } }
     }
 }
 
@@ -165,8 +167,9 @@ impl InServer for Maria<'_> {
         Self::refuse_lost_history(&found)?;
         // What cannot be put back is no snapshot.
         self.can_be_put_back(&found).await?;
-        let proof = async |dump: &Path| mariadb_dump::proven(dump, &found).await;
-        dump::take(&self.client, &self.frames(&found), to, proof).await
+        let proof = async |dump: &Path| mariadb_dump::proven(dump, &found, self.client.meter).await;
+        let of = Extent::About { bytes: found.bytes };
+        dump::take(&self.client, &self.frames(&found), of, to, proof).await
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {
@@ -208,7 +211,7 @@ impl InServer for Maria<'_> {
 
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
         let found = self.found().await?;
-        mariadb_dump::proven(snapshot, &found).await?;
+        mariadb_dump::proven(snapshot, &found, self.client.meter).await?;
         Ok(vec![
             "rows, definitions and events are whole: each ends with the mark of a dump that was completed"
                 .to_owned(),

@@ -6,12 +6,13 @@ use std::path::Path;
 use cutover_core::layout::is_for_a_drill;
 
 use super::client::badly;
-use super::dump::{self, Form, Frame};
+use super::dump::{self, Form, Frame, Source};
 use super::mariadb::Maria;
 use super::mariadb_catalogue::Found;
 use super::mariadb_login::DATABASE;
 use super::mariadb_version::Version;
 use crate::blocking::blocking;
+use crate::meter::{Meter, Passing};
 use crate::ports::DatabaseError;
 
 /// The frames of a dump.
@@ -106,8 +107,8 @@ impl Maria<'_> {
     ) -> Result<(), DatabaseError> {
         let unlogged = is_for_a_drill(database) && self.ask_server(UNLOGGED).await.is_ok();
         let words = fill_words(self.talker(), unlogged);
-        let said =
-            dump::feed(&self.client, Some(database), &words, snapshot, FORM, Some(frame), None).await?;
+        let source = Source { dump: snapshot, form: FORM, frame: Some(frame), what: "put back" };
+        let said = dump::feed(&self.client, Some(database), &words, source, None).await?;
         if said.exit.code == Some(0) {
             return Ok(());
         }
@@ -127,8 +128,9 @@ fn fill_words(talker: &str, unlogged: bool) -> Vec<String> {
 
 /// Reads all of a dump: every frame is there and has its end mark, it is of this database and a server that is not newer, and the server takes each of
 /// its statements.
-pub(super) async fn proven(dump: &Path, found: &Found) -> Result<(), DatabaseError> {
-    let longest = proven_of(dump, &found.database, &found.version).await?;
+pub(super) async fn proven(dump: &Path, found: &Found, meter: &Meter) -> Result<(), DatabaseError> {
+    let passing = meter.begin_file("read back", dump);
+    let longest = proven_of(dump, &found.database, &found.version, passing).await?;
     if longest <= found.packet {
         return Ok(());
     }
@@ -140,9 +142,14 @@ pub(super) async fn proven(dump: &Path, found: &Found) -> Result<(), DatabaseErr
 }
 
 /// The same, whatever the server takes; gives the length of the longest statement.
-async fn proven_of(dump: &Path, database: &str, server: &Version) -> Result<u64, DatabaseError> {
+async fn proven_of(
+    dump: &Path,
+    database: &str,
+    server: &Version,
+    passing: Passing,
+) -> Result<u64, DatabaseError> {
     let path = dump.to_owned();
-    let read = blocking(move || examined(&path)).await;
+    let read = blocking(move || examined(&path, &passing)).await;
     let frames =
         read.map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?.map_err(
             |error| DatabaseError::plain(format!("the dump {} cannot be trusted: {error}", dump.display())),
@@ -185,9 +192,9 @@ impl Examined {
     }
 }
 
-fn examined(path: &Path) -> std::io::Result<Vec<Examined>> {
+fn examined(path: &Path, passing: &Passing) -> std::io::Result<Vec<Examined>> {
     let mut frames: Vec<Examined> = Vec::new();
-    dump::each_frame(path, FORM, |place, piece| {
+    dump::each_frame(path, FORM, passing, |place, piece| {
         frames.resize_with(frames.len().max(place + 1), Examined::default);
         let frame = &mut frames[place];
         let room = HEAD.saturating_sub(frame.head.len()).min(piece.len());
@@ -244,7 +251,10 @@ mod tests {
 
     async fn told(frames: &[String]) -> Result<(), String> {
         let file = written(frames);
-        proven_of(file.path(), "shop", &SERVER).await.map(drop).map_err(|error| error.message)
+        proven_of(file.path(), "shop", &SERVER, Meter::default().begin_file("read back", file.path()))
+            .await
+            .map(drop)
+            .map_err(|error| error.message)
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ impl Maria<'_> {
     /// A dump of this database, of a server that is not newer, read whole.
     async fn fitting_dump(&self, snapshot: &Path) -> Result<Found, DatabaseError> {
         let found = self.found().await?;
-        mariadb_dump::proven(snapshot, &found).await?;
+        mariadb_dump::proven(snapshot, &found, self.client.meter).await?;
         Ok(found)
     }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::client::{Client, badly};
 use super::mariadb::Maria;
 use super::postgres::Postgres;
+use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken};
 
 /// For an answer of a server.
@@ -105,9 +106,9 @@ pub(super) fn kept_among(others: &[String], beside: impl Fn(&str) -> String) -> 
 }
 
 /// The database, by its engine.
-pub(in crate::database) fn of(server: &Server) -> Box<dyn InServer + '_> {
+pub(in crate::database) fn of<'a>(server: &'a Server, meter: &'a Meter) -> Box<dyn InServer + 'a> {
     match server.kind {
-        ServerKind::Postgres => Box::new(Postgres::of(server)),
-        ServerKind::Mysql | ServerKind::Mariadb => Box::new(Maria::of(server)),
+        ServerKind::Postgres => Box::new(Postgres::of(server, meter)),
+        ServerKind::Mysql | ServerKind::Mariadb => Box::new(Maria::of(server, meter)),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::layout;
+use cutover_core::wire::Extent;
 use tokio::time::Instant;
 
 use super::alone::Holder;
@@ -17,6 +18,7 @@ use super::postgres_login::LOGIN;
 use super::postgres_password;
 use super::postgres_restore::{elsewhere, literal, quoted};
 use super::postgres_tools as tools;
+use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken};
 
 /// The oldest whose tools do all that is wanted of them.
@@ -31,8 +33,8 @@ pub(super) struct Postgres<'a> {
 }
 
 impl<'a> Postgres<'a> {
-    pub(super) fn of(server: &'a Server) -> Self {
-        Self { client: Client { server, login: &LOGIN } }
+    pub(super) fn of(server: &'a Server, meter: &'a Meter) -> Self {
+        Self { client: Client { server, login: &LOGIN, meter } }
     }
 }
 
@@ -111,7 +113,8 @@ impl InServer for Postgres<'_> {
         let words = [&program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"];
         let words = words.map(str::to_owned);
         let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
-        dump::take(&self.client, &[vec![words.to_vec()]], to, proof).await
+        let of = Extent::About { bytes: state.bytes };
+        dump::take(&self.client, &[vec![words.to_vec()]], of, to, proof).await
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {
@@ -183,7 +186,7 @@ impl InServer for Postgres<'_> {
         let words = [&program, "--format=custom", "--compress=0", "--schema-only", "--lock-wait-timeout=60s"];
         let words = words.map(str::to_owned);
         let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
-        dump::take(&self.client, &[vec![words.to_vec()]], scratch, proof).await?;
+        dump::take(&self.client, &[vec![words.to_vec()]], Extent::Not, scratch, proof).await?;
         self.made_and_dropped(&state, scratch).await
     }
 

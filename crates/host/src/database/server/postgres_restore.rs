@@ -7,7 +7,7 @@ use cutover_core::defaults;
 use cutover_core::layout::is_for_a_drill;
 
 use super::client::badly;
-use super::dump::{self, Form};
+use super::dump::{self, Form, Source};
 use super::port::{AGAIN, InServer as _, kept_among, kept_of};
 use super::postgres::Postgres;
 use super::postgres_tools as tools;
@@ -135,8 +135,8 @@ impl Postgres<'_> {
     /// The table of contents of a dump, as `pg_restore` reads it; the whole file is read, and its checksum compared.
     pub(super) async fn contents(&self, dump_words: &[String], dump: &Path) -> Result<String, DatabaseError> {
         let words = same_version(dump_words, "pg_restore", &["--list"]);
-        let listed =
-            dump::feed(&self.client, None, &words, dump, FORM, None, Some(defaults::DUMP_SILENCE)).await?;
+        let source = Source { dump, form: FORM, frame: None, what: "read back" };
+        let listed = dump::feed(&self.client, None, &words, source, Some(defaults::DUMP_SILENCE)).await?;
         if listed.exit.code != Some(0) {
             return Err(badly(&words, &listed.exit, &listed.errors));
         }
@@ -152,7 +152,8 @@ impl Postgres<'_> {
         // Not in one transaction: it would hold a lock of everything that it makes, and the server has room for some thousand. What was restored
         // in part is thrown away.
         let words = [program, "--exit-on-error", "--dbname", next].map(str::to_owned);
-        let said = dump::feed(&self.client, Some(next), &words, snapshot, FORM, None, None).await?;
+        let source = Source { dump: snapshot, form: FORM, frame: None, what: "put back" };
+        let said = dump::feed(&self.client, Some(next), &words, source, None).await?;
         if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
     }
 
