@@ -16,13 +16,13 @@ use jiff::Timestamp;
 use crate::asked::{Command, Place, ServerVerb};
 use crate::verbs::{
     AttachArguments, BackingWord, BackupWord, CheckArguments, CompletionArguments, EnvWord, ExecArguments,
-    HistoryArguments, KeyWord, LogsArguments, ManArguments, PruneArguments, SecretsWord, ServerArguments,
-    SetupArguments, SnapshotWord, StatusArguments, TunnelArguments,
+    HistoryArguments, KeyWord, LogsArguments, ManArguments, MigrateWord, PruneArguments, SecretsWord,
+    ServerArguments, SetupArguments, SnapshotWord, StatusArguments, TunnelArguments,
 };
 
 pub(crate) use change::{
     AllowArguments, DeployArguments, ReleaseArguments, RemoveArguments, RollbackArguments, RunArguments,
-    ServicesArguments, VariableArguments, request,
+    ServicesArguments, SourceArguments, VariableArguments, request,
 };
 pub(crate) use values::{Since, assignment, duration, since};
 
@@ -111,6 +111,9 @@ enum Word {
     /// Copies of databases on their host: taken before a migration, or now
     #[command(subcommand)]
     Snapshot(SnapshotWord),
+    /// Migrations: see what they would do before a deploy does it
+    #[command(subcommand)]
+    Migrate(MigrateWord),
     /// Take away what nothing on the host needs any more
     Prune(PruneArguments),
     /// Turn a fresh server into a host; a second time it changes nothing
@@ -163,6 +166,7 @@ impl Arguments {
             Word::Backing(words) => words.into_command(by),
             Word::Backup(words) => words.into_command(by),
             Word::Snapshot(words) => words.into_command(by),
+            Word::Migrate(words) => words.into_command(&mut place, by)?,
             Word::Prune(words) => words.into_command(by),
             Word::Setup(words) => words.into_command(&mut place)?,
             Word::Upgrade(words) => words.into_command(ServerVerb::Upgrade, &mut place)?,

@@ -16,7 +16,7 @@ pub(crate) enum Effect {
 }
 
 /// Every verb, as it is typed.
-pub(crate) const TABLE: [(&str, Effect); 49] = [
+pub(crate) const TABLE: [(&str, Effect); 50] = [
     ("check", Effect::Reads),
     ("plan", Effect::Reads),
     ("deploy", Effect::Changes),
@@ -55,6 +55,7 @@ pub(crate) const TABLE: [(&str, Effect); 49] = [
     ("snapshot restore", Effect::Changes),
     ("snapshot verify", Effect::Reads),
     ("snapshot prune", Effect::Destroys),
+    ("migrate rehearse", Effect::Changes),
     ("prune", Effect::Destroys),
     ("setup", Effect::Changes),
     ("upgrade", Effect::Changes),
@@ -92,6 +93,7 @@ pub(crate) fn word(request: &Request) -> &'static str {
         Verb::SnapshotCreate => "snapshot create",
         Verb::SnapshotRestore => "snapshot restore",
         Verb::SnapshotPrune => "snapshot prune",
+        Verb::MigrateRehearse => "migrate rehearse",
     }
 }
 
@@ -227,6 +229,7 @@ mod tests {
             Verb::SnapshotCreate,
             Verb::SnapshotRestore,
             Verb::SnapshotPrune,
+            Verb::MigrateRehearse,
         ] {
             assert_ne!(of(word(&request(verb, "me"))), Effect::Reads, "{}", verb.as_str());
         }

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::hash::ContentHash;
 use crate::names::{AppId, DatabaseName, InstanceName, RunId, ServiceName, VariableName};
 use crate::plan::{HostPlan, Stage};
+use crate::rehearsal::Findings;
 use crate::state::{RestartPolicy, SchemaChange};
 use crate::verdict::Verdict;
 
@@ -287,6 +288,11 @@ pub enum StepResult {
         changed: bool,
         /// What its migration tool says.
         schema: SchemaChange,
+    },
+    /// What a rehearsal on a scratch database found.
+    Tried {
+        /// All of it.
+        findings: Box<Findings>,
     },
     /// A drain's end.
     Quiet {

@@ -363,6 +363,8 @@ pub const MIGRATION_CLIENT: &str = "cutover-migration";
 pub const OWN_CLIENT: &str = "cutover-snapshot";
 /// What it is called there while it makes or puts back a backup: no deploy ends that.
 pub const BACKUP_CLIENT: &str = "cutover-backup";
+/// What a session is called that looks at the locks of a rehearsal: it is none of the migration's.
+pub const LOCKS_CLIENT: &str = "cutover-locks";
 
 /// The file name of a snapshot: `{database}_{timestamp}_{commit}.{ext}` below the app's own folder of the backups.
 pub fn snapshot_file(

@@ -46,14 +46,14 @@ pub struct Request {
     pub volumes: bool,
     /// `--allow RULE`.
     pub allow: BTreeSet<Rule>,
-    /// `snapshot create|restore`.
+    /// `snapshot create|restore`, `migrate rehearse`.
     pub snapshot: SnapshotRequest,
 }
 
 /// What was asked of snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SnapshotRequest {
-    /// `create`: of which databases; empty: of all.
+    /// `create`, `rehearse`: of which databases; empty: of all.
     pub databases: BTreeSet<DatabaseName>,
     /// `restore`: which, as `list` shows it.
     pub name: Option<String>,

@@ -241,6 +241,7 @@ fn spec(app: &AppId, replica: u32) -> InstanceSpec {
         volumes: BTreeMap::new(),
         given: given.map(|(name, value)| (name.parse().unwrap(), value)).into(),
         isolated: false,
+        network_of: None,
     }
 }
 

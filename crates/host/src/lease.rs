@@ -62,7 +62,8 @@ impl Lease {
         }
     }
 
-    /// All that is leased, by sessions that go on and by runs that have not ended: `unfinished`. Leases that hold no more go.
+    /// All that is leased, by sessions that go on and by runs that have not ended: `unfinished`; but for what the run `own` has brought, whose session
+    /// may still follow it. Leases that hold no more go.
     ///
     /// # Errors
     /// When one cannot be read: then it is not known what is needed.
@@ -70,6 +71,7 @@ impl Lease {
         _: &RetentionLock,
         layout: &Layout,
         unfinished: &BTreeSet<RunId>,
+        own: Option<RunId>,
     ) -> Result<Leased, FileError> {
         let folder = layout.leases();
         let unreadable = |error: io::Error| FileError::new("read the leases in", &folder, &error);
@@ -83,6 +85,9 @@ impl Lease {
             let entry = entry.map_err(unreadable)?;
             let path = entry.path();
             let run = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if run.is_some() && run == own {
+                continue;
+            }
             let held = File::open(&path).is_ok_and(|file| file.try_lock_shared().is_err());
             if !held && run.is_none_or(|run| !unfinished.contains(&run)) {
                 files::discard(&path);
@@ -112,7 +117,7 @@ mod tests {
     fn all(layout: &Layout, unfinished: &[RunId]) -> Vec<String> {
         let alone = RetentionLock::take(layout).unwrap();
         let unfinished = unfinished.iter().copied().collect();
-        Lease::all(&alone, layout, &unfinished).unwrap().images.into_iter().collect()
+        Lease::all(&alone, layout, &unfinished, None).unwrap().images.into_iter().collect()
     }
 
     #[test]
@@ -126,6 +131,10 @@ mod tests {
             Lease::take(&layout, run(2), &leased("two")).unwrap(),
         );
         assert_eq!(all(&layout, &[]), ["one", "two"]);
+        let alone = RetentionLock::take(&layout).unwrap();
+        let others = Lease::all(&alone, &layout, &BTreeSet::new(), Some(run(1))).unwrap();
+        assert_eq!(others, leased("two"), "what the run itself has brought is its own to take away");
+        drop(alone);
 
         drop(one);
         drop(two);

@@ -339,6 +339,9 @@ fn locked(plan: &HostPlan, error: &LockError) -> Failure {
         {
             failure.next("`cutover cancel` ends it, with what served before it")
         }
+        LockError::Busy { holder: Some(holder) } if holder.verb == Verb::MigrateRehearse => {
+            failure.next("`cutover cancel` ends the rehearsal, which touches nothing live")
+        }
         _ => failure,
     }
 }

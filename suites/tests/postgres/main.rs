@@ -11,6 +11,7 @@ mod by_url;
 mod large;
 mod password;
 mod progress;
+mod rehearsals;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -18,8 +18,9 @@ pub(crate) struct VariableArguments {
     variables: Vec<(VariableName, String)>,
 }
 
+/// Where a release comes from.
 #[derive(Debug, Args)]
-pub(crate) struct ReleaseArguments {
+pub(crate) struct SourceArguments {
     /// The environment
     #[arg(value_name = "ENV")]
     word: Option<EnvironmentName>,
@@ -32,18 +33,9 @@ pub(crate) struct ReleaseArguments {
     /// Take this image for a service
     #[arg(long = "image", value_name = "SERVICE=REF", value_parser = image)]
     images: Vec<(ServiceName, String)>,
-    /// Run no migration
-    #[arg(long)]
-    skip_migrations: bool,
     /// Build images of the work tree as it is, and not of the commit
     #[arg(long, conflicts_with = "commit")]
     dirty: bool,
-    /// Do not watch the release after the switch
-    #[arg(long)]
-    no_bake: bool,
-    /// Replace services that did not change, too
-    #[arg(long)]
-    all: bool,
     /// Take required variables of a protected environment from this process's environment
     #[arg(long)]
     from_env: bool,
@@ -51,6 +43,21 @@ pub(crate) struct ReleaseArguments {
     variables: VariableArguments,
     #[command(flatten)]
     allow: AllowArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArguments {
+    #[command(flatten)]
+    source: SourceArguments,
+    /// Run no migration
+    #[arg(long)]
+    skip_migrations: bool,
+    /// Do not watch the release after the switch
+    #[arg(long)]
+    no_bake: bool,
+    /// Replace services that did not change, too
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -176,14 +183,30 @@ impl ReleaseArguments {
     }
 
     fn into_command(self, place: &mut Place, conduct: Conduct, by: &str) -> Result<Command, clap::Error> {
-        place.also(self.word)?;
+        let (request, brings) = self.source.into_request(place, Verb::Deploy, by)?;
         let request = Request {
-            source: Provenance { version: self.version.clone(), ..Provenance::default() },
             skip_migrations: self.skip_migrations,
             no_bake: self.no_bake,
             all: self.all,
+            ..request
+        };
+        Ok(Command::Change(Box::new(Asked { request, brings, conduct })))
+    }
+}
+
+impl SourceArguments {
+    /// A request about that release, and what the client brings for it.
+    pub(crate) fn into_request(
+        self,
+        place: &mut Place,
+        verb: Verb,
+        by: &str,
+    ) -> Result<(Request, Brings), clap::Error> {
+        place.also(self.word)?;
+        let request = Request {
+            source: Provenance { version: self.version.clone(), ..Provenance::default() },
             allow: self.allow.rules.into_iter().collect(),
-            ..request(Verb::Deploy, by)
+            ..request(verb, by)
         };
         let brings = Brings {
             commit: self.commit,
@@ -194,7 +217,7 @@ impl ReleaseArguments {
             from_env: self.from_env,
             change: EnvironmentChange::default(),
         };
-        Ok(Command::Change(Box::new(Asked { request, brings, conduct })))
+        Ok((request, brings))
     }
 }
 

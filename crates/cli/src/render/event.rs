@@ -7,8 +7,8 @@ use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::plan::{Direction, Stage};
 use cutover_core::state::RestartPolicy;
 
-use super::harmless_line;
 use super::time::span;
+use super::{harmless_line, rehearsal};
 
 /// What a reader hears of a line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) enum Told {
     Doing(Stage, String),
     /// Something worth reading.
     Said(Tone, String),
+    /// What was asked for: it goes where answers go.
+    Found(String),
 }
 
 /// How something is said.
@@ -71,6 +73,9 @@ impl Listener {
             }
             What::Outcome { intent, result } => {
                 let step = self.acts.remove(intent)?;
+                if let (Step::Rehearse { database }, StepResult::Tried { findings }) = (&step, result) {
+                    return Some(Told::Found(rehearsal::findings(database, findings)));
+                }
                 said(Tone::Note, result_text(&step, result)?)
             }
             What::Broke { intent, error, unknown } => {
@@ -168,6 +173,7 @@ fn result_text(step: &Step, result: &StepResult) -> Option<String> {
             | StepResult::Snapshot { .. }
             | StepResult::Migrated { .. }
             | StepResult::Inspected { .. }
+            | StepResult::Tried { .. }
             | StepResult::Freed { .. },
         ) => None,
     }

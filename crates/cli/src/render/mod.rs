@@ -13,6 +13,7 @@ mod paint;
 mod plan;
 mod problem;
 mod progress;
+mod rehearsal;
 mod releases;
 #[cfg(test)]
 mod samples;

@@ -310,6 +310,9 @@ fn migrate(plan: &MigratePlan) -> String {
     } else if !servers.is_empty() {
         parts.push(format!("{}: breaking, so what is pending is done in a handover", names(&servers)));
     }
+    parts.extend(plan.scratch.iter().map(|one| {
+        format!("tries {} on {}, in a server of its own", one.migration.database, file_name(&one.snapshot))
+    }));
     if !plan.direct.is_empty() {
         parts.push(format!("migrates {}", names(&plan.direct.iter().collect::<Vec<_>>())));
     }

@@ -121,10 +121,14 @@ impl Progress {
         match &told {
             Some(Told::Begins(stage)) => self.begins(stage.as_str(), ""),
             Some(Told::Doing(stage, what)) => self.begins(stage.as_str(), what),
-            Some(Told::Ends(..) | Told::Said(..)) | None => {}
+            Some(Told::Ends(..) | Told::Said(..) | Told::Found(_)) | None => {}
         }
         match (told, self.bar.clone()) {
             (None, _) => {}
+            (Some(Told::Found(text)), bar) => {
+                return bar
+                    .map_or_else(|| self.output.data(&text), |bar| bar.suspend(|| self.output.data(&text)));
+            }
             (Some(told), None) => self.output.talk(&plain(&told)),
             (Some(told), Some(bar)) => self.draw(&bar, &told),
         }
@@ -278,7 +282,7 @@ impl Progress {
                 self.above(&ended(*left, *took));
                 bar.set_message("");
             }
-            Told::Said(..) => self.above(&plain(told)),
+            Told::Said(..) | Told::Found(_) => self.above(&plain(told)),
         }
     }
 
@@ -359,6 +363,7 @@ fn plain(told: &Told) -> String {
         Told::Begins(entered) => format!("{} …", stage(entered.as_str())),
         Told::Doing(within, what) => format!("{} {what}", stage(within.as_str())),
         Told::Ends(left, took) => format!("{} done in {}", stage(left.as_str()), span(*took)),
+        Told::Found(text) => text.clone(),
         Told::Said(Tone::Note, text) => format!("  {} {text}", paint::strong("note:")),
         Told::Said(Tone::Warning, text) => format!("  {} {text}", paint::warn("warning:")),
         Told::Said(Tone::Bad, text) => format!("  {} {text}", paint::bad("failed:")),
@@ -404,6 +409,11 @@ fn done(verdict: &Verdict) -> String {
         }
         Verb::SnapshotRestore => {
             format!("the snapshot of {app} is in its database's place; {release} is live")
+        }
+        Verb::MigrateRehearse => {
+            format!(
+                "the migrations of {app} were rehearsed; {release} is live as before, and nothing live was touched"
+            )
         }
         Verb::Prune | Verb::SnapshotPrune => format!("freed {}", size(verdict.freed.unwrap_or(0))),
     };

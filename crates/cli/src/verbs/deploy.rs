@@ -1,4 +1,4 @@
-//! `deploy`, and `plan`, which is a deploy that ends once its plan is shown.
+//! `deploy`, and `plan`, which is a deploy that ends once its plan is shown; and `migrate rehearse`, whose release is made and sent as a deploy's is.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use cutover_core::config::settings::{Config, Origin};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{RunId, VariableName};
-use cutover_core::plan::{Plan, plan as plan_deploy};
+use cutover_core::plan::{Plan, Verb, plan as plan_deploy};
 use cutover_core::request::{Ancestry, Request, Stamp};
 use cutover_core::state::HostState;
 use cutover_core::variables::given;
 use cutover_core::wire::{Ask, Reply};
 
 use super::run::{self, Keep, Sending};
-use super::{Desk, Ended, Stop, approval, look, new_run, observe, world};
+use super::{Desk, Ended, Stop, approval, look, new_run, observe, snapshot, world};
 use crate::asked::{Asked, Brings, Conduct};
 use crate::effects::{self, Protection};
 use crate::hosts::{self, Channel, Target, unexpected};
@@ -34,7 +34,10 @@ pub(super) async fn deploy(desk: &Desk, asked: Asked) -> Ended {
     let draft = Draft::look(desk, &brings, request, project)?;
     let id = draft.config.id.clone();
     let opening = opening.unwrap_or_else(|| hosts::begin(&draft.target))?;
-    let (host, state) = look(desk, opening, &id, draft.looked_up(), conduct).await?;
+    let (mut host, mut state) = look(desk, opening, &id, draft.looked_up(), conduct).await?;
+    if draft.request.verb == Verb::MigrateRehearse {
+        snapshot::look(&mut host, &mut state).await?;
+    }
     let told = state.clone();
     carry_out(desk, &draft, host, state, conduct).await.map_err(|stop| stop.untouched(&told))
 }
@@ -72,7 +75,9 @@ async fn carry_out(
     }
     let protection = if draft.config.protected { Protection::Protected } else { Protection::Open };
     approval::approve(desk, &effects::question(&draft.request, id, protection), conduct)?;
-    let started = run::up(desk, &mut host, &state).await?;
+    // Nobody is led anywhere else by a rehearsal.
+    let needs_proxy = draft.request.verb == Verb::Deploy;
+    let started = needs_proxy && run::up(desk, &mut host, &state).await?;
     let mut progress = Progress::new(desk.output);
     let shipped = ship_release(&mut host, draft.run, &state, &mut contents, &mut progress).await;
     progress.end();

@@ -14,6 +14,7 @@ mod exec;
 mod key;
 mod lifecycle;
 mod logs;
+mod migrate;
 mod prune;
 mod records;
 mod run;
@@ -49,6 +50,7 @@ pub(crate) use env::EnvWord;
 pub(crate) use exec::ExecArguments;
 pub(crate) use key::KeyWord;
 pub(crate) use logs::LogsArguments;
+pub(crate) use migrate::MigrateWord;
 pub(crate) use prune::PruneArguments;
 pub(crate) use records::HistoryArguments;
 pub(crate) use secrets::SecretsWord;
@@ -92,7 +94,7 @@ async fn with_host(desk: &Desk, command: Command) -> Ended {
             Ok(Exit::Failed.code())
         }
         Command::Change(asked) => match asked.request.verb {
-            Verb::Deploy => deploy::deploy(desk, *asked).await,
+            Verb::Deploy | Verb::MigrateRehearse => deploy::deploy(desk, *asked).await,
             Verb::Environment => env::change(desk, *asked).await,
             Verb::SecretsRotate => secrets::rotate(desk, *asked).await,
             Verb::Rollback

@@ -72,7 +72,7 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<HostPlan, NoTransition> {
         Some(Box::new(pending))
     };
     plan.snapshot = databases::snapshots(&parts.migrations, &direct);
-    plan.migrate = Planned::Do(MigratePlan { rehearse: held, direct, if_pending });
+    plan.migrate = Planned::Do(MigratePlan { rehearse: held, direct, if_pending, scratch: Vec::new() });
     Ok(plan)
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{
     BackingPlan, BakePlan, DatabasePlace, DrainPlan, Follow, GatedInstance, HandoverPlan, HeldDatabase,
     HostPlan, InstanceRef, InstanceSpec, MigratePlan, Migration, PreflightPlan, RecordPlan, RouteCheck,
-    SnapshotPlan, Stage, StartPlan, VerifyPlan,
+    ScratchRehearsal, SnapshotPlan, Stage, StartPlan, VerifyPlan,
 };
 use crate::config::settings::{Database, DatabaseEngine, Verify};
 use crate::defaults::{self, ACT, DATABASE, DUMP, LOOK, PROBE_TIMEOUT, STAGE, VERIFY};
@@ -92,7 +92,15 @@ fn stops(instances: &[InstanceRef]) -> Duration {
 
 fn migrate(plan: &MigratePlan) -> Duration {
     let rehearsed: Duration = plan.rehearse.iter().map(|one| migration(one) + copy(one.place.as_ref())).sum();
-    rehearsed + plan.direct.iter().map(migration).sum::<Duration>()
+    rehearsed
+        + plan.direct.iter().map(migration).sum::<Duration>()
+        + plan.scratch.iter().map(scratch).sum::<Duration>()
+}
+
+/// Its server is started, filled, asked and migrated, and taken away again.
+fn scratch(one: &ScratchRehearsal) -> Duration {
+    let stops = 2 * one.server.settings.stop.grace;
+    one.within + 2 * DUMP + asked(&one.migration) + migration(&one.migration) + stops + acts(12)
 }
 
 /// Those that find nothing pending take none.
@@ -262,6 +270,7 @@ mod tests {
                 rehearse: vec![],
                 direct: vec![],
                 if_pending: Some(Box::new(instead)),
+                scratch: vec![],
             }),
             ..idle()
         };

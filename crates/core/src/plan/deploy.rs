@@ -1,26 +1,27 @@
-//! The plan of a deploy: a release made from the configuration, and the way from what is live to it.
+//! The plan of a deploy: a release made from the configuration, and the way from what is live to it; or only a rehearsal of its migrations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::backup::BackupSettings;
-use crate::config::settings::{Config, RunSettings, SnapshotPolicy, Source};
+use crate::config::settings::{Config, Origin, RunSettings, SnapshotPolicy, Source};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hash::ContentHash;
 use crate::names::{NameError, ReleaseId, ServiceName, Slot, VariableName};
 use crate::plan::assemble::{Parts, assemble};
 use crate::plan::lifecycle::{record, without_number};
+use crate::plan::rehearse::rehearse;
 use crate::plan::specify::Ground;
 use crate::plan::transition::{Anew, NoTransition, transition};
-use crate::plan::{EnvSource, HostPlan, Plan, Refusals, databases, drift, passwords};
+use crate::plan::{EnvSource, HostPlan, Plan, Refusals, Verb, databases, drift, passwords};
 use crate::release::{BackingRelease, Content, Release, ServiceRelease, Shipped};
 use crate::request::{Request, Stamp};
 use crate::rules;
 use crate::state::{HostState, ReleaseRecord, World};
 
-/// Plans a deploy.
+/// Plans a deploy, or the rehearsal of one's migrations.
 ///
 /// # Errors
 /// Every safety rule that refuses it and was not let pass, and content that is not there.
@@ -41,6 +42,11 @@ fn host_plan(
     stamp: Stamp,
 ) -> Result<HostPlan, Refusals> {
     let release = release(config, state, request, stamp)?;
+    if request.verb == Verb::MigrateRehearse {
+        let mut plan = rehearse(config, &release, state, request, stamp)?;
+        plan.variables = variables_of(config);
+        return Ok(plan);
+    }
     let anew = if request.all { Anew::Asked(BTreeSet::new()) } else { Anew::OnlyChanged };
     let moved =
         transition(state, &release, &BTreeSet::new(), &anew, stamp).map_err(|error| no_transition(&error))?;
@@ -74,13 +80,13 @@ fn host_plan(
             .collect(),
     };
     let mut plan = assemble(&parts).map_err(|error| no_transition(&error))?;
-    plan.variables = config
-        .variables
-        .iter()
-        .chain(&config.required)
-        .map(|(name, origin)| (name.clone(), *origin))
-        .collect();
+    plan.variables = variables_of(config);
     Ok(plan)
+}
+
+/// Where each variable comes from.
+fn variables_of(config: &Config) -> BTreeMap<VariableName, Origin> {
+    config.variables.iter().chain(&config.required).map(|(name, origin)| (name.clone(), *origin)).collect()
 }
 
 fn notes(config: &Config, request: &Request) -> Vec<String> {

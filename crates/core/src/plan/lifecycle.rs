@@ -97,7 +97,8 @@ fn of_release(id: &AppId, state: &HostState, request: &Request, stamp: Stamp) ->
         | Verb::BackingRestart
         | Verb::Prune
         | Verb::SnapshotCreate
-        | Verb::SnapshotPrune => {
+        | Verb::SnapshotPrune
+        | Verb::MigrateRehearse => {
             return Err(Failure::new(Exit::Failed, "this verb needs another plan").into());
         }
     };

@@ -13,6 +13,7 @@ mod leaving;
 mod lifecycle;
 mod passwords;
 mod prune;
+mod rehearse;
 mod shape;
 pub(crate) mod snapshots;
 pub(crate) mod specify;

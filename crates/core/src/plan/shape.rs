@@ -189,6 +189,8 @@ pub enum Verb {
     SnapshotRestore,
     /// Snapshots that nothing needs are taken away.
     SnapshotPrune,
+    /// Migrations tried on a scratch database, which goes afterwards; what is live stays as it is.
+    MigrateRehearse,
 }
 
 impl Verb {
@@ -209,6 +211,7 @@ impl Verb {
             Self::SnapshotCreate => "snapshot create",
             Self::SnapshotRestore => "snapshot restore",
             Self::SnapshotPrune => "snapshot prune",
+            Self::MigrateRehearse => "migrate rehearse",
         }
     }
 
@@ -460,12 +463,16 @@ pub struct InstanceSpec {
     pub urls: BTreeMap<ServiceName, String>,
     /// `${databases.X.file}`, absolute.
     pub files: BTreeMap<DatabaseName, String>,
-    /// The engine's volume name, or the folder of a plain process, by the volume's name in the configuration.
+    /// The engine's volume name, or the folder of a plain process, by the volume's name in the configuration. Empty: one without a name, which is
+    /// gone with the instance.
     pub volumes: BTreeMap<crate::names::VolumeName, String>,
     /// Variables of cutover's own: `PORT`, `CUTOVER_…`.
     pub given: BTreeMap<VariableName, String>,
     /// Set for a rehearsal: no network.
     pub isolated: bool,
+    /// Set for a rehearsal on a scratch database: the network of this instance, which has none but itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_of: Option<InstanceName>,
 }
 
 impl InstanceSpec {
@@ -662,6 +669,25 @@ pub struct MigratePlan {
     pub direct: Vec<Migration>,
     /// The plan to go on with when something is found pending: the group is handed over (S16, S18).
     pub if_pending: Option<Box<HostPlan>>,
+    /// Those that somebody asked to see tried, and that change nothing live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scratch: Vec<ScratchRehearsal>,
+}
+
+/// A migration tried on a database that is made of a snapshot, in a server of its own. Both one-off instances go afterwards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScratchRehearsal {
+    /// What is tried. Its place is that of the live database, which is looked at.
+    pub migration: Migration,
+    /// The snapshot's file name under the backups folder.
+    pub snapshot: String,
+    /// The scratch server: made as the live one is, with nothing of its volumes.
+    pub server: InstanceSpec,
+    /// Names of the live server that lead to the scratch server here. A migration that is told none of them is not begun.
+    pub names: BTreeSet<String>,
+    /// For the server to answer.
+    #[serde(with = "crate::millis")]
+    pub within: Duration,
 }
 
 /// One migration.

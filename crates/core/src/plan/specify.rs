@@ -143,6 +143,7 @@ impl Ground<'_> {
             volumes: self.volumes(runtime, run),
             given: self.given(service, port, identity),
             isolated: false,
+            network_of: None,
         }
     }
 

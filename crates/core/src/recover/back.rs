@@ -13,14 +13,14 @@ use crate::names::{InstanceName, ServiceName};
 use crate::plan::specify::{reference, respecify};
 use crate::plan::{
     CheckPlan, Direction, DrainPlan, Follow, GatedInstance, HandoverPlan, HostPlan, InstanceRef, Planned,
-    RecordPlan, ServicePlan, SwitchPlan, VerifyPlan, WhyNot, todo,
+    RecordPlan, ServicePlan, SwitchPlan, Verb, VerifyPlan, WhyNot, todo,
 };
 use crate::request::Stamp;
 use crate::state::{FoundInstance, HostState, Role};
 
 use super::databases::{passwords, restores, unsettled};
 use super::journalled::intended;
-use super::standing::{coming, handed_out, standing};
+use super::standing::{coming, handed_out, is_its_one_off, standing};
 
 /// The way back: the new goes, databases are put back while nothing has them open, what was live is started where it was stopped, gated,
 /// and gets its routes back; the switch ends the hold.
@@ -81,9 +81,15 @@ pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp:
             leaves: goal.start.todo().map(|start| start.joins.clone()).unwrap_or_default(),
             kept_candidates,
         }),
-        record: RecordPlan::default(),
+        // Of a rehearsal its release goes, too, whatever became of it.
+        record: if is_rehearsal(goal) { goal.record.clone() } else { RecordPlan::default() },
         ..goal.clone()
     }
+}
+
+/// Nothing live was touched by it: what is live is neither asked how it is nor started.
+fn is_rehearsal(goal: &HostPlan) -> bool {
+    goal.verb == Verb::MigrateRehearse
 }
 
 /// What came with the goal and is here: it goes.
@@ -102,8 +108,14 @@ fn leaving(goal: &HostPlan, found: &HostState, in_place: &BTreeSet<InstanceName>
         coming.contains(&instance.name) && !live.is_some_and(|live| live.has(&instance.name))
     });
     let mut all: Vec<_> = came.map(|instance| reference(found, instance)).collect();
-    let one_off = found.instances.iter().filter(is_ours).filter(|instance| instance.role == Role::OneOff);
-    let one_off: Vec<_> = one_off.map(|instance| reference(found, instance)).collect();
+    let one_off = found.instances.iter().filter(is_ours).filter(|instance| is_its_one_off(goal, instance));
+    let mut one_off: Vec<_> = one_off.map(|instance| reference(found, instance)).collect();
+    if is_rehearsal(goal) {
+        // What it holds is thrown away, and nobody waits until that is in order.
+        for instance in &mut one_off {
+            instance.stop.grace = Duration::ZERO;
+        }
+    }
     let among = |set: &BTreeSet<InstanceName>| {
         all.iter().filter(|instance| set.contains(&instance.name)).cloned().collect::<Vec<_>>()
     };
@@ -130,6 +142,9 @@ struct Returning {
 
 fn returning(goal: &HostPlan, journal: &[Entry], found: &HostState) -> Returning {
     let mut returning = Returning { running: Vec::new(), first: Vec::new(), after: Vec::new() };
+    if is_rehearsal(goal) {
+        return returning;
+    }
     let members = goal.live.iter().flat_map(|live| live.members.values().flatten());
     // What others stand on comes first.
     let out = handed_out(goal);

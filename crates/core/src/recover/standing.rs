@@ -10,9 +10,9 @@ use crate::journal::{Entry, Step, What};
 use crate::names::InstanceName;
 use crate::plan::{Direction, HostPlan, Stage, SwitchPlan, Verb};
 use crate::release::Live;
-use crate::state::{HostState, Role};
+use crate::state::{FoundInstance, HostState, Role};
 
-use super::journalled::{failure, journal_switched, migrated, plans, restored};
+use super::journalled::{failure, finished, journal_switched, migrated, plans, restored};
 
 /// Where a run stands, read from its journal and the host as found.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +29,9 @@ pub struct Standing {
 
 /// Where the run stands.
 pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standing {
-    let switched = is_switched(goal, found.live.as_ref());
+    // A rehearsal is of no use by halves: what was begun of it is taken away.
+    let is_whole = goal.verb != Verb::MigrateRehearse || finished(journal) == Some(Direction::Forward);
+    let switched = is_whole && is_switched(goal, found.live.as_ref());
     let failed = failure(journal);
     let switched_before = switched || journal_switched(journal);
     let migrated = migrated(journal, goal);
@@ -109,12 +111,17 @@ pub(super) fn seen_switched(journal: &[Entry], goal: &HostPlan, found: &HostStat
     earlier || found.live.as_ref().is_some_and(|live| live.run == goal.run)
 }
 
+/// Whether a one-off instance may be one of the run's. One that a rehearsal has not made works on what is live, and is none of its concern.
+pub(super) fn is_its_one_off(goal: &HostPlan, found: &FoundInstance) -> bool {
+    found.role == Role::OneOff && (goal.verb != Verb::MigrateRehearse || found.run == goal.run)
+}
+
 /// Whether nothing of the goal is left but kept candidates, stopped.
 pub(super) fn clean(goal: &HostPlan, found: &HostState) -> bool {
     let coming = coming(goal);
     !found.instances.iter().any(|instance| {
         instance.ours
-            && (coming.contains(&instance.name) || instance.role == Role::OneOff)
+            && (coming.contains(&instance.name) || is_its_one_off(goal, instance))
             && !goal.live.as_ref().is_some_and(|live| live.has(&instance.name))
             && instance.is_running()
     })

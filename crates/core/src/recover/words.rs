@@ -6,9 +6,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult};
 use crate::names::{DatabaseName, InstanceName};
-use crate::plan::{HeldDatabase, HostPlan};
+use crate::plan::{HeldDatabase, HostPlan, Verb};
 use crate::release::Live;
-use crate::state::HostState;
+use crate::state::{HostState, SchemaChange};
 
 use super::databases::{changes, not_given_back, passwords, restores};
 use super::journalled::{goal, migrated, outcomes};
@@ -104,6 +104,10 @@ pub(super) fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &Hos
         parts.extend(backing_text(goal, found));
         return parts.join("; ");
     }
+    if goal.verb == Verb::MigrateRehearse {
+        parts.push("nothing live was touched".to_owned());
+        return parts.join("; ");
+    }
     parts.extend(password_text(journal, goal, found));
     parts.extend(schema_text(journal, goal));
     parts.join("; ")
@@ -142,17 +146,30 @@ fn half_text(journal: &[Entry], half: &DatabaseName) -> String {
     });
     match found {
         None => format!("the schema of `{half}` is not known: its migration did not come to its end"),
-        Some((true, _)) => format!("the schema of `{half}` was changed by the migration that failed"),
+        Some((true, schema)) => {
+            let changed = format!("the schema of `{half}` was changed by the migration that failed");
+            match (&schema.before[..], &schema.after[..]) {
+                ([], []) => changed,
+                (before, after) if before == after => {
+                    format!("{changed}, and its version is still {}", version_text(schema))
+                }
+                _ => format!("{changed}, and its version is now {}", version_text(schema)),
+            }
+        }
         Some((false, schema)) if schema.before == schema.after => {
             format!("the schema of `{half}` is as it was before")
         }
         // A tool that marks what it begins, or migrations before it that changed rows only.
         Some((false, schema)) => {
-            let after: Vec<String> = schema.after.iter().map(ToString::to_string).collect();
-            let version = if after.is_empty() { "none".to_owned() } else { after.join(", ") };
+            let version = version_text(schema);
             format!("the tables of `{half}` are as they were before, and its version is now {version}")
         }
     }
+}
+
+fn version_text(schema: &SchemaChange) -> String {
+    let after: Vec<String> = schema.after.iter().map(ToString::to_string).collect();
+    if after.is_empty() { "none".to_owned() } else { after.join(", ") }
 }
 
 /// What became of the databases, as far as it is known (S17).

@@ -133,8 +133,12 @@ fn given_a_breaking_migration_of_any_engine_then_it_is_never_carried_out_beside_
         // A plan that says otherwise is not carried out.
         let Planned::Do(handover) = &plan.handover else { panic!("{engine}") };
         let HeldDatabase::Migrate { migration } = &handover.databases[0] else { panic!("{engine}") };
-        let direct =
-            MigratePlan { rehearse: Vec::new(), direct: vec![migration.as_ref().clone()], if_pending: None };
+        let direct = MigratePlan {
+            rehearse: Vec::new(),
+            direct: vec![migration.as_ref().clone()],
+            if_pending: None,
+            scratch: Vec::new(),
+        };
         plan.migrate = Planned::Do(direct);
         let refused = cutover_core::rules::recheck(&plan, &host.state).unwrap_err();
         assert!(refused[0].what.contains("breaking migration of `main`"), "{refused:?}");

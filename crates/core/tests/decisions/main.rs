@@ -5,6 +5,7 @@ mod databases;
 mod drift;
 mod passwords;
 mod recovery;
+mod rehearsals;
 mod rollback;
 mod services;
 mod snapshots;

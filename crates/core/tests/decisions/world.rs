@@ -113,7 +113,7 @@ impl Host {
         let stamp = self.stamp();
         let world = World { hosts: BTreeMap::from([(HostName::local(), self.state.clone())]) };
         let planned = match request.verb {
-            Verb::Deploy => plan(&config(&self.text), &world, request, stamp)?,
+            Verb::Deploy | Verb::MigrateRehearse => plan(&config(&self.text), &world, request, stamp)?,
             _ => lifecycle(&self.state.app, &world, request, stamp)?,
         };
         Ok(planned.hosts.into_values().next().unwrap())

@@ -165,7 +165,7 @@ impl Trial<'_> {
         let filling = async {
             tokio::select! {
                 filled = database.restore_beside(file, &whole, &ready.scratch) => filled.map_err(told),
-                failure = drill_room::filled_up(ready.data.as_deref(), files::free) => Err(failure),
+                failure = drill_room::filled_up(ready.data.as_deref(), files::free, drill_room::DRILL) => Err(failure),
             }
         };
         self.within(STEP, &format!("database `{name}` is filled"), filling).await?;

@@ -21,6 +21,9 @@ const RESERVE: u64 = 512 << 20;
 /// Between two looks at the disk.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// How a drill is called, and begun.
+pub(super) const DRILL: (&str, &str) = ("the drill", "cutover backup drill");
+
 /// Where a database's server keeps its data, as far as that is on this host. Of a server by its URL it is not known.
 pub(super) async fn data_of(host: &Host, item: &ServerItem) -> Option<PathBuf> {
     let Reached::Backing { runtime, .. } = &item.place.reached else { return None };
@@ -35,7 +38,7 @@ pub(super) async fn data_of(host: &Host, item: &ServerItem) -> Option<PathBuf> {
 }
 
 /// What a database takes that is made of a dump of so many bytes, where the live one has so many; all of it goes through the server's log.
-fn needed(live: u64, dump: u64) -> u64 {
+pub(crate) fn needed(live: u64, dump: u64) -> u64 {
     let bytes = live.max(dump);
     bytes.saturating_add(bytes.min(LOG)).saturating_add(RESERVE)
 }
@@ -57,10 +60,12 @@ pub(super) fn refuse_without(folder: &Path, live: u64, dump: u64) -> Result<(), 
         .next("make room on that disk (`cutover prune`, `docker image prune`), then `cutover backup drill`"))
 }
 
-/// Ends when there is hardly any room left; never, where the disk is not seen from here. `free` tells how much there is.
-pub(super) async fn filled_up(
+/// Ends when there is hardly any room left; never, where the disk is not seen from here. `free` tells how much there is, and the words what is broken
+/// off and how it is begun again.
+pub(crate) async fn filled_up(
     folder: Option<&Path>,
     free: impl Fn(&Path) -> Result<u64, FileError>,
+    (what, again): (&str, &str),
 ) -> Failure {
     let Some(folder) = folder else { return std::future::pending().await };
     loop {
@@ -70,9 +75,9 @@ pub(super) async fn filled_up(
             Ok(left) => size(left),
             Err(error) => return trouble(&error),
         };
-        return failed("the drill was broken off: the disk of the live database fills up")
+        return failed(&format!("{what} was broken off: the disk of the live database fills up"))
             .because(format!("{left} free at {}", folder.display()))
-            .next("make room on that disk, then `cutover backup drill`");
+            .next(format!("make room on that disk, then `{again}`"));
     }
 }
 
@@ -102,11 +107,11 @@ mod tests {
             Ok(left.get())
         };
 
-        let failure = filled_up(Some(Path::new("/data")), free).await;
+        let failure = filled_up(Some(Path::new("/data")), free, DRILL).await;
 
         assert!(left.get() < RESERVE && left.get() > 0);
         assert!(failure.cause[0].contains("/data"), "{failure:?}");
-        let unseen = tokio::time::timeout(Duration::from_hours(1), filled_up(None, |_| Ok(0))).await;
+        let unseen = tokio::time::timeout(Duration::from_hours(1), filled_up(None, |_| Ok(0), DRILL)).await;
         assert!(unseen.is_err());
     }
 }

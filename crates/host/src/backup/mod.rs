@@ -22,6 +22,7 @@ mod work;
 
 pub use drill_record::drill_lock_name;
 pub(crate) use drill_record::newest as newest_drill;
+pub(crate) use drill_room::{filled_up, needed as room_beside};
 pub(crate) use job::{Heard, Job, begin, values};
 pub(crate) use returning::{bring_back, half};
 pub(crate) use work::{has_one, last, settings, state};

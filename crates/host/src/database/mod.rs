@@ -5,12 +5,16 @@ mod openers;
 mod server;
 pub(crate) mod sqlite;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, Content, Database, DatabaseError, Located, Server, ServerState, Taken};
+use crate::ports::{
+    Account, Alone, Content, Database, DatabaseError, Located, LockSamples, Server, ServerState, Taken,
+};
 use sqlite::Sqlite;
 
 /// The databases that this host reaches.
@@ -115,6 +119,18 @@ impl Database for Databases {
 
     async fn set_password(&self, server: &Server, account: &Account) -> Result<(), DatabaseError> {
         server::of(server, &self.meter).set_password(account).await
+    }
+
+    async fn fill(&self, fresh: &Server, snapshot: &Path, like: &Server) -> Result<Duration, DatabaseError> {
+        server::of(fresh, &self.meter).fill(snapshot, like).await
+    }
+
+    async fn schema(&self, of: &Server) -> Result<BTreeMap<String, String>, DatabaseError> {
+        server::of(of, &self.meter).schema().await
+    }
+
+    async fn locks(&self, of: &Server) -> Result<LockSamples, DatabaseError> {
+        server::of(of, &self.meter).locks().await
     }
 
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError> {

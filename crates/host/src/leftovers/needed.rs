@@ -57,7 +57,7 @@ impl Needed {
         let unfinished = store.all_unfinished()?.into_iter().map(|(_, run)| run);
         let unfinished = unfinished.filter(|run| Some(*run) != own).collect();
         let complete = are_on_record(layout, &releases)?;
-        Ok(Self { releases, leased: Lease::all(alone, layout, &unfinished)?, complete })
+        Ok(Self { releases, leased: Lease::all(alone, layout, &unfinished, own)?, complete })
     }
 
     /// The artifacts among it; `None`: that is not known, so that none may go.

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
 use cutover_core::names::{AppId, InstanceName};
+use cutover_core::rehearsal::LockSample;
 use cutover_core::secret::Secret;
 use cutover_core::state::SchemaVersion;
+use futures_util::Stream;
 use tokio::sync::oneshot;
 
 use super::{Certainty, Runtime};
@@ -81,6 +85,16 @@ pub trait Database: Send + Sync {
     /// Gives an account its password, which reaches no log of the server's. Sessions that are open stay so.
     async fn set_password(&self, server: &Server, account: &Account) -> Result<(), DatabaseError>;
 
+    /// Makes what a server that was just made holds into what a snapshot of a database of the server `like` holds: under the same name, and with the
+    /// roles and settings of that one. Gives how long the snapshot itself took to come back.
+    async fn fill(&self, fresh: &Server, snapshot: &Path, like: &Server) -> Result<Duration, DatabaseError>;
+
+    /// What the schema is, by object (`column entries.mark`), in the server's words.
+    async fn schema(&self, of: &Server) -> Result<BTreeMap<String, String>, DatabaseError>;
+
+    /// The locks of a database's sessions, looked at again and again until nobody asks any more.
+    async fn locks(&self, of: &Server) -> Result<LockSamples, DatabaseError>;
+
     /// Ends the sessions of migrations and snapshots whose client is gone, and sees them gone (S19); how many there were.
     async fn end_sessions(&self, server: &Server) -> Result<u64, DatabaseError>;
 }
@@ -98,6 +112,9 @@ impl Alone {
         Self { _session: Some(session) }
     }
 }
+
+/// Looks at locks, as they are made.
+pub type LockSamples = Pin<Box<dyn Stream<Item = LockSample> + Send>>;
 
 /// A database, found.
 #[derive(Clone)]

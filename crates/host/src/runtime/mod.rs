@@ -3,3 +3,5 @@
 pub mod docker;
 pub mod process;
 mod references;
+
+pub(crate) use references::names_host;

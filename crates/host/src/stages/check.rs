@@ -80,7 +80,7 @@ pub(super) async fn gate(act: &Act<'_>, stage: Stage, instances: &[GatedInstance
 }
 
 /// Ends when somebody asked for a cancel that can be obeyed.
-async fn cancelled(act: &Act<'_>) -> StageError {
+pub(super) async fn cancelled(act: &Act<'_>) -> StageError {
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
         if let Err(error) = act.journal.check_cancel() {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::Act;
 use super::located::{path, server};
 use super::once::run_once;
+use super::scratch;
 use super::snapshot::{self, Before, Snapshotted};
 use super::told;
 use crate::files::{self, FileError};
@@ -37,6 +38,9 @@ pub(crate) async fn migrate(
     taken: &Snapshotted,
 ) -> Result<Migrated, StageError> {
     let Planned::Do(plan) = plan else { return Ok(Migrated { instead: None }) };
+    for one in &plan.scratch {
+        Box::pin(scratch::rehearse(act, one)).await?;
+    }
     let mut pending = false;
     for migration in &plan.rehearse {
         pending |= match &migration.place {

@@ -4,6 +4,7 @@
 pub(crate) mod backing;
 pub(crate) mod bake;
 pub(crate) mod check;
+mod confined;
 pub(crate) mod drain;
 pub(crate) mod environment;
 pub(crate) mod handover;
@@ -14,6 +15,7 @@ pub(crate) mod password;
 pub(crate) mod preflight;
 pub(crate) mod record;
 pub(crate) mod room;
+mod scratch;
 pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod switch;

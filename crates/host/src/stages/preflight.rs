@@ -4,7 +4,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::plan::{
-    DatabasePlace, EnvSource, HeldDatabase, HostPlan, Planned, PreflightPlan, Stage, WantedImage,
+    DatabasePlace, EnvSource, HeldDatabase, HostPlan, Planned, PreflightPlan, Stage, Verb, WantedImage,
 };
 use cutover_core::release::{Release, RuntimeKind};
 use cutover_core::secret::Secrets;
@@ -200,6 +200,10 @@ fn taken(plan: &PreflightPlan) -> Vec<Failure> {
 }
 
 fn admit(act: &Act<'_>, plan: &PreflightPlan, release: &Release, change: &EnvChange) -> Result<(), Trouble> {
+    // A rehearsal leaves every record as it is: this one may be that of what is live.
+    if act.plan.verb == Verb::MigrateRehearse && is_on_record(act, release)? {
+        return Ok(());
+    }
     let own = act.layout.release_env(act.app(), &release.id);
     if !(plan.env == EnvSource::Recorded && own.exists()) {
         let values = act.env_files().of_release(plan, change)?;
@@ -208,4 +212,8 @@ fn admit(act: &Act<'_>, plan: &PreflightPlan, release: &Release, change: &EnvCha
     }
     act.store.put_release(&environment::as_recorded(act.layout, plan, release)?)?;
     Ok(())
+}
+
+fn is_on_record(act: &Act<'_>, release: &Release) -> Result<bool, Trouble> {
+    Ok(act.store.releases(act.app())?.iter().any(|record| record.release.id == release.id))
 }

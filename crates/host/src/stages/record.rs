@@ -27,7 +27,8 @@ pub(crate) async fn record(
     change: &EnvChange,
     _: Drained,
 ) -> Result<Recorded, StageError> {
-    if act.plan.direction == Direction::Forward {
+    // A rehearsal makes nothing live.
+    if act.plan.direction == Direction::Forward && act.plan.verb != Verb::MigrateRehearse {
         let recorded = async { lived(act, change).map(|()| ((), StepResult::Done)) };
         act.journal.act(Stage::Record, Step::Record, recorded).await?;
     }
@@ -120,6 +121,10 @@ fn lived(act: &Act<'_>, change: &EnvChange) -> Result<(), Trouble> {
 async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
     let records = act.store.releases(act.app())?;
     let Some(gone) = records.into_iter().find(|record| record.release.id == *id) else { return Ok(()) };
+    // What went live in between is no rehearsal's any more.
+    if act.plan.verb == Verb::MigrateRehearse && gone.lived {
+        return Ok(());
+    }
     let gone = gone.release;
     leftovers::forget_release(act.layout, act.store, act.app(), id)?;
     // Nobody says that he needs something while it is taken away.

@@ -7,14 +7,15 @@ use cutover_core::config::settings::SnapshotPolicy;
 use cutover_core::defaults;
 use cutover_core::failure::Failure;
 use cutover_core::plan::{
-    DatabasePlace, FilePlace, HeldDatabase, PreflightPlan, Reached, RestoredBeside, Rule, ServerPlace,
-    SnapshotPlan,
+    DatabasePlace, FilePlace, HeldDatabase, PreflightPlan, Reached, RestoredBeside, Rule, ScratchRehearsal,
+    ServerPlace, SnapshotPlan,
 };
 use cutover_core::release::RuntimeKind;
 use cutover_core::rules::{self, Room};
 
 use super::Act;
 use super::located;
+use crate::backup;
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
 
@@ -173,6 +174,9 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
         wants.extend(bytes.map(|bytes| want("snapshots", act.layout.backups(), bytes)));
     }
     let Some(migrate) = act.plan.migrate.todo() else { return wants };
+    for scratch in &migrate.scratch {
+        wants.extend(scratch_room(act, scratch).await);
+    }
     for migration in migrate.rehearse.iter().chain(&migrate.direct) {
         let (found, server) = match &migration.place {
             Some(DatabasePlace::File(place)) => (file(act, place).await, None),
@@ -195,6 +199,15 @@ async fn wants(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Want> {
         }
     }
     wants
+}
+
+/// A server beside the live one, with a database of its size or of the dump's.
+async fn scratch_room(act: &Act<'_>, scratch: &ScratchRehearsal) -> Option<Want> {
+    let Some(DatabasePlace::Server(place)) = &scratch.migration.place else { return None };
+    let folder = act.ports.runtime(scratch.server.runtime()).ok()?.data_folder().await?;
+    let dump = std::fs::metadata(act.layout.snapshot(&scratch.snapshot)).map_or(0, |found| found.len());
+    let live = in_server(act, place).await.unwrap_or_default();
+    Some(Want::new("the scratch server's data", &folder, backup::room_beside(live, dump)))
 }
 
 /// How large a database is in its server; a dump is smaller. `None`: it has none, or none that answers yet.

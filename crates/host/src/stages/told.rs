@@ -1,12 +1,14 @@
 //! What people are told of a migration that failed, or is not begun: the state of the schema as far as it is known, the snapshot, and the way back
 //! by hand (S17).
 
+use std::collections::BTreeSet;
+
 use cutover_core::config::settings::ServerKind;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout;
 use cutover_core::names::DatabaseName;
-use cutover_core::plan::{DatabasePlace, Migration, Stage};
+use cutover_core::plan::{DatabasePlace, Migration, ScratchRehearsal, Stage};
 use cutover_core::state::{SchemaChange, SchemaVersion};
 
 use super::Act;
@@ -14,6 +16,9 @@ use super::once::Ended;
 use super::snapshot::Before;
 use crate::journal::Trouble;
 use crate::ports::ServerState;
+
+/// In the place of words that may hold values.
+const NOT_SHOWN: &str = "what its client program said is not shown: the env file cannot be read";
 
 /// What a migration that did not end well left in its server.
 pub(super) struct Left {
@@ -52,6 +57,56 @@ pub(super) fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: 
     ));
     failure.next.push(format!("its whole output: `cutover attach {}`", act.journal.run()));
     failure
+}
+
+/// A migration that failed on its scratch database.
+pub(super) fn failed_on_scratch(act: &Act<'_>, migration: &Migration, ended: &Ended, left: &Left) -> Failure {
+    let mut failure = failed(act, migration, ended, "it");
+    failure.what = format!("the migration of `{}` failed in its rehearsal", migration.database);
+    failure.cause.extend(causes(left, true));
+    if let Some(first) = failure.next.first_mut() {
+        "mend the migration and rehearse again".clone_into(first);
+    }
+    failure
+}
+
+/// What keeps a rehearsal from being one.
+pub(super) fn not_rehearsed(act: &Act<'_>, plan: &ScratchRehearsal, exit: Exit, why: &str) -> Failure {
+    Failure::new(exit, format!("the migration of `{}` was not rehearsed", plan.migration.database))
+        .because(without_values(act, plan, why))
+        .next("nothing live was touched: once that is mended, `cutover migrate rehearse` again")
+}
+
+/// A migration that would not find the scratch server.
+pub(super) fn unnamed(act: &Act<'_>, plan: &ScratchRehearsal) -> Failure {
+    let (service, names) = (&plan.server.service, plan.names.iter().map(|name| format!("`{name}`")));
+    let why = format!(
+        "nothing that `{}` is told leads to the database by a name that leads to the scratch server there: {}",
+        plan.migration.spec.service,
+        names.collect::<Vec<_>>().join(", ")
+    );
+    let mut failure = not_rehearsed(act, plan, Exit::Refused, &why);
+    failure.next = vec![
+        format!(
+            "name it in a variable: `DATABASE_URL: postgresql://…@{service}/…`, or `DATABASE_HOST: {service}` beside what the image itself holds"
+        ),
+        "an address, a port of the host and a socket lead nowhere in a rehearsal".to_owned(),
+    ];
+    failure
+}
+
+/// What a client program or a server of a rehearsal said, without the values that any part of it is told.
+pub(super) fn without_values(act: &Act<'_>, plan: &ScratchRehearsal, text: &str) -> String {
+    let live = act.plan.live.as_ref().map(|live| &live.release);
+    let releases = live.into_iter().chain([&plan.server.release, &plan.migration.spec.release]);
+    let mut text = text.to_owned();
+    for release in releases.collect::<BTreeSet<_>>() {
+        match act.values(release) {
+            Ok(values) => text = values.redact(&text),
+            Err(_) => return NOT_SHOWN.to_owned(),
+        }
+    }
+    text
 }
 
 /// A `down` that takes nothing back would leave the old release on a schema that it cannot live with.
@@ -289,9 +344,7 @@ pub(super) fn redacted(act: &Act<'_>, text: &str) -> String {
     let live = act.plan.live.as_ref().map(|live| act.values(&live.release));
     match live {
         Some(Ok(values)) => values.redact(text),
-        Some(Err(_)) | None => {
-            "what its client program said is not shown: the env file cannot be read".to_owned()
-        }
+        Some(Err(_)) | None => NOT_SHOWN.to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@ use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
-use cutover_core::plan::HostPlan;
+use cutover_core::plan::{HostPlan, Verb};
 use cutover_core::recover::{goal, migration_records, restored};
 use cutover_core::verdict::{Outcome, Verdict};
 use rusqlite::types::Value;
@@ -385,6 +385,11 @@ fn put_release(
     if !layout.release(&goal.app, &release.id).is_dir() {
         return Ok(());
     }
+    // A rehearsal makes nothing live, and no record anew: what it has tried may be live.
+    let is_rehearsed = goal.verb == Verb::MigrateRehearse;
+    if is_rehearsed && store.releases(&goal.app)?.iter().any(|known| known.release.id == release.id) {
+        return Ok(());
+    }
     // Its env file may be damaged as the store was.
     let recorded = goal.preflight.todo().map(|plan| environment::as_recorded(layout, plan, release));
     match recorded {
@@ -394,7 +399,7 @@ fn put_release(
     let live = live_on_disk(layout, &goal.app).ok().flatten();
     let is_live = live.is_some_and(|live| live.release == release.id);
     match verdict {
-        Some(verdict) if verdict.outcome == Outcome::Done || is_live => store.mark_live(
+        Some(verdict) if (verdict.outcome == Outcome::Done && !is_rehearsed) || is_live => store.mark_live(
             &goal.app,
             &release.id,
             &migration_records(entries, goal),

@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::ports::{
-    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located, LogLine,
-    LogQuery, Router, RouterError, RouterErrorKind, Runtime, RuntimeError, RuntimeErrorKind, Server,
-    ServerState, Taken,
+    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located,
+    LockSamples, LogLine, LogQuery, Router, RouterError, RouterErrorKind, Runtime, RuntimeError,
+    RuntimeErrorKind, Server, ServerState, Taken,
 };
 
 pub(crate) fn exit(code: i32) -> ExitStatus {
@@ -400,6 +400,15 @@ impl Database for NoDatabase {
         unreachable!()
     }
     async fn set_password(&self, _: &Server, _: &Account) -> Result<(), DatabaseError> {
+        unreachable!()
+    }
+    async fn fill(&self, _: &Server, _: &Path, _: &Server) -> Result<Duration, DatabaseError> {
+        unreachable!()
+    }
+    async fn schema(&self, _: &Server) -> Result<BTreeMap<String, String>, DatabaseError> {
+        unreachable!()
+    }
+    async fn locks(&self, _: &Server) -> Result<LockSamples, DatabaseError> {
         unreachable!()
     }
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

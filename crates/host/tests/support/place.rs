@@ -117,6 +117,7 @@ impl Place {
             volumes: BTreeMap::new(),
             given: BTreeMap::new(),
             isolated: true,
+            network_of: None,
         }
     }
 

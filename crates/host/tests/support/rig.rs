@@ -110,6 +110,7 @@ impl Rig {
             volumes: BTreeMap::new(),
             given: BTreeMap::from([("SCRATCH".parse().unwrap(), scratch)]),
             isolated: false,
+            network_of: None,
         }
     }
 

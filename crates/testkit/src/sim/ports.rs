@@ -1,5 +1,6 @@
 //! The ports of the simulated host. Every call is a fault point; every act can be repeated, as the real ones can.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +15,9 @@ use cutover_core::release::RuntimeKind;
 use cutover_core::state::FoundTable;
 use cutover_host::meter::Meter;
 use cutover_host::ports::{
-    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Located, Ports, ProbeTarget,
-    Prober, Router, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server, ServerState, Taken,
+    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Located, LockSamples, Ports,
+    ProbeTarget, Prober, Router, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server,
+    ServerState, Taken,
 };
 use cutover_host::store::Store;
 use cutover_routes::figures::{Figures, TargetFigures};
@@ -294,6 +296,20 @@ impl Database for Simulated {
     async fn set_password(&self, _: &Server, account: &Account) -> Result<(), DatabaseError> {
         let said = account.password.fingerprint(SALT);
         Ok(self.act(move |world| world.change_password(said)).await?)
+    }
+
+    async fn fill(&self, _: &Server, _: &Path, _: &Server) -> Result<Duration, DatabaseError> {
+        Err(DatabaseError::plain("this world has no scratch servers"))
+    }
+
+    async fn schema(&self, of: &Server) -> Result<BTreeMap<String, String>, DatabaseError> {
+        let of = Located::Server(of.clone());
+        let found = self.see(move |world| schema(&world.file_of(&of))).await?;
+        Ok(found.map(|version| ("schema".to_owned(), version.to_string())).into_iter().collect())
+    }
+
+    async fn locks(&self, _: &Server) -> Result<LockSamples, DatabaseError> {
+        Err(DatabaseError::plain("this world has no locks"))
     }
 
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {

@@ -376,7 +376,7 @@ fn fits(state: &HostState, before: &Moment, verdict: &Verdict, broken: &mut Vec<
         broken.push(format!("P4: the verdict says {:?} serves, {serves:?} does", verdict.serving));
     }
     let switches_nothing = match verdict.verb {
-        Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate => true,
+        Verb::Prune | Verb::SnapshotPrune | Verb::SnapshotCreate | Verb::MigrateRehearse => true,
         // Beside its database.
         Verb::SnapshotRestore => verdict.release.is_none(),
         _ => false,

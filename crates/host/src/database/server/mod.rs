@@ -15,6 +15,7 @@ mod mariadb_version;
 mod port;
 mod postgres;
 mod postgres_catalogue;
+mod postgres_locks;
 mod postgres_login;
 mod postgres_password;
 mod postgres_restore;

@@ -1,5 +1,6 @@
 //! What is done with a database in a server, whatever its engine.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::client::{Client, badly};
 use super::mariadb::Maria;
 use super::postgres::Postgres;
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, DatabaseError, LockSamples, Server, ServerState, Taken};
 
 /// For an answer of a server.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
@@ -62,6 +63,15 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn make_roles(&self, _: &[String]) -> Result<(), DatabaseError> {
         Ok(())
     }
+    async fn fill(&self, _: &Path, _: &Server) -> Result<Duration, DatabaseError> {
+        Err(only_postgres())
+    }
+    async fn schema(&self) -> Result<BTreeMap<String, String>, DatabaseError> {
+        Err(only_postgres())
+    }
+    async fn locks(&self) -> Result<LockSamples, DatabaseError> {
+        Err(only_postgres())
+    }
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
 }
@@ -80,6 +90,11 @@ pub(super) async fn lets_in(
         return Err(badly(&words, &said.exit, &said.errors));
     }
     Ok(said.exit.code == Some(0))
+}
+
+/// The plan asks no other engine for it.
+fn only_postgres() -> DatabaseError {
+    DatabaseError::plain("migrations are rehearsed on a scratch database of PostgreSQL only")
 }
 
 /// What the name of a database ends with that was replaced and stays, before a few digits.

@@ -19,7 +19,7 @@ use super::postgres_password;
 use super::postgres_restore::{elsewhere, literal, quoted};
 use super::postgres_tools as tools;
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, DatabaseError, LockSamples, Server, ServerState, Taken};
 
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
@@ -210,6 +210,20 @@ impl InServer for Postgres<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn fill(&self, snapshot: &Path, like: &Server) -> Result<Duration, DatabaseError> {
+        self.filled_like(snapshot, &Postgres::of(like, self.client.meter)).await
+    }
+
+    async fn schema(&self) -> Result<BTreeMap<String, String>, DatabaseError> {
+        let told = self.ask(None, catalogue::SCHEMA).await?;
+        serde_json::from_str(&told)
+            .map_err(|error| DatabaseError::plain(format!("the server's answer is not understood: {error}")))
+    }
+
+    async fn locks(&self) -> Result<LockSamples, DatabaseError> {
+        super::postgres_locks::samples(&self.client).await
     }
 
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {

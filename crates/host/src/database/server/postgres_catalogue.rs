@@ -36,6 +36,40 @@ select json_build_object(
             from pg_enum join pg_type on pg_type.oid = enumtypid where typnamespace in (select oid from own)
     ) lines))";
 
+/// One value: an object of what each thing of the schema is, by its name.
+pub(super) const SCHEMA: &str = "with own as (select oid from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'),
+relations as (select c.* from pg_class c where c.relnamespace in (select oid from own))
+select coalesce(json_object_agg(name, says order by name), '{}') from (
+    select case relkind when 'v' then 'view ' when 'm' then 'materialized view ' when 'S' then 'sequence ' when 'f' then 'foreign table '
+            when 'c' then 'type ' else 'table ' end || oid::regclass::text as name,
+        case when relkind in ('v', 'm') then 'definition ' || left(md5(pg_get_viewdef(oid)), 7) else 'is there' end as says
+        from relations where relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'c')
+    union all select 'column ' || c.oid::regclass::text || '.' || a.attname,
+        format_type(a.atttypid, a.atttypmod) || case when a.attnotnull then ' not null' else '' end
+            || coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid), '')
+        from pg_attribute a join relations c on c.oid = a.attrelid
+        left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        where a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
+    union all select 'constraint ' || conname || coalesce(' of ' || nullif(conrelid, 0)::regclass::text, ''), pg_get_constraintdef(oid)
+        from pg_constraint where connamespace in (select oid from own)
+    union all select 'index ' || oid::regclass::text, pg_get_indexdef(oid) from relations where relkind in ('i', 'I')
+    union all select 'function ' || oid::regprocedure::text, 'definition ' || left(md5(prosrc), 7)
+        from pg_proc where pronamespace in (select oid from own)
+    union all select 'trigger ' || tgname || ' of ' || tgrelid::regclass::text, pg_get_triggerdef(t.oid)
+        from pg_trigger t join relations on relations.oid = tgrelid where not tgisinternal
+    union all select 'value ' || quote_literal(enumlabel) || ' of ' || enumtypid::regtype::text, 'at ' || enumsortorder::text
+        from pg_enum join pg_type on pg_type.oid = enumtypid where typnamespace in (select oid from own)
+    union all select 'extension ' || extname, 'version ' || extversion from pg_extension
+) things";
+
+/// One value: which locks of tables clients have or wait for at this moment, but for the one that asks. On one line, for it is asked again and again.
+/// A table that its own transaction has just made is nobody else's yet.
+pub(super) const LOCKS: &str = "select json_build_object('at_ms', (extract(epoch from clock_timestamp()) * 1000)::bigint, 'locks', \
+    (select coalesce(json_agg(json_build_object('holder', l.virtualtransaction, 'table', c.oid::regclass::text, 'mode', l.mode, 'granted', l.granted)), '[]') \
+    from pg_locks l join pg_class c on c.oid = l.relation join pg_namespace n on n.oid = c.relnamespace join pg_stat_activity a on a.pid = l.pid \
+    where l.locktype = 'relation' and l.database = (select oid from pg_database where datname = current_database()) and l.pid <> pg_backend_pid() \
+    and a.backend_type = 'client backend' and c.relkind in ('r', 'p', 'm') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'))";
+
 /// Who has the database open besides the session that asks: a line each.
 pub(super) const SESSIONS: &str = "select coalesce(nullif(application_name, ''), 'somebody') || ' of ' || coalesce(usename, '?')
     || coalesce(' at ' || host(client_addr), '') || ' (' || coalesce(state, 'connected') || ')'

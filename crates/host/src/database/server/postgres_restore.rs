@@ -2,16 +2,18 @@
 //! there is always one whole database of the name, and all of it can be repeated.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cutover_core::defaults;
 use cutover_core::layout::is_for_a_drill;
+use tokio::time::Instant;
 
 use super::client::badly;
 use super::dump::{self, Form, Source};
-use super::port::{AGAIN, InServer as _, kept_among, kept_of};
+use super::port::{AGAIN, ANSWER, InServer as _, kept_among, kept_of};
 use super::postgres::Postgres;
 use super::postgres_tools as tools;
-use crate::ports::{Certainty, DatabaseError, ServerState};
+use crate::ports::{Certainty, DatabaseError, Server, ServerState};
 
 /// Tries to rename, where somebody connects at the very moment.
 const TRIES: u32 = 10;
@@ -19,6 +21,8 @@ const TRIES: u32 = 10;
 const REPLACED: &str = "replaced";
 /// An archive of `pg_dump`.
 const FORM: Form = Form { magic: &[b"PGDMP"], of: "pg_dump" };
+/// Statements that hold values stay out of the log of a server that keeps its statements there.
+const UNLOGGED: &str = "set log_statement to 'none'; set log_min_error_statement to 'panic'; set log_min_duration_statement to -1;";
 /// Where databases are made and renamed from: nobody renames one while he has it open.
 pub(super) fn elsewhere(name: &str) -> &'static str {
     if name == "postgres" { "template1" } else { "postgres" }
@@ -97,6 +101,48 @@ impl Postgres<'_> {
     pub(super) async fn dropped(&self, kept: &str) -> Result<(), DatabaseError> {
         let state = self.look().await?;
         self.discard(&state.database, kept).await
+    }
+
+    /// See [`super::port::InServer::fill`]. What the other server's roles are goes from one to the other with their passwords, on no command line and
+    /// into no log.
+    pub(super) async fn filled_like(
+        &self,
+        snapshot: &Path,
+        like: &Postgres<'_>,
+    ) -> Result<Duration, DatabaseError> {
+        let (state, _) = like.fitting(snapshot).await?;
+        let name = &state.database;
+        let program = tools::program(self.client.server, state.major, "pg_restore")?;
+        let roles = format!("{UNLOGGED}\n{}", like.all_roles(state.major).await?);
+        // Some are there already; whoever is missing in the end is named by what cannot be restored without.
+        let words = ["psql", "-XAtq"].map(str::to_owned);
+        let said = self.client.run(Some(elsewhere(name)), &words, &roles, ANSWER).await?;
+        if said.exit.code != Some(0) {
+            return Err(DatabaseError::plain(
+                "the roles of the live server could not be made in the scratch server",
+            ));
+        }
+        let made = like.ask(Some(elsewhere(name)), &made_like(name, name)).await?;
+        // The roles have the other server's passwords from here on.
+        let server = Server { password: like.client.server.password.clone(), ..self.client.server.clone() };
+        let fresh = Postgres::of(&server, self.client.meter);
+        fresh.discard(name, name).await?;
+        fresh.ask(Some(elsewhere(name)), &format!("{UNLOGGED}\n{made}")).await?;
+        let begun = Instant::now();
+        fresh.fill(&program, name, snapshot).await?;
+        Ok(begun.elapsed())
+    }
+
+    /// All roles of the server, as statements.
+    async fn all_roles(&self, major: u32) -> Result<String, DatabaseError> {
+        let program = tools::program(self.client.server, major, "pg_dumpall")?;
+        let words = [&program, "--roles-only"].map(str::to_owned);
+        let said = self.client.run(None, &words, "", ANSWER).await?;
+        match said.exit.code {
+            Some(0) if !said.cut => Ok(String::from_utf8_lossy(&said.output).into_owned()),
+            Some(0) => Err(DatabaseError::plain("the live server has more roles than are taken over")),
+            _ => Err(badly(&words, &said.exit, &said.errors)),
+        }
     }
 
     /// A database made of a dump beside the one that it is of, only to see that it can be.

@@ -160,9 +160,11 @@ fn shipped(spec: &InstanceSpec, source: &str, layout: &Layout) -> Result<PathBuf
     Ok(shipped.file.as_ref().map_or(folder.clone(), |file| folder.join(file)))
 }
 
-/// A rehearsal sees its copy, a folder of the host, where the volume would be.
+/// A rehearsal sees its copy, a folder of the host, where the volume would be; or nothing of it.
 fn volume_source(place: &str) -> MountSource {
-    if place.starts_with('/') {
+    if place.is_empty() {
+        MountSource::Anonymous
+    } else if place.starts_with('/') {
         MountSource::Path(PathBuf::from(place))
     } else {
         MountSource::Volume(place.to_owned())
@@ -183,6 +185,9 @@ fn memory_folders(settings: &RunSettings) -> BTreeMap<String, String> {
 fn networking(spec: &InstanceSpec) -> Networking {
     if spec.isolated {
         return Networking::None;
+    }
+    if let Some(other) = &spec.network_of {
+        return Networking::Of(layout::container(&spec.app, other));
     }
     if spec.networks.is_empty() {
         return Networking::Default;

@@ -1,0 +1,306 @@
+//! Migrations rehearsed: what is told of them, and that nothing live is in their reach, whatever they try and however they end.
+
+use cutover_core::layout::label;
+use cutover_core::state::ReleaseRecord;
+use cutover_host::store::Store;
+
+use super::*;
+
+/// A release with a column more, made in a transaction that takes its time.
+const MARKED: Version<'static> = Version {
+    name: "marked",
+    migrate: "sql \"begin; alter table entries add column mark text not null default 'x'; select pg_sleep(0.5); commit\"",
+    ..FIRST
+};
+/// How many columns of that name the live database has.
+const MARKS: &str = "select count(*) from information_schema.columns where column_name = 'mark'";
+
+/// Containers of rehearsals that are there, whatever their state.
+fn scratch(app: &App<'_>) -> String {
+    one_offs(app, "scratch")
+}
+
+/// One-off containers of the app with this in their name.
+fn one_offs(app: &App<'_>, name: &str) -> String {
+    let by_app = format!("label={}={}", label::APP, app.id());
+    docker(app.site(), &["ps", "--all", "--quiet", "--filter", &by_app, "--filter", &format!("name={name}")])
+}
+
+/// All that a rehearsal could leave behind.
+fn left(app: &App<'_>) -> (Vec<String>, Vec<ReleaseRecord>) {
+    let lists = [
+        &["ps", "--all", "--quiet"][..],
+        &["volume", "ls", "--quiet"],
+        &["network", "ls", "--quiet"],
+        &["images", "--quiet", "--filter", "dangling=false", "--no-trunc"],
+    ];
+    let listed = lists.map(|words| {
+        let mut lines: Vec<_> = docker(app.site(), words).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines.join("\n")
+    });
+    let store = Store::open(&app.site().layout()).unwrap();
+    (listed.to_vec(), store.releases(app.id()).unwrap())
+}
+
+/// Something in the last commit's configuration is otherwise.
+fn amended(app: &App<'_>, name: &str, changes: &[(&str, &str)]) {
+    let path = app.repository().join("cutover.yml");
+    let mut config = std::fs::read_to_string(&path).unwrap();
+    for (from, to) in changes {
+        assert!(config.contains(from), "{from}: {config}");
+        config = config.replace(from, to);
+    }
+    std::fs::write(path, config).unwrap();
+    app.record(name).unwrap();
+}
+
+/// Somebody in the live server who would lose what he is about.
+fn busy_session(app: &App<'_>) {
+    let sleeps = "PGPASSWORD=$POSTGRES_PASSWORD exec psql -h 127.0.0.1 -U ledger -d $POSTGRES_DB -c 'select pg_sleep(3600)'";
+    docker(app.site(), &["exec", "--detach", &containers(app, "postgres"), "sh", "-c", sleeps]);
+}
+
+const BUSY: &str =
+    "select count(*) from pg_stat_activity where query = 'select pg_sleep(3600)' and state = 'active'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_is_rehearsed_on_a_scratch_database_and_nothing_live_is_touched() {
+    with_ledger("a_migration_is_rehearsed_on_a_scratch_database_and_nothing_live_is_touched", async |app| {
+        for dump in dumps(app) {
+            std::fs::remove_file(dump).unwrap();
+        }
+        let live = left(app);
+        commit(app, &MARKED);
+        let refused = told(app, &["migrate", "rehearse"], 7).await;
+        assert!(
+            refused.contains("no snapshot of `main`") && refused.contains("`cutover snapshot create`"),
+            "{refused}"
+        );
+        told(app, &["snapshot", "create"], 0).await;
+        let before = dumps(app);
+        busy_session(app);
+
+        under_traffic(app, "rehearsed", "text", async {
+            let good = app.cutover(&["migrate", "rehearse"]).await.unwrap().expect(0).unwrap();
+            println!("{}{}", good.output, good.talk);
+            let found = &good.output;
+            assert!(found.contains("+ column entries.mark: text not null default 'x'::text"), "{found}");
+            assert!(found.contains("entries: AccessExclusiveLock for about"), "{found}");
+            assert!(found.contains("nobody reads or writes it meanwhile"), "{found}");
+            assert!(good.talk.contains("nothing live was touched"), "{}", good.talk);
+        })
+        .await;
+
+        assert_eq!(query(app, MARKS).await, "0", "the live schema is as it was");
+        assert_eq!(query(app, BUSY).await, "1", "who was in it still is");
+        assert_eq!(dumps(app), before);
+        assert_eq!(left(app), live, "containers, volumes, networks, images and records");
+        serves(app, "first").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_nobody_elses_command() {
+    let name = "a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_nobody_elses_command";
+    with_ledger(name, async |app| {
+        told(app, &["snapshot", "create"], 0).await;
+        let (before, live) = (dumps(app), left(app));
+        busy_session(app);
+
+        // Of what is live itself: its record stays as it is.
+        told(app, &["migrate", "rehearse"], 0).await;
+        assert_eq!(left(app), live);
+
+        let mut once = app.command(&["exec", "--once", "web", "--", "sleep", "3600"]);
+        let mut once = once.stdin(std::process::Stdio::null()).spawn().unwrap();
+        let runs = async || Some(one_offs(app, "once")).filter(|found| !found.is_empty());
+        let id = wait_until("a command of its own runs", SOON, runs).await.unwrap();
+        let live = left(app);
+        under_traffic(app, "failed", "text", async {
+            let half = Version {
+                migrate: "sql 'alter table entries add column half text'; sql 'select nonsense'",
+                ..MARKED
+            };
+            commit(app, &half);
+            let bad = told(app, &["migrate", "rehearse"], 5).await;
+            assert!(
+                bad.contains("failed in its rehearsal") && bad.contains("nothing live was touched"),
+                "{bad}"
+            );
+            assert!(bad.contains("nonsense") && bad.contains("no transaction took that back"), "{bad}");
+            assert_eq!(left(app), live);
+
+            commit(app, &Version { migrate: "sql 'select pg_sleep(3600)'", timeout: "2h", ..MARKED });
+            told(app, &["migrate", "rehearse", "--detach"], 0).await;
+            let begun = async || Some(one_offs(app, "migrate")).filter(|found| !found.is_empty());
+            wait_until("it migrates", SOON, begun).await.unwrap();
+            let busy = told(app, &["deploy"], 3).await;
+            assert!(busy.contains("`cutover cancel` ends the rehearsal"), "{busy}");
+            told(app, &["cancel"], 0).await;
+            let cancelled = told(app, &["attach"], 9).await;
+            assert!(cancelled.contains("nothing live was touched"), "{cancelled}");
+            assert_eq!(left(app), live);
+
+            amended(app, "by address", &[("@postgres/", "@10.255.255.1/")]);
+            let unnamed = told(app, &["migrate", "rehearse"], 7).await;
+            assert!(unnamed.contains("by a name that leads to the scratch server"), "{unnamed}");
+            assert_eq!(left(app), live);
+        })
+        .await;
+
+        assert_eq!(one_offs(app, "once"), id, "what is none of the rehearsal's goes on");
+        assert!(once.try_wait().unwrap().is_none());
+        once.kill().await.unwrap();
+        assert_eq!(query(app, BUSY).await, "1");
+        let half = "select count(*) from information_schema.columns where column_name in ('half', 'mark')";
+        assert_eq!((query(app, half).await, dumps(app)), ("0".to_owned(), before));
+        serves(app, "first").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_socket_of_the_live_server_is_not_reached_and_a_file_of_the_host_is_there() {
+    let name = "a_socket_of_the_live_server_is_not_reached_and_a_file_of_the_host_is_there";
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = databases_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = &site.app("ledger", HOST).unwrap();
+        // The server's sockets lie in a folder that the app mounts by another path.
+        let (host, by) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (sockets, flag, link) =
+            (host.path().join("sockets"), host.path().join("flag"), by.path().join("link"));
+        std::fs::create_dir(&sockets).unwrap();
+        std::fs::write(&flag, "").unwrap();
+        std::os::unix::fs::symlink(host.path(), &link).unwrap();
+        let of_server = format!(
+            "volumes: [\"pgdata:/data\", \"{}:/var/run/postgresql\", \"{}:/flag\"]",
+            sockets.display(),
+            flag.display()
+        );
+        let of_web =
+            format!("init: true\n    volumes: [\"{}:/sockets:ro\"]", link.join("sockets").display());
+        let changes = [
+            ("volumes: [\"pgdata:/data\"]", &*of_server),
+            ("\"set -e;", "\"set -e; test -f /flag;"),
+            ("init: true", &*of_web),
+        ];
+        commit(app, &FIRST);
+        amended(app, "first", &changes);
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        told(app, &["snapshot", "create"], 0).await;
+        let by_socket = "psql \"$(echo $DATABASE_URL | sed s/@postgres/@/)?host=/sockets\" -qAtc";
+        let reached = format!("{by_socket} 'select 42'");
+        let reached = told(app, &["exec", "--once", "web", "--", "sh", "-c", &reached], 0).await;
+        assert!(reached.contains("42"), "the app itself does reach it: {reached}");
+
+        let tries = format!(
+            "if {by_socket} 'alter table entries add column reached text'; then echo it is live; fi\nsql 'alter table entries add column mark text'"
+        );
+        commit(app, &Version { migrate: &tries, ..MARKED });
+        amended(app, "tries", &changes);
+        let live = left(app);
+        let found = told(app, &["migrate", "rehearse"], 0).await;
+        assert!(found.contains("+ column entries.mark: text") && !found.contains("it is live"), "{found}");
+        let columns = "select count(*) from information_schema.columns where column_name in ('reached', 'mark')";
+        assert_eq!(query(app, columns).await, "0");
+        assert_eq!(left(app), live);
+
+        // What the server needs of the host is there no more: that is no fault of the migration.
+        std::fs::remove_file(&flag).unwrap();
+        let down = told(app, &["migrate", "rehearse"], 1).await;
+        assert!(down.contains("was not rehearsed") && down.contains("has ended by itself"), "{down}");
+        assert!(down.contains("nothing live was touched"), "{down}");
+        assert_eq!(left(app), live);
+        serves(app, "first").await;
+    })
+    .await;
+}
+
+/// A rehearsal whose run is killed at an entry of its journal.
+async fn rehearsal_killed_at(app: &App<'_>, step: u64) -> Verdict {
+    let before = newest(app).run;
+    let mut command = app.command(&["migrate", "rehearse"]);
+    command.env(KILL_AT, step.to_string());
+    app.site().run(command).await.unwrap();
+    settled_after(app, before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_rehearsal_killed_at_any_step_leaves_nothing_and_touches_nothing() {
+    let name = "a_rehearsal_killed_at_any_step_leaves_nothing_and_touches_nothing";
+    with_ledger_of(name, killing_binaries().unwrap(), async |app| {
+        // The only snapshot is from before there was a table.
+        told(app, &["snapshot", "create"], 0).await;
+        let live = left(app);
+        commit(app, &MARKED);
+        under_traffic(app, "killed", "text", async {
+            told(app, &["migrate", "rehearse"], 0).await;
+            let journal = app.site().journal(newest(app).run).unwrap();
+            let is_act = |what: &What| {
+                matches!(what, What::Intent { .. } | What::Outcome { .. } | What::Output { .. })
+            };
+            let steps: Vec<u64> =
+                journal.iter().filter(|entry| is_act(&entry.what)).map(|entry| entry.seq).collect();
+            for step in &steps {
+                let verdict = rehearsal_killed_at(app, *step).await;
+                println!("killed at step {step}: exit {}", verdict.exit().code());
+                assert!(
+                    matches!(verdict.exit(), Exit::Failed | Exit::Done),
+                    "after step {step}: {verdict:?}"
+                );
+                assert_eq!(scratch(app), "", "after step {step}");
+                assert_eq!(query(app, MARKS).await, "0", "after step {step}");
+                assert_eq!(left(app).1, live.1, "after step {step}");
+            }
+            assert!(steps.len() > 6, "{steps:?}");
+            told(app, &["migrate", "rehearse"], 0).await;
+        })
+        .await;
+        assert_eq!(left(app), live);
+        // What was rehearsed is what the deploy does.
+        deploy(app, &MARKED, 0).await;
+        assert_eq!(query(app, MARKS).await, "1");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_rehearsal_asks_what_is_pending_follows_a_role_by_hand_and_names_an_older_state() {
+    let name = "a_rehearsal_asks_what_is_pending_follows_a_role_by_hand_and_names_an_older_state";
+    with_ledger(name, async |app| {
+        // What owns a table and comes in by a password of its own is there in the scratch server, too.
+        query(app, "create role clerk login password 'clerk'; grant all on schema public to clerk; alter table entries owner to clerk").await;
+        told(app, &["snapshot", "create"], 0).await;
+        let clerk = Version {
+            name: "clerk",
+            migrate: "psql postgresql://clerk:clerk@postgres/ledger -v ON_ERROR_STOP=1 -qAtc 'alter table entries add column mark text'",
+            more: ", pending: sh /pending.sh",
+            ..FIRST
+        };
+        commit(app, &clerk);
+        let found = told(app, &["migrate", "rehearse", "--database", "main"], 0).await;
+        assert!(found.contains("+ column entries.mark: text"), "{found}");
+        told(app, &["migrate", "rehearse", "--database", "other"], 2).await;
+
+        // Live has it then, and the newest snapshot does not.
+        deploy(app, &clerk, 0).await;
+        let older = told(app, &["migrate", "rehearse", "--dry-run"], 0).await;
+        assert!(older.contains("it was taken before release"), "{older}");
+        told(app, &["snapshot", "create"], 0).await;
+        let found = told(app, &["migrate", "rehearse"], 0).await;
+        assert!(found.contains("nothing is pending"), "{found}");
+        assert!(!found.contains("it was taken before release"), "{found}");
+        let lines = told(app, &["migrate", "rehearse", "--json"], 0).await;
+        assert!(lines.contains(r#""result":"tried""#), "{lines}");
+        assert_eq!(scratch(app), "");
+    })
+    .await;
+}
