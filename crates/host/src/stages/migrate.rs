@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cutover_core::config::settings::{Mount, ServerKind, SnapshotPolicy};
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::layout;
-use cutover_core::names::VolumeName;
+use cutover_core::names::{ReleaseId, VolumeName};
 use cutover_core::plan::{
     DatabasePlace, FilePlace, HostPlan, InstanceSpec, MigratePlan, Migration, Planned, Rule, ServerPlace,
     Stage,
@@ -142,7 +142,12 @@ async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Re
         .await;
     ran.map_err(|ended| told::failed(act, migration, &ended, "its rehearsal on a copy"))?;
     if !pending && migration.down.is_some() {
-        return Err(told::nothing_taken_back(act, migration, " in a copy of the database").into());
+        return Err(told::nothing_taken_back(
+            &migration.database,
+            back_to(act),
+            " in a copy of the database",
+        )
+        .into());
     }
     let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
     let long = rules::refuse_long_hold(migration.database.as_str(), took_ms, budget);
@@ -150,6 +155,11 @@ async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Re
         Some(refusal) => Err(refusal.into()),
         None => Ok(pending),
     }
+}
+
+/// The release that a rollback goes to.
+fn back_to<'a>(act: &'a Act<'_>) -> Option<&'a ReleaseId> {
+    act.plan.release.as_ref().map(|release| &release.id)
 }
 
 /// The copy and the folders it lies in belong to whom the live ones belong: the migration may run as another user than we.
@@ -233,7 +243,7 @@ pub(super) async fn carry_out(
     let outcome = act.journal.act(stage, step, run).await;
     let Err(error) = outcome else { return Ok(()) };
     if is_empty {
-        return Err(told::nothing_taken_back(act, migration, "").into());
+        return Err(told::nothing_taken_back(&migration.database, back_to(act), "").into());
     }
     let left = inspect(act, stage, migration, before).await;
     Err(ended.map_or(error, |ended| {

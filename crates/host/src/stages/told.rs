@@ -7,7 +7,7 @@ use cutover_core::config::settings::ServerKind;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout;
-use cutover_core::names::DatabaseName;
+use cutover_core::names::{DatabaseName, ReleaseId};
 use cutover_core::plan::{DatabasePlace, Migration, ScratchRehearsal, Stage};
 use cutover_core::state::{SchemaChange, SchemaVersion};
 
@@ -110,12 +110,13 @@ pub(super) fn without_values(act: &Act<'_>, plan: &ScratchRehearsal, text: &str)
 }
 
 /// A `down` that takes nothing back would leave the old release on a schema that it cannot live with.
-pub(super) fn nothing_taken_back(act: &Act<'_>, migration: &Migration, place: &str) -> Failure {
-    let database = &migration.database;
-    let to = act.plan.release.as_ref().map(|release| release.id.to_string()).unwrap_or_default();
+pub(super) fn nothing_taken_back(database: &DatabaseName, to: Option<&ReleaseId>, place: &str) -> Failure {
+    let to = to.map(|release| format!(" --to {release}")).unwrap_or_default();
     Failure::new(Exit::Refused, format!("the migrations of `{database}` were not taken back"))
         .because(format!("the recorded `down` commands changed nothing{place}"))
-        .next(format!("`cutover rollback --to {to} --restore-db` puts the snapshot from before the migration back instead"))
+        .next(format!(
+            "`cutover rollback{to} --restore-db` puts the snapshot from before the migration back instead"
+        ))
         .next("or go forward with a new release")
 }
 
@@ -321,7 +322,9 @@ pub(super) fn taken(database: &DatabaseName, to: &str) -> Failure {
 
 /// Whether a snapshot has room is not known.
 pub(super) fn no_room_told(trouble: &Trouble) -> Failure {
-    Failure::new(Exit::Refused, "the free room on a disk cannot be told").because(trouble.message.clone())
+    Failure::new(Exit::Refused, "the free room on a disk cannot be told")
+        .because(trouble.message.clone())
+        .next("see that it is mounted and can be read; then do the same again")
 }
 
 /// Somebody else has the lock of migrations that the database has in its server.
@@ -377,4 +380,63 @@ pub(super) fn unseen(act: &Act<'_>, migration: &Migration, trouble: &Trouble) ->
     Failure::new(Exit::Migration, format!("`{database}` was not migrated: {server} cannot be asked"))
         .because(cause)
         .next(format!("see that {server} runs and can be reached; then do the same again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+
+    use super::*;
+    use crate::files::FileError;
+
+    /// What is said here; what is serving comes to it where the run ends.
+    fn text(failure: &Failure) -> String {
+        let part = |word: &str, lines: &[String]| {
+            lines.iter().map(|line| format!("\n{word}: {line}")).collect::<String>()
+        };
+        format!("{} ({})", failure.what, failure.exit.code())
+            + &part("cause", &failure.cause)
+            + &part("next", &failure.next)
+    }
+
+    #[test]
+    fn a_down_that_changed_nothing_is_told_with_the_way_that_is_left() {
+        let (database, to) = ("main".parse().unwrap(), "41d0aa2".parse().unwrap());
+        insta::assert_snapshot!(text(&nothing_taken_back(&database, Some(&to), " in a copy of the database")), @r"
+        the migrations of `main` were not taken back (7)
+        cause: the recorded `down` commands changed nothing in a copy of the database
+        next: `cutover rollback --to 41d0aa2 --restore-db` puts the snapshot from before the migration back instead
+        next: or go forward with a new release
+        ");
+        insta::assert_snapshot!(text(&nothing_taken_back(&database, None, "")), @r"
+        the migrations of `main` were not taken back (7)
+        cause: the recorded `down` commands changed nothing
+        next: `cutover rollback --restore-db` puts the snapshot from before the migration back instead
+        next: or go forward with a new release
+        ");
+    }
+
+    #[test]
+    fn a_name_that_is_there_is_not_replaced() {
+        insta::assert_snapshot!(text(&taken(&"main".parse().unwrap(), "/srv/scratch.sqlite")), @r"
+        the snapshot of `main` was not put back as /srv/scratch.sqlite (5)
+        cause: /srv/scratch.sqlite is there already
+        next: name one that is not there yet, or take that away first
+        ");
+    }
+
+    #[test]
+    fn a_disk_whose_room_is_not_known_is_told_by_its_place() {
+        let error = FileError::new(
+            "look at",
+            Path::new("/var/backups/cutover"),
+            &io::ErrorKind::PermissionDenied.into(),
+        );
+        insta::assert_snapshot!(text(&no_room_told(&error.into())), @r"
+        the free room on a disk cannot be told (7)
+        cause: cannot look at /var/backups/cutover: permission denied
+        next: see that it is mounted and can be read; then do the same again
+        ");
+    }
 }
