@@ -365,6 +365,8 @@ pub const OWN_CLIENT: &str = "cutover-snapshot";
 pub const BACKUP_CLIENT: &str = "cutover-backup";
 /// What a session is called that looks at the locks of a rehearsal: it is none of the migration's.
 pub const LOCKS_CLIENT: &str = "cutover-locks";
+/// What holds the lock of migrations is called so there: it has no database open that anybody would have to wait for.
+pub const ALONE_CLIENT: &str = "cutover-alone";
 
 /// The file name of a snapshot: `{database}_{timestamp}_{commit}.{ext}` below the app's own folder of the backups.
 pub fn snapshot_file(

@@ -130,6 +130,7 @@ async fn a_service_that_migrates_by_itself_when_it_starts_is_told_in_the_plan() 
 
     let told = shop.app.cutover(&["plan"]).await.unwrap().expect(0).unwrap();
 
-    let note = "service `web` migrates its database by itself when it starts (`alembic upgrade` in web/run)";
+    let note =
+        "service `web` seems to migrate its database by itself when it starts (`alembic upgrade` in web/run)";
     assert!(told.output.contains(note), "{}{}", told.talk, told.output);
 }

@@ -51,8 +51,8 @@ pub(crate) fn notes(config: &Config, project: &Project, from: BuildFrom<'_>) -> 
         let from = if matches!(service.source, Source::Artifact { .. }) { BuildFrom::WorkTree } else { from };
         let found = migrates(&service.source, &service.run, &Files { folder: &project.folder, from })?;
         Some(format!(
-            "service `{name}` migrates its database by itself when it starts (`{}` in {}): no snapshot is taken before that, each instance does it, and no \
-             rollback knows of it; give it to `migrate:` of a database, and take it out there",
+            "service `{name}` seems to migrate its database by itself when it starts (`{}` in {}): if so, no snapshot is taken before that, each instance does it, \
+             and no rollback knows of it; give it to `migrate:` of a database, and take it out there",
             found.tool, found.place
         ))
     });
@@ -147,7 +147,8 @@ impl Image {
                 "FROM" => {
                     // One stage may begin where another one ended.
                     stages.insert(std::mem::take(&mut stage), image);
-                    let words: Vec<&str> = rest.split_whitespace().collect();
+                    let words: Vec<&str> =
+                        rest.split_whitespace().filter(|word| !word.starts_with("--")).collect();
                     image = words.first().and_then(|from| stages.get(*from)).cloned().unwrap_or_default();
                     stage = words.last().map(|name| (*name).to_owned()).unwrap_or_default();
                     is_over = build.target.as_ref() == Some(&stage);

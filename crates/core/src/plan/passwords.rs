@@ -65,17 +65,27 @@ fn told(backing: &BackingRelease) -> impl Iterator<Item = Found<'_>> {
     })
 }
 
-/// The password of who comes into a server from within: `root`'s, where an image of `MariaDB` or `MySQL` is told it.
+/// The password of who comes into a server from within: `root`'s, where an image of `MariaDB` or `MySQL` has one that it is told, else its user's.
 pub(super) fn own(backing: &BackingRelease, kind: ServerKind) -> Option<&Template> {
-    let names: &[&str] = match kind {
-        ServerKind::Postgres => &["POSTGRES_PASSWORD"],
-        ServerKind::Mysql | ServerKind::Mariadb => {
-            &["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD", "MARIADB_PASSWORD", "MYSQL_PASSWORD"]
-        }
-    };
     let environment = &backing.settings.run.environment;
-    let value = |wanted: &&str| environment.iter().find(|(name, _)| name.as_str() == *wanted);
-    let (_, password) = names.iter().find_map(value)?;
+    let value = |wanted: &str| {
+        environment.iter().find(|(name, _)| name.as_str() == wanted).map(|(_, password)| password)
+    };
+    let either = |name: &str| value(&format!("MARIADB_{name}")).or_else(|| value(&format!("MYSQL_{name}")));
+    let password = match kind {
+        ServerKind::Postgres => {
+            let is_another = value("PGUSER").is_some_and(|user| value("POSTGRES_USER") != Some(user));
+            value("POSTGRES_PASSWORD").filter(|_| !is_another)
+        }
+        ServerKind::Mysql | ServerKind::Mariadb => {
+            // From a file, or none at all: then it is root who comes, too.
+            let is_root = ["ROOT_PASSWORD_FILE", "ALLOW_EMPTY_ROOT_PASSWORD", "ALLOW_EMPTY_PASSWORD"]
+                .into_iter()
+                .any(|name| either(name).is_some());
+            let user = either("PASSWORD").filter(|_| !is_root && either("USER").is_some());
+            either("ROOT_PASSWORD").or(user)
+        }
+    }?;
     (!password.variables().is_empty()).then_some(password)
 }
 

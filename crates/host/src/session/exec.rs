@@ -11,7 +11,7 @@ use cutover_core::config::settings::DatabaseEngine;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, RunId, ServiceName};
-use cutover_core::plan::{InstanceSpec, one_off};
+use cutover_core::plan::{InstanceSpec, Verb, one_off};
 use cutover_core::recover::serving_text;
 use cutover_core::state::{ExitStatus, HostState, Role};
 use cutover_core::wire::{Ask, Reply};
@@ -52,8 +52,9 @@ fn in_the_way(host: &Host, state: &HostState) -> Option<Failure> {
     let release = &state.releases.iter().find(|record| record.release.id == live.release)?.release;
     let in_file =
         release.databases.values().any(|database| matches!(database.engine, DatabaseEngine::Sqlite { .. }));
-    let holder =
-        AppLock::peek(&host.layout, &state.app).filter(|holder| holder.by != crate::watch::HOLDER)?;
+    // A rehearsal closes no file.
+    let holder = AppLock::peek(&host.layout, &state.app)
+        .filter(|holder| holder.by != crate::watch::HOLDER && holder.verb != Verb::MigrateRehearse)?;
     in_file.then(|| {
         Failure::new(Exit::Locked, format!("a run works on {}", state.app))
             .because(format!(

@@ -20,7 +20,7 @@ use super::start::{run, stop};
 use super::{Act, at_once, located, password, snapshot, switch};
 use crate::files;
 use crate::journal::{StageError, Trouble};
-use crate::ports::Located;
+use crate::ports::{Alone, Located};
 
 /// Nothing runs twice, and what was handed over is healthy.
 pub(crate) struct HandedOver {
@@ -157,6 +157,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
             let restore = async {
+                let _alone = undisturbing(act, &found).await?;
                 let kept = match (from, &found) {
                     (Some(from), _) if present.is_some() => {
                         act.ports.database.restore(&act.layout.snapshot(from), &found).await?
@@ -187,7 +188,10 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
         HeldDatabase::Settle { database, place } => {
             let step = Step::Inspect { database: database.clone() };
             let ended = async {
-                if let Located::Server(server) = located::located(act, place).await? {
+                // Where somebody else migrates it since, the sessions are his.
+                if let Located::Server(server) = located::located(act, place).await?
+                    && let Some(_alone) = act.ports.database.alone(&server).await?
+                {
                     act.ports.database.end_sessions(&server).await?;
                 }
                 Ok::<_, Trouble>(((), StepResult::Done))
@@ -195,6 +199,19 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             // The old release serves also where the server cannot be asked.
             act.journal.best_effort(Stage::Handover, step, ended).await;
             Ok(())
+        }
+    }
+}
+
+/// A database that somebody else migrates is not taken from under him. Where the lock cannot be asked for, what has to be put back is.
+async fn undisturbing(act: &Act<'_>, found: &Located) -> Result<Alone, Trouble> {
+    let Located::Server(server) = found else { return Ok(Alone::default()) };
+    match act.ports.database.alone(server).await {
+        Ok(Some(alone)) => Ok(alone),
+        Ok(None) => Err(Trouble::plain("somebody else, who reaches the same database, is migrating it")),
+        Err(error) => {
+            tracing::warn!(%error, "the lock of migrations cannot be taken");
+            Ok(Alone::default())
         }
     }
 }

@@ -1,15 +1,17 @@
 //! The password of a role in a backing service's server, changed while nobody who is told it runs. The server is asked which one it has, before and
 //! after: whatever an earlier run left, the role has in the end the password that its release is told.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
-use cutover_core::names::ReleaseId;
+use cutover_core::names::{ReleaseId, VariableName};
 use cutover_core::plan::{HeldDatabase, HostPlan, PasswordChange, Reached, Stage};
 use cutover_core::release::{Release, RuntimeKind};
 use cutover_core::secret::{Secret, Secrets};
+use cutover_core::template::Template;
 
 use tokio::time::Instant;
 
@@ -47,7 +49,7 @@ impl Place {
         let (host, port) = address(act, change).await?;
         let account = |release: &ReleaseId| {
             let values = environment::read(&act.layout.release_env(act.app(), release))?;
-            let filled = |template: &cutover_core::template::Template| {
+            let filled = |template: &Template| {
                 let text = template.resolve(&Values(&values));
                 text.map_err(|open| Trouble::plain(format!("release {release}: {open}")))
             };
@@ -69,14 +71,20 @@ impl Place {
         })
     }
 
-    /// Gives the role its password. Who we come as may be that very role.
-    async fn give(&self, act: &Act<'_>, change: &PasswordChange, present: &Account) -> Result<(), Trouble> {
+    /// The server as it is come into with the password that it has at present. Who we come as may be that very role.
+    fn with(&self, change: &PasswordChange, present: &Account) -> Server {
         let mut server = self.server.clone();
         if let Reached::Backing { password: Some(own), .. } = &change.place.reached
             && *own == change.password
         {
             server.password = Some(present.password.clone());
         }
+        server
+    }
+
+    /// Gives the role its password.
+    async fn give(&self, act: &Act<'_>, change: &PasswordChange, present: &Account) -> Result<(), Trouble> {
+        let server = self.with(change, present);
         // A session that an earlier run left could give it another one yet (S9).
         act.ports.database.end_sessions(&server).await?;
         act.ports.database.set_password(&server, &self.after).await?;
@@ -115,6 +123,15 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
                 .next("give another one")
                 .into());
         }
+        if let Some(other) = said_elsewhere(act, change).map_err(|trouble| unasked(act, change, &trouble))? {
+            return Err(refused(change)
+                .because(format!("{other} has it in its value, too, and would go on with the old one"))
+                .next(format!(
+                    "let it refer to the password in cutover.yml (`{other}: …${{{}}}…`), deploy, then rotate",
+                    change.variable
+                ))
+                .into());
+        }
         match has {
             Has::Before => {}
             Has::After => {
@@ -146,6 +163,36 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
     Ok(())
 }
 
+/// Another variable that a service of the live release is told, and that has the password in its value as it is, or as a url has it.
+fn said_elsewhere(act: &Act<'_>, change: &PasswordChange) -> Result<Option<VariableName>, Trouble> {
+    let values = environment::read(&act.layout.release_env(act.app(), &change.from))?;
+    let Some(password) = values.get(&change.variable).map(Secret::expose) else { return Ok(None) };
+    let encoded: String = password
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect();
+    let live = act.store.releases(act.app())?.into_iter().find(|record| record.release.id == change.from);
+    let told: BTreeSet<VariableName> = live
+        .iter()
+        .flat_map(|live| live.release.services.values())
+        .flat_map(|service| service.settings.run.environment.values())
+        .flat_map(Template::variables)
+        .cloned()
+        .collect();
+    let has = |name: &&VariableName| {
+        **name != change.variable
+            && values.get(name).is_some_and(|value| {
+                value.expose().contains(password) || value.expose().contains(encoded.as_str())
+            })
+    };
+    Ok(told.iter().find(has).cloned())
+}
+
 /// Which password the server has. On the way back it may have just begun to start, with its host.
 async fn asked(act: &Act<'_>, change: &PasswordChange) -> Result<(Place, Has), Trouble> {
     let end = Instant::now() + STARTS;
@@ -168,7 +215,12 @@ async fn asked(act: &Act<'_>, change: &PasswordChange) -> Result<(Place, Has), T
 pub(super) async fn change(act: &Act<'_>, change: &PasswordChange) -> Result<(), StageError> {
     let step = Step::Password { service: change.service.clone(), variable: change.variable.clone() };
     let changed = async {
-        let (place, has) = asked(act, change).await?;
+        let (place, mut has) = asked(act, change).await?;
+        // The statement of a run that was killed may not have come to its end: what the server has now it might not have in a moment.
+        if act.goes_back() && has == Has::After {
+            act.ports.database.end_sessions(&place.with(change, &place.after)).await?;
+            has = place.has(act).await?;
+        }
         match has {
             Has::After => return Ok((false, StepResult::Already)),
             Has::Any => return Err(Trouble::plain("the server lets everybody in, whatever the password")),

@@ -11,7 +11,8 @@ use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::layout;
 use cutover_core::names::DatabaseName;
 use cutover_core::plan::{
-    AskedSnapshot, DatabasePlace, HeldDatabase, Migration, Planned, RestoredBeside, Rule, SnapshotPlan, Stage,
+    AskedSnapshot, DatabasePlace, HeldDatabase, MigratePlan, Migration, Planned, RestoredBeside, Rule,
+    SnapshotPlan, Stage,
 };
 use cutover_core::rules;
 use tokio::time::Instant;
@@ -64,12 +65,26 @@ pub(crate) async fn snapshot(
         let database = &migration.database;
         if is_pending(act, Stage::Snapshot, migration).await? {
             let wanted = plan.todo().is_some_and(|plan| plan.databases.contains(database));
-            let alone = alone(act, Stage::Snapshot, migration).await?;
+            let alone = if is_locked(&before, migrate, migration) {
+                Alone::default()
+            } else {
+                alone(act, Stage::Snapshot, migration).await?
+            };
             before
                 .insert(database.clone(), take_before(act, Stage::Snapshot, migration, wanted, alone).await?);
         }
     }
     Ok(Snapshotted { before })
+}
+
+/// Whether this run has the lock of its database already: two of an app's may be one in the server.
+pub(super) fn is_locked(
+    before: &BTreeMap<DatabaseName, Before>,
+    migrate: &MigratePlan,
+    migration: &Migration,
+) -> bool {
+    let mut locked = migrate.direct.iter().filter(|direct| before.contains_key(&direct.database));
+    locked.any(|direct| direct.place == migration.place)
 }
 
 /// What was asked for besides migrations.
@@ -205,19 +220,22 @@ pub(super) async fn alone(act: &Act<'_>, stage: Stage, migration: &Migration) ->
     let server = server(act, place).await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
     match act.ports.database.alone(&server).await {
         Ok(Some(alone)) => Ok(alone),
-        Ok(None) => Err(told::migrated_by_another(act, migration).into()),
+        Ok(None) => Err(told::migrated_by_another(act, stage, migration).into()),
         // The app's own lock holds, and the migration's tool may have one. Rights that it needs nowhere else are asked of nobody.
-        Err(error) => {
+        Err(error) if NO_RIGHT.iter().any(|word| error.message.contains(word)) => {
             let text = format!(
-                "nobody else is kept from migrating `{}` meanwhile: {}",
-                migration.database,
-                told::redacted(act, &error.message)
+                "nobody else is kept from migrating `{}` meanwhile: the role may not connect to the server's other databases",
+                migration.database
             );
             act.journal.write(What::Warning { stage, text })?;
             Ok(Alone::default())
         }
+        Err(error) => Err(told::unseen(act, migration, &error.into()).into()),
     }
 }
+
+/// Where `psql` says that a database may not be connected to, or is not there.
+const NO_RIGHT: [&str; 3] = ["permission denied for database", "does not exist", "no pg_hba.conf entry"];
 
 /// Looks at a database that is about to be migrated, and takes its snapshot where one is wanted.
 pub(super) async fn take_before(

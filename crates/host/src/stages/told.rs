@@ -328,9 +328,11 @@ pub(super) fn no_room_told(trouble: &Trouble) -> Failure {
 }
 
 /// Somebody else has the lock of migrations that the database has in its server.
-pub(super) fn migrated_by_another(act: &Act<'_>, migration: &Migration) -> Failure {
+pub(super) fn migrated_by_another(act: &Act<'_>, stage: Stage, migration: &Migration) -> Failure {
     let database = &migration.database;
-    let mut failure = Failure::new(Exit::Locked, format!("`{database}` is being migrated by somebody else"))
+    // By then requests were held, and what serves was stopped: that is more than to be refused.
+    let exit = if stage == Stage::Handover { Exit::Migration } else { Exit::Locked };
+    let mut failure = Failure::new(exit, format!("`{database}` is being migrated by somebody else"))
         .because(format!(
             "another app, environment or host than {} reaches the same database, and holds its lock of migrations",
             act.app()

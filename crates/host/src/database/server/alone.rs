@@ -40,16 +40,16 @@ impl Holder<'_> {
     }
 
     async fn try_to_take(&self) -> Result<Option<Alone>, DatabaseError> {
-        let mut session = self.client.start(Some(self.database), &self.words, Carried::Plain).await?;
         let asked = async {
+            let mut session = self.client.start(Some(self.database), &self.words, Carried::Plain).await?;
             // Where it has ended already, what it said tells why.
             session.input.write_all(self.statements.as_bytes()).await.unwrap_or_default();
             session.input.flush().await.unwrap_or_default();
-            answer(&mut session).await
+            Ok::<_, DatabaseError>((answer(&mut session).await?, session))
         };
         let late =
-            || DatabaseError::plain(format!("the server did not answer within {} s", ANSWER.as_secs()));
-        let line = tokio::time::timeout(ANSWER, asked).await.map_err(|_| late())??;
+            |_| DatabaseError::plain(format!("the server did not answer within {} s", ANSWER.as_secs()));
+        let (line, session) = tokio::time::timeout(ANSWER, asked).await.map_err(late)??;
         Ok((line == self.taken).then(|| held(session)))
     }
 }

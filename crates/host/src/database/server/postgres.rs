@@ -125,13 +125,16 @@ impl InServer for Postgres<'_> {
         let name = self.ask(None, "select current_database()").await?;
         let words = PSQL.map(str::to_owned).to_vec();
         // A transaction keeps its session also behind a pooler, which would give one between two statements to somebody else, lock and all.
+        // A host that has lost its power says no farewell: the server is to notice in half a minute, not in two hours.
         let statements = format!(
-            "begin;\nset local idle_in_transaction_session_timeout = 0;\n\
+            "set tcp_keepalives_idle = 10;\nset tcp_keepalives_interval = 5;\nset tcp_keepalives_count = 4;\nbegin;\nset local idle_in_transaction_session_timeout = 0;\n\
              select pg_try_advisory_xact_lock(hashtextextended({}, 0));\n",
             literal(&format!("cutover {name}"))
         );
         let database = elsewhere(&name);
-        Holder { client: &self.client, database, words, statements, taken: "t" }.take().await
+        let server = Server { client: layout::ALONE_CLIENT, ..self.client.server.clone() };
+        let client = Client { server: &server, login: self.client.login, meter: self.client.meter };
+        Holder { client: &client, database, words, statements, taken: "t" }.take().await
     }
 
     async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {

@@ -74,7 +74,7 @@ pub(super) const LOCKS: &str = "select json_build_object('at_ms', (extract(epoch
 pub(super) const SESSIONS: &str = "select coalesce(nullif(application_name, ''), 'somebody') || ' of ' || coalesce(usename, '?')
     || coalesce(' at ' || host(client_addr), '') || ' (' || coalesce(state, 'connected') || ')'
 from pg_stat_activity
-where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend' order by 1";
+where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend' and application_name <> 'cutover-alone' order by 1";
 
 /// A list of roles that own something of the database, or are granted something there, but for those that every server has.
 pub(super) const ROLES: &str = "select coalesce(json_agg(distinct r.rolname), '[]') from pg_shdepend d

@@ -14,7 +14,9 @@ exec psql -XAtqw -c 'select 1' >/dev/null"#;
 pub(super) fn statements(account: &Account) -> String {
     format!(
         "set log_statement = 'none';\nset log_min_duration_statement = -1;\nset log_min_error_statement = 'panic';\n\
+         set log_min_duration_sample = -1;\nset log_transaction_sample_rate = 0;\n\
          set pg_stat_statements.track = 'none';\nset standard_conforming_strings = on;\n\
+         set lock_timeout = '10s';\nset statement_timeout = '20s';\n\
          alter role {} with password {};\n",
         quoted(&account.role),
         literal(account.password.expose())
