@@ -10,7 +10,7 @@ use cutover_core::secret::Secret;
 use cutover_core::state::{FoundInstance, HostState, Role};
 use cutover_core::template::Template;
 
-use super::{Act, values};
+use super::{Act, told, values};
 use crate::images::Values;
 use crate::journal::Trouble;
 use crate::ports::{Located, Ports, Server, Way};
@@ -42,9 +42,7 @@ impl Whereabouts<'_> {
         let live = state.live.as_ref().map(|live| values(self.layout, self.app, &live.release));
         match live {
             Some(Ok(values)) => values.redact(text),
-            Some(Err(_)) | None => {
-                "what its client program said is not shown: the env file cannot be read".to_owned()
-            }
+            Some(Err(_)) | None => told::NOT_SHOWN.to_owned(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::journal::Trouble;
 use crate::ports::ServerState;
 
 /// In the place of words that may hold values.
-const NOT_SHOWN: &str = "what its client program said is not shown: the env file cannot be read";
+pub(super) const NOT_SHOWN: &str = "what its client program said is not shown: the env file cannot be read";
 
 /// What a migration that did not end well left in its server.
 pub(super) struct Left {
@@ -345,7 +345,7 @@ pub(super) fn migrated_by_another(act: &Act<'_>, stage: Stage, migration: &Migra
 }
 
 /// A client program may say what it was told.
-pub(super) fn redacted(act: &Act<'_>, text: &str) -> String {
+fn redacted(act: &Act<'_>, text: &str) -> String {
     let live = act.plan.live.as_ref().map(|live| act.values(&live.release));
     match live {
         Some(Ok(values)) => values.redact(text),
@@ -371,10 +371,9 @@ pub(super) fn not_restorable(act: &Act<'_>, migration: &Migration, trouble: &Tro
 pub(super) fn unseen(act: &Act<'_>, migration: &Migration, trouble: &Trouble) -> Failure {
     let database = &migration.database;
     // A client program may say what it was told.
-    let cause = act.values(&migration.spec.release).map_or_else(
-        |_| "what its client program said is not shown: the env file cannot be read".to_owned(),
-        |values| values.redact(&trouble.message),
-    );
+    let cause = act
+        .values(&migration.spec.release)
+        .map_or_else(|_| NOT_SHOWN.to_owned(), |values| values.redact(&trouble.message));
     let server = match &migration.place {
         Some(DatabasePlace::Server(_)) => "its server",
         Some(DatabasePlace::File(_)) | None => "it",
