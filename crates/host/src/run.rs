@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use cutover_core::defaults;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::{LockHolder, What};
+use cutover_core::journal::{Entry, LockHolder, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::{HostPlan, Stage, Verb, deadline};
@@ -384,7 +384,7 @@ async fn supersede(host: &Host, app: &AppId, given_up: Result<Vec<Verdict>, Fail
     for verdict in given_up {
         let entries = host.store.entries(verdict.run, 1).map_err(|error| unreadable(&error))?;
         if !is_out_of_the_way(&entries, &found) {
-            return Err(in_the_way(&verdict, &found));
+            return Err(in_the_way(&verdict, &entries, &found));
         }
         host.store.finish_run(&verdict).map_err(|error| unreadable(&error))?;
         discard(&host.layout, verdict.run);
@@ -406,10 +406,10 @@ fn end_unbegun(host: &Host, run: RunId, also: Option<&Also>) -> Result<(), Failu
     never_began(&host.layout, &host.store, run, failure, also.cloned()).map(drop)
 }
 
-fn in_the_way(verdict: &Verdict, found: &HostState) -> Failure {
+fn in_the_way(verdict: &Verdict, journal: &[Entry], found: &HostState) -> Failure {
     let verb = verdict.verb.as_str();
     let mut failure = Failure::new(Exit::Person, format!("an earlier {verb} is not settled"))
-        .while_serving(cutover_core::recover::serving_text(found.live.as_ref()));
+        .while_serving(cutover_core::recover::standing_text(journal, found));
     if let Outcome::Failed { failure: earlier } = &verdict.outcome {
         failure.cause.push(earlier.what.clone());
         failure.cause.extend(earlier.cause.iter().cloned());

@@ -8,7 +8,7 @@ use crate::plan::{DatabasePlace, HeldDatabase, HostPlan, PasswordChange};
 use crate::state::HostState;
 
 use super::journalled::{direct, done_back, intended, outcomes, switched_forward};
-use super::standing::seen_switched;
+use super::standing::{seen_switched, standing};
 
 /// Databases to be put back: those that were begun to be changed, unless the schema may stay (the hold has ended and the old release can
 /// live with it).
@@ -88,15 +88,26 @@ pub(super) fn passwords(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase>
     begun.map(|change| HeldDatabase::Password { change: Box::new(change.back()) }).collect()
 }
 
-/// Of these, the passwords that no way back is known to have given back.
-pub(super) fn not_given_back(goal: &HostPlan, journal: &[Entry]) -> Vec<HeldDatabase> {
+/// Of these, the changes that no way back is known to have undone.
+pub(super) fn not_given_back<'a>(
+    goal: &'a HostPlan,
+    journal: &'a [Entry],
+) -> impl Iterator<Item = &'a PasswordChange> {
     let done = done_back(journal);
-    let mut open = passwords(goal, journal);
-    open.retain(|held| match held {
-        HeldDatabase::Password { change } => !done.contains(&&step(change)),
-        HeldDatabase::Migrate { .. } | HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => false,
-    });
-    open
+    changes(goal).filter(move |change| intended(journal, &step(change)) && !done.contains(&&step(change)))
+}
+
+/// Changes of passwords that are not brought to their end: the server may have the one and the live release the other; or the new one is live, and
+/// releases from before, among them the one that made the server's instance, are not told it yet.
+pub(super) fn waiting<'a>(
+    goal: &'a HostPlan,
+    journal: &'a [Entry],
+    found: &HostState,
+) -> impl Iterator<Item = &'a PasswordChange> {
+    let switched = standing(journal, goal, found).switched;
+    let back = not_given_back(goal, journal).filter(move |_| !switched);
+    let is_recorded = outcomes(journal).any(|(step, _)| *step == Step::Record);
+    back.chain(changes(goal).filter(move |_| switched && !is_recorded))
 }
 
 /// The passwords that a plan changes.

@@ -88,6 +88,14 @@ pub(super) fn failure(journal: &[Entry]) -> Option<(Stage, Failure)> {
     failed
 }
 
+/// What keeps the newest way from going back, where it is one.
+pub(super) fn failed_back(journal: &[Entry]) -> Option<&Failure> {
+    let at = journal.iter().rposition(|entry| matches!(entry.what, What::Planned { .. }))?;
+    let is_back = matches!(&journal[at].what, What::Planned { plan } if plan.direction == Direction::Back);
+    let mut since = journal[at..].iter().filter(|_| is_back);
+    since.find_map(|entry| if let What::Failed { failure, .. } = &entry.what { Some(failure) } else { None })
+}
+
 pub(super) fn journal_switched(journal: &[Entry]) -> bool {
     outcomes(journal).any(|(step, _)| matches!(step, Step::Switch | Step::Live)) && {
         // A switch of a way back does not count as one forward.

@@ -20,7 +20,7 @@ use crate::state::HostState;
 use crate::verdict::Verdict;
 
 use back::back;
-use databases::{not_given_back, restores};
+use databases::{restores, waiting};
 use journalled::finished;
 use onward::onward;
 use standing::{clean, wants_back};
@@ -83,14 +83,12 @@ pub fn recover(journal: &[Entry], found: &HostState, stamp: Stamp) -> Recovery {
     }
 }
 
-/// Whether a run that a person was told of is in nobody's way: no database waits to be put back, no password to be given back, and nothing of it runs that is not live.
-/// Then another run may go on from what is there.
+/// Whether a run that a person was told of is in nobody's way: no database waits to be put back, no password to be given back or to be told to
+/// earlier releases, and nothing of it runs that is not live. Then another run may go on from what is there.
 pub fn is_out_of_the_way(journal: &[Entry], found: &HostState) -> bool {
     let Some(goal) = goal(journal) else { return true };
     let is_settled = standing(journal, goal, found).switched || clean(goal, found);
-    let waits = !restores(goal, journal, found).is_empty()
-        || !standing(journal, goal, found).switched && !not_given_back(goal, journal).is_empty();
-    is_settled && !waits
+    is_settled && restores(goal, journal, found).is_empty() && waiting(goal, journal, found).next().is_none()
 }
 
 /// The preflight failed: nothing was begun but to write the release's own files. There is nothing to take back, and the way back may need

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::settings::ServerKind;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult};
 use crate::names::{DatabaseName, InstanceName};
-use crate::plan::{HeldDatabase, HostPlan, Verb};
+use crate::plan::{HeldDatabase, HostPlan, PasswordChange, Verb};
 use crate::release::Live;
 use crate::state::{HostState, SchemaChange};
 
-use super::databases::{changes, not_given_back, passwords, restores};
-use super::journalled::{goal, migrated, outcomes};
+use super::databases::{changes, not_given_back, passwords, restores, waiting};
+use super::journalled::{failed_back, goal, migrated, outcomes};
 use super::standing::{coming, standing};
 
 /// What a person is told of a run that recoveries did not bring to an end.
@@ -36,7 +37,33 @@ pub(super) fn person(journal: &[Entry], goal: &HostPlan, found: &HostState) -> F
         failure.cause.extend(last.cause.iter().cloned());
         failure.next.extend(last.next.iter().cloned());
     }
+    if let Some(last) = failed_back(journal) {
+        failure.cause.push(format!("on the way back: {}", last.what));
+        failure.cause.extend(last.cause.iter().cloned());
+    }
+    if !standing.switched {
+        failure.next.extend(not_given_back(goal, journal).map(by_hand));
+    }
     failure.while_serving(standing_text(journal, found)).next("`cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again")
+}
+
+/// What gives a role the password from before. The value is in nobody's message (P6); that it has come about is seen by the next try.
+fn by_hand(change: &PasswordChange) -> String {
+    let service = &change.service;
+    let role = change.role.as_text().unwrap_or("the role");
+    let how = match change.place.kind {
+        ServerKind::Postgres => {
+            format!("`cutover exec {service} -- psql -U {role} postgres`, and there `\\password`")
+        }
+        ServerKind::Mysql | ServerKind::Mariadb => format!(
+            "`cutover exec {service} -- {} -u root -p`, and there `ALTER USER '{role}'@'%' IDENTIFIED BY '…'`",
+            change.place.kind.as_str()
+        ),
+    };
+    format!(
+        "it is tried again by itself, and by the next run; or by hand: {how}, with the value that {} has in the env file of release {}",
+        change.variable, change.from
+    )
 }
 
 /// What is serving, as a sentence.
@@ -54,24 +81,30 @@ pub fn serving_text(live: Option<&Live>) -> String {
 pub fn standing_text(journal: &[Entry], found: &HostState) -> String {
     let mut parts =
         vec![found.live.as_ref().map_or_else(|| serving_text(None), |live| running_text(live, found))];
-    let waiting = goal(journal).map(|goal| restores(goal, journal, found)).unwrap_or_default();
-    parts.extend(waiting.iter().filter_map(|held| match held {
+    let databases = goal(journal).map(|goal| restores(goal, journal, found)).unwrap_or_default();
+    parts.extend(databases.iter().filter_map(|held| match held {
         HeldDatabase::Restore { database, snapshot, .. } => Some(match snapshot {
             Some(file) => format!("the database `{database}` is not put back, its snapshot is {file}"),
             None => format!("the database `{database}` is not put back"),
         }),
         HeldDatabase::Migrate { .. } | HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => None,
     }));
-    let passwords = goal(journal)
-        .filter(|goal| !standing(journal, goal, found).switched)
-        .map(|goal| not_given_back(goal, journal));
-    parts.extend(passwords.iter().flatten().filter_map(|held| match held {
-        HeldDatabase::Password { change } => Some(format!(
-            "it is not known which password the server of `{}` has: the one from before, or the new one, which {} of release {} says",
-            change.service, change.variable, change.from
-        )),
-        HeldDatabase::Migrate { .. } | HeldDatabase::Restore { .. } | HeldDatabase::Settle { .. } => None,
-    }));
+    if let Some(goal) = goal(journal) {
+        let switched = standing(journal, goal, found).switched;
+        parts.extend(waiting(goal, journal, found).map(|change| {
+            if switched {
+                format!(
+                    "the server of `{}` has the new password, and releases from before are not told it yet",
+                    change.service
+                )
+            } else {
+                format!(
+                    "it is not known which password the server of `{}` has: the one from before, which {} of release {} says, or the new one",
+                    change.service, change.variable, change.from
+                )
+            }
+        }));
+    }
     parts.join("; ")
 }
 
@@ -121,7 +154,7 @@ fn password_text(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Optio
         format!("{server} has the new password")
     } else if passwords(goal, journal).is_empty() {
         format!("the password in {server} was not touched")
-    } else if not_given_back(goal, journal).is_empty() {
+    } else if not_given_back(goal, journal).next().is_none() {
         format!("{server} has the password from before again")
     } else {
         format!("which password {server} has is not known")

@@ -1,11 +1,14 @@
 //! Passwords of backing services' servers: which variable can be rotated, who is stopped for it, and what is told of one that was only set.
 
 use cutover_core::exit::Exit;
+use cutover_core::failure::Failure;
 use cutover_core::hash::ContentHash;
-use cutover_core::journal::Step;
+use cutover_core::journal::{Step, What};
 use cutover_core::names::ServiceName;
 use cutover_core::plan::{HeldDatabase, HostPlan, PasswordChange, Planned, Stage, Verb, WhyNot};
+use cutover_core::recover::{Recovery, is_out_of_the_way, standing_text};
 use cutover_core::request::Request;
+use cutover_core::verdict::{Outcome, Verdict};
 
 use crate::world::{Host, Journal, ask, services, todo, told, unhealthy};
 
@@ -101,17 +104,90 @@ fn given_a_gate_that_fails_then_the_password_from_before_is_given_back_before_th
     let mut journal = Journal::of(&plan);
     host.stop("web");
     host.stop("worker");
-    let step = Step::Password {
-        service: "postgres".parse().unwrap(),
-        variable: "POSTGRES_PASSWORD".parse().unwrap(),
-    };
-    journal.did(Stage::Handover, step);
+    journal.did(Stage::Handover, step());
     journal.failed(Stage::Handover, unhealthy());
 
     let back = host.way(&journal);
 
     assert_eq!(*change(&back), change(&plan).back());
     assert_eq!(services(&todo(&back.handover).incoming), ["web"]);
+}
+
+fn step() -> Step {
+    Step::Password { service: "postgres".parse().unwrap(), variable: "POSTGRES_PASSWORD".parse().unwrap() }
+}
+
+/// A person was told of it.
+fn given_up(host: &mut Host, journal: &mut Journal) -> Failure {
+    for _ in 0..=cutover_core::defaults::RECOVERIES {
+        let way = host.way(journal);
+        journal.resumed(&way);
+        journal.failed(Stage::Handover, unasked());
+    }
+    let Recovery::Person(failure) = host.recover(journal) else { panic!("it tries for ever") };
+    let told = Outcome::Failed { failure: (*failure).clone() };
+    let told = Verdict { outcome: told, ..host.concluded(journal) };
+    journal.write(What::Verdict { verdict: Box::new(told) });
+    *failure
+}
+
+fn unasked() -> Failure {
+    Failure::new(Exit::Failed, "changing a password in the server of `postgres` failed")
+        .because("the server does not answer")
+}
+
+#[test]
+fn given_a_password_that_could_not_be_given_back_then_the_run_stays_in_the_way_and_is_tried_again() {
+    let mut host = shop("");
+    let plan = host.plan(&rotate("POSTGRES_PASSWORD")).unwrap();
+    let mut journal = Journal::of(&plan);
+    host.stop("web");
+    host.stop("worker");
+    journal.did(Stage::Handover, step());
+    journal.failed(Stage::Handover, unhealthy());
+
+    let failure = given_up(&mut host, &mut journal);
+
+    assert!(!is_out_of_the_way(&journal.entries, &host.state));
+    assert!(standing_text(&journal.entries, &host.state).contains("it is not known which password"));
+    let (run, from) = (plan.run.to_string(), change(&plan).from.to_string());
+    insta::assert_snapshot!(told(&failure, &[(&run, "RUN"), (&from, "OLD")]), @r"
+    error: secrets rotate of shop/local could not be settled by itself
+      cause: stage handover: release v2 was not put live: service `api` did not become healthy
+      cause: on the way back: changing a password in the server of `postgres` failed
+      cause: the server does not answer
+      next: it is tried again by itself, and by the next run; or by hand: `cutover exec postgres -- psql -U app postgres`, and there `\password`, with the value that POSTGRES_PASSWORD has in the env file of release OLD
+      next: `cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again
+    ");
+    assert!(
+        failure.state.contains("it is not known which password the server of `postgres` has"),
+        "{}",
+        failure.state
+    );
+    let again = host.way(&journal);
+    assert_eq!(*change(&again), change(&plan).back(), "each process that comes to settle tries once");
+    journal.resumed(&again);
+    journal.did(Stage::Handover, step());
+    assert!(is_out_of_the_way(&journal.entries, &host.state), "the server has it again");
+}
+
+#[test]
+fn given_a_new_password_that_earlier_releases_could_not_be_told_then_the_run_stays_in_the_way() {
+    let mut host = shop("");
+    let plan = host.plan(&rotate("POSTGRES_PASSWORD")).unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.did(Stage::Handover, step());
+    host.carry_out(&plan);
+    journal.did(Stage::Switch, Step::Switch);
+    journal.failed(Stage::Record, unasked());
+
+    assert!(!is_out_of_the_way(&journal.entries, &host.state));
+    let told = standing_text(&journal.entries, &host.state);
+    assert!(told.contains("releases from before are not told it yet"), "{told}");
+    let way = host.way(&journal);
+    journal.resumed(&way);
+    journal.did(Stage::Record, Step::Record);
+    assert!(is_out_of_the_way(&journal.entries, &host.state));
 }
 
 #[test]
