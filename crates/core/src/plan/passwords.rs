@@ -89,14 +89,18 @@ pub(super) fn own(backing: &BackingRelease, kind: ServerKind) -> Option<&Templat
     (!password.variables().is_empty()).then_some(password)
 }
 
-/// Whether a password of this backing service is said by a variable, and by nothing else of it.
+/// Whether a variable says passwords of this backing service's image, and nothing else of it: what is told it by another name, a health check or a
+/// configuration that is made from it, has the value that the container was made with for as long as that is there.
 pub(super) fn is_password(backing: &BackingRelease, variable: &VariableName) -> bool {
-    let told: BTreeSet<&Template> = told(backing)
-        .map(|found| found.password)
-        .filter(|found| found.variables().contains(variable))
-        .collect();
-    let mut others = texts(&backing.settings.run).filter(|text| text.variables().contains(variable));
-    !told.is_empty() && others.all(|text| told.contains(text))
+    told(backing).any(|found| found.password.variables().contains(variable))
+        && elsewhere(&backing.settings.run, variable).is_none()
+}
+
+/// What of it is told a variable besides its image's own variables of passwords.
+fn elsewhere<'a>(run: &'a RunSettings, variable: &VariableName) -> Option<&'a VariableName> {
+    let is_own = |name: &VariableName| TOLD.iter().any(|told| told.by == name.as_str());
+    let mut others = run.environment.iter().filter(|(name, _)| !is_own(name));
+    others.find(|(_, text)| text.variables().contains(variable)).map(|(name, _)| name)
 }
 
 /// The change of the password that is asked for, to what the release that comes is told.
@@ -187,27 +191,29 @@ fn refuse_other_users(
     variable: &VariableName,
     service: &ServiceName,
 ) -> Result<(), Failure> {
-    let other = release.backing.iter().find(|(name, backing)| {
+    for (name, backing) in &release.backing {
         let uses = texts(&backing.settings.run).any(|text| text.variables().contains(variable));
-        uses && (*name != service || !is_password(backing, variable))
-    });
-    let Some((name, _)) = other else { return Ok(()) };
-    let (what, next) = if name == service {
-        (
-            format!("backing service `{name}` is told {variable} for something else as well"),
-            "give the password a variable of its own in cutover.yml".to_owned(),
-        )
-    } else {
-        (
-            format!("backing service `{name}` is told {variable}, too"),
-            format!(
-                "give `{name}` a role of its own in the server; or change it by hand: the password in the server, `cutover env set {variable}`, `cutover backing apply {name}`"
-            ),
-        )
-    };
-    Err(Failure::new(Exit::Refused, what)
-        .because("a backing service is not made anew by this: it would go on with the password from before")
-        .next(next))
+        let refused = match elsewhere(&backing.settings.run, variable) {
+            Some(other) if name == service => {
+                Failure::new(
+                    Exit::Refused,
+                    format!("backing service `{name}` is told {variable} for something else as well"),
+                )
+                .because(format!("its variable {other} has it, too: the container is not made anew by this, and would go on with the password from before there"))
+                .next(format!("take it out of {other} in cutover.yml (a health check needs none: `pg_isready`, `mariadb-admin ping`, `mysqladmin ping`), deploy, `cutover backing apply {name}`, then rotate"))
+            }
+            _ if uses && name != service => {
+                Failure::new(Exit::Refused, format!("backing service `{name}` is told {variable}, too"))
+                    .because("a backing service is not made anew by this: it would go on with the password from before")
+                    .next(format!(
+                        "give `{name}` a role of its own in the server; or change it by hand: the password in the server, `cutover env set {variable}`, `cutover backing apply {name}`"
+                    ))
+            }
+            _ => continue,
+        };
+        return Err(refused);
+    }
+    Ok(())
 }
 
 /// A container's own variables stay as they were made: a check that logs in by one of them would fail from then on.

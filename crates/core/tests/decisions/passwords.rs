@@ -249,6 +249,42 @@ fn refusal(more: &str, name: &str) -> (Exit, String) {
 }
 
 #[test]
+fn a_password_that_the_backing_service_has_by_another_name_too_is_refused_with_that_name() {
+    let own = "environment: { POSTGRES_USER: app, POSTGRES_PASSWORD: }";
+    let with = |other: &str| {
+        let mut host = Host::new(&SHOP.replace(own, &own.replace(" }", other)));
+        let names = ["POSTGRES_PASSWORD", "TOKEN"];
+        host.state.variables =
+            Some(names.map(|name| (name.parse().unwrap(), ContentHash::of(b"old"))).into());
+        let first = host.deploy("v1").unwrap();
+        host.carry_out(&first);
+        host.plan(&rotate("POSTGRES_PASSWORD"))
+    };
+    assert!(with(" }").is_ok());
+    let refused = [
+        with(
+            ", CHECK_AS: \"${POSTGRES_PASSWORD}\" }\n    healthcheck: { test: [CMD, sh, -c, 'PGPASSWORD=$$CHECK_AS psql -h postgres'] }",
+        ),
+        with(
+            " }\n    healthcheck: { test: [CMD, sh, -c, 'PGPASSWORD=$$POSTGRES_PASSWORD psql -h postgres'] }",
+        ),
+    ];
+    let texts = refused.map(|refused| {
+        let failure = refused.unwrap_err().failure();
+        assert_eq!(failure.exit, Exit::Refused);
+        told(&failure, &[])
+    });
+    insta::assert_snapshot!(texts.join("\n"), @r"
+    error: backing service `postgres` is told POSTGRES_PASSWORD for something else as well
+      cause: its variable CHECK_AS has it, too: the container is not made anew by this, and would go on with the password from before there
+      next: take it out of CHECK_AS in cutover.yml (a health check needs none: `pg_isready`, `mariadb-admin ping`, `mysqladmin ping`), deploy, `cutover backing apply postgres`, then rotate
+    error: the health check of backing service `postgres` logs in by POSTGRES_PASSWORD
+      cause: the container goes on with the value that it was made with, and its check would fail from then on
+      next: let it ask without a password (`pg_isready`, `mariadb-admin ping`, `mysqladmin ping`), deploy, `cutover backing apply postgres`, then rotate
+    ");
+}
+
+#[test]
 fn what_cannot_be_rotated_is_refused_with_the_way_by_hand() {
     let url = "  away: { engine: postgres, url: \"postgres://app:${OTHER_PASSWORD}@db.example.com/shop\" }\n";
     let redis = SHOP.replace(
