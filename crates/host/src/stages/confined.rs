@@ -1,43 +1,58 @@
-//! What of the host stays within a rehearsal's reach: its plain files, read only. A folder may hold a socket, and a socket leads to who listens there,
-//! also by a mount that cannot be written and by whatever name; so each path is asked on the host what it is, and where in truth it lies.
+//! What of the host stays within a rehearsal's reach: copies of its plain files, read only. A folder may hold a socket, and a socket leads to who listens
+//! there, also by a mount that cannot be written and by whatever name; so each path is asked on the host what it is. A file is a copy,
+//! since locks are taken on what can only be read, too, and the live app would wait for them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use cutover_core::config::settings::Mount;
+use cutover_core::defaults::DISK_FREE;
 use cutover_core::names::VolumeName;
 use cutover_core::plan::InstanceSpec;
 
 use crate::blocking::blocking;
+use crate::files::{self, FileError};
 use crate::journal::Trouble;
 
 /// Where files are no plain ones, whatever they call themselves: windows on processes, devices, and memory that others share.
 const NO_FILES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-/// The instance with the host's plain files, each by the path where it lies; in the place of every other path of the host is an empty volume of its own.
+/// The instance with the host's plain files, each as a copy in `folder`; in the place of every other path of the host is an empty volume of its own.
 /// Where the engine keeps its data out of sight, its paths are not the ones that are seen from here, and none stays.
 ///
 /// # Errors
-/// The paths could not be asked.
-pub(super) async fn confined(spec: &InstanceSpec, engine: Option<&Path>) -> Result<InstanceSpec, Trouble> {
+/// The paths could not be asked, or a file has no room for a copy of it, or cannot be read.
+pub(super) async fn confined(
+    spec: &InstanceSpec,
+    engine: Option<&Path>,
+    folder: PathBuf,
+) -> Result<InstanceSpec, Trouble> {
     let (mut spec, is_seen) = (spec.clone(), engine.is_some());
     let asked = blocking(move || {
-        let plain = |path: &Path| if is_seen { plain_file(path) } else { None };
-        confine(&mut spec.settings.mounts, &mut spec.volumes, plain);
-        spec
+        let copy = |number: usize, path: &Path| match plain_file(path).filter(|_| is_seen) {
+            Some(file) => copy(&file, &folder, number).map(Some),
+            None => Ok(None),
+        };
+        confine(&mut spec.settings.mounts, &mut spec.volumes, copy)?;
+        Ok::<_, FileError>(spec)
     });
-    asked.await.map_err(|error| Trouble::plain(format!("the paths that are mounted were not asked: {error}")))
+    let confined = asked
+        .await
+        .map_err(|error| Trouble::plain(format!("the paths that are mounted were not asked: {error}")))?;
+    Ok(confined?)
 }
 
 fn confine(
     mounts: &mut [Mount],
     volumes: &mut BTreeMap<VolumeName, String>,
-    plain: impl Fn(&Path) -> Option<PathBuf>,
-) {
+    copy: impl Fn(usize, &Path) -> Result<Option<PathBuf>, FileError>,
+) -> Result<(), FileError> {
     for (number, mount) in (1..).zip(mounts) {
         let Mount::Host { source, target, read_only } = mount else { continue };
-        let file = plain(Path::new(source)).and_then(|file| file.into_os_string().into_string().ok());
+        let file = copy(number, Path::new(source))?.and_then(|file| file.into_os_string().into_string().ok());
         if let Some(file) = file {
             (*source, *read_only) = (file, true);
             continue;
@@ -47,6 +62,27 @@ fn confine(
         volumes.insert(volume.clone(), String::new());
         *mount = Mount::Volume { volume, target: std::mem::take(target), read_only: false };
     }
+    Ok(())
+}
+
+/// A copy with the same rights. It goes with the run's folder, however the run ends.
+fn copy(file: &Path, folder: &Path, number: usize) -> Result<PathBuf, FileError> {
+    files::ensure_folder(folder, 0o700)?;
+    let to = folder.join(number.to_string());
+    let failed = |error: io::Error| FileError::new("copy for the rehearsal", file, &error);
+    let from = File::open(file).map_err(failed)?;
+    let found = from.metadata().map_err(failed)?;
+    if files::free(folder)?.saturating_sub(DISK_FREE) < found.len() {
+        return Err(failed(io::ErrorKind::StorageFull.into()));
+    }
+    let mut target = files::private(&to).map_err(failed)?;
+    // No more than there was when it was asked: it may be a log that grows.
+    io::copy(&mut from.take(found.len()), &mut target).map_err(failed)?;
+    if let Err(error) = fchown(&target, Some(found.uid()), Some(found.gid())) {
+        tracing::debug!(%error, file = %file.display(), "its copy is this user's");
+    }
+    target.set_permissions(fs::Permissions::from_mode(found.mode() & 0o777)).map_err(failed)?;
+    Ok(to)
 }
 
 /// Where a plain file lies in truth; `None`: it is none, or is not there.
@@ -104,12 +140,43 @@ mod tests {
         ];
         let mut volumes = BTreeMap::new();
 
-        confine(&mut mounts, &mut volumes, |path| {
-            path.ends_with("link.conf").then(|| "/srv/tuning.conf".into())
-        });
+        confine(&mut mounts, &mut volumes, |number, path| {
+            Ok(path.ends_with("link.conf").then(|| format!("/run/{number}").into()))
+        })
+        .unwrap();
 
-        assert_eq!(mounts[0], host("/srv/tuning.conf", "/etc/tuning.conf", true));
+        assert_eq!(mounts[0], host("/run/1", "/etc/tuning.conf", true));
         let Mount::Volume { volume, target, read_only: false } = &mounts[1] else { panic!("{mounts:?}") };
         assert_eq!((target.as_str(), volumes[volume].as_str()), ("/run/postgresql", ""));
+    }
+
+    #[test]
+    fn given_a_plain_file_then_its_copy_has_its_rights_and_neither_its_locks_nor_its_writes() {
+        let (here, room) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let live = here.path().join("leader.lock");
+        fs::write(&live, "live").unwrap();
+        fs::set_permissions(&live, fs::Permissions::from_mode(0o664)).unwrap();
+
+        let copied = copy(&live, &room.path().join("files"), 3).unwrap();
+
+        assert_eq!(copied, room.path().join("files/3"));
+        assert_eq!(fs::metadata(&copied).unwrap().mode() & 0o7777, 0o664);
+        let held = File::open(&copied).unwrap();
+        held.lock().unwrap();
+        File::open(&live).unwrap().try_lock().unwrap();
+        fs::write(&copied, "rehearsed").unwrap();
+        assert_eq!(fs::read_to_string(&live).unwrap(), "live");
+    }
+
+    #[test]
+    fn given_a_file_that_has_no_room_beside_itself_then_it_is_refused_before_it_fills_the_disk() {
+        let (here, room) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let huge = here.path().join("huge");
+        File::create(&huge).unwrap().set_len(1 << 42).unwrap();
+
+        let refused = copy(&huge, room.path(), 1).unwrap_err();
+
+        assert!(refused.full && refused.message.contains("huge"), "{refused}");
+        assert_eq!(fs::read_dir(room.path()).unwrap().count(), 0);
     }
 }

@@ -10,7 +10,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::layout;
-use cutover_core::plan::{DatabasePlace, ScratchRehearsal, ServerPlace, Stage};
+use cutover_core::plan::{DatabasePlace, InstanceSpec, ScratchRehearsal, ServerPlace, Stage};
 use cutover_core::rehearsal::{Findings, LockTally, TableLock, differences};
 use cutover_core::state::SchemaChange;
 use futures_util::StreamExt as _;
@@ -76,7 +76,10 @@ async fn confined_to_files(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<Scr
     let failed = |trouble: Trouble| told::not_rehearsed(act, plan, Exit::Failed, &trouble.message);
     let engine = act.ports.runtime(plan.server.runtime()).map_err(|error| failed(error.into()))?;
     let data = engine.data_folder().await;
-    let files = async |spec| confined(spec, data.as_deref()).await.map_err(failed);
+    let room = act.layout.run_folder(act.journal.run()).join("rehearsal").join("files");
+    let files = async |spec: &InstanceSpec| {
+        confined(spec, data.as_deref(), room.join(spec.name.as_str())).await.map_err(failed)
+    };
     let mut confined = plan.clone();
     confined.server = files(&plan.server).await?;
     confined.migration.spec = files(&plan.migration.spec).await?;
