@@ -9,13 +9,15 @@ use cutover_core::env_file;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::{self, Layout};
-use cutover_core::names::{AppId, DatabaseName, InstanceName, RunId};
+use cutover_core::names::{AppId, DatabaseName, InstanceName, ReleaseId, RunId};
+use cutover_core::plan::Verb;
 use cutover_core::recover;
 use cutover_core::release::{Live, RuntimeKind};
 use cutover_core::state::{FoundDatabase, FoundInstance, FoundTable, HostState, ReleaseRecord};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 
+use crate::assignment::Assignment;
 use crate::files;
 use crate::host::{Host, needs_engine};
 use crate::lock::AppLock;
@@ -72,7 +74,7 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
             .while_serving("not known: what was serving goes on")
             .next("see that its file can be read, and that its disk is well; then try again")
     };
-    let releases =
+    let mut releases =
         host.store.releases(app).map_err(|error| unseen("the state database", error.to_string()))?;
     let needed = releases.iter().any(|record| needs_engine(&record.release));
     if needed && host.docker.is_none() {
@@ -100,6 +102,8 @@ async fn look(host: &Host, app: &AppId, for_a_plan: Option<&BTreeSet<String>>) -
         let going = put_away_first(host, run)
             .map_err(|error| unseen("the journal of the last run", error.to_string()))?;
         instances.retain(|found| !going.contains(&found.name));
+        let tried = tried_only(host, run);
+        releases.retain(|record| record.lived || !tried.contains(&record.release.id));
     }
     let env = env(host, app);
     let live = live(host, app, table.as_ref())?;
@@ -144,6 +148,12 @@ fn put_away_first(host: &Host, run: RunId) -> Result<BTreeSet<InstanceName>, Sto
     let entries = host.store.entries(run, 1)?;
     let leaving = if recover::told_done(&entries).is_some() { recover::leaving(&entries) } else { &[] };
     Ok(leaving.iter().map(|instance| instance.name.clone()).collect())
+}
+
+/// What a rehearsal that goes on has on record for itself: whoever plans meanwhile asks it to end, and would find that gone.
+fn tried_only(host: &Host, run: RunId) -> Vec<ReleaseId> {
+    let plan = Assignment::load(&host.layout, run).ok().map(|assignment| assignment.plan);
+    plan.filter(|plan| plan.verb == Verb::MigrateRehearse).map(|plan| plan.record.forget).unwrap_or_default()
 }
 
 fn remarks(layout: &Layout) -> Vec<String> {

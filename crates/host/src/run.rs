@@ -304,8 +304,13 @@ fn holder(app: &AppId, run: RunId, by: &str, verb: Verb) -> LockHolder {
 async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> {
     let plan = &assignment.plan;
     let holder = holder(&plan.app, plan.run, &plan.by, plan.verb);
+    let in_the_way = |by: &LockHolder| {
+        if plan.verb != Verb::MigrateRehearse {
+            end_rehearsal(&host.store, by, &format!("{} by {}", plan.verb.as_str(), plan.by));
+        }
+    };
     let mut taken = if assignment.wait {
-        let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
+        let waiting = AppLock::wait(&host.layout, &plan.app, &holder, in_the_way);
         match tokio::time::timeout(defaults::LOCK_WAIT, waiting).await {
             Ok(taken) => taken,
             Err(_) => AppLock::take(&host.layout, &plan.app, &holder),
@@ -313,19 +318,30 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     } else {
         AppLock::take(&host.layout, &plan.app, &holder)
     };
-    // What watch and a backup do takes moments, and is nobody's run; nor is a run that has told that it is done.
+    // What watch and a backup do takes moments, and is nobody's run; nor is a run that has told that it is done. A rehearsal ends when it is asked to.
     let is_passing = |holder: &LockHolder| {
         holder.by == crate::watch::HOLDER
             || holder.by == crate::backup::HOLDER
             || has_told(&host.store, holder.run)
+            || holder.verb == Verb::MigrateRehearse && plan.verb != Verb::MigrateRehearse
     };
     if matches!(&taken, Err(LockError::Busy { holder: Some(holder) }) if is_passing(holder)) {
-        let waiting = AppLock::wait(&host.layout, &plan.app, &holder, |_| ());
+        let waiting = AppLock::wait(&host.layout, &plan.app, &holder, in_the_way);
         if let Ok(had) = tokio::time::timeout(defaults::GATE, waiting).await {
             taken = had;
         }
     }
     taken.map_err(|error| locked(plan, &error))
+}
+
+/// A rehearsal that holds the lock somebody else waits for is asked to end: it touches nothing live, and what only tries something is in nobody's way.
+pub(crate) fn end_rehearsal(store: &Store, holder: &LockHolder, by: &str) {
+    if holder.verb != Verb::MigrateRehearse {
+        return;
+    }
+    if let Err(error) = store.ask_cancel(holder.run, by) {
+        tracing::warn!(%error, run = %holder.run, "a rehearsal was not asked to end");
+    }
 }
 
 fn locked(plan: &HostPlan, error: &LockError) -> Failure {

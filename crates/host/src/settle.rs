@@ -11,7 +11,7 @@ use cutover_core::failure::Failure;
 use cutover_core::journal::{Entry, What};
 use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
-use cutover_core::plan::{HostPlan, InstanceRef, deadline};
+use cutover_core::plan::{HostPlan, InstanceRef, Verb, deadline};
 use cutover_core::recover::{self, Recovery, conclude, leaving, recover, standing_text, unsettled};
 use cutover_core::release::Live;
 use cutover_core::request::Stamp;
@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::deploy::deploy;
-use crate::journal::Journal;
+use crate::journal::{Journal, StageError};
 use crate::leftovers::forget_torn_snapshots;
 use crate::lock::AppLock;
 use crate::ports::Ports;
@@ -165,13 +165,25 @@ fn unanswered() -> Failure {
 /// Carries a plan out; a failing stage is journalled, and the next look decides.
 pub async fn carry_out(act: &Act<'_>, env: &EnvChange) {
     if let Err((stage, error)) = deploy(act, env).await {
-        let written = act.journal.write(What::Failed { stage, failure: error.failure() });
+        let failure = match error {
+            StageError::Cancelled { by } if act.plan.verb == Verb::MigrateRehearse => {
+                rehearsal_cancelled(&by)
+            }
+            other => other.failure(),
+        };
+        let written = act.journal.write(What::Failed { stage, failure });
         if let Err(error) = written {
             // The look decides all the same: not switched goes back, switched goes on.
             tracing::warn!(?error, "a failure could not be written");
             act.journal.go_back();
         }
     }
+}
+
+fn rehearsal_cancelled(by: &str) -> Failure {
+    Failure::new(Exit::Cancelled, "the rehearsal was cancelled")
+        .because(format!("{by} asked for it"))
+        .next("`cutover migrate rehearse` again when it is wanted; a backup, a deploy and whatever else changes the app goes before it")
 }
 
 /// Recorded, told, and then what is left is put away: a run that dies in between is unfinished, and the next one that settles it does so.

@@ -39,6 +39,7 @@ use crate::host::Host;
 use crate::lock::{AppLock, LockError, ProcessLock};
 use crate::meter::{Meter, telling};
 use crate::observe;
+use crate::run::end_rehearsal;
 use crate::store::Store;
 
 /// For a deploy to end that is in the way of copying databases.
@@ -425,6 +426,7 @@ impl Worker {
             loop {
                 let lock = AppLock::wait(&self.host.layout, app, &holder, |by| {
                     doing(format!("waits for the {} by {}", by.verb.as_str(), by.by));
+                    end_rehearsal(&self.host.store, by, &format!("backup by {}", self.order.by));
                 })
                 .await?;
                 // A run that was killed is settled before anybody else does anything (S9): who does so needs the lock.
