@@ -46,7 +46,11 @@ pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(
         let recorded = act.store.snapshot_hashes(act.app())?.remove(&plan.snapshot);
         snapshots::unchanged(&act.layout.snapshot(&plan.snapshot), recorded, &act.ports.meter).await
     };
-    let lines = read.await.map_err(|trouble| {
+    let read = tokio::select! {
+        read = read => read,
+        error = cancelled(act) => return Err(error),
+    };
+    let lines = read.map_err(|trouble| {
         told::not_rehearsed(act, plan, Exit::Refused, &trouble.message)
             .next("`cutover snapshot create` takes one now, while the database is used; then rehearse again")
     })?;
