@@ -19,6 +19,7 @@ mod lease;
 mod leftovers;
 mod listening;
 pub mod lock;
+mod memory;
 pub mod meter;
 pub mod observe;
 mod parcels;

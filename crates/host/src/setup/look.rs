@@ -14,7 +14,7 @@ use cutover_engine::Engine as Client;
 use super::system::ask;
 use super::{files, firewall, handover, listeners, packages, portless, program, record, sshd, units};
 use crate::lock::ProcessLock;
-use crate::{listening, up};
+use crate::{listening, memory, up};
 
 const PACKAGES: [&str; 7] = [
     "docker.io",
@@ -165,13 +165,7 @@ fn secrets(layout: &Layout, app: &AppId) -> BTreeSet<VariableName> {
 }
 
 fn room(layout: &Layout) -> Room {
-    let text = files::read("/proc/meminfo").unwrap_or_default();
-    let value = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        let kibibytes: u64 =
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
-        kibibytes * 1024
-    };
+    let value = |name: &str| memory::told(name).unwrap_or_default();
     let at = layout.state().ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let disk = crate::files::free(at).unwrap_or_default();
     Room { memory: value("MemTotal"), swap: value("SwapTotal"), disk }

@@ -16,6 +16,7 @@ pub(crate) mod preflight;
 pub(crate) mod record;
 pub(crate) mod room;
 mod scratch;
+mod scratch_memory;
 pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod switch;

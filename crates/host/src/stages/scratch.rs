@@ -21,10 +21,11 @@ use super::confined::confined;
 use super::located::server;
 use super::once::{Ended, run_once};
 use super::start::{remove, run, stop};
-use super::{Act, told};
+use super::{Act, scratch_memory, told};
 use crate::backup;
 use crate::files;
 use crate::journal::{StageError, Trouble};
+use crate::memory;
 use crate::ports::{LockSamples, LogQuery, Server, ServerState, Way};
 use crate::runtime::names_host;
 use crate::snapshots;
@@ -40,7 +41,7 @@ const REHEARSAL: (&str, &str) = ("the rehearsal", "cutover migrate rehearse");
 pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(), StageError> {
     let database = &plan.migration.database;
     let Some(DatabasePlace::Server(place)) = &plan.migration.place else { return Ok(()) };
-    let plan = &confined_to_files(act, plan).await?;
+    let plan = &confined_to_host(act, plan).await?;
     refuse_unnamed(act, plan)?;
     let read = async {
         let recorded = act.store.snapshot_hashes(act.app())?.remove(&plan.snapshot);
@@ -75,8 +76,8 @@ pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(
     remove(act, Stage::Migrate, &server).await
 }
 
-/// Server, migration and question with what of the host may stay within their reach.
-async fn confined_to_files(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<ScratchRehearsal, StageError> {
+/// Server, migration and question with what of the host may stay within their reach: its plain files, and its memory as far as nobody else has it.
+async fn confined_to_host(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<ScratchRehearsal, StageError> {
     let failed = |trouble: Trouble| told::not_rehearsed(act, plan, Exit::Failed, &trouble.message);
     let engine = act.ports.runtime(plan.server.runtime()).map_err(|error| failed(error.into()))?;
     let data = engine.data_folder().await;
@@ -89,6 +90,16 @@ async fn confined_to_files(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<Scr
     confined.migration.spec = files(&plan.migration.spec).await?;
     if let Some(pending) = &plan.migration.pending {
         confined.migration.pending = Some(Box::new(files(pending).await?));
+    }
+    // The memory of an engine that is elsewhere is not seen from here.
+    if let Some(available) = data.and_then(|_| memory::told("MemAvailable")) {
+        let lowered = scratch_memory::bound(&mut confined, available).map_err(|why| {
+            told::not_rehearsed(act, plan, Exit::Refused, &why)
+                .next("stop what is not needed there, or rehearse on a host with more memory")
+        })?;
+        for line in lowered {
+            act.journal.note(Stage::Migrate, line)?;
+        }
     }
     Ok(confined)
 }

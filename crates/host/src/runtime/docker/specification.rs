@@ -56,7 +56,7 @@ pub(super) fn container(spec: &InstanceSpec, ground: &Ground<'_>) -> Result<Cont
         security_options: settings.security_opt.clone(),
         kernel_settings: settings.sysctls.clone(),
         devices: settings.devices.iter().map(|text| device(text)).collect(),
-        limits: limits(settings),
+        limits: limits(spec),
         mounts: mounts(spec, ground.layout)?,
         memory_folders: memory_folders(settings),
         shared_memory: settings.shm_size,
@@ -225,7 +225,11 @@ fn ports(spec: &InstanceSpec) -> Result<Vec<Port>, RuntimeError> {
     Ok(ports)
 }
 
-fn limits(settings: &RunSettings) -> Limits {
+/// Where memory runs out, what only tries something is the first that the kernel ends.
+const FIRST_TO_GO: i32 = 1000;
+
+fn limits(spec: &InstanceSpec) -> Limits {
+    let settings = &spec.settings;
     let ulimit = |(name, (soft, hard)): (&String, &(i64, i64))| Ulimit {
         name: name.clone(),
         soft: *soft,
@@ -238,6 +242,7 @@ fn limits(settings: &RunSettings) -> Limits {
         processors,
         processes: settings.pids_limit,
         ulimits: settings.ulimits.iter().map(ulimit).collect(),
+        out_of_memory_score: (spec.isolated || spec.network_of.is_some()).then_some(FIRST_TO_GO),
         ..Limits::default()
     }
 }
