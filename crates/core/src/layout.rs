@@ -309,6 +309,18 @@ pub fn container(app: &AppId, instance: &InstanceName) -> String {
     in_engine(app, instance)
 }
 
+/// What an instance is called that is the scratch server of a rehearsal.
+pub fn scratch(database: &DatabaseName, run: RunId) -> String {
+    format!("{SCRATCH}{database}-{}", run.short())
+}
+
+/// Whether a one-off instance is such a server: unlike others it is nobody's once its run is over.
+pub fn is_scratch(instance: &InstanceName) -> bool {
+    instance.as_str().starts_with(SCRATCH)
+}
+
+const SCRATCH: &str = "scratch-";
+
 /// The network with fixed addresses for the proxy; one an installation, no names.
 pub fn edge_network(installation: &str) -> String {
     format!("cutover-{}-edge", short_installation(installation))

@@ -231,7 +231,7 @@ fn on_scratch(
             .next(format!("`cutover backing apply {service}` makes it anew; then rehearse again"))
     })?;
     let within = made.gate.within.max(GATE) + SEEDS;
-    let scratch: InstanceName = format!("scratch-{name}-{}", stamp.run.short()).parse().map_err(|error| {
+    let scratch: InstanceName = layout::scratch(name, stamp.run).parse().map_err(|error| {
         Failure::new(Exit::Failed, "the scratch server has no name").because(format!("{error}"))
     })?;
     // By which the live server is found in its networks: here they lead to this one.

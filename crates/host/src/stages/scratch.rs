@@ -8,7 +8,7 @@ use std::time::Duration;
 use cutover_core::defaults::LOG_TAIL;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::{Step, StepResult};
+use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::layout;
 use cutover_core::plan::{DatabasePlace, InstanceSpec, ScratchRehearsal, ServerPlace, Stage};
 use cutover_core::rehearsal::{Findings, LockTally, TableLock, differences};
@@ -20,7 +20,7 @@ use super::check::cancelled;
 use super::confined::confined;
 use super::located::server;
 use super::once::{Ended, run_once};
-use super::start::{remove, run, stop};
+use super::start::{retire, run};
 use super::{Act, scratch_memory, told};
 use crate::backup;
 use crate::files;
@@ -71,9 +71,19 @@ pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(
     if let Err(error) = outcome {
         return Err(broken.unwrap_or(error));
     }
-    let server = plan.server.reference();
-    stop(act, Stage::Migrate, &server).await?;
-    remove(act, Stage::Migrate, &server).await
+    take_away(act, plan).await
+}
+
+/// What was found is no less true where the server does not go: watch takes it away, as it does what nobody wants.
+async fn take_away(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(), StageError> {
+    match retire(act, Stage::Migrate, &plan.server.reference()).await {
+        Err(StageError::Failed(failure)) => {
+            let container = layout::container(act.app(), &plan.server.name);
+            let text = told::left_over(&plan.migration.database, &container, &failure);
+            act.journal.write(What::Warning { stage: Stage::Migrate, text }).map(drop)
+        }
+        other => other,
+    }
 }
 
 /// Server, migration and question with what of the host may stay within their reach: its plain files, and its memory as far as nobody else has it.

@@ -77,6 +77,14 @@ pub(super) fn not_rehearsed(act: &Act<'_>, plan: &ScratchRehearsal, exit: Exit, 
         .next("nothing live was touched: once that is mended, `cutover migrate rehearse` again")
 }
 
+/// A scratch server that could not be taken away.
+pub(super) fn left_over(database: &DatabaseName, container: &str, failure: &Failure) -> String {
+    format!(
+        "the scratch server of `{database}` is still there ({}): cutover takes the container {container} away as soon as the engine lets it, and `docker rm --force --volumes {container}` does at once",
+        failure.cause.join("; ")
+    )
+}
+
 /// A migration that would not find the scratch server.
 pub(super) fn unnamed(act: &Act<'_>, plan: &ScratchRehearsal) -> Failure {
     let (service, names) = (&plan.server.service, plan.names.iter().map(|name| format!("`{name}`")));
@@ -416,6 +424,13 @@ mod tests {
         next: `cutover rollback --restore-db` puts the snapshot from before the migration back instead
         next: or go forward with a new release
         ");
+    }
+
+    #[test]
+    fn a_scratch_server_that_stays_is_named_with_what_takes_it_away() {
+        let failure = Failure::new(Exit::Migration, "stage migrate: stopping scratch-main-1 did not work")
+            .because("the engine did not stop scratch-main-1 within 60 s");
+        insta::assert_snapshot!(left_over(&"main".parse().unwrap(), "cutover-shop.local.scratch-main-1", &failure), @"the scratch server of `main` is still there (the engine did not stop scratch-main-1 within 60 s): cutover takes the container cutover-shop.local.scratch-main-1 away as soon as the engine lets it, and `docker rm --force --volumes cutover-shop.local.scratch-main-1` does at once");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cutover_core::config::settings::{DependsOn, StopSettings, Strategy};
 use cutover_core::defaults;
+use cutover_core::layout;
 use cutover_core::names::{InstanceName, ReleaseId, ServiceName};
 use cutover_core::state::{FoundInstance, InstanceState, RestartPolicy, Role};
 use cutover_routes::Entry;
@@ -161,7 +162,7 @@ pub(super) fn is_unwanted(seen: &Seen, instance: &FoundInstance, now: Timestamp)
         }
         (Role::Service, _) => !warm,
         (Role::OneOff, InstanceState::Running { since, .. }) => {
-            now.duration_since(*since).unsigned_abs() >= ONE_OFF_MOST
+            layout::is_scratch(&instance.name) || now.duration_since(*since).unsigned_abs() >= ONE_OFF_MOST
         }
         (Role::OneOff, _) => true,
     }

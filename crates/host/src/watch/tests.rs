@@ -446,9 +446,11 @@ async fn orphans_go_after_a_second_look_and_what_is_kept_for_a_reason_stays() {
     let candidate = FoundInstance { restart: RestartPolicy::No, ..of("web-9", exited()) };
     let migration = FoundInstance { role: Role::OneOff, ..of("migrate-1", exited()) };
     let console = InstanceState::Running { since: wall(), restarts: 0 };
+    let scratch = instance("scratch-main-4be1f0a2", "postgres", console.clone());
+    let scratch = FoundInstance { role: Role::OneOff, ..scratch };
     let console = FoundInstance { role: Role::OneOff, ..of("console-1", console) };
     let mut seen = web(&[one]);
-    for extra in [&orphan, &candidate, &migration, &console] {
+    for extra in [&orphan, &candidate, &migration, &scratch, &console] {
         seen.instances.insert(extra.name.clone(), extra.clone());
     }
     let mut memory = knowing(&seen);
@@ -465,7 +467,7 @@ async fn orphans_go_after_a_second_look_and_what_is_kept_for_a_reason_stays() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(gone, ["migrate-1", "requests on web-0", "web-0"]);
+    assert_eq!(gone, ["migrate-1", "scratch-main-4be1f0a2", "requests on web-0", "web-0"]);
 }
 
 #[tokio::test(start_paused = true)]
