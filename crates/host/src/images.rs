@@ -46,7 +46,7 @@ impl Fetcher<'_> {
         match error.kind {
             RuntimeErrorKind::Full => failure.next("make room where the container engine keeps its images"),
             RuntimeErrorKind::Unreachable => {
-                failure.next("see that the container engine is up, then deploy again")
+                failure.next("see that the container engine is up, then do the same again")
             }
             _ => {
                 let failure = failure.next("see that its name and tag are right, and that its registry can be reached from this host");

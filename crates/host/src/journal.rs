@@ -63,8 +63,8 @@ impl Trouble {
     }
 }
 
-const MAKE_ROOM: &str = "make room on the disk, then deploy again";
-const SEE_RUNTIME: &str = "see that what should have answered runs (a container engine: `systemctl status docker`), then deploy again";
+const MAKE_ROOM: &str = "make room on the disk, then do the same again";
+const SEE_RUNTIME: &str = "see that what should have answered runs (a container engine: `systemctl status docker`), then do the same again";
 const START_PROXY: &str =
     "see that proxy and watch run (`cutover-host up` starts them; proxy.log says more), then deploy again";
 
@@ -276,7 +276,11 @@ pub(crate) fn unwritten(what: &str, error: &FileError) -> Failure {
 
 fn not_written(what: &str, full: bool, error: &dyn std::fmt::Display) -> Failure {
     let failure = Failure::new(Exit::Failed, format!("{what} cannot be written")).because(error.to_string());
-    if full { failure.next("make room on the disk where the state lies, then deploy again") } else { failure }
+    if full {
+        failure.next("make room on the disk where the state lies, then do the same again")
+    } else {
+        failure
+    }
 }
 
 /// How a run ends whose act did not work. What is done to a database counts as that in every stage: `SQLite` is snapshot and migrated

@@ -13,14 +13,14 @@ use crate::names::{InstanceName, ServiceName};
 use crate::plan::specify::{reference, respecify};
 use crate::plan::{
     CheckPlan, Direction, DrainPlan, Follow, GatedInstance, HandoverPlan, HostPlan, InstanceRef, Planned,
-    RecordPlan, ServicePlan, SwitchPlan, Verb, VerifyPlan, WhyNot, todo,
+    RecordPlan, ServicePlan, SwitchPlan, VerifyPlan, WhyNot, todo,
 };
 use crate::request::Stamp;
 use crate::state::{FoundInstance, HostState, Role};
 
 use super::databases::{passwords, restores, unsettled};
 use super::journalled::intended;
-use super::standing::{coming, handed_out, is_its_one_off, standing};
+use super::standing::{coming, handed_out, is_its_one_off, is_rehearsal, standing};
 
 /// The way back: the new goes, databases are put back while nothing has them open, what was live is started where it was stopped, gated,
 /// and gets its routes back; the switch ends the hold.
@@ -85,11 +85,6 @@ pub(super) fn back(goal: &HostPlan, journal: &[Entry], found: &HostState, stamp:
         record: if is_rehearsal(goal) { goal.record.clone() } else { RecordPlan::default() },
         ..goal.clone()
     }
-}
-
-/// Nothing live was touched by it: what is live is neither asked how it is nor started.
-fn is_rehearsal(goal: &HostPlan) -> bool {
-    goal.verb == Verb::MigrateRehearse
 }
 
 /// What came with the goal and is here: it goes.

@@ -27,10 +27,15 @@ pub struct Standing {
     pub drained: bool,
 }
 
+/// Nothing live is touched by it: what is live is neither asked how it is nor started.
+pub(super) fn is_rehearsal(goal: &HostPlan) -> bool {
+    goal.verb == Verb::MigrateRehearse
+}
+
 /// Where the run stands.
 pub fn standing(journal: &[Entry], goal: &HostPlan, found: &HostState) -> Standing {
     // A rehearsal is of no use by halves: what was begun of it is taken away.
-    let is_whole = goal.verb != Verb::MigrateRehearse || finished(journal) == Some(Direction::Forward);
+    let is_whole = !is_rehearsal(goal) || finished(journal) == Some(Direction::Forward);
     let switched = is_whole && is_switched(goal, found.live.as_ref());
     let failed = failure(journal);
     let switched_before = switched || journal_switched(journal);
@@ -113,7 +118,7 @@ pub(super) fn seen_switched(journal: &[Entry], goal: &HostPlan, found: &HostStat
 
 /// Whether a one-off instance may be one of the run's. One that a rehearsal has not made works on what is live, and is none of its concern.
 pub(super) fn is_its_one_off(goal: &HostPlan, found: &FoundInstance) -> bool {
-    found.role == Role::OneOff && (goal.verb != Verb::MigrateRehearse || found.run == goal.run)
+    found.role == Role::OneOff && (!is_rehearsal(goal) || found.run == goal.run)
 }
 
 /// Whether nothing of the goal is left but kept candidates, stopped.

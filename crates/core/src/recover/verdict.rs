@@ -14,8 +14,8 @@ use crate::state::HostState;
 use crate::verdict::{Outcome, Verdict};
 
 use super::journalled::{direct, goal, intended, is_undisturbed, restored, switched_forward, undone};
-use super::standing::{Standing, is_switched, standing, wants_back};
-use super::words::{serving_text, state_text};
+use super::standing::{Standing, is_rehearsal, is_switched, standing, wants_back};
+use super::words::{again, serving_text, state_text};
 
 /// The verdict of a run whose plan, forward or back, has been carried out.
 pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
@@ -23,8 +23,10 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
     let standing = goal.map(|goal| standing(journal, goal, found));
     let switched = standing.as_ref().is_some_and(|standing| standing.switched);
     let mut verdict = verdict_of(journal, &found.app, found.live.as_ref(), stamp);
+    let rehearses = goal.is_some_and(is_rehearsal);
     let failure = match standing.and_then(|standing| Some((standing.failed.clone()?, standing))) {
         None if switched => None,
+        None if rehearses => Some(rehearsal_killed()),
         None => Some(killed(journal)),
         // What was asked is live; what did not work at first has been done since.
         Some(((stage, failure), standing)) if switched && made_good(journal) && !standing.past_return => {
@@ -38,7 +40,8 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
     };
     if let Some(failure) = failure {
         let mut failure = match goal {
-            Some(goal) if !switched => with_what_is_gone(failure, goal, found),
+            // What is live was not its affair, and how that is now not its to tell.
+            Some(goal) if !switched && !rehearses => with_what_is_gone(failure, goal, found),
             _ => failure,
         };
         let first = goal.is_some_and(|goal| goal.live.is_none());
@@ -48,9 +51,11 @@ pub fn conclude(journal: &[Entry], found: &HostState, stamp: Stamp) -> Verdict {
             state_text(journal, goal, found)
         };
         if failure.next.is_empty() {
-            failure
-                .next
-                .push(format!("see `cutover attach {}` for what was tried; then deploy again", stamp.run));
+            failure.next.push(format!(
+                "see `cutover attach {}` for what was tried; then {}",
+                stamp.run,
+                again(goal)
+            ));
         }
         verdict.outcome = Outcome::Failed { failure };
     }
@@ -98,6 +103,12 @@ fn killed(journal: &[Entry]) -> Failure {
             format!("{back}, but for the migration of {}, which had begun", begun.join(", "))
         })
         .next("start it again")
+}
+
+fn rehearsal_killed() -> Failure {
+    Failure::new(Exit::Failed, "the rehearsal was ended from outside")
+        .because("its process died; what it had begun was taken back")
+        .next("`cutover migrate rehearse` again")
 }
 
 /// What is called the snapshot of what a database was before something from before that took its place: another snapshot, or a schema.

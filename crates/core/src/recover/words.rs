@@ -7,13 +7,13 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult};
 use crate::names::{DatabaseName, InstanceName};
-use crate::plan::{HeldDatabase, HostPlan, PasswordChange, Verb};
+use crate::plan::{HeldDatabase, HostPlan, PasswordChange};
 use crate::release::Live;
 use crate::state::{HostState, SchemaChange};
 
 use super::databases::{changes, not_given_back, passwords, restores, waiting};
 use super::journalled::{failed_back, goal, migrated, outcomes};
-use super::standing::{coming, standing};
+use super::standing::{coming, is_rehearsal, standing};
 
 /// What a person is told of a run that recoveries did not bring to an end.
 pub fn unsettled(journal: &[Entry], found: &HostState) -> Failure {
@@ -44,7 +44,15 @@ pub(super) fn person(journal: &[Entry], goal: &HostPlan, found: &HostState) -> F
     if !standing.switched {
         failure.next.extend(not_given_back(goal, journal).map(by_hand));
     }
-    failure.while_serving(standing_text(journal, found)).next("`cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again")
+    failure.while_serving(standing_text(journal, found)).next(format!(
+        "`cutover status` shows what runs; `cutover attach` replays what was tried; then {}",
+        again(Some(goal))
+    ))
+}
+
+/// How what did not work is done once more.
+pub(super) fn again(goal: Option<&HostPlan>) -> &'static str {
+    if goal.is_some_and(is_rehearsal) { "`cutover migrate rehearse` again" } else { "`cutover deploy` again" }
 }
 
 /// What gives a role the password from before. The value is in nobody's message (P6); that it has come about is seen by the next try.
@@ -137,7 +145,7 @@ pub(super) fn state_text(journal: &[Entry], goal: Option<&HostPlan>, found: &Hos
         parts.extend(backing_text(goal, found));
         return parts.join("; ");
     }
-    if goal.verb == Verb::MigrateRehearse {
+    if is_rehearsal(goal) {
         parts.push("nothing live was touched".to_owned());
         return parts.join("; ");
     }

@@ -242,6 +242,32 @@ fn given_a_rehearsal_that_was_killed_then_it_is_taken_back_and_not_done_again() 
 }
 
 #[test]
+fn given_a_live_instance_that_has_gone_meanwhile_then_a_rehearsal_that_failed_neither_counts_it_nor_says_to_deploy()
+ {
+    let mut host = serving(SHOP);
+    with_snapshots(&mut host, &[1]);
+    let plan = rehearsed(&mut host, &[]).unwrap();
+    host.state.instances.retain(|instance| instance.role != Role::Service);
+    let mut failed = Journal::of(&plan);
+    failed.failed(Stage::Migrate, Failure::new(Exit::Failed, "the snapshot did not come back"));
+    let mut killed = Journal::of(&plan);
+    let step = Step::Rehearse { database: "main".parse().unwrap() };
+    killed.write(What::Intent { stage: Stage::Migrate, step });
+
+    for journal in [failed, killed] {
+        let Outcome::Failed { failure } = host.concluded(&journal).outcome else { panic!("{plan:?}") };
+
+        assert_eq!(failure.exit, Exit::Failed, "{failure:?}");
+        assert!(!failure.cause.iter().any(|cause| cause.contains("no longer there")), "{failure:?}");
+        assert!(
+            failure.next.iter().all(|next| next.contains("`cutover migrate rehearse` again")),
+            "{failure:?}"
+        );
+        assert_eq!(failure.next.len(), 1);
+    }
+}
+
+#[test]
 fn given_a_rehearsal_that_failed_then_only_what_it_made_goes_and_at_once() {
     let mut host = serving(SHOP);
     with_snapshots(&mut host, &[1]);

@@ -39,7 +39,7 @@ where
         let runtime = host.ports.runtime(RuntimeKind::Container).map_err(|error| {
             Failure::new(Exit::Refused, "no container engine answers on this host")
                 .because(error.to_string())
-                .next("start it (`systemctl start docker`), or install it; then deploy again")
+                .next("start it (`systemctl start docker`), or install it; then do the same again")
         })?;
         let fetcher =
             Fetcher { runtime: runtime.as_ref(), registry: asked.registry.as_ref(), values: &values };

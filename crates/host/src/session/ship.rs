@@ -94,7 +94,7 @@ where
         let configuration = configuration.map_err(|error| {
             Failure::new(Exit::Failed, format!("the configuration of image {} was not taken in", image.name))
                 .because(error.to_string())
-                .next("deploy again: it is sent anew")
+                .next("do the same again: it is sent anew")
         })?;
         let docker = self.docker().await?;
         let mut lacking = Lacking::default();

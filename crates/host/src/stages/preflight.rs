@@ -109,7 +109,7 @@ async fn absent(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Failure> {
         if !act.layout.artifact(artifact).exists() {
             missing.push(
                 refused(format!("artifact {} is not on this host", artifact.short()))
-                    .next("deploy again: it is sent anew"),
+                    .next("do the same again: it is sent anew"),
             );
         }
     }
@@ -117,7 +117,7 @@ async fn absent(act: &Act<'_>, plan: &PreflightPlan) -> Vec<Failure> {
         missing.push(
             refused("no container engine answers".to_owned())
                 .because("the release has images, and neither Docker nor Podman answers on this host")
-                .next("start it (`systemctl start docker`), or install it; then deploy again"),
+                .next("start it (`systemctl start docker`), or install it; then do the same again"),
         );
     }
     if plan.proxy
