@@ -25,6 +25,23 @@ pub struct Findings {
     pub differences: Vec<Difference>,
 }
 
+impl Findings {
+    /// The same, with what the database itself says of its things put through `told`: names, definitions, defaults.
+    #[must_use]
+    pub fn map_text(mut self, told: impl Fn(&str) -> String) -> Self {
+        for lock in self.locks.iter_mut().flatten() {
+            lock.table = told(&lock.table);
+        }
+        for Difference { object, before, after } in &mut self.differences {
+            *object = told(object);
+            for text in [before, after].into_iter().flatten() {
+                *text = told(text);
+            }
+        }
+        self
+    }
+}
+
 /// The strongest lock of one table that a migration held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableLock {
@@ -239,6 +256,28 @@ mod tests {
 
         assert_eq!(locks.len(), 1);
         assert_eq!((locks[0].held_ms, locks[0].waited_ms), (200, 500));
+    }
+
+    #[test]
+    fn given_a_value_among_what_the_database_says_then_all_of_it_goes_through_whoever_takes_it_out() {
+        let lock = TableLock {
+            table: "t_hunter2".to_owned(),
+            mode: "ShareLock".to_owned(),
+            held_ms: 1,
+            waited_ms: 0,
+        };
+        let differs = Difference {
+            object: "trigger t.hunter2".to_owned(),
+            before: Some("default 'hunter2'".to_owned()),
+            after: Some("EXECUTE FUNCTION tell('hunter2')".to_owned()),
+        };
+        let found = Findings { locks: Some(vec![lock]), differences: vec![differs], ..Findings::default() };
+
+        let told = found.map_text(|text| text.replace("hunter2", "[redacted]"));
+
+        let text = serde_json::to_string(&told).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
+        assert_eq!(text.matches("[redacted]").count(), 4);
     }
 
     #[test]

@@ -62,7 +62,10 @@ pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(
     let step = Step::Rehearse { database: database.clone() };
     let tried = async {
         match watched(act, plan, place).await {
-            Ok(findings) => Ok(((), StepResult::Tried { findings: Box::new(findings) })),
+            Ok(findings) => {
+                let findings = findings.map_text(|text| told::without_values(act, plan, text));
+                Ok(((), StepResult::Tried { findings: Box::new(findings) }))
+            }
             // The journal must not say that it was done.
             Err(error) => Err(Trouble::plain(broken.insert(error).clone().failure().what)),
         }
