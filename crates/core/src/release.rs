@@ -122,11 +122,12 @@ pub struct BuiltImage {
     pub name: String,
 }
 
-/// The images of a release that goes and that no other release needs, neither by what they are nor by name. What was fetched, or built by
-/// somebody else, is none of them.
+/// The images of a release that goes and that no other release needs, neither by what they are nor by name. What was built by somebody else is none of
+/// them; nor is what was fetched, unless it is among those that were `fetched` for this release alone, by name.
 pub fn images_to_remove<'a>(
     gone: &Release,
     others: impl Iterator<Item = &'a Release>,
+    fetched: &BTreeSet<String>,
 ) -> BTreeSet<BuiltImage> {
     let needed: Vec<&Content> = others.flat_map(Release::contents).collect();
     let is_needed = |built: &BuiltImage| {
@@ -137,7 +138,8 @@ pub fn images_to_remove<'a>(
             Content::Artifact { .. } => false,
         })
     };
-    gone.contents().filter_map(Content::built).filter(|built| !is_needed(built)).collect()
+    let ours = |content: &Content| content.built().or_else(|| content.fetched(fetched));
+    gone.contents().filter_map(ours).filter(|image| !is_needed(image)).collect()
 }
 
 /// What an instance is made of, by content.
@@ -177,6 +179,16 @@ impl Content {
     fn built(&self) -> Option<BuiltImage> {
         match self {
             Self::Image { reference, name: Some(name), origin: None, .. } if layout::is_built_image(name) => {
+                Some(BuiltImage { id: reference.clone(), name: name.clone() })
+            }
+            Self::Image { .. } | Self::Artifact { .. } => None,
+        }
+    }
+
+    /// The image, where it came from a registry and is among these, by name.
+    fn fetched(&self, names: &BTreeSet<String>) -> Option<BuiltImage> {
+        match self {
+            Self::Image { reference, name: Some(name), origin: Some(_), .. } if names.contains(name) => {
                 Some(BuiltImage { id: reference.clone(), name: name.clone() })
             }
             Self::Image { .. } | Self::Artifact { .. } => None,

@@ -23,6 +23,9 @@ pub struct Assignment {
     pub keep_env: bool,
     /// Wait for the lock.
     pub wait: bool,
+    /// Images that were not on this host before they were fetched for this run, by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub fetched: BTreeSet<String>,
 }
 
 /// Why an assignment cannot be read.

@@ -248,7 +248,13 @@ fn a_run_whose_session_was_killed_before_it_started_is_started_by_the_next_who_a
     let plan = outdated_plan();
     let mut conversation = root.talk();
     assert!(matches!(conversation.ask(&Ask::History { app: shop(), limit: 1 }), Reply::History { .. }));
-    let assignment = Assignment { plan: plan.clone(), unset: BTreeSet::new(), keep_env: false, wait: false };
+    let assignment = Assignment {
+        plan: plan.clone(),
+        unset: BTreeSet::new(),
+        keep_env: false,
+        wait: false,
+        fetched: BTreeSet::new(),
+    };
     assignment.save(&root.layout(), &Secrets::new()).unwrap();
     let store = Store::open(&root.layout()).unwrap();
     store.begin_run(plan.run, &shop(), plan.verb, &plan.by, plan.made).unwrap();

@@ -45,7 +45,12 @@ where
             Fetcher { runtime: runtime.as_ref(), registry: asked.registry.as_ref(), values: &values };
         let mut images = BTreeMap::new();
         for (reference, platform) in &asked.images {
+            // Where it cannot be told, nobody takes it away for having been absent.
+            let was_absent = matches!(runtime.image(reference).await, Ok(None));
             let found = self.fetch_one(&fetcher, reference, platform.as_deref(), &values).await?;
+            if was_absent {
+                self.brought.fetched.insert(reference.clone());
+            }
             images.insert(reference.clone(), found);
         }
         Ok(self.outgoing.send(&Reply::Images { images }).await?)

@@ -63,7 +63,7 @@ where
         if is_known(&host, run, &app)? {
             revive(&host, run, &app)?;
         } else {
-            begin(&host, asked, &sent?)?;
+            begin(&host, asked, &sent?, std::mem::take(&mut self.brought.fetched))?;
         }
         if detach {
             return Ok(self.outgoing.send(&Reply::Done).await?);
@@ -217,7 +217,7 @@ fn is_past_bake(what: &What) -> bool {
 }
 
 /// Durable before it is started: plan and env file in the run's folder, the run in the store (S3).
-fn begin(host: &Host, asked: Asked, sent: &Secrets) -> Result<(), Failure> {
+fn begin(host: &Host, asked: Asked, sent: &Secrets, fetched: BTreeSet<String>) -> Result<(), Failure> {
     let Asked { plan, unset, keep_env, wait, .. } = asked;
     let not_started = |why: String| {
         Failure::new(Exit::Failed, format!("the {} was not started", plan.verb.as_str())).because(why)
@@ -225,7 +225,7 @@ fn begin(host: &Host, asked: Asked, sent: &Secrets) -> Result<(), Failure> {
     refuse_read_only(host, &plan)?;
     let (run, app, verb, by) = (plan.run, plan.app.clone(), plan.verb, plan.by.clone());
     tidy(host, &app);
-    let assignment = Assignment { plan: plan.clone(), unset, keep_env, wait };
+    let assignment = Assignment { plan: plan.clone(), unset, keep_env, wait, fetched };
     assignment.save(&host.layout, sent).map_err(|error| not_started(error.to_string()))?;
     let is_new = host
         .store

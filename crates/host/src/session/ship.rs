@@ -39,6 +39,8 @@ pub(super) struct Brought {
     in_full: BTreeSet<ContentHash>,
     /// All that the lease is about.
     leased: Leased,
+    /// Images that were fetched and not here before, by name.
+    pub(super) fetched: BTreeSet<String>,
     /// Files that come in chunks.
     pub(super) parcels: Option<Incoming>,
 }

@@ -13,6 +13,7 @@ use super::drain::Drained;
 use super::environment::EnvChange;
 use super::start::retire;
 use super::{Act, located, password};
+use crate::assignment::Assignment;
 use crate::journal::{StageError, Trouble};
 use crate::leftovers::{self, Going, Needed, Place, remove_folder};
 use crate::lock::RetentionLock;
@@ -137,11 +138,26 @@ async fn forget(act: &Act<'_>, id: &ReleaseId) -> Result<(), Trouble> {
         }
     }
     leftovers::forget_contexts(act.layout, act.app(), &needed)?;
-    let images = images_to_remove(&gone, needed.releases.iter());
+    let images = images_to_remove(&gone, needed.releases.iter(), &fetched(act)?);
     for image in images.into_iter().filter(|image| !needed.leased.has_image(image)) {
         act.ports.runtime(RuntimeKind::Container)?.remove_image(&image).await?;
     }
     Ok(())
+}
+
+/// What a rehearsal has had fetched, by name: nothing else is taken away for coming from a registry.
+fn fetched(act: &Act<'_>) -> Result<BTreeSet<String>, Trouble> {
+    if act.plan.verb != Verb::MigrateRehearse {
+        return Ok(BTreeSet::new());
+    }
+    let run = act.journal.run();
+    let mut fetched = Assignment::load(act.layout, run).map(|assigned| assigned.fetched).unwrap_or_default();
+    let entries = act.journal.entries()?;
+    fetched.extend(entries.into_iter().filter_map(|entry| match entry.what {
+        What::Intent { step: Step::Fetch { image }, .. } => Some(image),
+        _ => None,
+    }));
+    Ok(fetched)
 }
 
 /// Snapshots beyond those that stay. What cannot be looked at stays, and is told; and so does what is on no record, since nobody is asked: a

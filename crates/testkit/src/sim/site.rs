@@ -304,7 +304,13 @@ impl Site {
 
     fn send(&self, made: &Made) -> Result<()> {
         let unset = BTreeSet::new();
-        let assignment = Assignment { plan: made.plan.clone(), unset, keep_env: true, wait: false };
+        let assignment = Assignment {
+            plan: made.plan.clone(),
+            unset,
+            keep_env: true,
+            wait: false,
+            fetched: BTreeSet::new(),
+        };
         Ok(assignment.save(&self.layout, &made.sent)?)
     }
 
