@@ -188,10 +188,10 @@ fn known_services(release: &Release, asked: &BTreeSet<ServiceName>) -> Result<()
 fn target<'a>(state: &'a HostState, live: &Live, request: &Request) -> Result<&'a ReleaseRecord, Refusals> {
     let now = record(state, &live.release);
     let current = now.map_or(u64::MAX, |record| record.sequence);
-    // A password that was rotated is in the releases from before, too: what differed by nothing else leads nowhere.
-    let is_same = |record: &ReleaseRecord| {
-        now.is_some_and(|now| content_identity(&now.release) == content_identity(&record.release))
-    };
+    // A password that was rotated is in the releases from before, too, and a schedule of backups runs nowhere: what differed by nothing else leads
+    // nowhere.
+    let runs = |release: &Release| content_identity(&Release { backup: None, ..release.clone() });
+    let is_same = |record: &ReleaseRecord| now.is_some_and(|now| runs(&now.release) == runs(&record.release));
     match &request.to {
         Some(id) => match record(state, id) {
             Some(found) if found.lived => Ok(found),

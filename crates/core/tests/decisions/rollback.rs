@@ -1,6 +1,7 @@
 //! Rollback across migrations: what counts is what the schema had and has, not in which order releases went live.
 
 use cutover_core::config::settings::{Compatible, SnapshotPolicy};
+use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::plan::{Direction, HeldDatabase, HostPlan, Refusals, Rule, Stage, Verb};
 use cutover_core::request::Request;
@@ -196,6 +197,34 @@ fn given_a_release_that_is_live_by_a_rollback_then_a_second_one_says_where_it_le
         second.release.as_ref().map(|release| &release.id)
     );
     assert!(again.notes.iter().any(|note| note.contains("is live by a rollback")), "{:?}", again.notes);
+}
+
+#[test]
+fn given_a_change_of_the_backups_alone_then_a_rollback_goes_to_what_ran_otherwise() {
+    let text = |keep: u32| {
+        format!(
+            "app: shop\nservices:\n  web: {{ artifact: web, command: ./web, environment: {{ TOKEN: }} }}\n\
+             backup: {{ to: /backups, password: \"${{TOKEN}}\", keep: {{ daily: {keep} }} }}\n"
+        )
+    };
+    let mut host = Host::new(&text(7));
+    host.state.variables = Some([("TOKEN".parse().unwrap(), ContentHash::of(b"first"))].into());
+    let deployed = |host: &mut Host, version: &str| {
+        let plan = host.deploy(version).unwrap();
+        host.carry_out(&plan);
+        plan.release.unwrap().id
+    };
+    let first = deployed(&mut host, "v1");
+    let second = deployed(&mut host, "v2");
+    host.text = text(8);
+    let third = deployed(&mut host, "v2");
+    assert_ne!(second, third, "a schedule is something to put live");
+
+    let back = host.plan(&ask(Verb::Rollback)).unwrap();
+
+    assert_eq!(back.release.unwrap().id, first);
+    let asked = host.plan(&Request { to: Some(second.clone()), ..ask(Verb::Rollback) }).unwrap();
+    assert_eq!(asked.release.unwrap().id, second, "who names it gets it");
 }
 
 /// The same app with a database that has a server.
