@@ -1,7 +1,7 @@
 //! A store that is damaged, or lost: set aside, and made anew from what can still be read of it, from the event files of runs, and from what is
 //! live (S25). What the app's users see hangs on none of it. What is lost is kept in a file until a run has told it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,9 +13,10 @@ use cutover_core::exit::Exit;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::layout::Layout;
-use cutover_core::names::{AppId, RunId};
+use cutover_core::names::{AppId, RunId, VariableName};
 use cutover_core::plan::{HostPlan, Verb};
 use cutover_core::recover::{goal, migration_records, restored};
+use cutover_core::release::Release;
 use cutover_core::verdict::{Outcome, Verdict};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params, params_from_iter};
@@ -201,6 +202,8 @@ struct Rebuilt {
     releases: usize,
     runs: usize,
     lost: Vec<String>,
+    /// Values whose hashes are those of today, whatever they were when a release lived.
+    guessed: BTreeSet<String>,
 }
 
 /// One file, without a log beside it, that holds all that could be found.
@@ -212,7 +215,7 @@ fn build(layout: &Layout, next: &Path, aside: Option<&Path>) -> Result<Rebuilt, 
     let releases = if read { Releases::Read } else { Releases::Lack };
     let store =
         Store { connection: std::sync::Mutex::new(connection), ballast: None, file: None, noted: None };
-    let runs = runs(layout);
+    let (runs, mut guessed) = (runs(layout), BTreeSet::new());
     // Of each app: whatever came before it was over when it began.
     let newest: BTreeMap<&AppId, RunId> =
         runs.iter().filter_map(|run| goal(run)).map(|goal| (&goal.app, goal.run)).collect();
@@ -221,10 +224,10 @@ fn build(layout: &Layout, next: &Path, aside: Option<&Path>) -> Result<Rebuilt, 
             Err(error) if error.full => return Err(error),
             // What cannot be taken in of one run is no reason to lose the others.
             Err(error) => tracing::warn!(%error, "a run's events could not be taken in"),
-            Ok(()) => {}
+            Ok(of_run) => guessed.extend(of_run),
         }
     }
-    let rebuilt = rebuilt(layout, &store)?;
+    let rebuilt = Rebuilt { guessed, ..rebuilt(layout, &store)? };
     store.read(|connection| {
         connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
         Ok(())
@@ -328,14 +331,15 @@ fn hash_of(entries: &[Entry], begun: u64) -> Option<&ContentHash> {
     })
 }
 
+/// What of it was guessed.
 fn take_in(
     layout: &Layout,
     store: &Store,
     entries: &[Entry],
     newest: &BTreeMap<&AppId, RunId>,
     releases: Releases,
-) -> Result<(), StoreError> {
-    let Some(goal) = goal(entries) else { return Ok(()) };
+) -> Result<Vec<String>, StoreError> {
+    let Some(goal) = goal(entries) else { return Ok(Vec::new()) };
     let (run, first) = (goal.run, &entries[0]);
     store.begin_run(run, &goal.app, goal.verb, &goal.by, first.at)?;
     for entry in entries {
@@ -348,17 +352,19 @@ fn take_in(
         What::Verdict { verdict } => Some(verdict.as_ref()),
         _ => None,
     });
-    if releases == Releases::Lack {
-        put_release(layout, store, goal, entries, verdict)?;
-    }
+    let guessed = match releases {
+        Releases::Lack => put_release(layout, store, goal, entries, verdict)?,
+        Releases::Read => Vec::new(),
+    };
     // One that a person was told of is not over until another one begins: what had that done again would undo what came after it.
     let is_newest = newest.get(&goal.app) == Some(&run);
     match verdict {
-        Some(verdict) if is_newest && verdict.exit() == Exit::Person => store.give_up_run(verdict),
-        Some(verdict) => store.finish_run(verdict),
-        None if is_newest => Ok(()),
-        None => store.close_run(run, entries[entries.len() - 1].at),
+        Some(verdict) if is_newest && verdict.exit() == Exit::Person => store.give_up_run(verdict)?,
+        Some(verdict) => store.finish_run(verdict)?,
+        None if is_newest => {}
+        None => store.close_run(run, entries[entries.len() - 1].at)?,
     }
+    Ok(guessed)
 }
 
 fn put_entry(store: &Store, run: RunId, entry: &Entry) -> Result<(), StoreError> {
@@ -373,29 +379,37 @@ fn put_entry(store: &Store, run: RunId, entry: &Entry) -> Result<(), StoreError>
     })
 }
 
-/// The release of a run, if it was not forgotten since: then its folder is gone. It has lived where the run put it live, or where it is live now.
+/// The release of a run, if it was not forgotten since: then its folder is gone. It has lived where the run put it live, or where it is live now. What of
+/// it was guessed is told.
 fn put_release(
     layout: &Layout,
     store: &Store,
     goal: &HostPlan,
     entries: &[Entry],
     verdict: Option<&Verdict>,
-) -> Result<(), StoreError> {
-    let Some(release) = &goal.release else { return Ok(()) };
+) -> Result<Vec<String>, StoreError> {
+    let Some(release) = &goal.release else { return Ok(Vec::new()) };
     if !layout.release(&goal.app, &release.id).is_dir() {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let known = store.releases(&goal.app)?.into_iter().find(|known| known.release.id == release.id);
     // A rehearsal makes nothing live, and no record anew: what it has tried may be live.
     let is_rehearsed = goal.verb == Verb::MigrateRehearse;
-    if is_rehearsed && store.releases(&goal.app)?.iter().any(|known| known.release.id == release.id) {
-        return Ok(());
+    if is_rehearsed && known.is_some() {
+        return Ok(Vec::new());
     }
-    // Its env file may be damaged as the store was.
-    let recorded = goal.preflight.todo().map(|plan| environment::as_recorded(layout, plan, release));
-    match recorded {
-        Some(Ok(recorded)) => store.put_release(&recorded)?,
-        Some(Err(_)) | None => store.put_release(release)?,
+    let recorded = if let Some(known) = known.filter(|known| known.lived) {
+        // What it lived with is not found out a second time, and otherwise: it is the same release.
+        Release { variables: known.release.variables, ..release.clone() }
+    } else {
+        let recorded = goal.preflight.todo().map(|plan| environment::as_recorded(layout, plan, release));
+        // Its env file may be damaged as the store was.
+        recorded.and_then(Result::ok).unwrap_or_else(|| release.clone())
     };
+    store.put_release(&recorded)?;
+    let planned = |name: &VariableName| release.variables.contains_key(name);
+    let guessed = recorded.variables.keys().filter(|name| !planned(name));
+    let guessed = guessed.map(|name| format!("{name} of release {} of {}", release.id, goal.app)).collect();
     let live = live_on_disk(layout, &goal.app).ok().flatten();
     let is_live = live.is_some_and(|live| live.release == release.id);
     match verdict {
@@ -404,9 +418,10 @@ fn put_release(
             &release.id,
             &migration_records(entries, goal),
             &restored(entries, goal),
-        ),
-        _ => Ok(()),
+        )?,
+        _ => {}
     }
+    Ok(guessed)
 }
 
 /// Of what is on the disk that of which nothing is on record.
@@ -453,14 +468,23 @@ fn keep(
     rebuilt: &Rebuilt,
 ) -> Result<(), StoreError> {
     let place = aside.map_or_else(String::new, |aside| format!(" and lies in {}", aside.display()));
-    let Rebuilt { releases, runs, lost } = rebuilt;
+    let Rebuilt { releases, runs, lost, guessed } = rebuilt;
     let lost = if lost.is_empty() {
         "what was known of older runs may be lost".to_owned()
     } else {
         format!("nothing is known any more of {}, which rollback cannot reach", lost.join(", "))
     };
+    let guessed = if guessed.is_empty() {
+        String::new()
+    } else {
+        let names: Vec<&str> = guessed.iter().map(String::as_str).collect();
+        format!(
+            "; what was made as {} is taken to be what the release's env file has today",
+            names.join(", ")
+        )
+    };
     let text = format!(
-        "the records of this host were made anew with {releases} releases and {runs} runs: {found}; what was there is set aside{place}; {lost}"
+        "the records of this host were made anew with {releases} releases and {runs} runs: {found}; what was there is set aside{place}; {lost}{guessed}"
     );
     Ok(files::replace(&layout.lost_records(), text.as_bytes(), 0o600)?)
 }

@@ -1,11 +1,14 @@
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::{Step, StepResult, What};
+use cutover_core::hash::ContentHash;
+use cutover_core::journal::{Entry, Step, StepResult, What};
 use cutover_core::names::{AppId, ReleaseId, RunId};
-use cutover_core::plan::{Stage, Verb};
+use cutover_core::plan::{Planned, Stage, Verb};
 use cutover_core::release::{Provenance, Release};
+use cutover_core::secret::Secret;
 use cutover_core::state::{Migrated, Restored, Undone};
 use cutover_core::verdict::{Outcome, Verdict};
+use cutover_core::wire::Ask;
 use jiff::Timestamp;
 
 use super::*;
@@ -566,6 +569,53 @@ mod on_disk {
             super::super::told(&layout).unwrap();
             assert_eq!(super::super::untold(&layout), None);
         }
+    }
+
+    /// A run that came to a good end, as its event file has it.
+    fn went_well(layout: &Layout, number: u8, release: Release, generate: &[&str]) {
+        let plan = include_str!("../../../core/fixtures/wire/asks.jsonl").lines().find_map(|line| {
+            match serde_json::from_str(line).unwrap() {
+                Ask::Run { plan, .. } => Some(plan),
+                _ => None,
+            }
+        });
+        let mut plan = *plan.unwrap();
+        let Planned::Do(preflight) = &mut plan.preflight else { panic!("{plan:?}") };
+        preflight.generate = generate.iter().map(|name| name.parse().unwrap()).collect();
+        (plan.run, plan.app, plan.release) = (run(number), app("shop"), Some(release));
+        let events = crate::events::EventFile::open(layout, run(number));
+        let verdict = Box::new(verdict(number, Outcome::Done));
+        let whats = [What::Planned { plan: Box::new(plan) }, What::Verdict { verdict }];
+        for (seq, what) in (1..).zip(whats) {
+            events.append(&Entry { run: run(number), seq, at: at(number.into()), what });
+        }
+    }
+
+    #[test]
+    fn a_release_that_lived_keeps_in_a_new_store_what_is_known_of_its_values_and_what_is_guessed_is_told() {
+        let (_folder, layout) = root();
+        files::ensure_folder(layout.run(), 0o700).unwrap();
+        let installation = crate::installation::Installation::open(&layout).unwrap();
+        let own = layout.release_env(&app("shop"), &id("v1"));
+        files::ensure_folder(files::folder_of(&own), 0o700).unwrap();
+        fs::write(&own, "TOKEN=\"of today\"\n").unwrap();
+        let first = release("v1", "first");
+        let again = Release {
+            variables: [("TOKEN".parse().unwrap(), ContentHash::of(b"of another day"))].into(),
+            ..first.clone()
+        };
+        went_well(&layout, 1, first, &["TOKEN"]);
+        went_well(&layout, 2, again, &[]);
+
+        let store = Store::open(&layout).unwrap();
+
+        let records = store.releases(&app("shop")).unwrap();
+        let today = Secret::new("of today").fingerprint(&installation.salt);
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].release.variables, [("TOKEN".parse().unwrap(), today)].into());
+        assert!(store.verdict(run(2)).unwrap().is_some(), "the second run is not lost for it");
+        let text = super::super::untold(&layout).unwrap();
+        assert!(text.contains("what was made as TOKEN of release v1 of shop/local is taken to be"), "{text}");
     }
 
     #[test]
