@@ -27,7 +27,7 @@ pub struct Databases {
 #[async_trait]
 impl Database for Databases {
     async fn copy(&self, from: &Path, to: &Path) -> Result<u64, DatabaseError> {
-        Sqlite::copy(from, to).await
+        Sqlite::copy(from, to, &self.meter).await
     }
 
     async fn content(&self, file: &Path) -> Result<Content, DatabaseError> {
@@ -36,7 +36,9 @@ impl Database for Databases {
 
     async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
         match of {
-            Located::File(file) => Ok(Taken { bytes: Sqlite::snapshot(file, to).await?, hash: None }),
+            Located::File(file) => {
+                Ok(Taken { bytes: Sqlite::snapshot(file, to, &self.meter).await?, hash: None })
+            }
             Located::Server(server) => server::of(server, &self.meter).snapshot(to).await,
         }
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cutover_core::hash::ContentHash;
+use cutover_core::wire::Extent;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
@@ -18,6 +19,7 @@ use super::content;
 use super::openers::openers;
 use crate::blocking;
 use crate::files::{self, FileError};
+use crate::meter::{self, Meter};
 use crate::ports::{Certainty, Content, DatabaseError};
 use crate::store::is_full;
 
@@ -39,9 +41,8 @@ pub(super) struct Sqlite;
 
 impl Sqlite {
     /// An absent file, too, has a copy: an empty database.
-    pub(super) async fn copy(from: &Path, to: &Path) -> Result<u64, DatabaseError> {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        blocking(move || copy(&from, &to, Check::No)).await
+    pub(super) async fn copy(from: &Path, to: &Path, meter: &Meter) -> Result<u64, DatabaseError> {
+        copy_counted(from, to, Check::No, meter).await
     }
 
     pub(super) async fn content(file: &Path) -> Result<Content, DatabaseError> {
@@ -55,9 +56,8 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn snapshot(file: &Path, to: &Path) -> Result<u64, DatabaseError> {
-        let (file, to) = (file.to_owned(), to.to_owned());
-        blocking(move || copy(&file, &to, Check::Integrity)).await
+    pub(super) async fn snapshot(file: &Path, to: &Path, meter: &Meter) -> Result<u64, DatabaseError> {
+        copy_counted(file, to, Check::Integrity, meter).await
     }
 
     pub(super) async fn closed(file: &Path) -> Result<(), DatabaseError> {
@@ -118,15 +118,40 @@ enum Check {
     Integrity,
 }
 
-fn copy(from: &Path, to: &Path, check: Check) -> Result<u64, DatabaseError> {
+async fn copy_counted(from: &Path, to: &Path, check: Check, meter: &Meter) -> Result<u64, DatabaseError> {
+    let (from, to, next) = (from.to_owned(), to.to_owned(), files::beside(to));
+    // It may be larger than what it holds, or have much of that in its log.
+    let of = length(&from).map_or(Extent::Not, |bytes| Extent::About { bytes });
+    let grows = next.clone();
+    counted(meter, &grows, of, blocking(move || copy(&from, &next, &to, check))).await
+}
+
+/// SQLite copies in one go and tells nobody how far it is: what there is of the copy is looked at meanwhile.
+async fn counted<T>(meter: &Meter, grows: &Path, of: Extent, work: impl Future<Output = T>) -> T {
+    let passing = meter.begin("copied", of);
+    tokio::pin!(work);
+    let mut looks = meter::looks();
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = looks.tick() => length(grows).into_iter().for_each(|bytes| passing.set(bytes, of)),
+        }
+    }
+}
+
+fn length(file: &Path) -> Option<u64> {
+    fs::metadata(file).ok().map(|found| found.len())
+}
+
+fn copy(from: &Path, next: &Path, to: &Path, check: Check) -> Result<u64, DatabaseError> {
     files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| not_done(&error))?;
-    let next = files::beside(to);
-    let copied = copy_beside(from, &next, check).and_then(|bytes| {
-        put_in_place(&next, to)?;
+    let copied = copy_beside(from, next, check).and_then(|bytes| {
+        put_in_place(next, to)?;
         Ok(bytes)
     });
     if copied.is_err() {
-        files::discard(&next);
+        files::discard(next);
     }
     copied
 }

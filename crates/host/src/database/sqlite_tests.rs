@@ -75,6 +75,23 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+#[tokio::test(start_paused = true)]
+async fn given_a_copy_that_takes_long_then_what_there_is_of_it_is_told_until_it_ends() {
+    let (folder, meter) = (tempfile::tempdir().unwrap(), Meter::default());
+    let grows = folder.path().join("next");
+    let of = Extent::About { bytes: 40 };
+    let work = async {
+        fs::write(&grows, [0; 12]).unwrap();
+        tokio::time::sleep(meter::LOOK * 2).await;
+        meter.now()
+    };
+
+    let told = counted(&meter, &grows, of, work).await.unwrap();
+
+    assert_eq!((told.what.as_str(), told.bytes, told.of), ("copied", 12, of));
+    assert_eq!(meter.now(), None);
+}
+
 #[tokio::test]
 async fn a_snapshot_of_an_open_database_has_what_only_its_log_has() {
     let shop = Shop::in_wal_mode();
@@ -82,7 +99,7 @@ async fn a_snapshot_of_an_open_database_has_what_only_its_log_has() {
     let in_the_file = fs::metadata(shop.file()).unwrap().len();
     assert!(in_the_file <= 4096, "the entries lie in the log");
 
-    let bytes = Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    let bytes = Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
 
     let found = fs::metadata(shop.snapshot()).unwrap();
     assert_eq!((found.len(), found.mode() & 0o777), (bytes, 0o600));
@@ -177,7 +194,7 @@ async fn a_copy_under_writers_is_whole() {
     });
 
     for _ in 0..10 {
-        Sqlite::copy(&shop.file(), &shop.path("copy.db")).await.unwrap();
+        Sqlite::copy(&shop.file(), &shop.path("copy.db"), &Meter::default()).await.unwrap();
         assert_eq!(count(&shop.path("copy.db")) % 2, 0, "transactions are copied whole");
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -188,7 +205,7 @@ async fn a_copy_under_writers_is_whole() {
 async fn a_restore_puts_the_content_back_and_a_stale_log_does_not_come_with_it() {
     let mut shop = Shop::in_wal_mode();
     shop.write(0..5);
-    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
     let before = Sqlite::content(&shop.file()).await.unwrap();
     shop.write(5..300);
     shop.kill();
@@ -209,7 +226,7 @@ async fn a_restore_puts_the_content_back_and_a_stale_log_does_not_come_with_it()
 async fn a_copy_beside_leaves_what_is_there_and_nothing_of_one_that_was_killed() {
     let shop = Shop::in_wal_mode();
     shop.write(0..5);
-    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
     let (to, mine) = (shop.path("scratch.db"), shop.path("mine.db"));
     fs::write(&mine, "mine").unwrap();
     // Somebody who may write there leads what is written to another file.
@@ -229,7 +246,7 @@ async fn a_stale_log_beside_a_restored_file_would_corrupt_it() {
     // Why the log is removed before the rename: this is what a power cut in the other order leaves.
     let mut shop = Shop::in_wal_mode();
     shop.write(0..5);
-    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
     shop.write(5..300);
     shop.kill();
 
@@ -245,7 +262,7 @@ async fn a_stale_log_beside_a_restored_file_would_corrupt_it() {
 async fn a_hot_rollback_journal_does_not_outlive_a_restore() {
     let mut shop = Shop::with("PRAGMA journal_mode = DELETE;");
     shop.write(0..5);
-    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
     shop.close();
     fs::write(shop.path("app.db-journal"), b"left by a crash").unwrap();
 
@@ -264,10 +281,10 @@ async fn nothing_at_all_can_be_copied_snapshot_and_restored() {
 
     assert_eq!(Sqlite::content(&absent).await.unwrap(), Content::default());
     assert_eq!(Sqlite::content(&empty).await.unwrap(), Content::default());
-    Sqlite::copy(&absent, &shop.path("copy.db")).await.unwrap();
+    Sqlite::copy(&absent, &shop.path("copy.db"), &Meter::default()).await.unwrap();
     assert!(shop.path("copy.db").exists() && !absent.exists());
     for nothing in [&absent, &empty] {
-        Sqlite::snapshot(nothing, &shop.snapshot()).await.unwrap();
+        Sqlite::snapshot(nothing, &shop.snapshot(), &Meter::default()).await.unwrap();
         Sqlite::restore(&shop.snapshot(), &shop.file()).await.unwrap();
         assert_eq!(Sqlite::content(&shop.file()).await.unwrap(), Content::default());
     }
@@ -279,7 +296,7 @@ async fn nothing_at_all_can_be_copied_snapshot_and_restored() {
 async fn a_corrupt_or_missing_snapshot_is_refused_and_the_database_stays() {
     let mut shop = Shop::in_wal_mode();
     shop.write(0..200);
-    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
     shop.close();
     let mut bytes = fs::read(shop.snapshot()).unwrap();
     let length = bytes.len();
@@ -303,7 +320,7 @@ async fn a_corrupt_database_gives_no_snapshot() {
     bytes[8192..16384].fill(0xff);
     fs::write(shop.file(), bytes).unwrap();
 
-    let error = Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap_err();
+    let error = Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap_err();
 
     assert!(error.message.contains("integrity_check") || error.message.contains("malformed"), "{error}");
     assert_eq!(names(&shop.path("backups/shop")), Vec::<String>::new());
@@ -313,7 +330,7 @@ async fn a_corrupt_database_gives_no_snapshot() {
 async fn a_restore_under_an_open_database_is_refused_and_names_who_has_it() {
     let shop = Shop::in_wal_mode();
     shop.write(0..5);
-    Sqlite::snapshot(&shop.file(), &shop.snapshot()).await.unwrap();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
     shop.write(5..6);
 
     let error = Sqlite::restore(&shop.snapshot(), &shop.file()).await.unwrap_err();
