@@ -1,8 +1,11 @@
 //! Migrations rehearsed: what is told of them, and that nothing live is in their reach, whatever they try and however they end.
 
 use cutover_core::layout::label;
+use cutover_core::plan::Verb;
 use cutover_core::state::ReleaseRecord;
 use cutover_host::store::Store;
+use cutover_suites::kept::{PASSWORD, has_restic};
+use cutover_suites::registry::{Registry, USER};
 
 use super::*;
 
@@ -136,8 +139,15 @@ async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_
             commit(app, &Version { migrate: "sql 'select pg_sleep(3600)'", timeout: "2h", ..MARKED });
             told(app, &["migrate", "rehearse", "--detach"], 0).await;
             let begun = async || Some(one_offs(app, "migrate")).filter(|found| !found.is_empty());
-            wait_until("it migrates", SOON, begun).await.unwrap();
-            let busy = told(app, &["deploy"], 3).await;
+            let migrates = wait_until("it migrates", SOON, begun).await.unwrap();
+            for container in [migrates, scratch(app)] {
+                let limits = "{{.HostConfig.OomScoreAdj}} {{.HostConfig.Memory}}";
+                let limits = docker(app.site(), &["inspect", "--format", limits, &container]);
+                let (first, memory) = limits.split_once(' ').unwrap();
+                assert_eq!(first, "1000", "the first to go where memory runs out");
+                assert!(memory.parse::<u64>().unwrap() > 0, "{limits}");
+            }
+            let busy = told(app, &["migrate", "rehearse"], 3).await;
             assert!(busy.contains("`cutover cancel` ends the rehearsal"), "{busy}");
             told(app, &["cancel"], 0).await;
             let cancelled = told(app, &["attach"], 9).await;
@@ -187,7 +197,7 @@ async fn a_socket_of_the_live_server_is_not_reached_and_a_file_of_the_host_is_th
             format!("init: true\n    volumes: [\"{}:/sockets:ro\"]", link.join("sockets").display());
         let changes = [
             ("volumes: [\"pgdata:/data\"]", &*of_server),
-            ("\"set -e;", "\"set -e; test -f /flag;"),
+            ("\"set -e;", "\"set -e; test -f /flag; perl -e 'open(F, q(/flag)) && flock(F, 6) or exit 1';"),
             ("init: true", &*of_web),
         ];
         commit(app, &FIRST);
@@ -200,13 +210,18 @@ async fn a_socket_of_the_live_server_is_not_reached_and_a_file_of_the_host_is_th
         assert!(reached.contains("42"), "the app itself does reach it: {reached}");
 
         let tries = format!(
-            "if {by_socket} 'alter table entries add column reached text'; then echo it is live; fi\nsql 'alter table entries add column mark text'"
+            "if {by_socket} 'alter table entries add column reached text'; then echo it is live; fi\nsql \"alter table entries add column mark text default '$DATABASE_URL'\""
         );
         commit(app, &Version { migrate: &tries, ..MARKED });
         amended(app, "tries", &changes);
         let live = left(app);
+        // A lock on what the live server has is none on what the scratch server sees.
+        let locked = std::fs::File::open(&flag).unwrap();
+        locked.lock().unwrap();
         let found = told(app, &["migrate", "rehearse"], 0).await;
+        drop(locked);
         assert!(found.contains("+ column entries.mark: text") && !found.contains("it is live"), "{found}");
+        assert!(found.contains("postgresql://ledger:[redacted]@postgres/ledger"), "{found}");
         let columns = "select count(*) from information_schema.columns where column_name in ('reached', 'mark')";
         assert_eq!(query(app, columns).await, "0");
         assert_eq!(left(app), live);
@@ -218,6 +233,91 @@ async fn a_socket_of_the_live_server_is_not_reached_and_a_file_of_the_host_is_th
         assert!(down.contains("nothing live was touched"), "{down}");
         assert_eq!(left(app), live);
         serves(app, "first").await;
+    })
+    .await;
+}
+
+/// A rehearsal that goes on until it is asked to end.
+async fn rehearses(app: &App<'_>) {
+    told(app, &["migrate", "rehearse", "--detach"], 0).await;
+    let begun = async || Some(one_offs(app, "migrate")).filter(|found| !found.is_empty());
+    wait_until("it migrates", SOON, begun).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_backup_and_a_deploy_go_before_a_rehearsal_which_says_who_asked_it_to_end() {
+    let name = "a_backup_and_a_deploy_go_before_a_rehearsal_which_says_who_asked_it_to_end";
+    if !has_restic(name) {
+        return;
+    }
+    with_ledger(name, async |app| {
+        app.add_to_env(&format!("BACKUP_PASSWORD={PASSWORD}")).unwrap();
+        let repository = app.site().folder().join("backups").display().to_string();
+        let backup = format!(
+            "backup: {{ to: {repository}, password: \"${{BACKUP_PASSWORD}}\", every: 31d }}\nservices:"
+        );
+        let changes = [("services:", &*backup)];
+        commit(app, &FIRST);
+        amended(app, "backed up", &changes);
+        told(app, &["deploy"], 0).await;
+        told(app, &["snapshot", "create"], 0).await;
+        commit(app, &Version { migrate: "sql 'select pg_sleep(3600)'", timeout: "2h", ..MARKED });
+        amended(app, "sleeps", &changes);
+        let live = left(app);
+
+        rehearses(app).await;
+        told(app, &["backup", "run"], 0).await;
+        let cancelled = told(app, &["attach"], 9).await;
+        assert!(
+            cancelled.contains("the rehearsal was cancelled") && cancelled.contains("backup by"),
+            "{cancelled}"
+        );
+        assert!(cancelled.contains("nothing live was touched"), "{cancelled}");
+        assert_eq!(left(app), live);
+
+        rehearses(app).await;
+        commit(app, &MARKED);
+        amended(app, "marked", &changes);
+        told(app, &["deploy"], 0).await;
+        assert_eq!(query(app, MARKS).await, "1");
+        let store = Store::open(&app.site().layout()).unwrap();
+        let ended = store.verdicts(app.id(), 2).unwrap().pop().unwrap();
+        assert_eq!((ended.verb, ended.exit()), (Verb::MigrateRehearse, Exit::Cancelled), "{ended:?}");
+        assert!(format!("{:?}", ended.outcome).contains("deploy by"), "{ended:?}");
+        assert_eq!(one_offs(app, "scratch") + &one_offs(app, "migrate"), "");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn an_image_that_is_fetched_for_a_rehearsal_goes_with_it_unless_a_release_has_it() {
+    let name = "an_image_that_is_fetched_for_a_rehearsal_goes_with_it_unless_a_release_has_it";
+    with_ledger(name, async |app| {
+        let registry = match Registry::start(app.site().docker().unwrap().engine()).await {
+            Ok(registry) => registry,
+            Err(why) => return println!("not run: {name}: {why}"),
+        };
+        registry.keep("shop/side:1", "one").unwrap();
+        let (server, sign) = (registry.server(), "${REGISTRY_TOKEN}");
+        app.add_to_env(&format!("REGISTRY_TOKEN={}", cutover_suites::registry::PASSWORD)).unwrap();
+        told(app, &["snapshot", "create"], 0).await;
+        let live = left(app);
+        commit(app, &MARKED);
+        let side = format!(
+            "registry: {{ server: \"{server}\", username: {USER}, password: \"{sign}\" }}\nservices:\n  side:\n    \
+             image: \"{server}/shop/side:1\"\n    init: true"
+        );
+        amended(app, "side", &[("services:", &side)]);
+
+        told(app, &["migrate", "rehearse"], 0).await;
+        assert_eq!(left(app), live);
+
+        told(app, &["deploy"], 0).await;
+        let live = left(app).0;
+        told(app, &["migrate", "rehearse"], 0).await;
+        assert_eq!(left(app).0, live);
     })
     .await;
 }
