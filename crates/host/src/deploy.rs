@@ -32,12 +32,20 @@ pub async fn deploy(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageE
     let migrated =
         stage(act, Stage::Migrate, why(&plan.migrate), migrate::migrate(act, &plan.migrate, &taken)).await?;
     drop(taken);
+    if !has_databases(migrated.instead.as_ref().unwrap_or(plan)) {
+        act.locks.let_go();
+    }
     // A rehearsal that found something pending puts the plan with the handover in this one's place.
     let Some(instead) = migrated.instead else { return go_live(act, env).await };
     let written = act.journal.write(What::Planned { plan: Box::new(instead.clone()) });
     written.map_err(|error| (Stage::Migrate, error))?;
     let handed_over = Act { plan: &instead, ..*act };
     go_live(&handed_over, env).await
+}
+
+/// Whether something is done to databases while requests wait.
+fn has_databases(plan: &HostPlan) -> bool {
+    plan.handover.todo().is_some_and(|handover| !handover.databases.is_empty())
 }
 
 /// Whether a cancel may still be obeyed (S21): not by what goes on after a failure, or once the drain had begun. There it would fail every
@@ -56,6 +64,8 @@ async fn go_live(act: &Act<'_>, env: &EnvChange) -> Result<(), (Stage, StageErro
             .await?;
     let switched =
         stage(act, Stage::Switch, why(&plan.switch), switch::switch(act, &plan.switch, handed)).await?;
+    // The hold has ended: nothing is put back any more by itself (S18).
+    act.locks.let_go();
     let verified =
         stage(act, Stage::Verify, why(&plan.verify), verify::verify(act, &plan.verify, switched)).await?;
     let baked = stage(act, Stage::Bake, why(&plan.bake), bake::bake(act, &plan.bake, verified)).await?;

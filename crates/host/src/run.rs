@@ -28,7 +28,7 @@ use crate::program;
 use crate::run_progress::Telling;
 use crate::settle::{Settling, carry_out, has_told, settle};
 use crate::setup;
-use crate::stages::{Act, EnvChange};
+use crate::stages::{Act, EnvChange, MigrationLocks};
 use crate::store::Store;
 use crate::within::Allowance;
 
@@ -200,6 +200,7 @@ async fn carry_assigned(
     if let Err(failure) = supersede(&host, app, settled).await {
         return Ok(refused(&host, &journal, plan, failure));
     }
+    let locks = MigrationLocks::default();
     // A run of this id that was begun before is settled, not begun again (S9).
     let fresh = journal.entries().map_err(|error| unreadable(&error))?.is_empty();
     if fresh {
@@ -216,8 +217,14 @@ async fn carry_assigned(
             return Ok(refused(&host, &journal, plan, error.failure()));
         }
         tell_what_was_lost(&host, &journal);
-        let act =
-            Act { ports: &host.ports, journal: &journal, layout: &host.layout, store: &host.store, plan };
+        let act = Act {
+            ports: &host.ports,
+            journal: &journal,
+            layout: &host.layout,
+            store: &host.store,
+            locks: &locks,
+            plan,
+        };
         let change = EnvChange { unset: assignment.unset.clone(), keep: assignment.keep_env };
         carry_out(&act, &change).await;
     }
@@ -227,6 +234,7 @@ async fn carry_assigned(
         journal: &journal,
         layout: &host.layout,
         store: &host.store,
+        locks: &locks,
         app,
         look: &eyes,
     };
@@ -454,6 +462,7 @@ async fn settle_run(
         journal: &journal,
         layout: &host.layout,
         store: &host.store,
+        locks: &MigrationLocks::default(),
         app,
         look: &eyes,
     };

@@ -26,7 +26,7 @@ use crate::journal::{Journal, StageError};
 use crate::leftovers::forget_torn_snapshots;
 use crate::lock::AppLock;
 use crate::ports::Ports;
-use crate::stages::{Act, EnvChange};
+use crate::stages::{Act, EnvChange, MigrationLocks};
 use crate::store::{Store, StoreError};
 use crate::within::Allowance;
 
@@ -57,6 +57,8 @@ pub struct Settling<'a> {
     pub layout: &'a Layout,
     /// The records.
     pub store: &'a Arc<Store>,
+    /// What the run has of locks in servers: what it goes back with, too.
+    pub locks: &'a MigrationLocks,
     /// Whose run it is.
     pub app: &'a AppId,
     /// The way to look.
@@ -102,6 +104,7 @@ pub async fn settle(settling: &Settling<'_>) -> Verdict {
                     journal: settling.journal,
                     layout: settling.layout,
                     store: settling.store,
+                    locks: settling.locks,
                     plan: &plan,
                 };
                 carry_out(&act, &EnvChange::of(settling.layout, stamp.run)).await;

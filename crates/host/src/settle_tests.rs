@@ -120,6 +120,7 @@ impl Dead {
             journal: &journal,
             layout: &self.layout,
             store: &self.store,
+            locks: &MigrationLocks::default(),
             app: &app(),
             look,
         };

@@ -108,7 +108,7 @@ pub struct Alone {
 
 impl Alone {
     /// Held by a session that ends when the other end of `session` is told that this one is gone.
-    pub(crate) fn while_held(session: oneshot::Sender<Infallible>) -> Self {
+    pub fn while_held(session: oneshot::Sender<Infallible>) -> Self {
         Self { _session: Some(session) }
     }
 }

@@ -8,7 +8,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::names::{DatabaseName, ServiceName};
-use cutover_core::plan::{HandoverPlan, HeldDatabase, Planned, Stage};
+use cutover_core::plan::{DatabasePlace, HandoverPlan, HeldDatabase, Planned, Stage};
 use cutover_core::state::Role;
 use cutover_routes::{Entry, Hold, RouteState};
 use jiff::Timestamp;
@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use super::check::{Healthy, admit_to_restarts, gate};
 use super::migrate::carry_out;
 use super::start::{run, stop};
-use super::{Act, at_once, located, password, snapshot, switch};
+use super::{Act, alone, at_once, located, password, snapshot, switch};
 use crate::files;
 use crate::journal::{StageError, Trouble};
-use crate::ports::{Alone, Located};
+use crate::ports::Located;
 
 /// Nothing runs twice, and what was handed over is healthy.
 pub(crate) struct HandedOver {
@@ -131,13 +131,11 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
         HeldDatabase::Migrate { migration } => {
             let Some(place) = &migration.place else { return Ok(()) };
             let found = located(act, place).await?;
-            let alone = snapshot::alone(act, Stage::Handover, migration).await?;
+            alone::for_migration(act, Stage::Handover, migration).await?;
             nobody_has_open(act, &migration.database, &found, "migrated").await?;
             let wanted = migration.snapshot == SnapshotPolicy::BeforeMigration;
             let before = match &found {
-                Located::Server(_) => {
-                    snapshot::take_before(act, Stage::Handover, migration, wanted, alone).await?
-                }
+                Located::Server(_) => snapshot::take_before(act, Stage::Handover, migration, wanted).await?,
                 Located::File(file) => {
                     if wanted && file.exists() {
                         let to = &migration.snapshot_file;
@@ -157,7 +155,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
             let restore = async {
-                let _alone = undisturbing(act, &found).await?;
+                undisturbing(act, place, &found).await?;
                 let kept = match (from, &found) {
                     (Some(from), _) if present.is_some() => {
                         act.ports.database.restore(&act.layout.snapshot(from), &found).await?
@@ -189,8 +187,9 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             let step = Step::Inspect { database: database.clone() };
             let ended = async {
                 // Where somebody else migrates it since, the sessions are his.
-                if let Located::Server(server) = located::located(act, place).await?
-                    && let Some(_alone) = act.ports.database.alone(&server).await?
+                if let DatabasePlace::Server(place) = place
+                    && let server = located::server(act, place).await?
+                    && alone::take(act, place, &server).await?
                 {
                     act.ports.database.end_sessions(&server).await?;
                 }
@@ -204,14 +203,14 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
 }
 
 /// A database that somebody else migrates is not taken from under him. Where the lock cannot be asked for, what has to be put back is.
-async fn undisturbing(act: &Act<'_>, found: &Located) -> Result<Alone, Trouble> {
-    let Located::Server(server) = found else { return Ok(Alone::default()) };
-    match act.ports.database.alone(server).await {
-        Ok(Some(alone)) => Ok(alone),
-        Ok(None) => Err(Trouble::plain("somebody else, who reaches the same database, is migrating it")),
+async fn undisturbing(act: &Act<'_>, place: &DatabasePlace, found: &Located) -> Result<(), Trouble> {
+    let (DatabasePlace::Server(place), Located::Server(server)) = (place, found) else { return Ok(()) };
+    match alone::take(act, place, server).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Trouble::plain("somebody else, who reaches the same database, is migrating it")),
         Err(error) => {
             tracing::warn!(%error, "the lock of migrations cannot be taken");
-            Ok(Alone::default())
+            Ok(())
         }
     }
 }
@@ -248,7 +247,7 @@ fn absent(file: &std::path::Path) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn located(act: &Act<'_>, place: &cutover_core::plan::DatabasePlace) -> Result<Located, StageError> {
+async fn located(act: &Act<'_>, place: &DatabasePlace) -> Result<Located, StageError> {
     let trouble =
         |trouble: Trouble| Failure::new(Exit::Migration, "a database is not there").because(trouble.message);
     located::located(act, place).await.map_err(|error| trouble(error).into())

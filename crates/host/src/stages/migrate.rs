@@ -19,9 +19,8 @@ use tokio::time::Instant;
 use super::Act;
 use super::located::{path, server};
 use super::once::run_once;
-use super::scratch;
 use super::snapshot::{self, Before, Snapshotted};
-use super::told;
+use super::{alone, scratch, told};
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
 use crate::ports::{Server, ServerState};
@@ -44,10 +43,7 @@ pub(crate) async fn migrate(
     let mut pending = false;
     for migration in &plan.rehearse {
         pending |= match &migration.place {
-            Some(DatabasePlace::Server(place)) => {
-                let is_locked = snapshot::is_locked(&taken.before, plan, migration);
-                must_be_held(act, migration, place, is_locked).await?
-            }
+            Some(DatabasePlace::Server(place)) => must_be_held(act, migration, place).await?,
             Some(DatabasePlace::File(place)) => rehearse(act, migration, place).await?,
             None => false,
         };
@@ -61,19 +57,11 @@ pub(crate) async fn migrate(
 }
 
 /// Whether a breaking migration of a server is pending, seen before anybody is held for it.
-async fn must_be_held(
-    act: &Act<'_>,
-    migration: &Migration,
-    place: &ServerPlace,
-    is_locked: bool,
-) -> Result<bool, StageError> {
+async fn must_be_held(act: &Act<'_>, migration: &Migration, place: &ServerPlace) -> Result<bool, StageError> {
     if !snapshot::is_pending(act, Stage::Migrate, migration).await? {
         return Ok(false);
     }
-    // Who has the lock now may have it for long.
-    if !is_locked {
-        drop(snapshot::alone(act, Stage::Migrate, migration).await?);
-    }
+    alone::for_migration(act, Stage::Migrate, migration).await?;
     let found = async {
         let server = server(act, place).await?;
         let state = act.ports.database.look(&server).await?;

@@ -1,6 +1,7 @@
 //! The stages of a deploy, one file each, in their order. Each gives the proof the next one needs; a proof comes from an act or a fresh
 //! look, never from the journal.
 
+mod alone;
 pub(crate) mod backing;
 pub(crate) mod bake;
 pub(crate) mod check;
@@ -23,6 +24,7 @@ pub(crate) mod switch;
 mod told;
 pub(crate) mod verify;
 
+pub use alone::MigrationLocks;
 pub use environment::EnvChange;
 
 use std::future::Future;
@@ -63,6 +65,8 @@ pub struct Act<'a> {
     pub layout: &'a Layout,
     /// Records of releases.
     pub store: &'a Arc<Store>,
+    /// What keeps others from migrating the databases that are worked on.
+    pub locks: &'a MigrationLocks,
     /// The plan that is carried out.
     pub plan: &'a HostPlan,
 }

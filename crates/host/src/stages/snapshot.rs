@@ -7,12 +7,11 @@ use std::path::Path;
 
 use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
-use cutover_core::journal::{Step, StepResult, What};
+use cutover_core::journal::{Step, StepResult};
 use cutover_core::layout;
 use cutover_core::names::DatabaseName;
 use cutover_core::plan::{
-    AskedSnapshot, DatabasePlace, HeldDatabase, MigratePlan, Migration, Planned, RestoredBeside, Rule,
-    SnapshotPlan, Stage,
+    AskedSnapshot, DatabasePlace, HeldDatabase, Migration, Planned, RestoredBeside, Rule, SnapshotPlan, Stage,
 };
 use cutover_core::rules;
 use tokio::time::Instant;
@@ -21,10 +20,10 @@ use super::Act;
 use super::backing::Backed;
 use super::located::{located, server};
 use super::once::run_once;
-use super::{room, told};
+use super::{alone, room, told};
 use crate::files::{self, FileError};
 use crate::journal::{StageError, Trouble};
-use crate::ports::{Alone, Located, Server, ServerState};
+use crate::ports::{Located, Server, ServerState};
 use crate::snapshots;
 
 /// What may be migrated outside a handover, as it was before.
@@ -40,8 +39,6 @@ pub(super) struct Before {
     pub(super) server: Option<(Server, ServerState)>,
     /// The snapshot that was taken.
     pub(super) snapshot: Option<String>,
-    /// Keeps everybody else from migrating it.
-    _alone: Alone,
 }
 
 pub(crate) async fn snapshot(
@@ -65,26 +62,11 @@ pub(crate) async fn snapshot(
         let database = &migration.database;
         if is_pending(act, Stage::Snapshot, migration).await? {
             let wanted = plan.todo().is_some_and(|plan| plan.databases.contains(database));
-            let alone = if is_locked(&before, migrate, migration) {
-                Alone::default()
-            } else {
-                alone(act, Stage::Snapshot, migration).await?
-            };
-            before
-                .insert(database.clone(), take_before(act, Stage::Snapshot, migration, wanted, alone).await?);
+            alone::for_migration(act, Stage::Snapshot, migration).await?;
+            before.insert(database.clone(), take_before(act, Stage::Snapshot, migration, wanted).await?);
         }
     }
     Ok(Snapshotted { before })
-}
-
-/// Whether this run has the lock of its database already: two of an app's may be one in the server.
-pub(super) fn is_locked(
-    before: &BTreeMap<DatabaseName, Before>,
-    migrate: &MigratePlan,
-    migration: &Migration,
-) -> bool {
-    let mut locked = migrate.direct.iter().filter(|direct| before.contains_key(&direct.database));
-    locked.any(|direct| direct.place == migration.place)
 }
 
 /// What was asked for besides migrations.
@@ -214,36 +196,12 @@ pub(super) async fn is_pending(
     act.journal.act(stage, step, asked).await
 }
 
-/// Keeps everybody else from migrating the database: another app, or another host, may reach it, too. Before anything is done that would disturb them.
-pub(super) async fn alone(act: &Act<'_>, stage: Stage, migration: &Migration) -> Result<Alone, StageError> {
-    let Some(DatabasePlace::Server(place)) = &migration.place else { return Ok(Alone::default()) };
-    let server = server(act, place).await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
-    match act.ports.database.alone(&server).await {
-        Ok(Some(alone)) => Ok(alone),
-        Ok(None) => Err(told::migrated_by_another(act, stage, migration).into()),
-        // The app's own lock holds, and the migration's tool may have one. Rights that it needs nowhere else are asked of nobody.
-        Err(error) if NO_RIGHT.iter().any(|word| error.message.contains(word)) => {
-            let text = format!(
-                "nobody else is kept from migrating `{}` meanwhile: the role may not connect to the server's other databases",
-                migration.database
-            );
-            act.journal.write(What::Warning { stage, text })?;
-            Ok(Alone::default())
-        }
-        Err(error) => Err(told::unseen(act, migration, &error.into()).into()),
-    }
-}
-
-/// Where `psql` says that a database may not be connected to, or is not there.
-const NO_RIGHT: [&str; 3] = ["permission denied for database", "does not exist", "no pg_hba.conf entry"];
-
 /// Looks at a database that is about to be migrated, and takes its snapshot where one is wanted.
 pub(super) async fn take_before(
     act: &Act<'_>,
     stage: Stage,
     migration: &Migration,
     wanted: bool,
-    alone: Alone,
 ) -> Result<Before, StageError> {
     let place = match &migration.place {
         Some(DatabasePlace::Server(place)) => place,
@@ -262,7 +220,7 @@ pub(super) async fn take_before(
     if wanted {
         take(act, stage, &migration.database, &Located::Server(server.clone()), file).await?;
     }
-    Ok(Before { server: Some((server, state)), snapshot: wanted.then(|| file.clone()), _alone: alone })
+    Ok(Before { server: Some((server, state)), snapshot: wanted.then(|| file.clone()) })
 }
 
 /// Takes a verified, durable snapshot of a database that is there.

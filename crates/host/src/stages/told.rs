@@ -336,8 +336,7 @@ pub(super) fn no_room_told(trouble: &Trouble) -> Failure {
 }
 
 /// Somebody else has the lock of migrations that the database has in its server.
-pub(super) fn migrated_by_another(act: &Act<'_>, stage: Stage, migration: &Migration) -> Failure {
-    let database = &migration.database;
+pub(super) fn migrated_by_another(act: &Act<'_>, stage: Stage, database: &DatabaseName) -> Failure {
     // By then requests were held, and what serves was stopped: that is more than to be refused.
     let exit = if stage == Stage::Handover { Exit::Migration } else { Exit::Locked };
     let mut failure = Failure::new(exit, format!("`{database}` is being migrated by somebody else"))
@@ -345,7 +344,7 @@ pub(super) fn migrated_by_another(act: &Act<'_>, stage: Stage, migration: &Migra
             "another app, environment or host than {} reaches the same database, and holds its lock of migrations",
             act.app()
         ));
-    failure.next.push("deploy again once that is over".to_owned());
+    failure.next.push("do the same again once that is over".to_owned());
     failure.next.push(
         "if it is not meant to be the same database, see its `url`, or the service it lies in".to_owned(),
     );

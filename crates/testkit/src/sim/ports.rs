@@ -285,7 +285,7 @@ impl Database for Simulated {
     }
 
     async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
-        Ok(Some(Alone::default()))
+        Ok(self.see(World::alone).await?)
     }
 
     async fn admits(&self, _: &Server, account: &Account) -> Result<bool, DatabaseError> {

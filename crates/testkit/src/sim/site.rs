@@ -29,7 +29,7 @@ use cutover_host::assignment::Assignment;
 use cutover_host::journal::Journal;
 use cutover_host::lock::AppLock;
 use cutover_host::settle::{Look, Settling, carry_out, settle};
-use cutover_host::stages::{Act, EnvChange};
+use cutover_host::stages::{Act, EnvChange, MigrationLocks};
 use cutover_host::store::Store;
 use jiff::Timestamp;
 
@@ -328,11 +328,18 @@ impl Site {
         let _lock = AppLock::take(&self.layout, &self.app, &holder)?;
         let ports = sim.ports();
         let journal = self.listened(plan.run);
+        let locks = MigrationLocks::default();
         if first {
             let planned = What::Planned { plan: Box::new(plan.clone()) };
             journal.write(planned).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-            let act =
-                Act { ports: &ports, journal: &journal, layout: &self.layout, store: &self.store, plan };
+            let act = Act {
+                ports: &ports,
+                journal: &journal,
+                layout: &self.layout,
+                store: &self.store,
+                locks: &locks,
+                plan,
+            };
             let change = EnvChange { unset: BTreeSet::new(), keep: made.sent != Secrets::new() };
             carry_out(&act, &change).await;
         }
@@ -342,6 +349,7 @@ impl Site {
             journal: &journal,
             layout: &self.layout,
             store: &self.store,
+            locks: &locks,
             app: &self.app,
             look: &look,
         };
@@ -469,6 +477,11 @@ impl Site {
     /// What was replaced and still there, stopped, when the newest run told that it is done.
     pub fn left_when_told(&self) -> Vec<InstanceName> {
         self.machine().world.left_when_told.clone()
+    }
+
+    /// How often the lock of migrations in the server was taken.
+    pub fn locked(&self) -> u32 {
+        self.machine().world.locked
     }
 
     /// What the journal of the newest run said.

@@ -2,7 +2,9 @@
 //! A promise that is broken on the way is written down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use cutover_core::config::settings::Mount;
 use cutover_core::hash::ContentHash;
@@ -10,9 +12,10 @@ use cutover_core::names::{AppId, InstanceName, ReleaseId};
 use cutover_core::plan::{InstanceSpec, NetworkSpec, NetworkUse};
 use cutover_core::release::{Content, Live, RuntimeKind};
 use cutover_core::state::{ExitStatus, FoundImage, FoundInstance, InstanceState, RestartPolicy, Role};
-use cutover_host::ports::Located;
+use cutover_host::ports::{Alone, Located};
 use cutover_routes::{Entry, RouteState, RouteTable, TableHash};
 use jiff::Timestamp;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::behaviour::{Behaviour, Migration};
 
@@ -92,6 +95,10 @@ pub(crate) struct World {
     pub(crate) beside: BTreeMap<String, String>,
     /// The salted hash of the server's password, once it has one.
     pub(crate) password: Option<ContentHash>,
+    /// The server's lock of migrations, as the last one who took it has it.
+    pub(crate) lock: Option<Arc<Mutex<oneshot::Receiver<Infallible>>>>,
+    /// How often that was taken.
+    pub(crate) locked: u32,
     /// Starts of the host so far.
     pub(crate) boots: u32,
     pub(crate) behaviours: BTreeMap<String, Behaviour>,
@@ -299,6 +306,20 @@ impl World {
             self.breaks(what);
         }
         self.password = Some(password);
+    }
+
+    /// The server's lock of migrations; `None`: somebody has it, be it who asks.
+    pub(crate) fn alone(&mut self) -> Option<Alone> {
+        let is_held = |lock: &Arc<Mutex<oneshot::Receiver<Infallible>>>| {
+            lock.lock().is_ok_and(|mut lock| matches!(lock.try_recv(), Err(TryRecvError::Empty)))
+        };
+        if self.lock.as_ref().is_some_and(is_held) {
+            return None;
+        }
+        let (alone, lock) = oneshot::channel();
+        self.lock = Some(Arc::new(Mutex::new(lock)));
+        self.locked += 1;
+        Some(Alone::while_held(alone))
     }
 
     /// A migration's effect on the file it was told; whether it ended well.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use cutover_core::exit::Exit;
-use cutover_core::journal::{Entry, What};
+use cutover_core::journal::{Entry, Step, What};
 use cutover_testkit::sim::{Behaviour, Fault, FaultPlan, Made, Moment, Outcome, Site};
 
 use crate::cases::{Case, cases, is_cancel};
@@ -193,6 +193,26 @@ async fn what_was_replaced_has_ended_when_it_is_told_and_is_removed_after_that()
     assert_eq!(second.len(), 4, "two of web, api, worker: {second:?}");
     let found = site.state().unwrap().instances;
     assert!(!found.iter().any(|found| second.contains(&found.name)), "they are gone: {found:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_takes_the_lock_of_migrations_once_also_where_it_puts_the_database_back() {
+    for name in ["a breaking migration of a server", "a breaking migration of a server that fails half-way"] {
+        let case = cases().into_iter().find(|case| case.name == name).unwrap();
+        let mut site = case.site().await.unwrap();
+        let before = site.locked();
+        let made = site.plan(&case.ask.of(&site).unwrap(), 1000).unwrap();
+
+        let outcome = site.run(&made, FaultPlan::default()).await.unwrap();
+
+        assert_eq!(outcome.verdict.exit(), case.ends, "{name}");
+        let restored = site
+            .journal()
+            .iter()
+            .any(|entry| matches!(&entry.what, What::Intent { step: Step::Restore { .. }, .. }));
+        assert_eq!(restored, case.ends == Exit::Migration, "{name}");
+        assert_eq!(site.locked() - before, 1, "{name}: nobody comes in between");
+    }
 }
 
 fn sweep_all(one_in: u64) {

@@ -1,0 +1,91 @@
+//! The locks of migrations that databases have in their servers. A run takes each once, before anything is done that would disturb somebody else, and
+//! keeps it over its stages and the way back: nobody comes in between a look, a snapshot, a migration and its undoing.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cutover_core::journal::What;
+use cutover_core::names::DatabaseName;
+use cutover_core::plan::{DatabasePlace, Migration, ServerPlace, Stage};
+
+use super::located::server;
+use super::{Act, told};
+use crate::journal::{StageError, Trouble};
+use crate::ports::{Alone, DatabaseError, Server};
+
+/// Those that a run has.
+#[derive(Default)]
+pub struct MigrationLocks {
+    held: Mutex<Vec<(ServerPlace, Alone)>>,
+}
+
+impl MigrationLocks {
+    /// Nothing is done any more that they would keep somebody else from.
+    pub(crate) fn let_go(&self) {
+        self.held().clear();
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<(ServerPlace, Alone)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Two databases of an app may be one in the server.
+    fn has(&self, place: &ServerPlace) -> bool {
+        self.held().iter().any(|(of, _)| of == place)
+    }
+
+    fn keep(&self, place: &ServerPlace, alone: Alone) {
+        let mut held = self.held();
+        held.retain(|(of, _)| of != place);
+        held.push((place.clone(), alone));
+    }
+}
+
+/// Keeps everybody else from migrating the database: another app, or another host, may reach it, too.
+pub(super) async fn for_migration(
+    act: &Act<'_>,
+    stage: Stage,
+    migration: &Migration,
+) -> Result<(), StageError> {
+    let Some(DatabasePlace::Server(place)) = &migration.place else { return Ok(()) };
+    let taken = async {
+        let server = server(act, place).await?;
+        Ok::<_, Trouble>(take(act, place, &server).await)
+    };
+    match taken.await.map_err(|trouble| told::unseen(act, migration, &trouble))? {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(told::migrated_by_another(act, stage, &migration.database).into()),
+        Err(error) if lacks_right(&error) => without(act, stage, place, &migration.database),
+        Err(error) => Err(told::unseen(act, migration, &error.into()).into()),
+    }
+}
+
+/// Takes it, where this run does not have it yet; `false`: somebody else has it.
+pub(super) async fn take(act: &Act<'_>, place: &ServerPlace, server: &Server) -> Result<bool, DatabaseError> {
+    if act.locks.has(place) {
+        return Ok(true);
+    }
+    let Some(alone) = act.ports.database.alone(server).await? else { return Ok(false) };
+    act.locks.keep(place, alone);
+    Ok(true)
+}
+
+/// Where `psql` says that a database may not be connected to, or is not there.
+const NO_RIGHT: [&str; 3] = ["permission denied for database", "does not exist", "no pg_hba.conf entry"];
+
+fn lacks_right(error: &DatabaseError) -> bool {
+    NO_RIGHT.iter().any(|word| error.message.contains(word))
+}
+
+/// The app's own lock holds, and the migration's tool may have one. Rights that it needs nowhere else are asked of nobody.
+fn without(
+    act: &Act<'_>,
+    stage: Stage,
+    place: &ServerPlace,
+    database: &DatabaseName,
+) -> Result<(), StageError> {
+    act.locks.keep(place, Alone::default());
+    let text = format!(
+        "nobody else is kept from migrating `{database}` meanwhile: the role may not connect to the server's other databases"
+    );
+    act.journal.write(What::Warning { stage, text }).map(drop)
+}
