@@ -45,3 +45,39 @@ async fn a_database_that_somebody_else_migrates_is_not_migrated() {
     })
     .await;
 }
+
+/// Whether the client program that holds the lock runs in the server's container.
+fn has_holder(app: &App<'_>) -> bool {
+    let words = "grep -lz PGAPPNAME=cutover-alone /proc/[0-9]*/environ 2>/dev/null || true";
+    !docker(app.site(), &["exec", &containers(app, "postgres"), "sh", "-c", words]).is_empty()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_lock_that_somebody_else_ends_is_told_and_the_migration_goes_on() {
+    with_ledger("a_lock_that_somebody_else_ends_is_told_and_the_migration_goes_on", async |app| {
+        let ends = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'cutover-alone'";
+        let waits = "select pg_advisory_lock(1)";
+        let migrate = format!(
+            "[ \"$(sql \"{ends}\")\" = 1 ]; sql '{waits}'; sql \"alter table entries add column mark text default 'wider'\""
+        );
+        let version = Version { name: "wider", migrate: &migrate, ..FIRST };
+        let client = "PGPASSWORD=$POSTGRES_PASSWORD exec psql -h 127.0.0.1 -U ledger -d ledger -qAt";
+        let (gate, _) = Session::open(app, "postgres", client, &waits.replace(')', "), 'closed';"));
+
+        let noticed = async {
+            let waiting = "select count(*) from pg_stat_activity where wait_event = 'advisory'";
+            let waits = async || (query(app, waiting).await == "1").then_some(());
+            wait_until("the migration waits", SOON, waits).await.unwrap();
+            let has_ended = async || (!has_holder(app)).then_some(());
+            wait_until("it is noticed", SOON, has_ended).await.unwrap();
+            drop(gate);
+        };
+        let (talk, ()) = tokio::join!(deploy(app, &version, 0), noticed);
+
+        assert!(talk.contains("the lock of migrations of `main` was lost while it was migrated"), "{talk}");
+        serves(app, "wider").await;
+        assert_eq!(query(app, "select count(*) from entries where mark is null").await, "0");
+    })
+    .await;
+}

@@ -103,13 +103,18 @@ pub trait Database: Send + Sync {
 #[derive(Debug, Default)]
 pub struct Alone {
     /// Dropped, it ends the session that holds the lock.
-    _session: Option<oneshot::Sender<Infallible>>,
+    session: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Alone {
-    /// Held by a session that ends when the other end of `session` is told that this one is gone.
+    /// Held by a session that ends when the other end of `session` is told that this one is gone, and whose own end drops that one.
     pub fn while_held(session: oneshot::Sender<Infallible>) -> Self {
-        Self { _session: Some(session) }
+        Self { session: Some(session) }
+    }
+
+    /// Whether the session has ended, or does not answer any more: somebody else may have the lock since.
+    pub fn is_lost(&self) -> bool {
+        self.session.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cutover_core::failure::Failure;
 use cutover_core::journal::What;
 use cutover_core::names::DatabaseName;
 use cutover_core::plan::{DatabasePlace, Migration, ServerPlace, Stage};
@@ -30,7 +31,11 @@ impl MigrationLocks {
 
     /// Two databases of an app may be one in the server.
     fn has(&self, place: &ServerPlace) -> bool {
-        self.held().iter().any(|(of, _)| of == place)
+        self.held().iter().any(|(of, alone)| of == place && !alone.is_lost())
+    }
+
+    fn has_lost(&self, place: &ServerPlace) -> bool {
+        self.held().iter().any(|(of, alone)| of == place && alone.is_lost())
     }
 
     fn keep(&self, place: &ServerPlace, alone: Alone) {
@@ -59,7 +64,25 @@ pub(super) async fn for_migration(
     }
 }
 
-/// Takes it, where this run does not have it yet; `false`: somebody else has it.
+/// Refuses to migrate what somebody else may have changed since it was looked at and its snapshot was taken.
+pub(super) fn refuse_lost(act: &Act<'_>, migration: &Migration) -> Result<(), Failure> {
+    if has_lost(act, migration) { Err(told::lost_before(&migration.database)) } else { Ok(()) }
+}
+
+/// A migration that runs is not ended for it, for that would harm more: what came of it is told.
+pub(super) fn tell_lost(act: &Act<'_>, stage: Stage, migration: &Migration) -> Result<(), StageError> {
+    if !has_lost(act, migration) {
+        return Ok(());
+    }
+    let text = told::lost_meanwhile(&migration.database);
+    act.journal.write(What::Warning { stage, text }).map(drop)
+}
+
+fn has_lost(act: &Act<'_>, migration: &Migration) -> bool {
+    matches!(&migration.place, Some(DatabasePlace::Server(place)) if act.locks.has_lost(place))
+}
+
+/// Takes it, where this run does not have it, or not any more; `false`: somebody else has it.
 pub(super) async fn take(act: &Act<'_>, place: &ServerPlace, server: &Server) -> Result<bool, DatabaseError> {
     if act.locks.has(place) {
         return Ok(true);

@@ -221,6 +221,7 @@ pub(super) async fn carry_out(
     migration: &Migration,
     before: &Before,
 ) -> Result<(), StageError> {
+    alone::refuse_lost(act, migration)?;
     let step = Step::Migrate { database: migration.database.clone() };
     let (mut ended, mut is_empty) = (None, false);
     let run = async {
@@ -239,7 +240,11 @@ pub(super) async fn carry_out(
         Ok(((), result))
     };
     let outcome = act.journal.act(stage, step, run).await;
-    let Err(error) = outcome else { return Ok(()) };
+    let lost = alone::tell_lost(act, stage, migration);
+    let Err(error) = outcome else { return lost };
+    if let Err(error) = lost {
+        tracing::warn!(?error, "that the lock of migrations was lost is not written");
+    }
     if is_empty {
         return Err(told::nothing_taken_back(&migration.database, back_to(act), "").into());
     }

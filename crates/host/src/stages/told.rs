@@ -351,6 +351,25 @@ pub(super) fn migrated_by_another(act: &Act<'_>, stage: Stage, database: &Databa
     failure
 }
 
+/// The server has ended the session that held its lock of migrations, or does not answer it, before the migration was begun.
+pub(super) fn lost_before(database: &DatabaseName) -> Failure {
+    Failure::new(Exit::Migration, format!("`{database}` was not migrated: the lock of its migrations was lost"))
+        .because(LOST)
+        .because("another app, environment or host that reaches the same database may have changed it since its snapshot")
+        .next("do the same again: the lock is taken and the snapshot made anew")
+        .next("where that happens again, see in the server's log what ends the session")
+}
+
+/// The same while it was migrated.
+pub(super) fn lost_meanwhile(database: &DatabaseName) -> String {
+    format!(
+        "the lock of migrations of `{database}` was lost while it was migrated: {LOST}; another app, environment or host that reaches the same database may have migrated it, too"
+    )
+}
+
+/// What is known of it.
+const LOST: &str = "the session that held it was ended by its server (a restart, a timeout, somebody there), or is not answered any more";
+
 /// A client program may say what it was told.
 fn redacted(act: &Act<'_>, text: &str) -> String {
     let live = act.plan.live.as_ref().map(|live| act.values(&live.release));
@@ -430,6 +449,19 @@ mod tests {
         let failure = Failure::new(Exit::Migration, "stage migrate: stopping scratch-main-1 did not work")
             .because("the engine did not stop scratch-main-1 within 60 s");
         insta::assert_snapshot!(left_over(&"main".parse().unwrap(), "cutover-shop.local.scratch-main-1", &failure), @"the scratch server of `main` is still there (the engine did not stop scratch-main-1 within 60 s): cutover takes the container cutover-shop.local.scratch-main-1 away as soon as the engine lets it, and `docker rm --force --volumes cutover-shop.local.scratch-main-1` does at once");
+    }
+
+    #[test]
+    fn a_lock_that_was_lost_is_told_with_what_may_have_happened() {
+        let database = "main".parse().unwrap();
+        insta::assert_snapshot!(text(&lost_before(&database)), @r"
+        `main` was not migrated: the lock of its migrations was lost (5)
+        cause: the session that held it was ended by its server (a restart, a timeout, somebody there), or is not answered any more
+        cause: another app, environment or host that reaches the same database may have changed it since its snapshot
+        next: do the same again: the lock is taken and the snapshot made anew
+        next: where that happens again, see in the server's log what ends the session
+        ");
+        insta::assert_snapshot!(lost_meanwhile(&database), @"the lock of migrations of `main` was lost while it was migrated: the session that held it was ended by its server (a restart, a timeout, somebody there), or is not answered any more; another app, environment or host that reaches the same database may have migrated it, too");
     }
 
     #[test]

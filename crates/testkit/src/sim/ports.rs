@@ -211,6 +211,9 @@ impl Database for Simulated {
         let (of, to) = (of.clone(), to.to_owned());
         let (bytes, hash) = self
             .act(move |world| {
+                if world.loses_lock {
+                    world.lock = None;
+                }
                 let bytes = std::fs::copy(world.file_of(&of), &to).unwrap_or_default();
                 (bytes, ContentHash::of(&std::fs::read(&to).unwrap_or_default()))
             })

@@ -479,6 +479,11 @@ impl Site {
         self.machine().world.left_when_told.clone()
     }
 
+    /// From now on the server ends the session that holds its lock of migrations while a snapshot is taken.
+    pub fn lose_locks(&self) {
+        self.machine().world.loses_lock = true;
+    }
+
     /// How often the lock of migrations in the server was taken.
     pub fn locked(&self) -> u32 {
         self.machine().world.locked

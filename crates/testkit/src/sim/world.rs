@@ -99,6 +99,8 @@ pub(crate) struct World {
     pub(crate) lock: Option<Arc<Mutex<oneshot::Receiver<Infallible>>>>,
     /// How often that was taken.
     pub(crate) locked: u32,
+    /// The server ends the session that holds it while a snapshot is taken.
+    pub(crate) loses_lock: bool,
     /// Starts of the host so far.
     pub(crate) boots: u32,
     pub(crate) behaviours: BTreeMap<String, Behaviour>,

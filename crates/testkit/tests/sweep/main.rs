@@ -16,6 +16,7 @@ use std::sync::Mutex;
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, Step, What};
+use cutover_core::verdict::Outcome as Came;
 use cutover_testkit::sim::{Behaviour, Fault, FaultPlan, Made, Moment, Outcome, Site};
 
 use crate::cases::{Case, cases, is_cancel};
@@ -195,24 +196,48 @@ async fn what_was_replaced_has_ended_when_it_is_told_and_is_removed_after_that()
     assert!(!found.iter().any(|found| second.contains(&found.name)), "they are gone: {found:?}");
 }
 
+/// The case of this name at a site of its own, as it is before what is asked.
+async fn ready(name: &str) -> (Case, Site, Made) {
+    let case = cases().into_iter().find(|case| case.name == name).unwrap();
+    let site = case.site().await.unwrap();
+    let made = site.plan(&case.ask.of(&site).unwrap(), 1000).unwrap();
+    (case, site, made)
+}
+
+/// Whether the newest run began such a step.
+fn has_begun(site: &Site, is_it: impl Fn(&Step) -> bool) -> bool {
+    site.journal().iter().any(|entry| matches!(&entry.what, What::Intent { step, .. } if is_it(step)))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_takes_the_lock_of_migrations_once_also_where_it_puts_the_database_back() {
     for name in ["a breaking migration of a server", "a breaking migration of a server that fails half-way"] {
-        let case = cases().into_iter().find(|case| case.name == name).unwrap();
-        let mut site = case.site().await.unwrap();
+        let (case, mut site, made) = Box::pin(ready(name)).await;
         let before = site.locked();
-        let made = site.plan(&case.ask.of(&site).unwrap(), 1000).unwrap();
 
         let outcome = site.run(&made, FaultPlan::default()).await.unwrap();
 
         assert_eq!(outcome.verdict.exit(), case.ends, "{name}");
-        let restored = site
-            .journal()
-            .iter()
-            .any(|entry| matches!(&entry.what, What::Intent { step: Step::Restore { .. }, .. }));
+        let restored = has_begun(&site, |step| matches!(step, Step::Restore { .. }));
         assert_eq!(restored, case.ends == Exit::Migration, "{name}");
         assert_eq!(site.locked() - before, 1, "{name}: nobody comes in between");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_whose_lock_was_lost_is_not_migrated() {
+    let (_, mut site, made) = Box::pin(ready("a breaking migration of a server")).await;
+    let moment = site.moment().unwrap();
+    site.lose_locks();
+
+    let verdict = site.run(&made, FaultPlan::default()).await.unwrap().verdict;
+
+    let Came::Failed { failure } = &verdict.outcome else { panic!("{verdict:?}") };
+    assert_eq!(failure.what, "`main` was not migrated: the lock of its migrations was lost");
+    assert_eq!(verdict.exit(), Exit::Migration);
+    assert!(failure.state.ends_with("is serving; database not migrated"), "{}", failure.state);
+    assert!(!has_begun(&site, |step| matches!(step, Step::Migrate { .. })));
+    assert_eq!(site.check(&moment, &verdict).unwrap(), Vec::<String>::new());
 }
 
 fn sweep_all(one_in: u64) {

@@ -8,7 +8,7 @@ use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
 use cutover_core::wire::Extent;
 
-use super::alone::Holder;
+use super::alone::{Holder, SILENCE};
 use super::client::{Client, badly};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
@@ -182,9 +182,11 @@ impl InServer for Maria<'_> {
         let words = words.map(str::to_owned).to_vec();
         // Its name may have 64 characters.
         let lock = format!("cutover {}", ContentHash::of(name.as_bytes()).short());
-        let statements = format!("set session wait_timeout = 604800;\nselect get_lock('{lock}', 0);\n");
+        let statements = format!("set session wait_timeout = {SILENCE};\nselect get_lock('{lock}', 0);\n");
+        // The client program may have come again by itself, and without it.
+        let again = format!("select is_used_lock('{lock}') = connection_id();\n");
         let database = "information_schema";
-        Holder { client: &self.client, database, words, statements, taken: "1" }.take().await
+        Holder { client: &self.client, database, words, statements, again, taken: "1" }.take().await
     }
 
     async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {

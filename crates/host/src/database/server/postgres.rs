@@ -134,7 +134,9 @@ impl InServer for Postgres<'_> {
         let database = elsewhere(&name);
         let server = Server { client: layout::ALONE_CLIENT, ..self.client.server.clone() };
         let client = Client { server: &server, login: self.client.login, meter: self.client.meter };
-        Holder { client: &client, database, words, statements, taken: "t" }.take().await
+        // It is in the transaction that took it, or has ended.
+        let again = "select true;\n".to_owned();
+        Holder { client: &client, database, words, statements, again, taken: "t" }.take().await
     }
 
     async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
