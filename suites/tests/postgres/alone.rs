@@ -46,6 +46,35 @@ async fn a_database_that_somebody_else_migrates_is_not_migrated() {
     .await;
 }
 
+/// The migration of a run that was killed: whoever ends its sessions, it comes back.
+const COMES_BACK: &str = "export PGPASSWORD=$POSTGRES_PASSWORD PGAPPNAME=cutover-migration PGHOST=127.0.0.1 PGUSER=ledger PGDATABASE=ledger
+(while [ ! -e /tmp/settled ]; do psql -qAtc 'select pg_sleep(600)' >/dev/null 2>&1; done) &
+read -r _; echo on; cat >/dev/null; touch /tmp/settled
+until ! kill -0 $! 2>/dev/null; do psql -d postgres -qAtc \"select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()\" >/dev/null; done
+wait; rm /tmp/settled";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_database_that_a_killed_run_of_somebody_else_migrates_is_not_migrated() {
+    with_ledger("a_database_that_a_killed_run_of_somebody_else_migrates_is_not_migrated", async |app| {
+        let adds = "sql \"alter table entries add column mark text default 'wider'\"";
+        let expand = Version { name: "wider", migrate: adds, ..FIRST };
+
+        let (killed, _) = Session::open(app, "postgres", COMES_BACK, "begin");
+        for compatible in ["expand", "breaking"] {
+            let talk = deploy(app, &Version { compatible, ..expand }, 3).await;
+            assert!(talk.contains("`main` is being migrated by somebody else"), "{talk}");
+            assert!(talk.contains("was killed, and nobody has settled that yet"), "{talk}");
+        }
+        serves(app, "first").await;
+        drop(killed);
+
+        deploy(app, &expand, 0).await;
+        serves(app, "wider").await;
+    })
+    .await;
+}
+
 /// Whether the client program that holds the lock runs in the server's container.
 fn has_holder(app: &App<'_>) -> bool {
     let words = "grep -lz PGAPPNAME=cutover-alone /proc/[0-9]*/environ 2>/dev/null || true";

@@ -115,6 +115,10 @@ impl Database for Databases {
         server::of(server, &self.meter).alone().await
     }
 
+    async fn migrating(&self, server: &Server) -> Result<Option<String>, DatabaseError> {
+        server::of(server, &self.meter).migrating().await
+    }
+
     async fn admits(&self, server: &Server, account: &Account) -> Result<bool, DatabaseError> {
         server::of(server, &self.meter).admits(account).await
     }

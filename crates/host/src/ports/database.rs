@@ -79,6 +79,11 @@ pub trait Database: Send + Sync {
     /// Takes the lock of migrations that the database has in its server, where other installations see it; `None`: somebody else has it. It is let
     /// go when what is given is dropped, and when this process ends, however it ends.
     async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError>;
+
+    /// Who migrates the database although the lock is ours: the instance of a run that was killed goes on without it until somebody settles that run.
+    /// Sessions without a client are no such, and end. `None`: nobody, as far as the engine tells one session from another.
+    async fn migrating(&self, server: &Server) -> Result<Option<String>, DatabaseError>;
+
     /// Whether an account gets in, by the way that apps come.
     async fn admits(&self, server: &Server, account: &Account) -> Result<bool, DatabaseError>;
 

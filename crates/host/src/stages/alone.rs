@@ -69,6 +69,21 @@ pub(super) fn refuse_lost(act: &Act<'_>, migration: &Migration) -> Result<(), Fa
     if has_lost(act, migration) { Err(told::lost_before(&migration.database)) } else { Ok(()) }
 }
 
+/// Refuses to migrate beside the instance of a run that was killed: the lock went with that run, and the instance has come back since its sessions
+/// were ended. Whoever settles that run ends it.
+pub(super) async fn refuse_another(
+    act: &Act<'_>,
+    stage: Stage,
+    migration: &Migration,
+    server: &Server,
+) -> Result<(), Failure> {
+    let asked = act.ports.database.migrating(server).await;
+    match asked.map_err(|error| told::unseen(act, migration, &error.into()))? {
+        None => Ok(()),
+        Some(who) => Err(told::still_migrated(act, stage, &migration.database, &who)),
+    }
+}
+
 /// A migration that runs is not ended for it, for that would harm more: what came of it is told.
 pub(super) fn tell_lost(act: &Act<'_>, stage: Stage, migration: &Migration) -> Result<(), StageError> {
     if !has_lost(act, migration) {

@@ -64,10 +64,12 @@ async fn must_be_held(act: &Act<'_>, migration: &Migration, place: &ServerPlace)
     alone::for_migration(act, Stage::Migrate, migration).await?;
     let found = async {
         let server = server(act, place).await?;
+        act.ports.database.end_sessions(&server).await?;
         let state = act.ports.database.look(&server).await?;
         Ok::<_, Trouble>((server, state))
     };
     let (server, found) = found.await.map_err(|trouble| told::unseen(act, migration, &trouble))?;
+    alone::refuse_another(act, Stage::Migrate, migration, &server).await?;
     told::refuse_broken(act, migration, &found.schema)?;
     let budget = u64::try_from(migration.budget.as_millis()).unwrap_or(u64::MAX);
     let is_dumped = migration.snapshot == SnapshotPolicy::BeforeMigration;
@@ -221,6 +223,9 @@ pub(super) async fn carry_out(
     migration: &Migration,
     before: &Before,
 ) -> Result<(), StageError> {
+    if let Some((server, _)) = &before.server {
+        alone::refuse_another(act, stage, migration, server).await?;
+    }
     alone::refuse_lost(act, migration)?;
     let step = Step::Migrate { database: migration.database.clone() };
     let (mut ended, mut is_empty) = (None, false);

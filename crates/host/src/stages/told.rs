@@ -337,18 +337,27 @@ pub(super) fn no_room_told(trouble: &Trouble) -> Failure {
 
 /// Somebody else has the lock of migrations that the database has in its server.
 pub(super) fn migrated_by_another(act: &Act<'_>, stage: Stage, database: &DatabaseName) -> Failure {
-    // By then requests were held, and what serves was stopped: that is more than to be refused.
-    let exit = if stage == Stage::Handover { Exit::Migration } else { Exit::Locked };
-    let mut failure = Failure::new(exit, format!("`{database}` is being migrated by somebody else"))
+    another_migrates(stage, database)
         .because(format!(
             "another app, environment or host than {} reaches the same database, and holds its lock of migrations",
             act.app()
-        ));
-    failure.next.push("do the same again once that is over".to_owned());
-    failure.next.push(
-        "if it is not meant to be the same database, see its `url`, or the service it lies in".to_owned(),
-    );
-    failure
+        ))
+        .next("do the same again once that is over")
+        .next("if it is not meant to be the same database, see its `url`, or the service it lies in")
+}
+
+/// Somebody else, who has lost that lock, goes on all the same.
+pub(super) fn still_migrated(act: &Act<'_>, stage: Stage, database: &DatabaseName, who: &str) -> Failure {
+    another_migrates(stage, database)
+        .because(format!("{} came back as a migration, after such sessions were ended: the run that it is of was killed, and nobody has settled that yet", redacted(act, who)))
+        .next("the host of that run settles it by itself: see `cutover status` of the app that reaches the same database")
+        .next("do the same again once that is over")
+}
+
+fn another_migrates(stage: Stage, database: &DatabaseName) -> Failure {
+    // By then requests were held, and what serves was stopped: that is more than to be refused.
+    let exit = if stage == Stage::Handover { Exit::Migration } else { Exit::Locked };
+    Failure::new(exit, format!("`{database}` is being migrated by somebody else"))
 }
 
 /// The server has ended the session that held its lock of migrations, or does not answer it, before the migration was begun.

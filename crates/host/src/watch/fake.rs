@@ -396,6 +396,9 @@ impl Database for NoDatabase {
     async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
         unreachable!()
     }
+    async fn migrating(&self, _: &Server) -> Result<Option<String>, DatabaseError> {
+        unreachable!()
+    }
     async fn admits(&self, _: &Server, _: &Account) -> Result<bool, DatabaseError> {
         unreachable!()
     }

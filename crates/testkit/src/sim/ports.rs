@@ -291,6 +291,10 @@ impl Database for Simulated {
         Ok(self.see(World::alone).await?)
     }
 
+    async fn migrating(&self, _: &Server) -> Result<Option<String>, DatabaseError> {
+        Ok(self.see(|_| None).await?)
+    }
+
     async fn admits(&self, _: &Server, account: &Account) -> Result<bool, DatabaseError> {
         let said = account.password.fingerprint(SALT);
         Ok(self.see(|world| world.password.as_ref() == Some(&said)).await?)

@@ -189,6 +189,11 @@ impl InServer for Maria<'_> {
         Holder { client: &self.client, database, words, statements, again, taken: "1" }.take().await
     }
 
+    /// Of sessions that have a client none says whose it is.
+    async fn migrating(&self) -> Result<Option<String>, DatabaseError> {
+        self.end_those_of_nobody().await.map(|_| None)
+    }
+
     async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
         lets_in(&self.client, mariadb_password::LOG_IN, account).await
     }

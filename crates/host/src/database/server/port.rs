@@ -46,6 +46,7 @@ pub(in crate::database) trait InServer: Send + Sync {
         }
     }
     async fn alone(&self) -> Result<Option<Alone>, DatabaseError>;
+    async fn migrating(&self) -> Result<Option<String>, DatabaseError>;
     async fn admits(&self, account: &Account) -> Result<bool, DatabaseError>;
     async fn set_password(&self, account: &Account) -> Result<(), DatabaseError>;
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;

@@ -118,7 +118,7 @@ impl InServer for Postgres<'_> {
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {
-        self.ask(None, catalogue::SESSIONS).await
+        self.ask(None, &catalogue::sessions()).await
     }
 
     async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
@@ -139,6 +139,19 @@ impl InServer for Postgres<'_> {
         Holder { client: &client, database, words, statements, again, taken: "t" }.take().await
     }
 
+    async fn migrating(&self) -> Result<Option<String>, DatabaseError> {
+        let end = Instant::now() + LET_GO;
+        loop {
+            // Those of a migration of ours that has just ended may be on their way out.
+            let told = self.ask(None, &catalogue::migrations()).await?;
+            let Some(first) = told.lines().next() else { return Ok(None) };
+            if Instant::now() >= end {
+                return Ok(Some(first.to_owned()));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
         lets_in(&self.client, postgres_password::LOG_IN, account).await
     }
@@ -156,9 +169,15 @@ impl InServer for Postgres<'_> {
             layout::MIGRATION_CLIENT,
             layout::OWN_CLIENT
         );
-        let ended = self.ask(None, &format!("select count(pg_terminate_backend(pid)) {theirs}")).await?;
+        let told = self.ask(None, &format!("select pid, pg_terminate_backend(pid) {theirs}")).await?;
+        let ended: Vec<&str> = told.lines().filter_map(|row| row.split('|').next()).collect();
+        if ended.is_empty() {
+            return Ok(0);
+        }
+        // Whoever comes since is somebody else.
+        let left = format!("select count(*) {theirs} and pid in ({})", ended.join(", "));
         let end = Instant::now() + LET_GO;
-        while self.ask(None, &format!("select count(*) {theirs}")).await? != "0" {
+        while self.ask(None, &left).await? != "0" {
             if Instant::now() >= end {
                 let message =
                     "a session of a migration that was stopped goes on in the server, and does not end";
@@ -166,7 +185,7 @@ impl InServer for Postgres<'_> {
             }
             tokio::time::sleep(AGAIN).await;
         }
-        Ok(ended.parse().unwrap_or_default())
+        Ok(ended.len() as u64)
     }
 
     async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError> {

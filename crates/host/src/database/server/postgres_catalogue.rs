@@ -1,5 +1,6 @@
 //! What `PostgreSQL` is asked of a database: its size, what tells one schema from another, and what migration tools wrote into tables of their own.
 
+use cutover_core::layout;
 use cutover_core::state::SchemaVersion;
 use serde::Deserialize;
 
@@ -71,10 +72,26 @@ pub(super) const LOCKS: &str = "select json_build_object('at_ms', (extract(epoch
     and a.backend_type = 'client backend' and c.relkind in ('r', 'p', 'm') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'))";
 
 /// Who has the database open besides the session that asks: a line each.
-pub(super) const SESSIONS: &str = "select coalesce(nullif(application_name, ''), 'somebody') || ' of ' || coalesce(usename, '?')
-    || coalesce(' at ' || host(client_addr), '') || ' (' || coalesce(state, 'connected') || ')'
+pub(super) fn sessions() -> String {
+    format!(
+        "select coalesce(nullif(application_name, ''), 'somebody') || ' of ' || {OF} || ' (' || coalesce(state, 'connected') || ')'
 from pg_stat_activity
-where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend' and application_name <> 'cutover-alone' order by 1";
+where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend' and application_name <> '{}' order by 1",
+        layout::ALONE_CLIENT
+    )
+}
+
+/// Whose sessions of migrations there are: a line each.
+pub(super) fn migrations() -> String {
+    format!(
+        "select 'session ' || pid || ' of ' || {OF} from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and application_name = '{}' order by pid",
+        layout::MIGRATION_CLIENT
+    )
+}
+
+/// Whose a session is, and from where.
+const OF: &str = "coalesce(usename, '?') || coalesce(' at ' || host(client_addr), '')";
 
 /// A list of roles that own something of the database, or are granted something there, but for those that every server has.
 pub(super) const ROLES: &str = "select coalesce(json_agg(distinct r.rolname), '[]') from pg_shdepend d
