@@ -51,16 +51,26 @@ pub(super) async fn for_migration(
     stage: Stage,
     migration: &Migration,
 ) -> Result<(), StageError> {
-    let Some(DatabasePlace::Server(place)) = &migration.place else { return Ok(()) };
-    let taken = async {
-        let server = server(act, place).await?;
-        Ok::<_, Trouble>(take(act, place, &server).await)
-    };
-    match taken.await.map_err(|trouble| told::unseen(act, migration, &trouble))? {
+    let Some(place) = &migration.place else { return Ok(()) };
+    let unasked = |trouble: &Trouble| told::unseen(act, migration, trouble);
+    or_refuse(act, stage, &migration.database, place, unasked).await
+}
+
+/// Takes it before anything is done to the database; `unasked` is told where its server cannot be asked.
+pub(super) async fn or_refuse(
+    act: &Act<'_>,
+    stage: Stage,
+    database: &DatabaseName,
+    place: &DatabasePlace,
+    unasked: impl Fn(&Trouble) -> Failure + Send,
+) -> Result<(), StageError> {
+    let DatabasePlace::Server(place) = place else { return Ok(()) };
+    let server = server(act, place).await.map_err(|trouble| unasked(&trouble))?;
+    match take(act, place, &server).await {
         Ok(true) => Ok(()),
-        Ok(false) => Err(told::migrated_by_another(act, stage, &migration.database).into()),
-        Err(error) if lacks_right(&error) => without(act, stage, place, &migration.database),
-        Err(error) => Err(told::unseen(act, migration, &error.into()).into()),
+        Ok(false) => Err(told::migrated_by_another(act, stage, database).into()),
+        Err(error) if lacks_right(&error) => without(act, stage, place, database),
+        Err(error) => Err(unasked(&error.into()).into()),
     }
 }
 

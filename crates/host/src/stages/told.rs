@@ -314,6 +314,13 @@ pub(super) fn unreadable(act: &Act<'_>, database: &DatabaseName, file: &str, tro
         .next("see that the database's server runs and can be reached; `cutover snapshot list` shows other snapshots")
 }
 
+/// A database whose server does not say whether somebody migrates it is not put back.
+pub(super) fn not_put_back(act: &Act<'_>, database: &DatabaseName, trouble: &Trouble) -> Failure {
+    Failure::new(Exit::Refused, format!("`{database}` was not put back: its server cannot be asked"))
+        .because(redacted(act, &trouble.message))
+        .next("see that it runs and can be reached; then do the same again")
+}
+
 /// A database that is not reached has no snapshot.
 pub(super) fn unreached(act: &Act<'_>, database: &DatabaseName, trouble: &Trouble) -> Failure {
     Failure::new(Exit::Migration, format!("no snapshot was taken of `{database}`"))

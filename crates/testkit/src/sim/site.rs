@@ -28,6 +28,7 @@ use cutover_core::verdict::Verdict;
 use cutover_host::assignment::Assignment;
 use cutover_host::journal::Journal;
 use cutover_host::lock::AppLock;
+use cutover_host::ports::Alone;
 use cutover_host::settle::{Look, Settling, carry_out, settle};
 use cutover_host::stages::{Act, EnvChange, MigrationLocks};
 use cutover_host::store::Store;
@@ -482,6 +483,11 @@ impl Site {
     /// From now on the server ends the session that holds its lock of migrations while a snapshot is taken.
     pub fn lose_locks(&self) {
         self.machine().world.loses_lock = true;
+    }
+
+    /// Somebody else takes the lock of migrations in the server, and has it as long as what is given is there.
+    pub fn migrated_by_somebody_else(&self) -> Option<Alone> {
+        self.machine().world.alone()
     }
 
     /// How often the lock of migrations in the server was taken.

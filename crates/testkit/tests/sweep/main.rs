@@ -240,6 +240,35 @@ async fn a_database_whose_lock_was_lost_is_not_migrated() {
     assert_eq!(site.check(&moment, &verdict).unwrap(), Vec::<String>::new());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_database_that_somebody_else_migrates_is_neither_migrated_nor_put_back_nor_snapshot() {
+    for name in [
+        "a breaking migration of a server",
+        "rollback that migrates a server down",
+        "a snapshot of a server by hand",
+        "a snapshot of a server put back",
+    ] {
+        let (_, mut site, made) = Box::pin(ready(name)).await;
+        let moment = site.moment().unwrap();
+        let somebody = site.migrated_by_somebody_else().unwrap();
+
+        let verdict = site.run(&made, FaultPlan::default()).await.unwrap().verdict;
+
+        let Came::Failed { failure } = &verdict.outcome else { panic!("{name}: {verdict:?}") };
+        assert_eq!(failure.what, "`main` is being migrated by somebody else", "{name}");
+        assert_eq!(verdict.exit(), Exit::Locked, "{name}");
+        let touched = |step: &Step| {
+            matches!(
+                step,
+                Step::Hold { .. } | Step::Snapshot { .. } | Step::Migrate { .. } | Step::Restore { .. }
+            )
+        };
+        assert!(!has_begun(&site, touched), "{name}");
+        assert_eq!(site.check(&moment, &verdict).unwrap(), Vec::<String>::new(), "{name}");
+        drop(somebody);
+    }
+}
+
 fn sweep_all(one_in: u64) {
     let seed = std::env::var("SWEEP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_125);
     let only = std::env::var("SWEEP_CASE").unwrap_or_default();
