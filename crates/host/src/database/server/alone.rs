@@ -16,13 +16,11 @@ use crate::ports::{Alone, Attached, DatabaseError};
 /// A session that holds it.
 pub(super) struct Holder<'a> {
     pub(super) client: &'a Client<'a>,
-    /// Which it is in: not the one that is migrated, which somebody may have to rename.
-    pub(super) database: &'static str,
     pub(super) words: Vec<String>,
-    /// Try to take it, and answer with one line.
+    /// Go from the database that is migrated, which somebody may have to rename, to another one; try to take it there, and answer with one line.
     pub(super) statements: String,
     /// Whether it has it still; answered with one line.
-    pub(super) again: String,
+    pub(super) again: &'static str,
     /// The line that says that it was taken, and that it is had still.
     pub(super) taken: &'static str,
 }
@@ -44,13 +42,13 @@ impl Holder<'_> {
 
     async fn try_to_take(&self) -> Result<Option<Alone>, DatabaseError> {
         let asked = async {
-            let mut session = self.client.start(Some(self.database), &self.words, Carried::Plain).await?;
+            let mut session = self.client.start(None, &self.words, Carried::Plain).await?;
             Ok::<_, DatabaseError>((answer(&mut session, &self.statements).await?, session))
         };
         let late =
             |_| DatabaseError::plain(format!("the server did not answer within {} s", ANSWER.as_secs()));
         let (line, session) = tokio::time::timeout(ANSWER, asked).await.map_err(late)??;
-        Ok((line == self.taken).then(|| held(session, self.again.clone(), self.taken)))
+        Ok((line == self.taken).then(|| held(session, self.again, self.taken)))
     }
 }
 
@@ -74,12 +72,12 @@ async fn answer(session: &mut Attached, statements: &str) -> Result<String, Data
 }
 
 /// The session goes on until what is given is dropped, or it is lost.
-fn held(mut session: Attached, again: String, taken: &'static str) -> Alone {
+fn held(mut session: Attached, again: &'static str, taken: &'static str) -> Alone {
     let (alone, mut dropped) = oneshot::channel::<std::convert::Infallible>();
     tokio::spawn(async move {
         tokio::select! {
             _ = &mut dropped => {}
-            () = until_lost(&mut session, &again, taken) => tracing::warn!("the lock of migrations is lost"),
+            () = until_lost(&mut session, again, taken) => tracing::warn!("the lock of migrations is lost"),
         }
         drop(dropped);
         let Attached { mut output, input, exit, .. } = session;
@@ -159,7 +157,7 @@ mod tests {
             }),
         };
         let reads = BufReader::new(reads).lines();
-        (held(session, "mine?\n".to_owned(), "t"), Other { reads, says })
+        (held(session, "mine?\n", "t"), Other { reads, says })
     }
 
     /// Whether it is known to be lost after some time.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::config::settings::ServerKind;
-use cutover_core::hash::ContentHash;
 use cutover_core::wire::Extent;
 
 use super::alone::{Holder, SILENCE};
@@ -177,16 +176,22 @@ impl InServer for Maria<'_> {
     }
 
     async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
-        let name = self.ask(None, "select database();").await?;
-        let words = [self.talker(), "--batch", "--skip-column-names", "--unbuffered", "--connect-timeout=10"];
+        let words = [
+            self.talker(),
+            "--batch",
+            "--skip-column-names",
+            "--unbuffered",
+            "--connect-timeout=10",
+            DATABASE,
+        ];
         let words = words.map(str::to_owned).to_vec();
         // Its name may have 64 characters.
-        let lock = format!("cutover {}", ContentHash::of(name.as_bytes()).short());
-        let statements = format!("set session wait_timeout = {SILENCE};\nselect get_lock('{lock}', 0);\n");
+        let statements = format!(
+            "set session wait_timeout = {SILENCE};\nset @lock = concat('cutover ', left(sha2(database(), 256), 7));\nuse information_schema;\nselect get_lock(@lock, 0);\n"
+        );
         // The client program may have come again by itself, and without it.
-        let again = format!("select is_used_lock('{lock}') = connection_id();\n");
-        let database = "information_schema";
-        Holder { client: &self.client, database, words, statements, again, taken: "1" }.take().await
+        let again = "select is_used_lock(@lock) = connection_id();\n";
+        Holder { client: &self.client, words, statements, again, taken: "1" }.take().await
     }
 
     /// Of sessions that have a client none says whose it is.

@@ -122,21 +122,20 @@ impl InServer for Postgres<'_> {
     }
 
     async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
-        let name = self.ask(None, "select current_database()").await?;
         let words = PSQL.map(str::to_owned).to_vec();
         // A transaction keeps its session also behind a pooler, which would give one between two statements to somebody else, lock and all.
         // A host that has lost its power says no farewell: the server is to notice in half a minute, not in two hours.
         let statements = format!(
-            "set tcp_keepalives_idle = 10;\nset tcp_keepalives_interval = 5;\nset tcp_keepalives_count = 4;\nbegin;\nset local idle_in_transaction_session_timeout = 0;\n\
-             select pg_try_advisory_xact_lock(hashtextextended({}, 0));\n",
-            literal(&format!("cutover {name}"))
+            "select current_database() as name, case current_database() when 'postgres' then '{}' else '{}' end as elsewhere \\gset\n\\connect :elsewhere\n\
+             set tcp_keepalives_idle = 10;\nset tcp_keepalives_interval = 5;\nset tcp_keepalives_count = 4;\nbegin;\nset local idle_in_transaction_session_timeout = 0;\n\
+             select pg_try_advisory_xact_lock(hashtextextended('cutover ' || :'name', 0));\n",
+            elsewhere("postgres"),
+            elsewhere("any other")
         );
-        let database = elsewhere(&name);
         let server = Server { client: layout::ALONE_CLIENT, ..self.client.server.clone() };
         let client = Client { server: &server, login: self.client.login, meter: self.client.meter };
         // It is in the transaction that took it, or has ended.
-        let again = "select true;\n".to_owned();
-        Holder { client: &client, database, words, statements, again, taken: "t" }.take().await
+        Holder { client: &client, words, statements, again: "select true;\n", taken: "t" }.take().await
     }
 
     async fn migrating(&self) -> Result<Option<String>, DatabaseError> {
