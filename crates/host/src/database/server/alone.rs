@@ -53,7 +53,7 @@ impl Holder<'_> {
 }
 
 /// The first line that it says to these statements.
-async fn answer(session: &mut Attached, statements: &str) -> Result<String, DatabaseError> {
+pub(super) async fn answer(session: &mut Attached, statements: &str) -> Result<String, DatabaseError> {
     // Where it has ended already, what it said tells why.
     session.input.write_all(statements.as_bytes()).await.unwrap_or_default();
     session.input.flush().await.unwrap_or_default();

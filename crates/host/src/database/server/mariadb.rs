@@ -11,8 +11,11 @@ use super::alone::{Holder, SILENCE};
 use super::client::{Client, badly};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
+use super::mariadb_password::PASSWORD_LOCK;
+use super::mariadb_restore::literal;
 use super::mariadb_version::Version;
-use super::port::{ANSWER, InServer, LONG_ANSWER, lets_in};
+use super::password::{Tried, log_in, tell};
+use super::port::{ANSWER, InServer, LONG_ANSWER};
 use super::{dump, mariadb_dump, mariadb_password};
 use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken, Way};
@@ -87,6 +90,20 @@ impl Maria<'_> {
             return Err(self.no_program(words));
         }
         Err(badly(words, &said.exit, &said.errors))
+    }
+
+    /// Tells statements with a password to a session that [`InServer::end_sessions`] finds by the lock that it takes first.
+    async fn tell_password(&self, statements: &str) -> Result<(), DatabaseError> {
+        let words = [
+            self.talker(),
+            "--batch",
+            "--skip-column-names",
+            "--unbuffered",
+            "--connect-timeout=10",
+            "--default-character-set=utf8mb4",
+        ];
+        let first = format!("select get_lock({}, 0);\n", literal(PASSWORD_LOCK));
+        tell(&self.client, Some("information_schema"), &words.map(str::to_owned), &first, statements).await
     }
 
     fn no_program(&self, words: &[String]) -> DatabaseError {
@@ -199,8 +216,9 @@ impl InServer for Maria<'_> {
         self.end_those_of_nobody().await.map(|_| None)
     }
 
-    async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
-        lets_in(&self.client, mariadb_password::LOG_IN, account).await
+    async fn tried(&self, account: &Account) -> Result<Tried, DatabaseError> {
+        let said = log_in(&self.client, mariadb_password::LOG_IN, account).await?;
+        Ok(mariadb_password::tried(account, &said))
     }
 
     async fn set_password(&self, account: &Account) -> Result<(), DatabaseError> {
@@ -209,8 +227,7 @@ impl InServer for Maria<'_> {
         if hosts.is_empty() {
             return Err(DatabaseError::plain(format!("the server has no user `{}`", account.role)));
         }
-        let statements = mariadb_password::statements(account, &hosts, self.is_mariadb());
-        self.ask_server(&statements).await.map(drop)
+        self.tell_password(&mariadb_password::statements(account, &hosts, self.is_mariadb())).await
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

@@ -1,8 +1,14 @@
 //! The password of a user of `MariaDB` or `MySQL`: tried, and changed, for every host that the user may come from. It goes to a program's standard
 //! input, and what the server would write of its statement it does not write (P6).
 
+use super::client::{Said, badly};
 use super::mariadb_restore::literal;
+use super::password::{Tried, full};
 use crate::ports::Account;
+
+/// What a session that changes a password holds in the server. By it it is found by whoever comes after a run that was killed: it may wait there for
+/// a lock of tables, and go on once that is free.
+pub(super) const PASSWORD_LOCK: &str = "cutover password";
 
 /// Tries an account by the way that apps come, and by the socket, for one that may come by nothing else; its password is the first line that is read.
 pub(super) const LOG_IN: &str = r#"IFS= read -r MYSQL_PWD
@@ -15,6 +21,31 @@ log_in() {
     "$program" --no-defaults --user="$user" "$@" --connect-timeout=10 --batch --execute='select 1' information_schema </dev/null >/dev/null
 }
 log_in --host="$host" --port="$port" --protocol=tcp --loose-skip-ssl-verify-server-cert --loose-get-server-public-key || log_in"#;
+
+/// The server's own numbers: too many connections; those of a user; more than the user may have, in an hour or at once.
+const FULL: [u32; 3] = [1040, 1203, 1226];
+/// Access denied, for a user who comes with a password, and without one.
+const DENIED: [u32; 2] = [1045, 1698];
+
+/// How a try ended. Client programs say the number of an error in all languages.
+pub(super) fn tried(account: &Account, said: &Said) -> Tried {
+    if said.exit.code == Some(0) {
+        return Tried::In;
+    }
+    let number =
+        |line: &str| -> Option<u32> { line.strip_prefix("ERROR ")?.split([' ', ':']).next()?.parse().ok() };
+    let numbers: Vec<u32> = said.errors.lines().filter_map(number).collect();
+    if let Some(number) = numbers.iter().find(|number| FULL.contains(number)) {
+        return Tried::Neither(full(
+            account,
+            &format!("error {number}: `max_connections`, or `MAX_USER_CONNECTIONS` of the user"),
+        ));
+    }
+    if numbers.iter().any(|number| DENIED.contains(number)) {
+        return Tried::Refused;
+    }
+    Tried::Neither(badly(&["the login".to_owned()], &said.exit, &said.errors))
+}
 
 /// What is asked for the hosts that a user may come from. A server that resolves no names has not taken in those that are some.
 pub(super) fn hosts(role: &str) -> String {

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use super::mariadb::Maria;
+use super::mariadb_password::PASSWORD_LOCK;
+use super::mariadb_restore::literal;
 use super::port::{AGAIN, ANSWER, LET_GO};
 use crate::ports::{DatabaseError, Way};
 
@@ -48,12 +50,16 @@ impl Maria<'_> {
         }
     }
 
-    /// The numbers of sessions whose client is gone.
+    /// The numbers of sessions whose client is gone, and of the one that changes a password, which comes by the server's socket: nobody who asks is
+    /// changing one himself.
     async fn of_nobody(&self) -> Result<OfNobody, DatabaseError> {
         let words = ["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true"].map(str::to_owned);
         let sockets = self.output(None, &words, "", ANSWER).await?;
-        let asked = "select 0, @@port; select id, host from information_schema.processlist where id <> connection_id();";
-        Ok(without_client(&sockets, &self.ask_server(asked).await?))
+        let lock = literal(PASSWORD_LOCK);
+        let asked = format!(
+            "select 0, @@port; select id, host from information_schema.processlist where id <> connection_id(); select is_used_lock({lock}), {lock};"
+        );
+        Ok(without_client(&sockets, &self.ask_server(&asked).await?))
     }
 
     /// From here nobody sees the server's sockets. What writes there all the while may be a migration that was stopped, or not: no guess is made.
@@ -120,6 +126,11 @@ fn without_client(sockets: &str, told: &str) -> OfNobody {
     gone.retain(|port| !there.contains(port));
     let (mut found, mut has_cut) = (OfNobody::default(), false);
     for (session, host) in rows {
+        if host == PASSWORD_LOCK {
+            // `NULL` where nobody has it.
+            found.sessions.extend(session.parse::<u64>());
+            continue;
+        }
         if host.chars().count() + 1 >= TOLD_ADDRESS {
             has_cut = true;
             continue;
@@ -151,6 +162,10 @@ mod tests {
         assert_eq!(seen(&sockets.replace(" 01 ", " 08 ")), [21, 22]);
         assert_eq!(without_client(sockets, ""), OfNobody::default());
         assert_eq!(without_client(sockets, "0\t3306\n25\t172.31.253.4:51796\n"), OfNobody::default());
+        let changing = without_client("", "0\t3306\n30\tlocalhost\nNULL\tcutover password\n");
+        assert_eq!(changing, OfNobody::default());
+        let changing = without_client("", "0\t3306\n30\tlocalhost\n30\tcutover password\n");
+        assert_eq!(changing.sessions.into_iter().collect::<Vec<_>>(), [30]);
         let cut = format!("0\t3306\n21\t{}\n", "x".repeat(63));
         assert_eq!(without_client(sockets, &cut), OfNobody { sessions: BTreeSet::new(), hidden: true });
     }

@@ -12,6 +12,7 @@ mod mariadb_password;
 mod mariadb_restore;
 mod mariadb_sessions;
 mod mariadb_version;
+mod password;
 mod port;
 mod postgres;
 mod postgres_catalogue;

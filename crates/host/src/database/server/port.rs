@@ -9,8 +9,8 @@ use cutover_core::config::settings::ServerKind;
 use cutover_core::hash::ContentHash;
 use tokio::time::Instant;
 
-use super::client::{Client, badly};
 use super::mariadb::Maria;
+use super::password::{PAUSE, TRIES, Tried};
 use super::postgres::Postgres;
 use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, LockSamples, Server, ServerState, Taken};
@@ -47,7 +47,20 @@ pub(in crate::database) trait InServer: Send + Sync {
     }
     async fn alone(&self) -> Result<Option<Alone>, DatabaseError>;
     async fn migrating(&self) -> Result<Option<String>, DatabaseError>;
-    async fn admits(&self, account: &Account) -> Result<bool, DatabaseError>;
+    /// One try of an account, by the way that apps come.
+    async fn tried(&self, account: &Account) -> Result<Tried, DatabaseError>;
+    async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
+        let mut left = TRIES;
+        loop {
+            left -= 1;
+            match self.tried(account).await? {
+                Tried::In => return Ok(true),
+                Tried::Refused => return Ok(false),
+                Tried::Neither(error) if left == 0 => return Err(error),
+                Tried::Neither(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
     async fn set_password(&self, account: &Account) -> Result<(), DatabaseError>;
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
     async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;
@@ -75,22 +88,6 @@ pub(in crate::database) trait InServer: Send + Sync {
     }
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
-}
-
-/// Runs a shell's words that read a password, and end well where it is let in. Everything else is a refusal: a client program has one exit code for
-/// all that keeps it out, and its prose is not read.
-pub(super) async fn lets_in(
-    client: &Client<'_>,
-    script: &str,
-    account: &Account,
-) -> Result<bool, DatabaseError> {
-    let port = account.port.map(|port| port.to_string()).unwrap_or_default();
-    let words = ["sh", "-c", script, "sh", &account.role, &account.host, &port].map(str::to_owned);
-    let said = client.run(None, &words, &format!("{}\n", account.password.expose()), ANSWER).await?;
-    if said.exit.code == Some(127) {
-        return Err(badly(&words, &said.exit, &said.errors));
-    }
-    Ok(said.exit.code == Some(0))
 }
 
 /// The plan asks no other engine for it.

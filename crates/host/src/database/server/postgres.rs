@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::alone::Holder;
 use super::client::{Client, badly};
 use super::dump;
-use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER, lets_in};
+use super::password::{Tried, full, log_in, tell};
+use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER};
 use super::postgres_catalogue::{self as catalogue, Found};
 use super::postgres_login::LOGIN;
 use super::postgres_password;
@@ -61,6 +62,12 @@ impl Postgres<'_> {
             ));
         }
         Err(badly(&words, &said.exit, &said.errors))
+    }
+
+    /// Tells statements with a password to a session that [`InServer::end_sessions`] finds.
+    async fn tell_password(&self, statements: &str) -> Result<(), DatabaseError> {
+        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse", "-f", "-"];
+        tell(&self.client, None, &words.map(str::to_owned), "select 1;\n", statements).await
     }
 }
 
@@ -151,15 +158,24 @@ impl InServer for Postgres<'_> {
         }
     }
 
-    async fn admits(&self, account: &Account) -> Result<bool, DatabaseError> {
-        lets_in(&self.client, postgres_password::LOG_IN, account).await
+    async fn tried(&self, account: &Account) -> Result<Tried, DatabaseError> {
+        // `psql` has one exit code for all that keeps it out, and its prose is not read: a password is refused where there was room, twice over.
+        for _ in 0..2 {
+            let said = log_in(&self.client, postgres_password::LOG_IN, account).await?;
+            if said.exit.code == Some(0) {
+                return Ok(Tried::In);
+            }
+            match self.ask(None, &postgres_password::without_room(account)).await {
+                Ok(limit) if limit.is_empty() => {}
+                Ok(limit) => return Ok(Tried::Neither(full(account, &limit))),
+                Err(error) => return Ok(Tried::Neither(error)),
+            }
+        }
+        Ok(Tried::Refused)
     }
 
     async fn set_password(&self, account: &Account) -> Result<(), DatabaseError> {
-        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse", "-f", "-"];
-        let words = words.map(str::to_owned);
-        let said = self.client.run(None, &words, &postgres_password::statements(account), ANSWER).await?;
-        if said.exit.code == Some(0) { Ok(()) } else { Err(badly(&words, &said.exit, &said.errors)) }
+        self.tell_password(&postgres_password::statements(account)).await
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

@@ -10,6 +10,22 @@ export PGPASSWORD PGUSER="$1" PGHOST="$2" PGPORT="${3:-5432}"
 unset PGHOSTADDR PGSERVICE PGPASSFILE
 exec psql -XAtqw -c 'select 1' >/dev/null"#;
 
+/// What is asked for the limit by which there is no room for one more session of an account, besides who asks; nothing where there is room.
+pub(super) fn without_room(account: &Account) -> String {
+    format!(
+        "with others as (select usename, datname from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()),
+         room as (select current_setting('max_connections')::int total, current_setting('superuser_reserved_connections')::int
+             + coalesce(current_setting('reserved_connections', true), '0')::int reserved)
+         select case
+             when (select count(*) from others) >= total - case when rolsuper then 0 else reserved end then 'max_connections'
+             when not rolsuper and rolconnlimit between 0 and (select count(*) from others where usename = rolname) then 'CONNECTION LIMIT of the role'
+             when not rolsuper and datconnlimit between 0 and (select count(*) from others o where o.datname = d.datname) then 'CONNECTION LIMIT of the database'
+         end
+         from room, pg_roles, pg_database d where rolname = {} and d.datname = current_database()",
+        literal(&account.role)
+    )
+}
+
 /// Gives it its password. How that is kept, as SCRAM or by MD5, is the server's choice.
 pub(super) fn statements(account: &Account) -> String {
     format!(
