@@ -398,6 +398,16 @@ async fn a_server_by_its_url_is_migrated_with_the_hosts_own_programs() {
     .await;
 }
 
+/// The verdict of the run after this one, once nobody holds the lock.
+async fn settled_after(app: &App<'_>, before: cutover_core::names::RunId) -> Verdict {
+    let settled = async || {
+        let verdict = newest(app);
+        let is_free = cutover_host::lock::AppLock::peek(&app.site().layout(), app.id()).is_none();
+        (verdict.run != before && is_free).then_some(verdict)
+    };
+    wait_until("the run that was killed is settled", SOON, settled).await.unwrap()
+}
+
 /// A deploy whose run is killed when its journal has this entry: watch settles it by itself.
 async fn killed_at(app: &App<'_>, version: &Version<'_>, step: u64) {
     let before = newest(app).run;
@@ -405,13 +415,7 @@ async fn killed_at(app: &App<'_>, version: &Version<'_>, step: u64) {
     let mut command = app.command(&["deploy"]);
     command.env(KILL_AT, step.to_string());
     app.site().run(command).await.unwrap();
-    let verdict = wait_until(&format!("the run killed at step {step} is settled"), SOON, async || {
-        let verdict = newest(app);
-        let is_free = cutover_host::lock::AppLock::peek(&app.site().layout(), app.id()).is_none();
-        (verdict.run != before && is_free).then_some(verdict)
-    })
-    .await
-    .unwrap();
+    let verdict = settled_after(app, before).await;
     assert_ne!(verdict.exit(), Exit::Person, "nobody is needed after step {step}: {verdict:?}");
     println!("killed at step {step}: exit {}", verdict.exit().code());
 }

@@ -1,6 +1,7 @@
 //! `secrets rotate` on a real `PostgreSQL`, which asks also those for a password who come by its socket. Each request of the traffic logs in anew; none
 //! fails. In the end the server lets the password in that the live release is told, and no other.
 
+use cutover_suites::engine::Session;
 use cutover_testkit::site::Told;
 
 use super::*;
@@ -163,6 +164,38 @@ async fn whenever_a_rotation_is_killed_the_server_has_the_password_that_the_live
         })
         .await;
         none_is_missing("killed", &acknowledged, &rows(app).await);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn what_keeps_a_password_from_being_changed_is_told_before_anybody_is_held() {
+    let name = "what_keeps_a_password_from_being_changed_is_told_before_anybody_is_held";
+    with_ledger(name, async |app| {
+        let old = password(app);
+        query(app, "alter role ledger set default_transaction_read_only = on").await;
+        let said = rotate(app, 7).await.talk;
+        assert!(
+            said.contains("the server does not let it be changed") && said.contains("read-only"),
+            "{said}"
+        );
+        query(app, "begin read write; alter role ledger reset default_transaction_read_only; commit").await;
+
+        // A server that has no room refuses no password.
+        query(app, "alter system set max_connections = 8").await;
+        app.cutover(&["backing", "restart", "postgres", "--yes"]).await.unwrap().expect(0).unwrap();
+        let client = "PGPASSWORD=$POSTGRES_PASSWORD exec psql -h 127.0.0.1 -U ledger -qAt";
+        let all: Vec<Session> =
+            (0..8).map(|_| Session::open(app, "postgres", client, "select 1;").0).collect();
+        let said = rotate(app, 7).await.talk;
+        assert!(said.contains("too many") && !said.contains("changed in one place"), "{said}");
+        drop(all);
+
+        assert!(lets_in(app, &old).await, "nothing was touched");
+        serves(app, "first").await;
+        rotate(app, 0).await;
+        assert!(!lets_in(app, &old).await);
     })
     .await;
 }

@@ -123,8 +123,17 @@ impl Database for Databases {
         server::of(server, &self.meter).admits(account).await
     }
 
-    async fn set_password(&self, server: &Server, account: &Account) -> Result<(), DatabaseError> {
-        server::of(server, &self.meter).set_password(account).await
+    async fn can_set_password(
+        &self,
+        server: &Server,
+        from: &Account,
+        to: &Account,
+    ) -> Result<Vec<String>, DatabaseError> {
+        server::of(server, &self.meter).can_set_password(from, to).await
+    }
+
+    async fn set_password(&self, server: &Server, from: &Account, to: &Account) -> Result<(), DatabaseError> {
+        server::of(server, &self.meter).set_password(from, to).await
     }
 
     async fn fill(&self, fresh: &Server, snapshot: &Path, like: &Server) -> Result<Duration, DatabaseError> {

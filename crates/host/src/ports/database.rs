@@ -87,8 +87,16 @@ pub trait Database: Send + Sync {
     /// Whether an account gets in, by the way that apps come.
     async fn admits(&self, server: &Server, account: &Account) -> Result<bool, DatabaseError>;
 
-    /// Gives an account its password, which reaches no log of the server's. Sessions that are open stay so.
-    async fn set_password(&self, server: &Server, account: &Account) -> Result<(), DatabaseError>;
+    /// Whether [`Self::set_password`] would be let: it is tried as far as that changes nothing. What of the account would stay as it is, a line each.
+    async fn can_set_password(
+        &self,
+        server: &Server,
+        from: &Account,
+        to: &Account,
+    ) -> Result<Vec<String>, DatabaseError>;
+
+    /// Gives an account that has one of these passwords the second, which reaches no log of the server's. Sessions that are open stay so.
+    async fn set_password(&self, server: &Server, from: &Account, to: &Account) -> Result<(), DatabaseError>;
 
     /// Makes what a server that was just made holds into what a snapshot of a database of the server `like` holds: under the same name, and with the
     /// roles and settings of that one. Gives how long the snapshot itself took to come back.

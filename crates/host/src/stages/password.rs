@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cutover_core::config::settings::ServerKind;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
@@ -87,7 +88,7 @@ impl Place {
         let server = self.with(change, present);
         // A session that an earlier run left could give it another one yet (S9).
         act.ports.database.end_sessions(&server).await?;
-        act.ports.database.set_password(&server, &self.after).await?;
+        act.ports.database.set_password(&server, &self.before, &self.after).await?;
         Ok(())
     }
 }
@@ -114,9 +115,11 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
             let place = Place::of(act, change).await?;
             let is_line = |account: &Account| !account.password.expose().contains(['\n', '\r', '\0']);
             let fits = is_line(&place.before) && is_line(&place.after);
-            Ok::<_, Trouble>((fits && !place.after.password.expose().is_empty(), place.has(act).await?))
+            let fits = fits && !place.after.password.expose().is_empty();
+            let has = place.has(act).await?;
+            Ok::<_, Trouble>((fits, has, place))
         };
-        let (fits, has) = found.await.map_err(|trouble| unasked(act, change, &trouble))?;
+        let (fits, has, place) = found.await.map_err(|trouble| unasked(act, change, &trouble))?;
         if !fits {
             return Err(refused(change)
                 .because("a password is one line of text, and is not empty")
@@ -133,7 +136,7 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
                 .into());
         }
         match has {
-            Has::Before => {}
+            Has::Before => may(act, change, &place).await?,
             Has::After => {
                 return Err(refused(change)
                     .because("the server has the new password already: it was changed by hand")
@@ -141,7 +144,7 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
                     .into());
             }
             Has::Neither => {
-                return Err(refused(change)
+                let mut failure = refused(change)
                     .because(format!(
                         "the server refuses the password that {} says now: it was changed in one place and not in the other",
                         change.variable
@@ -149,8 +152,12 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
                     .next(format!(
                         "put the value that the server has there first: `cutover env set {}`",
                         change.variable
-                    ))
-                    .into());
+                    ));
+                // Or its role does not come by a password at all.
+                if let Err(why) = may(act, change, &place).await {
+                    failure.cause.extend(why.failure().cause);
+                }
+                return Err(failure.into());
             }
             Has::Any => {
                 return Err(refused(change)
@@ -159,6 +166,30 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
                     .into());
             }
         }
+    }
+    Ok(())
+}
+
+/// Whether who we come as may change it. Of what shares the name and would stay as it is, is told.
+async fn may(act: &Act<'_>, change: &PasswordChange, place: &Place) -> Result<(), StageError> {
+    let server = place.with(change, &place.before);
+    let tried = act.ports.database.can_set_password(&server, &place.before, &place.after).await;
+    let left = tried.map_err(|error| {
+        let next = match change.place.kind {
+            ServerKind::Postgres => {
+                "see that `POSTGRES_USER`, as whom cutover comes into the server from within, is a superuser and may write: nobody else keeps a password out of the server's log"
+            }
+            ServerKind::Mysql | ServerKind::Mariadb => {
+                "tell the image root's password (`MARIADB_ROOT_PASSWORD`, `MYSQL_ROOT_PASSWORD`): then cutover comes as root, from within, who needs CREATE USER"
+            }
+        };
+        let message = Trouble::from(error).message;
+        refused(change)
+            .because(format!("the server does not let it be changed: {}", redact(act, change, &message)))
+            .next(next)
+    })?;
+    for left in left {
+        act.journal.note(Stage::Preflight, format!("in the server of `{}` {left}", change.service))?;
     }
     Ok(())
 }

@@ -402,7 +402,15 @@ impl Database for NoDatabase {
     async fn admits(&self, _: &Server, _: &Account) -> Result<bool, DatabaseError> {
         unreachable!()
     }
-    async fn set_password(&self, _: &Server, _: &Account) -> Result<(), DatabaseError> {
+    async fn can_set_password(
+        &self,
+        _: &Server,
+        _: &Account,
+        _: &Account,
+    ) -> Result<Vec<String>, DatabaseError> {
+        unreachable!()
+    }
+    async fn set_password(&self, _: &Server, _: &Account, _: &Account) -> Result<(), DatabaseError> {
         unreachable!()
     }
     async fn fill(&self, _: &Server, _: &Path, _: &Server) -> Result<Duration, DatabaseError> {

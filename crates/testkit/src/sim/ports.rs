@@ -300,8 +300,17 @@ impl Database for Simulated {
         Ok(self.see(|world| world.password.as_ref() == Some(&said)).await?)
     }
 
-    async fn set_password(&self, _: &Server, account: &Account) -> Result<(), DatabaseError> {
-        let said = account.password.fingerprint(SALT);
+    async fn can_set_password(
+        &self,
+        _: &Server,
+        _: &Account,
+        _: &Account,
+    ) -> Result<Vec<String>, DatabaseError> {
+        Ok(self.see(|_| Vec::new()).await?)
+    }
+
+    async fn set_password(&self, _: &Server, _: &Account, to: &Account) -> Result<(), DatabaseError> {
+        let said = to.password.fingerprint(SALT);
         Ok(self.act(move |world| world.change_password(said)).await?)
     }
 

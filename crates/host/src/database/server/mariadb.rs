@@ -11,7 +11,7 @@ use super::alone::{Holder, SILENCE};
 use super::client::{Client, badly};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
-use super::mariadb_password::PASSWORD_LOCK;
+use super::mariadb_password::{PASSWORD_LOCK, Users};
 use super::mariadb_restore::literal;
 use super::mariadb_version::Version;
 use super::password::{Tried, log_in, tell};
@@ -90,6 +90,12 @@ impl Maria<'_> {
             return Err(self.no_program(words));
         }
         Err(badly(words, &said.exit, &said.errors))
+    }
+
+    /// Of those that share an account's name, whose password is changed.
+    async fn users(&self, from: &Account, to: &Account) -> Result<Users, DatabaseError> {
+        let said = self.ask_server(&mariadb_password::users(from, to, self.is_mariadb())).await?;
+        Users::of(&to.role, &said)
     }
 
     /// Tells statements with a password to a session that [`InServer::end_sessions`] finds by the lock that it takes first.
@@ -221,13 +227,15 @@ impl InServer for Maria<'_> {
         Ok(mariadb_password::tried(account, &said))
     }
 
-    async fn set_password(&self, account: &Account) -> Result<(), DatabaseError> {
-        let hosts = self.ask_server(&mariadb_password::hosts(&account.role)).await?;
-        let hosts: Vec<&str> = hosts.lines().collect();
-        if hosts.is_empty() {
-            return Err(DatabaseError::plain(format!("the server has no user `{}`", account.role)));
-        }
-        self.tell_password(&mariadb_password::statements(account, &hosts, self.is_mariadb())).await
+    async fn can_set_password(&self, from: &Account, to: &Account) -> Result<Vec<String>, DatabaseError> {
+        let users = self.users(from, to).await?;
+        self.tell_password(&mariadb_password::trial(to, self.is_mariadb())).await?;
+        Ok(users.left)
+    }
+
+    async fn set_password(&self, from: &Account, to: &Account) -> Result<(), DatabaseError> {
+        let hosts = self.users(from, to).await?.hosts;
+        self.tell_password(&mariadb_password::statements(to, &hosts, self.is_mariadb())).await
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {

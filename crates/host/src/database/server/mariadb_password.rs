@@ -4,7 +4,7 @@
 use super::client::{Said, badly};
 use super::mariadb_restore::literal;
 use super::password::{Tried, full};
-use crate::ports::Account;
+use crate::ports::{Account, DatabaseError};
 
 /// What a session that changes a password holds in the server. By it it is found by whoever comes after a run that was killed: it may wait there for
 /// a lock of tables, and go on once that is free.
@@ -47,24 +47,93 @@ pub(super) fn tried(account: &Account, said: &Said) -> Tried {
     Tried::Neither(badly(&["the login".to_owned()], &said.exit, &said.errors))
 }
 
-/// What is asked for the hosts that a user may come from. A server that resolves no names has not taken in those that are some.
-pub(super) fn hosts(role: &str) -> String {
+/// Those of a user's name, by the host that they come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Users {
+    /// From where those come whose password is changed.
+    pub(super) hosts: Vec<String>,
+    /// Who is left as he is, and why, a line each.
+    pub(super) left: Vec<String>,
+}
+
+/// Ways to log in by a password that `identified by` keeps, and as which it is kept.
+const BY_PASSWORD: [&str; 4] = ["", NATIVE, "caching_sha2_password", "sha256_password"];
+/// The one that is kept without salt, so that two can be compared.
+const NATIVE: &str = "mysql_native_password";
+
+impl Users {
+    /// Reads the answer to [`users`].
+    pub(super) fn of(role: &str, said: &str) -> Result<Self, DatabaseError> {
+        let rows = said.lines().filter_map(|line| {
+            let mut words = line.split('\t');
+            Some((words.next()?, words.next()?, words.next()? == "1"))
+        });
+        let (mut hosts, mut others, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        for (host, plugin, has) in rows {
+            let who = format!("`{role}`@`{host}`");
+            if !BY_PASSWORD.contains(&plugin) {
+                left.push(format!("{who} logs in by {plugin}, and goes on so"));
+            } else if has || plugin != NATIVE && !plugin.is_empty() {
+                hosts.push(host.to_owned());
+            } else {
+                others.push(host.to_owned());
+            }
+        }
+        // Somebody gave it a third one: what is wanted is known all the same.
+        if hosts.is_empty() {
+            std::mem::swap(&mut hosts, &mut others);
+        }
+        left.extend(
+            others.iter().map(|host| format!("`{role}`@`{host}` has another password, and keeps it")),
+        );
+        match (hosts.is_empty(), left.is_empty()) {
+            (false, _) => Ok(Self { hosts, left }),
+            (true, true) => Err(DatabaseError::plain(format!("the server has no user `{role}`"))),
+            (true, false) => Err(DatabaseError::plain(format!(
+                "{}: only {NATIVE} and caching_sha2_password are passwords that cutover changes",
+                left.join("; ")
+            ))),
+        }
+    }
+}
+
+/// Keeps a session's statements out of the server's logs, and from servers that follow it: their users are their own.
+fn unlogged(is_mariadb: bool) -> String {
+    // MySQL writes no password into its logs by itself, and has no such setting for one session.
+    let slow = if is_mariadb { "set session slow_query_log = 0;\n" } else { "" };
+    format!("set session sql_mode = '';\nset session sql_log_off = 1;\nset session sql_log_bin = 0;\n{slow}")
+}
+
+/// What is asked for the hosts that a user may come from, how he logs in there, and whether by one of these passwords. A server that resolves no names
+/// has not taken in those that are some.
+pub(super) fn users(from: &Account, to: &Account, is_mariadb: bool) -> String {
+    let kept = |account: &Account| {
+        format!("concat('*', upper(sha1(unhex(sha1({})))))", literal(account.password.expose()))
+    };
     format!(
-        "select host from mysql.user where user = {} and (@@skip_name_resolve = 0 or host = 'localhost' or host regexp '^[0-9.%_/]+$|:')",
-        literal(role)
+        "{}select host, plugin, authentication_string in ({}, {}) from mysql.user where user = {} \
+         and (@@skip_name_resolve = 0 or host = 'localhost' or host regexp '^[0-9.%_/]+$|:');\n",
+        unlogged(is_mariadb),
+        kept(from),
+        kept(to),
+        literal(&to.role)
     )
 }
 
-/// Gives it its password at each of these hosts. Other servers do not hear of it: their users are their own.
-pub(super) fn statements(account: &Account, hosts: &[&str], is_mariadb: bool) -> String {
+/// Gives it its password at each of these hosts.
+pub(super) fn statements(account: &Account, hosts: &[String], is_mariadb: bool) -> String {
     let (role, password) = (literal(&account.role), literal(account.password.expose()));
     let users: Vec<_> =
         hosts.iter().map(|host| format!("{role}@{} identified by {password}", literal(host))).collect();
-    // MySQL writes no password into its logs by itself, and has no such setting for one session.
-    let slow = if is_mariadb { "set session slow_query_log = 0;\n" } else { "" };
+    format!("{}alter user {};\n", unlogged(is_mariadb), users.join(", "))
+}
+
+/// The same for a user who is not there, which asks for the same rights and changes nothing.
+pub(super) fn trial(account: &Account, is_mariadb: bool) -> String {
+    let password = literal(account.password.expose());
     format!(
-        "set session sql_mode = '';\nset session sql_log_off = 1;\nset session sql_log_bin = 0;\n{slow}alter user {};\n",
-        users.join(", ")
+        "{}alter user if exists 'cutover nobody'@'localhost' identified by {password};\n",
+        unlogged(is_mariadb)
     )
 }
 
@@ -82,12 +151,62 @@ mod tests {
             host: "db".to_owned(),
             port: None,
         };
-        let said = statements(&account, &["%", "localhost"], true);
+        let said = statements(&account, &["%".to_owned(), "localhost".to_owned()], true);
         assert_eq!(
             said.lines().last(),
             Some(
                 r"alter user 'ann'@'%' identified by 'it''s \\', 'ann'@'localhost' identified by 'it''s \\';"
             )
         );
+    }
+
+    #[test]
+    fn who_has_the_password_gets_the_other_and_nobody_else() {
+        let of = |said: &str| Users::of("ann", said).map_err(|error| error.message);
+        let users = |hosts: &[&str], left: &[&str]| {
+            let all = |texts: &[&str]| texts.iter().copied().map(str::to_owned).collect();
+            Ok(Users { hosts: all(hosts), left: all(left) })
+        };
+        let two = "%\tmysql_native_password\t1\nlocalhost\tmysql_native_password\t";
+        assert_eq!(of(&format!("{two}1")), users(&["%", "localhost"], &[]));
+        assert_eq!(
+            of(&format!("{two}0")),
+            users(&["%"], &["`ann`@`localhost` has another password, and keeps it"])
+        );
+        assert_eq!(
+            of("%\tcaching_sha2_password\t0\nlocalhost\tunix_socket\t0"),
+            users(&["%"], &["`ann`@`localhost` logs in by unix_socket, and goes on so"])
+        );
+        assert_eq!(of("%\tmysql_native_password\t0"), users(&["%"], &[]), "somebody gave it a third one");
+        assert_eq!(of("").unwrap_err(), "the server has no user `ann`");
+        insta::assert_snapshot!(of("%\ted25519\t0").unwrap_err(), @"`ann`@`%` logs in by ed25519, and goes on so: only mysql_native_password and caching_sha2_password are passwords that cutover changes");
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_server_that_is_full() {
+        let account =
+            Account { role: "ann".to_owned(), password: Secret::new("x"), host: "db".to_owned(), port: None };
+        let of = |errors: &str| {
+            let exit = cutover_core::state::ExitStatus {
+                code: Some(1),
+                signal: None,
+                out_of_memory: false,
+                error: None,
+                at: None,
+            };
+            let said = Said { exit, output: Vec::new(), cut: false, errors: errors.to_owned() };
+            match tried(&account, &said) {
+                Tried::In => "in".to_owned(),
+                Tried::Refused => "refused".to_owned(),
+                Tried::Neither(error) => error.message,
+            }
+        };
+        let denied = "ERROR 1045 (28000): Access denied for user 'ann'@'localhost' (using password: YES)";
+        assert_eq!(of(denied), "refused");
+        let away = "ERROR 2002 (HY000): Can't connect to server on 'db' (115)";
+        assert_eq!(of(&format!("{away}\n{denied}")), "refused", "by the socket");
+        let full = of(&format!("ERROR 1040 (08004): Too many connections\n{denied}"));
+        assert!(full.contains("too many are open (error 1040: `max_connections`"), "{full}");
+        assert!(of(away).contains("ERROR 2002"), "{}", of(away));
     }
 }

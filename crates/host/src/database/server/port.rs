@@ -61,7 +61,8 @@ pub(in crate::database) trait InServer: Send + Sync {
             }
         }
     }
-    async fn set_password(&self, account: &Account) -> Result<(), DatabaseError>;
+    async fn can_set_password(&self, from: &Account, to: &Account) -> Result<Vec<String>, DatabaseError>;
+    async fn set_password(&self, from: &Account, to: &Account) -> Result<(), DatabaseError>;
     async fn end_sessions(&self) -> Result<u64, DatabaseError>;
     async fn restore(&self, snapshot: &Path) -> Result<Option<String>, DatabaseError>;
     async fn check(&self, snapshot: &Path) -> Result<Vec<String>, DatabaseError>;

@@ -174,8 +174,13 @@ impl InServer for Postgres<'_> {
         Ok(Tried::Refused)
     }
 
-    async fn set_password(&self, account: &Account) -> Result<(), DatabaseError> {
-        self.tell_password(&postgres_password::statements(account)).await
+    async fn can_set_password(&self, _: &Account, to: &Account) -> Result<Vec<String>, DatabaseError> {
+        let statements = postgres_password::statements(to);
+        self.tell_password(&format!("begin;\n{statements}rollback;\n")).await.map(|()| Vec::new())
+    }
+
+    async fn set_password(&self, _: &Account, to: &Account) -> Result<(), DatabaseError> {
+        self.tell_password(&postgres_password::statements(to)).await
     }
 
     async fn end_sessions(&self) -> Result<u64, DatabaseError> {
