@@ -199,3 +199,33 @@ async fn what_keeps_a_password_from_being_changed_is_told_before_anybody_is_held
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_release_that_had_another_name_for_the_password_is_told_the_new_one_too() {
+    let name = "a_release_that_had_another_name_for_the_password_is_told_the_new_one_too";
+    with_ledger(name, async |app| {
+        let (old, file) = (password(app), app.site().folder().join("other.env"));
+        std::fs::write(&file, format!("LEDGER_PASSWORD={old}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        commit(app, &Version { name: "renamed", ..FIRST });
+        let text = std::fs::read_to_string(app.repository().join("cutover.yml")).unwrap();
+        let text = text
+            .replace("POSTGRES_PASSWORD: }", "POSTGRES_PASSWORD: \"${LEDGER_PASSWORD}\" }")
+            .replace("${POSTGRES_PASSWORD}", "${LEDGER_PASSWORD}");
+        write(app.repository(), "cutover.yml", &text);
+        app.record("renamed").unwrap();
+        app.cutover(&["env", "push", file.to_str().unwrap()]).await.unwrap().expect(0).unwrap();
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+
+        app.cutover(&["secrets", "rotate", "LEDGER_PASSWORD"]).await.unwrap().expect(0).unwrap();
+        serves(app, "renamed").await;
+        assert!(!lets_in(app, &old).await);
+        // The instance was made by the release from before, and cutover comes in all the same.
+        app.cutover(&["snapshot", "create"]).await.unwrap().expect(0).unwrap();
+        app.cutover(&["rollback"]).await.unwrap().expect(0).unwrap();
+        serves(app, "first").await;
+        assert!(lets_in(app, &live_password(app)).await);
+    })
+    .await;
+}

@@ -28,6 +28,7 @@ pub use elsewhere::elsewhere;
 pub use leaving::leaving;
 pub use lifecycle::lifecycle;
 pub(crate) use lifecycle::{Crossing, crossed};
+pub use passwords::password_variable;
 pub use shape::*;
 pub use snapshots::database_place;
 pub use specify::one_off;

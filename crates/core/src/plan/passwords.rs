@@ -11,7 +11,7 @@ use crate::plan::{HeldDatabase, PasswordChange, Refusals, ServerPlace};
 use crate::release::{BackingRelease, Live, Release, RuntimeKind};
 use crate::request::Request;
 use crate::state::{FoundInstance, HostState, Role};
-use crate::template::Template;
+use crate::template::{Piece, Template};
 
 /// By what an image is told the password of a role.
 struct Told {
@@ -49,6 +49,16 @@ struct Found<'a> {
     password: &'a Template,
     role: Template,
     kind: ServerKind,
+}
+
+/// The variable by which a release tells the server's image the password that is changed, where it is told by a variable alone. Releases from before
+/// may have had another name for it.
+pub fn password_variable<'a>(release: &'a Release, change: &PasswordChange) -> Option<&'a VariableName> {
+    let found = told(release.backing.get(&change.service)?).find(|found| found.role == change.role)?;
+    match found.password.pieces() {
+        [Piece::Variable { name, .. }] => Some(name),
+        _ => None,
+    }
 }
 
 /// The passwords that a backing service's image is told by references, so that a variable can change them.

@@ -9,7 +9,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::{ReleaseId, VariableName};
-use cutover_core::plan::{HeldDatabase, HostPlan, PasswordChange, Reached, Stage};
+use cutover_core::plan::{HeldDatabase, HostPlan, PasswordChange, Reached, Stage, password_variable};
 use cutover_core::release::{Release, RuntimeKind};
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::template::Template;
@@ -286,27 +286,34 @@ pub(super) fn carry_back(act: &Act<'_>, goal: &HostPlan) -> Result<(), Trouble> 
         let (Some(value), Some(hash)) = (value.get(&change.variable), hash) else { continue };
         for record in act.store.releases(act.app())? {
             let release = record.release;
-            if release.variables.get(&change.variable) == Some(hash) || !is_told(&release, change) {
+            let Some(name) = told_by(&release, change) else { continue };
+            if release.variables.get(name) == Some(hash) {
                 continue;
             }
             let own = act.layout.release_env(act.app(), &release.id);
             // One that has lost its env file cannot go live again in any case.
             if own.exists() {
                 let mut values = environment::read(&own)?;
-                values.insert(change.variable.clone(), value.clone());
+                values.insert(name.clone(), value.clone());
+                // Of the release that made the server's instance cutover itself is told by the name of today.
+                if values.get(&change.variable).is_none() {
+                    values.insert(change.variable.clone(), value.clone());
+                }
                 files::replace(&own, values.to_env_file().as_bytes(), 0o600)?;
             }
-            act.store.set_variable(act.app(), &release.id, &change.variable, hash)?;
+            act.store.set_variable(act.app(), &release.id, name, hash)?;
         }
     }
     Ok(())
 }
 
-/// Whether a release tells that server's image that password.
-fn is_told(release: &Release, change: &PasswordChange) -> bool {
-    let backing = release.backing.get(&change.service);
-    let mut told = backing.into_iter().flat_map(|backing| backing.settings.run.environment.values());
-    told.any(|told| *told == change.password)
+/// By which variable a release tells that server's image that password: the same, or another one that is the password alone, as it is today.
+fn told_by<'a>(release: &'a Release, change: &'a PasswordChange) -> Option<&'a VariableName> {
+    let backing = release.backing.get(&change.service)?;
+    if backing.settings.run.environment.values().any(|told| *told == change.password) {
+        return Some(&change.variable);
+    }
+    password_variable(release, change).filter(|_| matches!(change.password.pieces(), [_]))
 }
 
 fn refused(change: &PasswordChange) -> Failure {
