@@ -60,10 +60,11 @@ impl Place {
         Ok(Self { before: account(&change.from)?, after: account(&change.to)?, server })
     }
 
-    async fn has(&self, act: &Act<'_>) -> Result<Has, Trouble> {
+    async fn has(&self, act: &Act<'_>, change: &PasswordChange) -> Result<Has, Trouble> {
         let database = &act.ports.database;
-        let before = database.admits(&self.server, &self.before).await?;
-        let after = database.admits(&self.server, &self.after).await?;
+        // Where one is refused the server is asked why by whoever has the other.
+        let before = database.admits(&self.with(change, &self.after), &self.before).await?;
+        let after = database.admits(&self.with(change, &self.before), &self.after).await?;
         Ok(match (before, after) {
             (true, false) => Has::Before,
             (false, true) => Has::After,
@@ -116,7 +117,7 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
             let is_line = |account: &Account| !account.password.expose().contains(['\n', '\r', '\0']);
             let fits = is_line(&place.before) && is_line(&place.after);
             let fits = fits && !place.after.password.expose().is_empty();
-            let has = place.has(act).await?;
+            let has = place.has(act, change).await?;
             Ok::<_, Trouble>((fits, has, place))
         };
         let (fits, has, place) = found.await.map_err(|trouble| unasked(act, change, &trouble))?;
@@ -230,7 +231,7 @@ async fn asked(act: &Act<'_>, change: &PasswordChange) -> Result<(Place, Has), T
     loop {
         let asked = async {
             let place = Place::of(act, change).await?;
-            let has = place.has(act).await?;
+            let has = place.has(act, change).await?;
             Ok::<_, Trouble>((place, has))
         };
         match asked.await {
@@ -250,7 +251,7 @@ pub(super) async fn change(act: &Act<'_>, change: &PasswordChange) -> Result<(),
         // The statement of a run that was killed may not have come to its end: what the server has now it might not have in a moment.
         if act.goes_back() && has == Has::After {
             act.ports.database.end_sessions(&place.with(change, &place.after)).await?;
-            has = place.has(act).await?;
+            has = place.has(act, change).await?;
         }
         match has {
             Has::After => return Ok((false, StepResult::Already)),
@@ -258,7 +259,7 @@ pub(super) async fn change(act: &Act<'_>, change: &PasswordChange) -> Result<(),
             // Who comes as another role, or by a socket that asks for nothing, can still set it right.
             Has::Before | Has::Neither => place.give(act, change, &place.before).await?,
         }
-        match place.has(act).await? {
+        match place.has(act, change).await? {
             Has::After => Ok((true, StepResult::Done)),
             Has::Before => Err(Trouble::plain("the server goes on with the password from before")),
             Has::Neither => Err(Trouble::plain("the server refuses the password that it was given")),
