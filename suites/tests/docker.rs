@@ -99,6 +99,12 @@ async fn a_backing_service_is_made_anew_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backing_service_that_never_came_up_is_mended_by_the_next_deploy() {
+    let name = "a_backing_service_that_never_came_up_is_mended_by_the_next_deploy";
+    on_engine(name, backing::a_backing_service_that_never_came_up_is_mended_by_the_next_deploy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backing_service_is_started_once_and_never_replaced() {
     let name = "a_backing_service_is_started_once_and_never_replaced";
     on_engine(name, backing::a_backing_service_is_started_once_and_never_replaced).await;

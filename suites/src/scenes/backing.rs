@@ -83,6 +83,22 @@ pub async fn a_backing_service_is_made_anew_when_asked(site: &Site) {
     asked(site, "anew.localhost").await;
 }
 
+/// One that never was healthy is mended in the file, and by nothing else.
+pub async fn a_backing_service_that_never_came_up_is_mended_by_the_next_deploy(site: &Site) {
+    let app = site.app("mended", "mended.localhost").unwrap();
+    let broken = CONFIG.replace("    volumes:", "    command: /no/such/program\n    volumes:");
+    release(&app, "broken", &broken);
+    let told = app.cutover(&["deploy"]).await.unwrap().expect(4).unwrap();
+    assert!(told.talk.contains("service `store` could not be started"), "{}", told.talk);
+
+    release(&app, "mended", CONFIG);
+    let told = app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+
+    assert!(told.talk.contains("takes off store as an earlier deploy made it"), "{}", told.talk);
+    assert_eq!(running(site, "store").len(), 1);
+    asked(site, "mended.localhost").await;
+}
+
 const VOLUMES: &str = "{{range .Mounts}}{{.Name}} {{.Destination}};{{end}}";
 const ADDRESSES: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}};{{end}}";
 

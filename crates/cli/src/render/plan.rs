@@ -267,6 +267,8 @@ fn backing(plan: &BackingPlan) -> String {
             .map(where_absent),
         named("makes volume", plan.volumes.iter().map(|volume| file_name(&volume.name)).collect())
             .map(where_absent),
+        named("takes off", plan.retire.iter().map(|instance| instance.service.as_str()).collect())
+            .map(|text| format!("{text} as an earlier deploy made it")),
         named("starts", plan.instances.iter().map(|instance| instance.spec.service.as_str()).collect()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")

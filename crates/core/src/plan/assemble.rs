@@ -15,15 +15,15 @@ use crate::names::{InstanceName, ServiceName, VariableName};
 use crate::plan::specify::{Ground, Identity, reference};
 use crate::plan::transition::{Allocation, Moved, NoTransition, Transition};
 use crate::plan::{
-    BackingPlan, BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan,
-    HeldDatabase, HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse,
-    PLAN_VERSION, Planned, PreflightPlan, RecordPlan, RouteCheck, ServicePlan, StartPlan, SwitchPlan, Verb,
-    VerifyPlan, VolumeSpec, WantedImage, WhyNot, databases, passwords,
+    BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan, HeldDatabase,
+    HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse, PLAN_VERSION,
+    Planned, PreflightPlan, RecordPlan, RouteCheck, ServicePlan, StartPlan, SwitchPlan, Verb, VerifyPlan,
+    VolumeSpec, WantedImage, WhyNot, absent, databases, passwords,
 };
 use crate::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
 use crate::request::{Request, Stamp};
 use crate::retention::forgotten;
-use crate::state::{FoundInstance, HostState, InstanceState, Role};
+use crate::state::{HostState, InstanceState, Role};
 
 /// All that a plan is assembled from.
 pub(crate) struct Parts<'a> {
@@ -142,7 +142,7 @@ fn base(
         .cloned()
         .collect();
     let unchanged = incoming.is_empty() && outgoing.is_empty() && held.is_empty();
-    let backing = backing(parts, &incoming)?;
+    let backing = absent::backing(parts, &incoming)?;
     let (joins, leaves) = moves(parts, &incoming);
     // Where the new ones start, and not at the end: a deploy that fails keeps a candidate of its own, and they would heap up.
     let (early, late) =
@@ -410,8 +410,9 @@ fn switch(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> SwitchPlan {
 }
 
 fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> PreflightPlan {
-    let absent = parts.release.backing.iter().filter(|(name, _)| !has_backing(parts.state, name));
-    let absent: Vec<_> = absent
+    let made =
+        parts.release.backing.iter().filter(|(name, _)| absent::is_made(parts.state, parts.release, name));
+    let absent: Vec<_> = made
         .map(|(_, backing)| (&backing.content, &backing.shipped, &backing.settings.run.platform))
         .collect();
     let made = || {
@@ -460,81 +461,6 @@ pub(crate) fn wanted_image(content: &Content, platform: Option<&String>) -> Opti
     }
 }
 
-fn has_backing(state: &HostState, name: &ServiceName) -> bool {
-    state
-        .instances
-        .iter()
-        .any(|found| found.role == Role::Backing && found.service == *name && found.is_running())
-}
-
-fn backing(parts: &Parts<'_>, incoming: &[&GatedInstance]) -> Result<Planned<BackingPlan>, NoTransition> {
-    let Parts { state, release, stamp, .. } = parts;
-    let ground = Ground { state, release, urls: parts.transition.urls.clone() };
-    // Addresses the transition gave are not given again.
-    let mut allocation = parts.transition.allocation.clone();
-    let mut instances = Vec::new();
-    for (name, _) in in_order(&release.backing, |backing| backing.settings.run.depends_on.keys().collect()) {
-        if has_backing(state, name) {
-            continue;
-        }
-        let existing =
-            state.instances.iter().find(|found| found.role == Role::Backing && found.service == *name);
-        let address = backing_address(state, release, name, existing, &mut allocation)?;
-        let identity = existing.map_or_else(
-            || {
-                Ok(Identity {
-                    name: name.as_str().parse()?,
-                    slot: crate::names::Slot::Blue,
-                    replica: 1,
-                    run: stamp.run,
-                    address,
-                })
-            },
-            |found| {
-                Ok::<_, NoTransition>(Identity {
-                    name: found.name.clone(),
-                    slot: found.slot,
-                    replica: 1,
-                    run: found.run,
-                    address,
-                })
-            },
-        )?;
-        instances.extend(ground.backing(name, &identity));
-    }
-    let specs = || {
-        incoming
-            .iter()
-            .map(|instance| &instance.spec)
-            .chain(instances.iter().map(|i| &i.spec))
-            .chain(parts.migrations.iter().flat_map(Migration::instances))
-    };
-    let networks = networks(state, specs(), &mut allocation)?;
-    let volumes: Vec<VolumeSpec> = volumes(&ground, specs());
-    let needed = !(networks.is_empty() && volumes.is_empty() && instances.is_empty());
-    let why = if release.backing.is_empty() { WhyNot::None } else { WhyNot::Present };
-    Ok(todo(needed, why, || BackingPlan { networks, volumes, instances }))
-}
-
-/// Where a backing service is reached, where it is reached at all: where it was, if it was there.
-pub(crate) fn backing_address(
-    state: &HostState,
-    release: &Release,
-    name: &ServiceName,
-    existing: Option<&FoundInstance>,
-    allocation: &mut Allocation,
-) -> Result<Option<std::net::SocketAddr>, NoTransition> {
-    let Some(backing) = release.backing.get(name) else { return Ok(None) };
-    match (existing.and_then(|found| found.address), backing.settings.port, backing.content.runtime()) {
-        (Some(address), _, _) => Ok(Some(address)),
-        (None, Some(port), RuntimeKind::Container) => {
-            allocation.container(state, &layout::backing_network(&release.app), 24, port, name).map(Some)
-        }
-        (None, Some(_), RuntimeKind::Process) => allocation.loopback(state, name).map(Some),
-        (None, None, _) => Ok(None),
-    }
-}
-
 /// The networks of instances that are not there yet.
 pub(crate) fn networks<'a>(
     state: &HostState,
@@ -577,7 +503,7 @@ pub(crate) fn volumes<'a>(
 }
 
 /// Names in the order of what they depend on; where there is a cycle (the configuration refuses one) the rest in the order of names.
-fn in_order<'a, T>(
+pub(crate) fn in_order<'a, T>(
     all: &'a BTreeMap<ServiceName, T>,
     needs: impl Fn(&'a T) -> Vec<&'a ServiceName>,
 ) -> Vec<(&'a ServiceName, &'a T)> {

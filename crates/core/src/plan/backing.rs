@@ -10,7 +10,8 @@ use cutover_routes::Entry;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::names::{AppId, InstanceName, ServiceName, Slot};
-use crate::plan::assemble::{backing_address, networks, route_check, todo, volumes, wanted_image};
+use crate::plan::absent::backing_address;
+use crate::plan::assemble::{networks, route_check, todo, volumes, wanted_image};
 use crate::plan::deploy::no_transition;
 use crate::plan::idle::idle;
 use crate::plan::lifecycle::{nothing_live, record, unknown_release};
@@ -90,7 +91,7 @@ fn again<'a>(
         let failure = failure.because("nothing on this host was made for it, or nobody knows any more how");
         return Err(failure.next(format!("`cutover backing apply {name}` makes it")).into());
     };
-    let surroundings = BackingPlan { networks: Vec::new(), volumes: Vec::new(), instances: Vec::new() };
+    let surroundings = BackingPlan::default();
     Ok(Some(Moving { found, incoming, why: vec![Change::Asked], surroundings }))
 }
 
@@ -111,14 +112,7 @@ fn anew<'a>(
         return Ok(None);
     }
     let mut allocation = Allocation::new(state);
-    let same_runtime = found.filter(|found| found.runtime == wanted.content.runtime());
-    let mut address = backing_address(state, release, name, same_runtime, &mut allocation)?;
-    if let (Some(address), Some(port), RuntimeKind::Container) =
-        (&mut address, wanted.settings.port, wanted.content.runtime())
-        && !address.ip().is_loopback()
-    {
-        address.set_port(port);
-    }
+    let address = backing_address(state, release, name, found, &mut allocation)?;
     let identity = Identity {
         name: instance_name(name, found, stamp)?,
         slot: Slot::Blue,
@@ -136,7 +130,7 @@ fn anew<'a>(
     let surroundings = BackingPlan {
         networks: networks(state, spec(), &mut allocation)?,
         volumes: volumes(&ground, spec()),
-        instances: Vec::new(),
+        ..BackingPlan::default()
     };
     Ok(Some(Moving { found, incoming, why, surroundings }))
 }

@@ -64,7 +64,7 @@ fn backing(plan: &BackingPlan) -> Duration {
         .iter()
         .map(|one| run(std::slice::from_ref(one)) + gate(std::slice::from_ref(one)))
         .sum();
-    acts(plan.networks.len() + plan.volumes.len()) + instances
+    acts(plan.networks.len() + plan.volumes.len() + plan.retire.len()) + stops(&plan.retire) + instances
 }
 
 /// A first deploy may bring back what a backup has of servers' databases.

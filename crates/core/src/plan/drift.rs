@@ -1,6 +1,7 @@
 //! What a deploy leaves alone though it differs: backing services run on as the release that started them made them.
 
 use crate::layout;
+use crate::names::ServiceName;
 use crate::plan::Change;
 use crate::plan::passwords::{is_password, keeps_data};
 use crate::release::{BackingRelease, Release, RuntimeKind};
@@ -21,7 +22,7 @@ fn differs(state: &HostState, release: &Release, found: &FoundInstance) -> Optio
         ));
     };
     let what = differences(state, release, wanted, found);
-    if what.is_empty() {
+    if what.is_empty() || !is_stood_on(state, &found.service) {
         return None;
     }
     let what: Vec<&str> = what.into_iter().map(words).collect();
@@ -32,6 +33,11 @@ fn differs(state: &HostState, release: &Release, found: &FoundInstance) -> Optio
         found.release,
         what.join(", "),
     ))
+}
+
+/// Whether a release that went live has this backing service: a deploy never replaces such a one.
+pub(crate) fn is_stood_on(state: &HostState, service: &ServiceName) -> bool {
+    state.releases.iter().any(|record| record.lived && record.release.backing.contains_key(service))
 }
 
 /// What differs between a backing service as it runs and as a release wants it; nothing where nobody knows how it was made.

@@ -1,5 +1,6 @@
 //! The only place that decides: configuration × world × request → plan.
 
+mod absent;
 mod assemble;
 mod backing;
 mod databases;

@@ -600,13 +600,16 @@ pub enum EnvSource {
 }
 
 /// What backing services and their surroundings need.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackingPlan {
     /// Networks that are absent.
     pub networks: Vec<NetworkSpec>,
     /// Volumes that are absent.
     pub volumes: Vec<VolumeSpec>,
-    /// Backing services that are absent, in the order of their dependencies.
+    /// What goes first: backing services that an earlier deploy made otherwise, and that nothing which went live stands on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retire: Vec<InstanceRef>,
+    /// Backing services that are absent, are down, or have not passed their gate yet, in the order of their dependencies.
     pub instances: Vec<GatedInstance>,
 }
 

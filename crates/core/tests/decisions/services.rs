@@ -49,7 +49,7 @@ fn given_a_container_that_calls_a_changed_one_then_it_is_made_anew_with_it() {
     let mut contents = host.contents("v1");
     contents.extend(host.contents("v2").into_iter().filter(|(name, _)| name.as_str() == "api"));
 
-    let plan = host.plan(&Request { contents, ..ask(Verb::Deploy) }).unwrap();
+    let plan = host.deploy_of(contents).unwrap();
 
     let of = |name: &str| &plan.services[&name.parse().unwrap()];
     let why = |plan: &ServicePlan| match plan {

@@ -88,6 +88,14 @@ impl Host {
     /// A plan to deploy: every service's content is its own of that version.
     pub(crate) fn deploy(&mut self, version: &str) -> Result<HostPlan, Refusals> {
         let contents = self.contents(version);
+        self.deploy_of(contents)
+    }
+
+    /// A plan to deploy these contents.
+    pub(crate) fn deploy_of(
+        &mut self,
+        contents: BTreeMap<ServiceName, Content>,
+    ) -> Result<HostPlan, Refusals> {
         self.plan(&Request { contents, ..ask(Verb::Deploy) })
     }
 

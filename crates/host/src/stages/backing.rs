@@ -1,4 +1,5 @@
-//! Backing: networks, volumes and backing services that are absent; started and healthy before anything else. A deploy never replaces one.
+//! Backing: networks, volumes and backing services that are absent; started and healthy before anything else. A deploy never replaces one that
+//! a release stands on.
 
 use cutover_core::defaults;
 use cutover_core::journal::{Step, StepResult, What};
@@ -8,7 +9,7 @@ use cutover_core::release::RuntimeKind;
 use super::Act;
 use super::check::{admit_to_restarts, gate};
 use super::preflight::Admitted;
-use super::start::run;
+use super::start::{retire, run};
 use crate::backup;
 use crate::journal::StageError;
 use crate::ports::{Runtime, RuntimeError, RuntimeErrorKind};
@@ -33,6 +34,9 @@ async fn all(act: &Act<'_>, _: Admitted) -> Result<Backed, StageError> {
         let runtime = act.ports.runtime(volume.runtime);
         let make = async { runtime?.ensure_volume(act.app(), volume).await.map(|()| ((), StepResult::Done)) };
         act.journal.act(Stage::Backing, Step::Volume { name: volume.name.clone() }, make).await?;
+    }
+    for instance in &plan.retire {
+        retire(act, Stage::Backing, instance).await?;
     }
     for instance in &plan.instances {
         run(act, Stage::Backing, &instance.spec).await?;
@@ -102,7 +106,7 @@ mod tests {
 
     /// A plan that makes this network.
     fn plan(network: NetworkSpec) -> HostPlan {
-        let backing = BackingPlan { networks: vec![network], volumes: vec![], instances: vec![] };
+        let backing = BackingPlan { networks: vec![network], ..BackingPlan::default() };
         HostPlan {
             version: PLAN_VERSION,
             run: RunId::new(uuid::Uuid::now_v7()),

@@ -4,7 +4,7 @@ use cutover_core::diagnosis;
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::plan::{InstanceRef, InstanceSpec, Planned, Stage, StartPlan};
-use cutover_core::state::RestartPolicy;
+use cutover_core::state::{RestartPolicy, Role};
 
 use super::check::{failed, gate};
 use super::{Act, at_once};
@@ -54,7 +54,18 @@ pub(super) async fn run(act: &Act<'_>, stage: Stage, spec: &InstanceSpec) -> Res
     let values = act.values(&spec.release)?;
     let instance = || spec.name.clone();
     let runtime = || act.ports.runtime(spec.runtime());
-    let create = async { runtime()?.create(spec, &values).await.map(|()| ((), StepResult::Done)) };
+    let create = async {
+        let runtime = runtime()?;
+        match runtime.create(spec, &values).await {
+            Err(error) if error.kind == RuntimeErrorKind::Exists && spec.role == Role::Backing => {
+                // A backing service that is there runs on as it was made.
+                let found = runtime.inspect(&spec.app, &spec.name).await?;
+                let is_it = found.is_some_and(|found| found.ours && found.role == Role::Backing);
+                if is_it { Ok(((), StepResult::Already)) } else { Err(error) }
+            }
+            made => made.map(|()| ((), StepResult::Done)),
+        }
+    };
     let made = act.journal.act(stage, Step::Create { instance: instance() }, create).await;
     made.map_err(|error| not_started(act, spec, error))?;
     let start = async { runtime()?.start(act.app(), &spec.name).await.map(|()| ((), StepResult::Done)) };
