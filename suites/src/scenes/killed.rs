@@ -300,7 +300,8 @@ fn traffic(app: &App<'_>) -> Probe {
     Probe::start(options)
 }
 
-pub(super) fn was_killed(journal: &[Entry], step: u64) -> bool {
+/// Whether a run was killed at this entry of its journal: it was taken over by another process, or nothing comes after.
+pub fn was_killed(journal: &[Entry], step: u64) -> bool {
     let resumed = journal.iter().any(|entry| matches!(entry.what, What::Resumed { .. }));
     resumed || journal.last().is_some_and(|last| last.seq == step)
 }

@@ -5,6 +5,8 @@
     reason = "a test stops where it fails, and says why it did not run"
 )]
 
+mod killed;
+
 use std::fs;
 
 use cutover_core::backup::BackupOutcome;
@@ -25,10 +27,14 @@ fn backup(site: &Site) -> String {
 
 /// The application, live, with some data.
 async fn with_kept(name: &str, test: impl AsyncFnOnce(&App<'_>)) {
+    with_kept_of(name, Binaries::beside_this_program().unwrap(), test).await;
+}
+
+async fn with_kept_of(name: &str, binaries: Binaries, test: impl AsyncFnOnce(&App<'_>)) {
     if !has_restic(name) {
         return;
     }
-    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+    on_engine(name, binaries, async |site| {
         if let Err(why) = databases_image(site.docker().unwrap().engine()) {
             return println!("not run: {name}: {why}");
         }
