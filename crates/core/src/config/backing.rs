@@ -1,4 +1,4 @@
-//! Backing services: started when absent, never replaced by a deploy.
+//! Backing services: started when absent or down; one that a live release has is never replaced by a deploy.
 
 use super::gates::{self, Around};
 use super::read::At;

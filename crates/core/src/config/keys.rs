@@ -25,7 +25,7 @@ const TOP: &[Key] = &[
         "backing",
         BACKING_ALL,
         "",
-        "Backing services: started when absent, never replaced by a deploy. A list names those of `compose:`.",
+        "Backing services: started when absent or down; one that a live release has is never replaced by a deploy. A list names those of `compose:`.",
     ),
     Key::own(
         "databases",

@@ -434,7 +434,7 @@ pub struct HoldSettings {
     pub bytes: u64,
 }
 
-/// A backing service: started when absent, never replaced by a deploy.
+/// A backing service: started when absent or down; one that a live release has is never replaced by a deploy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backing {
     /// What it is made from.
