@@ -1,15 +1,19 @@
 //! Backups to other machines: over SFTP to an `sshd` of the test's own, and to an S3 server that checks signatures.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use cutover_suites::kept::PASSWORD;
 use cutover_testkit::site::{App, Told};
 use cutover_testkit::ssh::{self, SshServer};
-use cutover_testkit::{SOON, wait_until};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::{Place, records};
 
@@ -109,31 +113,36 @@ async fn a_backup_over_sftp_that_cannot_be_written_leaves_the_others_as_they_are
     .await;
 }
 
-/// A server of S3 whose buckets are folders. Dropped, it ends.
+/// A server of S3 whose buckets are folders, and which checks signatures. Dropped, it ends, with all its connections. It does not list what lies in
+/// folders of folders: restic by hand does not find its own packs there either, so that backups beyond `keep` stay.
 struct S3 {
-    child: Child,
+    serving: JoinSet<()>,
     address: std::net::SocketAddr,
 }
 
 impl S3 {
-    /// `None`: it is not installed.
-    async fn start(folder: &Path) -> Option<Self> {
+    async fn start(folder: &Path) -> Self {
         fs::create_dir(folder).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut command = Command::new("s3s-fs");
-        command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
-        command.args(["--access-key", "a-key", "--secret-key", "a-secret-that-is-long"]).arg(folder);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-        let server = Self { child, address };
-        wait_until("the S3 server answers", SOON, async || TcpStream::connect(address).ok()).await.unwrap();
-        Some(server)
+        let mut service = S3ServiceBuilder::new(FileSystem::new(folder).unwrap());
+        service.set_auth(SimpleAuth::from_single("a-key", "a-secret-that-is-long"));
+        let service = service.build();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone());
+                // A client may break off.
+                connections.spawn(async { drop(connection.await) });
+            }
+        });
+        Self { serving, address }
     }
-}
 
-impl Drop for S3 {
-    fn drop(&mut self) {
-        self.child.kill().unwrap_or_default();
-        self.child.wait().map(drop).unwrap_or_default();
+    async fn stop(mut self) {
+        self.serving.shutdown().await;
     }
 }
 
@@ -142,11 +151,7 @@ async fn a_backup_goes_to_s3_and_a_wrong_key_or_a_server_that_is_gone_is_told() 
     let name = "a_backup_goes_to_s3_and_a_wrong_key_or_a_server_that_is_gone_is_told";
     let Some(place) = Place::new(name) else { return };
     let folder = place.site.folder().join("s3");
-    let Some(server) = S3::start(&folder).await else {
-        return println!(
-            "not run: {name}: `cargo install s3s-fs --version 0.14.1 --features binary` brings its server"
-        );
-    };
+    let server = S3::start(&folder).await;
     let keys = ", key: \"${S3_KEY}\", secret: \"${S3_SECRET}\"";
     let app = app(&place, &format!("s3:http://{}/backups", server.address), keys).await;
     let first = &records(&app, 1).await[0];
@@ -169,7 +174,7 @@ async fn a_backup_goes_to_s3_and_a_wrong_key_or_a_server_that_is_gone_is_told() 
     let scratch = place.site.folder().join("scratch");
     app.cutover(&["backup", "restore", "--to", scratch.to_str().unwrap()]).await.unwrap().expect(0).unwrap();
     assert!(scratch.join("databases/main.sqlite").is_file());
-    drop(server);
+    server.stop().await;
     let told = run(1).await;
     assert!(told.failure().contains("cannot be reached"), "{}", told.talk);
 }
