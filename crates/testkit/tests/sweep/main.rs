@@ -24,7 +24,7 @@ use crate::cases::{Case, cases, is_cancel};
 /// First faults of a case whose recovery is swept, too, at every call.
 const SECOND: u64 = 4;
 /// Every day, one in so many of all that is swept is drawn.
-const ONE_IN: u64 = 3;
+const ONE_IN: u64 = 6;
 /// A case is swept in so many parts, side by side.
 const PARTS: u64 = 3;
 /// Kinds of failure, each with how often it was met and the first time in full.
