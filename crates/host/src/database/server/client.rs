@@ -158,7 +158,7 @@ fn from_runtime(error: &RuntimeError) -> DatabaseError {
     DatabaseError::plain(format!("the database's instance: {}", error.message))
 }
 
-type Output = std::pin::Pin<Box<dyn futures_util::Stream<Item = crate::ports::Written> + Send>>;
+pub(super) type Output = std::pin::Pin<Box<dyn futures_util::Stream<Item = crate::ports::Written> + Send>>;
 type Exit = futures_util::future::BoxFuture<'static, Result<ExitStatus, RuntimeError>>;
 
 /// What it wrote, once it has ended.

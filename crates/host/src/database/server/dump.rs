@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::client::{self, Carried, Client, WHOLE, badly, program};
+use super::client::{self, Carried, Client, Output, WHOLE, badly, program};
 use crate::blocking::blocking;
 use crate::files::{self, FileError};
 use crate::meter::Passing;
@@ -49,20 +49,32 @@ enum Part {
 /// them they are one text.
 pub(super) type Frame = Vec<Vec<String>>;
 
-/// Writes what programs put out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays. `of`: how much it will be, before
-/// it is packed.
+/// What a dump is made of.
+pub(super) struct Making<'a> {
+    pub(super) frames: &'a [Frame],
+    /// How much it will be, before it is packed.
+    pub(super) of: Extent,
+    /// Who is shown what comes, from its beginning, for as long as they listen.
+    pub(super) shown: Option<mpsc::Sender<Bytes>>,
+}
+
+/// Writes what programs put out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays.
 pub(super) async fn take(
     client: &Client<'_>,
-    frames: &[Frame],
-    of: Extent,
+    making: Making<'_>,
     to: &Path,
     proof: impl AsyncFnOnce(&Path) -> Result<(), DatabaseError>,
 ) -> Result<Taken, DatabaseError> {
     files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| from_file(&error))?;
     let next = files::beside(to);
     let taken = async {
-        let taken = into_file(client, frames, of, &next).await?;
-        proof(&next).await?;
+        let (taken, file) = into_file(client, making, &next).await?;
+        // It is read back from memory, while the disk takes it.
+        let (proved, flushed) = tokio::join!(proof(&next), blocking(move || file.sync_all()));
+        let flushed =
+            flushed.map_err(|error| DatabaseError::plain(format!("the dump broke off: {error}")))?;
+        flushed.map_err(|error| from_file(&FileError::new("write", &next, &error)))?;
+        proved?;
         Ok(taken)
     };
     match taken.await {
@@ -84,15 +96,16 @@ fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
 
 async fn into_file(
     client: &Client<'_>,
-    frames: &[Frame],
-    of: Extent,
+    making: Making<'_>,
     next: &Path,
-) -> Result<Taken, DatabaseError> {
-    let passing = client.meter.begin("dumped", of);
+) -> Result<(Taken, File), DatabaseError> {
+    let Making { frames, of, shown } = making;
     let (parts, coming) = mpsc::channel(WAITING);
+    let mut pouring = Pouring { client, passing: client.meter.begin("dumped", of), parts, shown };
     let path = next.to_owned();
     let writing = blocking(move || write(&path, coming));
-    let (poured, written) = tokio::join!(pour_all(client, frames, &passing, parts), writing);
+    let pouring = async move { pouring.all(frames).await };
+    let (poured, written) = tokio::join!(pouring, writing);
     let written = written.map_err(|error| DatabaseError::plain(format!("the dump broke off: {error}")))?;
     // A disk that is full is why the pouring stopped.
     let taken = written.map_err(|error| from_file(&error))?;
@@ -100,56 +113,100 @@ async fn into_file(
     taken.ok_or_else(|| DatabaseError::plain("the dump did not come whole"))
 }
 
-async fn pour_all(
-    client: &Client<'_>,
-    frames: &[Frame],
-    passing: &Passing,
+/// From programs to the writer.
+struct Pouring<'a> {
+    client: &'a Client<'a>,
+    passing: Passing,
     parts: mpsc::Sender<Part>,
-) -> Result<(), DatabaseError> {
-    for (place, frame) in frames.iter().enumerate() {
-        if place > 0 && parts.send(Part::Frame).await.is_err() {
-            return Ok(());
-        }
-        for words in frame {
-            if !pour_one(client, words, passing, &parts).await? {
-                // The writer has ended, and says why.
-                return Ok(());
-            }
-        }
-    }
-    // The writer may have ended, and says why.
-    drop(parts.send(Part::End).await);
-    Ok(())
+    shown: Option<mpsc::Sender<Bytes>>,
 }
 
-/// Hands on what one program puts out, and sees it end well. `false`: nobody takes it any more.
-async fn pour_one(
-    client: &Client<'_>,
-    words: &[String],
-    passing: &Passing,
-    parts: &mpsc::Sender<Part>,
-) -> Result<bool, DatabaseError> {
-    let Attached { output, input, exit, .. } = client.start(None, words, Carried::Guarded).await?;
-    let poured = pour(output, passing, parts, words).await;
-    // Its input ends now: a program that still runs is ended by that.
-    drop(input);
-    let (came, errors) = poured?;
-    if came == Came::Unwanted {
-        return Ok(false);
+impl Pouring<'_> {
+    async fn all(&mut self, frames: &[Frame]) -> Result<(), DatabaseError> {
+        for (place, frame) in frames.iter().enumerate() {
+            if place > 0 && self.parts.send(Part::Frame).await.is_err() {
+                return Ok(());
+            }
+            for words in frame {
+                if !self.one(words).await? {
+                    // The writer has ended, and says why.
+                    return Ok(());
+                }
+            }
+        }
+        // The writer may have ended, and says why.
+        drop(self.parts.send(Part::End).await);
+        Ok(())
     }
-    let exit = tokio::time::timeout(defaults::ACT, exit).await;
-    let exit = exit.map_err(|_| DatabaseError::plain(format!("`{}` did not end", program(words))))?;
-    let exit = exit.map_err(|error| DatabaseError::plain(error.message))?;
-    if exit.code != Some(0) {
-        return Err(badly(words, &exit, &errors));
+
+    /// Hands on what one program puts out, and sees it end well. `false`: nobody takes it any more.
+    async fn one(&mut self, words: &[String]) -> Result<bool, DatabaseError> {
+        let Attached { output, input, exit, .. } = self.client.start(None, words, Carried::Guarded).await?;
+        let poured = self.pour(output, words).await;
+        // Its input ends now: a program that still runs is ended by that.
+        drop(input);
+        let (came, errors) = poured?;
+        if came == Came::Unwanted {
+            return Ok(false);
+        }
+        let exit = tokio::time::timeout(defaults::ACT, exit).await;
+        let exit = exit.map_err(|_| DatabaseError::plain(format!("`{}` did not end", program(words))))?;
+        let exit = exit.map_err(|error| DatabaseError::plain(error.message))?;
+        if exit.code != Some(0) {
+            return Err(badly(words, &exit, &errors));
+        }
+        if came == Came::CutOff {
+            return Err(DatabaseError::plain(format!(
+                "the dump did not come whole: the output of `{}` was cut off",
+                program(words)
+            )));
+        }
+        Ok(true)
     }
-    if came == Came::CutOff {
-        return Err(DatabaseError::plain(format!(
-            "the dump did not come whole: the output of `{}` was cut off",
-            program(words)
-        )));
+
+    /// Hands on what comes, but for the mark at its end; gives what the program said besides.
+    async fn pour(&mut self, mut output: Output, words: &[String]) -> Result<(Came, String), DatabaseError> {
+        let (mut held, mut errors) = (Vec::new(), Vec::new());
+        loop {
+            let next = tokio::time::timeout(defaults::DUMP_SILENCE, output.next()).await;
+            let Ok(next) = next else {
+                let (program, seconds) = (program(words), defaults::DUMP_SILENCE.as_secs());
+                return Err(DatabaseError::plain(format!("`{program}` wrote nothing for {seconds} s")));
+            };
+            let Some(piece) = next else { break };
+            if piece.error {
+                errors.extend_from_slice(&piece.bytes);
+                let over = errors.len().saturating_sub(8 * 1024);
+                errors.drain(..over);
+                continue;
+            }
+            held.extend_from_slice(&piece.bytes);
+            let ready = held.len().saturating_sub(WHOLE.len());
+            if ready > 0 {
+                let ready = Bytes::from(held.drain(..ready).collect::<Vec<u8>>());
+                self.passing.add(ready.len() as u64);
+                self.show(&ready).await?;
+                if self.parts.send(Part::Bytes(ready)).await.is_err() {
+                    return Ok((Came::Unwanted, String::new()));
+                }
+            }
+        }
+        let came = if held == WHOLE { Came::Whole } else { Came::CutOff };
+        Ok((came, String::from_utf8_lossy(&errors).trim().to_owned()))
     }
-    Ok(true)
+
+    async fn show(&mut self, ready: &Bytes) -> Result<(), DatabaseError> {
+        let Some(shown) = &self.shown else { return Ok(()) };
+        let taken = tokio::time::timeout(defaults::DUMP_SILENCE, shown.send(ready.clone())).await;
+        let taken = taken.map_err(|_| {
+            DatabaseError::plain("the program that lists what is in the dump does not read it")
+        })?;
+        if taken.is_err() {
+            // They have seen enough.
+            self.shown = None;
+        }
+        Ok(())
+    }
 }
 
 /// How a program's output came.
@@ -161,50 +218,8 @@ enum Came {
     Unwanted,
 }
 
-/// Hands on what comes, but for the mark at its end; gives what the program said besides.
-async fn pour(
-    mut output: std::pin::Pin<Box<dyn futures_util::Stream<Item = crate::ports::Written> + Send>>,
-    passing: &Passing,
-    parts: &mpsc::Sender<Part>,
-    words: &[String],
-) -> Result<(Came, String), DatabaseError> {
-    let (mut held, mut errors) = (Vec::new(), Vec::new());
-    loop {
-        let next = tokio::time::timeout(defaults::DUMP_SILENCE, output.next()).await;
-        let Ok(next) = next else {
-            return Err(DatabaseError {
-                full: false,
-                certainty: Certainty::NotDone,
-                message: format!(
-                    "`{}` wrote nothing for {} s",
-                    program(words),
-                    defaults::DUMP_SILENCE.as_secs()
-                ),
-            });
-        };
-        let Some(piece) = next else { break };
-        if piece.error {
-            errors.extend_from_slice(&piece.bytes);
-            let over = errors.len().saturating_sub(8 * 1024);
-            errors.drain(..over);
-            continue;
-        }
-        held.extend_from_slice(&piece.bytes);
-        let ready = held.len().saturating_sub(WHOLE.len());
-        if ready > 0 {
-            let ready = Bytes::from(held.drain(..ready).collect::<Vec<u8>>());
-            passing.add(ready.len() as u64);
-            if parts.send(Part::Bytes(ready)).await.is_err() {
-                return Ok((Came::Unwanted, String::new()));
-            }
-        }
-    }
-    let came = if held == WHOLE { Came::Whole } else { Came::CutOff };
-    Ok((came, String::from_utf8_lossy(&errors).trim().to_owned()))
-}
-
 /// `None`: it did not come whole.
-fn write(path: &Path, mut coming: mpsc::Receiver<Part>) -> Result<Option<Taken>, FileError> {
+fn write(path: &Path, mut coming: mpsc::Receiver<Part>) -> Result<Option<(Taken, File)>, FileError> {
     let failed = |error: io::Error| FileError::new("write", path, &error);
     let file = files::private(path).map_err(failed)?;
     let mut packed = frame(Counted { file, hash: Sha256::new(), bytes: 0 }).map_err(failed)?;
@@ -214,9 +229,8 @@ fn write(path: &Path, mut coming: mpsc::Receiver<Part>) -> Result<Option<Taken>,
             Part::Frame => packed = packed.finish().and_then(frame).map_err(failed)?,
             Part::End => {
                 let written = packed.finish().map_err(failed)?;
-                written.file.sync_all().map_err(failed)?;
                 let hash = ContentHash::from_digest(&written.hash.finalize());
-                return Ok(Some(Taken { bytes: written.bytes, hash: Some(hash) }));
+                return Ok(Some((Taken { bytes: written.bytes, hash: Some(hash) }, written.file)));
             }
         }
     }
@@ -269,10 +283,46 @@ pub(super) async fn feed(
 ) -> Result<client::Said, DatabaseError> {
     let Source { dump, form, frame, what } = source;
     let passing = client.meter.begin_file(what, dump);
-    let Attached { output, mut input, exit, .. } = client.start(database, words, Carried::Plain).await?;
-    let (pieces, mut coming) = mpsc::channel::<Bytes>(WAITING);
+    let attached = client.start(database, words, Carried::Plain).await?;
+    let (pieces, coming) = mpsc::channel::<Bytes>(WAITING);
     let path = dump.to_owned();
     let reading = blocking(move || read(&path, form, frame, &passing, &pieces));
+    let (said, read) = tokio::join!(fed(attached, words, coming, patience), reading);
+    let read = read.map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?;
+    read.map_err(|error| distrusted(dump, &error))?;
+    said
+}
+
+/// All of a dump is read and compared with its checksums, for nobody else.
+pub(super) async fn whole(client: &Client<'_>, dump: &Path, form: Form) -> Result<(), DatabaseError> {
+    let passing = client.meter.begin_file("read back", dump);
+    let path = dump.to_owned();
+    let read = blocking(move || each_frame(&path, form, &passing, |_, _| {})).await;
+    let read = read.map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?;
+    read.map_err(|error| distrusted(dump, &error))
+}
+
+fn distrusted(dump: &Path, error: &io::Error) -> DatabaseError {
+    DatabaseError::plain(format!("the dump {} cannot be trusted: {error}", dump.display()))
+}
+
+/// What a program says that is shown a dump as it comes, for as long as it reads.
+pub(super) async fn shown(
+    client: &Client<'_>,
+    words: &[String],
+    coming: mpsc::Receiver<Bytes>,
+) -> Result<client::Said, DatabaseError> {
+    fed(client.start(None, words, Carried::Plain).await?, words, coming, None).await
+}
+
+/// Gives a program its input, piece by piece, until it has ended; what it said.
+async fn fed(
+    attached: Attached,
+    words: &[String],
+    mut coming: mpsc::Receiver<Bytes>,
+    patience: Option<Duration>,
+) -> Result<client::Said, DatabaseError> {
+    let Attached { output, mut input, exit, .. } = attached;
     let (over, ended) = oneshot::channel();
     let saying = async {
         let said = within(patience, words, client::said(output, exit)).await;
@@ -298,15 +348,11 @@ pub(super) async fn feed(
             () = all => {}
             _ = ended => {}
         }
-        // The rest is checked without it.
+        // Whoever gives it goes on without it.
         drop(input);
         drop(coming);
     };
-    let (said, read, ()) = tokio::join!(saying, reading, writing);
-    let read = read.map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?;
-    read.map_err(|error| {
-        DatabaseError::plain(format!("the dump {} cannot be trusted: {error}", dump.display()))
-    })?;
+    let (said, ()) = tokio::join!(saying, writing);
     said
 }
 

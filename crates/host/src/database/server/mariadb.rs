@@ -9,6 +9,7 @@ use cutover_core::wire::Extent;
 
 use super::alone::{Holder, SILENCE};
 use super::client::{Client, badly};
+use super::dump::{self, Making};
 use super::mariadb_catalogue::{self as catalogue, Found};
 use super::mariadb_login::{DATABASE, LOGIN};
 use super::mariadb_password::{PASSWORD_LOCK, Users};
@@ -16,7 +17,7 @@ use super::mariadb_restore::literal;
 use super::mariadb_version::Version;
 use super::password::{Tried, log_in, tell};
 use super::port::{ANSWER, InServer, LONG_ANSWER};
-use super::{dump, mariadb_dump, mariadb_password};
+use super::{mariadb_dump, mariadb_password};
 use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken, Way};
 
@@ -191,7 +192,8 @@ impl InServer for Maria<'_> {
         self.can_be_put_back(&found).await?;
         let proof = async |dump: &Path| mariadb_dump::proven(dump, &found, self.client.meter).await;
         let of = Extent::About { bytes: found.bytes };
-        dump::take(&self.client, &self.frames(&found), of, to, proof).await
+        let frames = self.frames(&found);
+        dump::take(&self.client, Making { frames: &frames, of, shown: None }, to, proof).await
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {

@@ -7,17 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cutover_core::layout;
 use cutover_core::wire::Extent;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::alone::Holder;
 use super::client::{Client, badly};
-use super::dump;
+use super::dump::{self, Making};
 use super::password::{Tried, full, log_in, tell};
 use super::port::{AGAIN, ANSWER, InServer, LET_GO, LONG_ANSWER};
 use super::postgres_catalogue::{self as catalogue, Found};
 use super::postgres_login::LOGIN;
 use super::postgres_password;
-use super::postgres_restore::{elsewhere, literal, quoted};
+use super::postgres_restore::{FORM, contents, elsewhere, literal, quoted, same_version};
 use super::postgres_tools as tools;
 use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, LockSamples, Server, ServerState, Taken};
@@ -69,6 +70,31 @@ impl Postgres<'_> {
         let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse", "-f", "-"];
         tell(&self.client, None, &words.map(str::to_owned), "select 1;\n", statements).await
     }
+
+    /// Takes a dump. Its table of contents is read as it comes; then all of the file, for its checksums.
+    async fn taken(&self, words: &[String], of: Extent, to: &Path) -> Result<Taken, DatabaseError> {
+        let (shown, coming) = mpsc::channel(1);
+        let (say, told) = oneshot::channel();
+        let list = same_version(words, "pg_restore", &["--list"]);
+        let listing = async {
+            let listed = dump::shown(&self.client, &list, coming).await;
+            // Where nobody asks any more the dump did not come.
+            say.send(listed.and_then(|said| contents(&list, &said).map(drop))).unwrap_or_default();
+            std::future::pending().await
+        };
+        let proof = async |file: &Path| {
+            dump::whole(&self.client, file, FORM).await?;
+            let told = tokio::time::timeout(ANSWER, told).await;
+            told.map_err(|_| DatabaseError::plain("`pg_restore` does not come to its end with the dump"))?
+                .map_err(|_| DatabaseError::plain("`pg_restore` did not say what is in the dump"))?
+        };
+        let frames = [vec![words.to_vec()]];
+        let making = Making { frames: &frames, of, shown: Some(shown) };
+        tokio::select! {
+            taken = dump::take(&self.client, making, to, proof) => taken,
+            never = listing => never,
+        }
+    }
 }
 
 #[async_trait]
@@ -118,10 +144,7 @@ impl InServer for Postgres<'_> {
         tools::program(server, state.major, "pg_restore")?;
         // Packed by us: what is packed by table does not deduplicate.
         let words = [&program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"];
-        let words = words.map(str::to_owned);
-        let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
-        let of = Extent::About { bytes: state.bytes };
-        dump::take(&self.client, &[vec![words.to_vec()]], of, to, proof).await
+        self.taken(&words.map(str::to_owned), Extent::About { bytes: state.bytes }, to).await
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {
@@ -228,9 +251,7 @@ impl InServer for Postgres<'_> {
         let state = self.look().await?;
         let program = tools::program(self.client.server, state.major, "pg_dump")?;
         let words = [&program, "--format=custom", "--compress=0", "--schema-only", "--lock-wait-timeout=60s"];
-        let words = words.map(str::to_owned);
-        let proof = async |dump: &Path| self.contents(&words, dump).await.map(std::mem::drop);
-        dump::take(&self.client, &[vec![words.to_vec()]], Extent::Not, scratch, proof).await?;
+        self.taken(&words.map(str::to_owned), Extent::Not, scratch).await?;
         self.made_and_dropped(&state, scratch).await
     }
 

@@ -8,7 +8,7 @@ use cutover_core::defaults;
 use cutover_core::layout::is_for_a_drill;
 use tokio::time::Instant;
 
-use super::client::badly;
+use super::client::{Said, badly};
 use super::dump::{self, Form, Source};
 use super::port::{AGAIN, ANSWER, InServer as _, kept_among, kept_of};
 use super::postgres::Postgres;
@@ -20,7 +20,7 @@ const TRIES: u32 = 10;
 /// What the name of a database ends with that a restore which somebody asked for has replaced.
 const REPLACED: &str = "replaced";
 /// An archive of `pg_dump`.
-const FORM: Form = Form { magic: &[b"PGDMP"], of: "pg_dump" };
+pub(super) const FORM: Form = Form { magic: &[b"PGDMP"], of: "pg_dump" };
 /// Statements that hold values stay out of the log of a server that keeps its statements there.
 const UNLOGGED: &str = "set log_statement to 'none'; set log_min_error_statement to 'panic'; set log_min_duration_statement to -1;";
 /// Where databases are made and renamed from: nobody renames one while he has it open.
@@ -183,15 +183,7 @@ impl Postgres<'_> {
         let words = same_version(dump_words, "pg_restore", &["--list"]);
         let source = Source { dump, form: FORM, frame: None, what: "read back" };
         let listed = dump::feed(&self.client, None, &words, source, Some(defaults::DUMP_SILENCE)).await?;
-        if listed.exit.code != Some(0) {
-            return Err(badly(&words, &listed.exit, &listed.errors));
-        }
-        let text = String::from_utf8_lossy(&listed.output).into_owned();
-        if text.contains("Format: CUSTOM") {
-            Ok(text)
-        } else {
-            Err(DatabaseError::plain("`pg_restore` finds no table of contents in the dump"))
-        }
+        contents(&words, &listed)
     }
 
     async fn fill(&self, program: &str, next: &str, snapshot: &Path) -> Result<(), DatabaseError> {
@@ -241,8 +233,21 @@ impl Postgres<'_> {
     }
 }
 
+/// The table of contents, where that is what `pg_restore` found.
+pub(super) fn contents(words: &[String], listed: &Said) -> Result<String, DatabaseError> {
+    if listed.exit.code != Some(0) {
+        return Err(badly(words, &listed.exit, &listed.errors));
+    }
+    let text = String::from_utf8_lossy(&listed.output).into_owned();
+    if text.contains("Format: CUSTOM") {
+        Ok(text)
+    } else {
+        Err(DatabaseError::plain("`pg_restore` finds no table of contents in the dump"))
+    }
+}
+
 /// Another program of the same version.
-fn same_version(words: &[String], name: &str, more: &[&str]) -> Vec<String> {
+pub(super) fn same_version(words: &[String], name: &str, more: &[&str]) -> Vec<String> {
     let first = words.first().map_or("", String::as_str);
     let program =
         first.rsplit_once('/').map_or_else(|| name.to_owned(), |(folder, _)| format!("{folder}/{name}"));
