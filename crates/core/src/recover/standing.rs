@@ -7,6 +7,7 @@ use cutover_routes::Entry as RouteEntry;
 use crate::config::settings::Compatible;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, What};
+use crate::layout;
 use crate::names::InstanceName;
 use crate::plan::{Direction, HostPlan, Stage, SwitchPlan, Verb};
 use crate::release::Live;
@@ -116,9 +117,11 @@ pub(super) fn seen_switched(journal: &[Entry], goal: &HostPlan, found: &HostStat
     earlier || found.live.as_ref().is_some_and(|live| live.run == goal.run)
 }
 
-/// Whether a one-off instance may be one of the run's. One that a rehearsal has not made works on what is live, and is none of its concern.
+/// Whether a one-off instance may be one of the run's. One that a rehearsal has not made works on what is live, and is none of its concern; nor is a
+/// scratch server, which a rehearsal left, of anybody else's: it may be one that does not end.
 pub(super) fn is_its_one_off(goal: &HostPlan, found: &FoundInstance) -> bool {
-    found.role == Role::OneOff && (!is_rehearsal(goal) || found.run == goal.run)
+    let is_strangers = is_rehearsal(goal) || layout::is_scratch(&found.name);
+    found.role == Role::OneOff && (found.run == goal.run || !is_strangers)
 }
 
 /// Whether nothing of the goal is left but kept candidates, stopped.

@@ -15,7 +15,7 @@ use cutover_core::retention::KnownSnapshot;
 use cutover_core::state::{FoundEngine, Migrated, MigrationRecord, Role};
 use cutover_core::verdict::Outcome;
 
-use crate::world::{Host, Journal, ask, todo, told};
+use crate::world::{Host, Journal, ask, todo, told, unhealthy};
 
 const SHOP: &str = r#"
 app: shop
@@ -288,6 +288,25 @@ fn given_a_rehearsal_that_failed_then_only_what_it_made_goes_and_at_once() {
     let gone: Vec<_> = todo(&way.drain).outgoing.iter().map(|instance| &instance.name).collect();
     assert_eq!(gone, [&one.server.name]);
     assert!(todo(&way.drain).outgoing[0].stop.grace.is_zero(), "what it holds is thrown away");
+}
+
+#[test]
+fn given_a_scratch_server_that_a_rehearsal_left_then_a_deploy_goes_back_without_it() {
+    let mut host = serving(SHOP);
+    let mut left = host.state.instances[0].clone();
+    let run = RunId::new(uuid::Uuid::nil());
+    (left.role, left.run) = (Role::OneOff, run);
+    left.name = cutover_core::layout::scratch(&"main".parse().unwrap(), run).parse().unwrap();
+    host.state.instances.push(left.clone());
+    let plan = host.deploy("v2").unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.failed(Stage::Check, unhealthy());
+
+    let way = host.way(&journal);
+
+    let first = way.handover.todo().into_iter().flat_map(|handover| &handover.outgoing);
+    let mut gone = first.chain(&todo(&way.drain).outgoing);
+    assert!(gone.all(|instance| instance.name != left.name), "{way:?}");
 }
 
 #[test]
