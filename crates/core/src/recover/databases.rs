@@ -7,7 +7,7 @@ use crate::names::DatabaseName;
 use crate::plan::{DatabasePlace, HeldDatabase, HostPlan, PasswordChange};
 use crate::state::HostState;
 
-use super::journalled::{direct, done_back, intended, outcomes, switched_forward};
+use super::journalled::{begun_back, direct, done_back, intended, outcomes, switched_forward};
 use super::standing::{seen_switched, standing};
 
 /// Databases to be put back: those that were begun to be changed, unless the schema may stay (the hold has ended and the old release can
@@ -104,10 +104,16 @@ pub(super) fn waiting<'a>(
     journal: &'a [Entry],
     found: &HostState,
 ) -> impl Iterator<Item = &'a PasswordChange> {
-    let switched = standing(journal, goal, found).switched;
-    let back = not_given_back(goal, journal).filter(move |_| !switched);
+    let is_told = is_told_new(goal, journal, found);
+    let back = not_given_back(goal, journal).filter(move |_| !is_told);
     let is_recorded = outcomes(journal).any(|(step, _)| *step == Step::Record);
-    back.chain(changes(goal).filter(move |_| switched && !is_recorded))
+    back.chain(changes(goal).filter(move |_| is_told && !is_recorded))
+}
+
+/// Whether the server is known to have the new passwords: what is live is told them, and no way back has begun to give the old ones back.
+pub(super) fn is_told_new(goal: &HostPlan, journal: &[Entry], found: &HostState) -> bool {
+    let begun = begun_back(journal);
+    standing(journal, goal, found).switched && !changes(goal).any(|change| begun.contains(&&step(change)))
 }
 
 /// The passwords that a plan changes.

@@ -212,6 +212,20 @@ pub(super) fn intended(journal: &[Entry], wanted: &Step) -> bool {
     journal.iter().any(|entry| matches!(&entry.what, What::Intent { step, .. } if step == wanted))
 }
 
+/// What a way back has begun already.
+pub(super) fn begun_back(journal: &[Entry]) -> Vec<&Step> {
+    let mut back = false;
+    let begun = journal.iter().filter_map(|entry| match &entry.what {
+        What::Planned { plan } => {
+            back = plan.direction == Direction::Back;
+            None
+        }
+        What::Intent { step, .. } => back.then_some(step),
+        _ => None,
+    });
+    begun.collect()
+}
+
 /// What a way back has done already.
 pub(super) fn done_back(journal: &[Entry]) -> Vec<&Step> {
     let mut back = false;

@@ -11,7 +11,7 @@ use crate::plan::{HeldDatabase, HostPlan, PasswordChange};
 use crate::release::Live;
 use crate::state::{HostState, SchemaChange};
 
-use super::databases::{changes, not_given_back, passwords, restores, waiting};
+use super::databases::{changes, is_told_new, not_given_back, passwords, restores, waiting};
 use super::journalled::{failed_back, goal, migrated, outcomes};
 use super::standing::{coming, is_rehearsal, standing};
 
@@ -41,7 +41,7 @@ pub(super) fn person(journal: &[Entry], goal: &HostPlan, found: &HostState) -> F
         failure.cause.push(format!("on the way back: {}", last.what));
         failure.cause.extend(last.cause.iter().cloned());
     }
-    if !standing.switched {
+    if !is_told_new(goal, journal, found) {
         failure.next.extend(not_given_back(goal, journal).map(by_hand));
     }
     failure.while_serving(standing_text(journal, found)).next(format!(
@@ -98,9 +98,9 @@ pub fn standing_text(journal: &[Entry], found: &HostState) -> String {
         HeldDatabase::Migrate { .. } | HeldDatabase::Password { .. } | HeldDatabase::Settle { .. } => None,
     }));
     if let Some(goal) = goal(journal) {
-        let switched = standing(journal, goal, found).switched;
+        let is_told = is_told_new(goal, journal, found);
         parts.extend(waiting(goal, journal, found).map(|change| {
-            if switched {
+            if is_told {
                 format!(
                     "the server of `{}` has the new password, and releases from before are not told it yet",
                     change.service

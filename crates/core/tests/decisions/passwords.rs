@@ -10,7 +10,7 @@ use cutover_core::recover::{Recovery, is_out_of_the_way, standing_text};
 use cutover_core::request::Request;
 use cutover_core::verdict::{Outcome, Verdict};
 
-use crate::world::{Host, Journal, ask, services, todo, told, unhealthy};
+use crate::world::{Host, Journal, ask, incoming, services, todo, told, unhealthy};
 
 const SHOP: &str = r#"
 app: shop
@@ -188,6 +188,30 @@ fn given_a_new_password_that_earlier_releases_could_not_be_told_then_the_run_sta
     journal.resumed(&way);
     journal.did(Stage::Record, Step::Record);
     assert!(is_out_of_the_way(&journal.entries, &host.state));
+}
+
+#[test]
+fn given_a_way_back_that_broke_off_at_the_password_then_nobody_is_told_that_the_server_has_the_new_one() {
+    let mut host = shop("");
+    let plan = host.plan(&rotate("POSTGRES_PASSWORD")).unwrap();
+    let mut journal = Journal::of(&plan);
+    journal.did(Stage::Handover, step());
+    for gated in incoming(&plan) {
+        host.run(&gated);
+    }
+    journal.did(Stage::Switch, Step::Switch);
+    host.switch(&plan);
+    journal.failed(Stage::Verify, unhealthy());
+    let way = host.way(&journal);
+    assert_eq!(*change(&way), change(&plan).back());
+
+    journal.resumed(&way);
+    journal.write(What::Intent { stage: Stage::Handover, step: step() });
+    journal.failed(Stage::Handover, unasked());
+
+    let told = standing_text(&journal.entries, &host.state);
+    assert!(told.contains("it is not known which password"), "{told}");
+    assert!(!is_out_of_the_way(&journal.entries, &host.state));
 }
 
 #[test]
