@@ -335,9 +335,11 @@ async fn lock(host: &Host, assignment: &Assignment) -> Result<AppLock, Failure> 
     };
     if matches!(&taken, Err(LockError::Busy { holder: Some(holder) }) if is_passing(holder)) {
         let waiting = AppLock::wait(&host.layout, &plan.app, &holder, in_the_way);
-        if let Ok(had) = tokio::time::timeout(defaults::GATE, waiting).await {
-            taken = had;
-        }
+        taken = match tokio::time::timeout(defaults::GATE, waiting).await {
+            Ok(taken) => taken,
+            // By now it may be somebody else who has it.
+            Err(_) => AppLock::take(&host.layout, &plan.app, &holder),
+        };
     }
     taken.map_err(|error| locked(plan, &error))
 }
