@@ -18,9 +18,9 @@ const SPREAD: Duration = Duration::from_secs(1);
 pub(crate) struct Drained(());
 
 pub(crate) async fn drain(act: &Act<'_>, plan: &Planned<DrainPlan>, _: Baked) -> Result<Drained, StageError> {
-    let Planned::Do(plan) = plan else { return Ok(Drained(())) };
     // From here on what was replaced is no longer whole: there is no way back to take.
     act.journal.obey_cancel(false);
+    let Planned::Do(plan) = plan else { return Ok(Drained(())) };
     if !plan.keep_warm.is_zero() && !act.goes_back() {
         return keep_warm(act, plan);
     }
