@@ -42,7 +42,7 @@ struct Sweep<'a> {
 
 impl<'a> Sweep<'a> {
     async fn new(case: &'a Case) -> anyhow::Result<Self> {
-        let site = case.site().await?;
+        let site = Box::pin(case.site()).await?;
         let asked = case.ask.of(&site)?;
         let made = site.plan(&asked, 1000)?;
         let moment = site.moment()?;
@@ -152,7 +152,7 @@ fn sweep(case: &Case, part: u64, seed: u64, one_in: u64) -> (u64, Failures) {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let broken = |error: anyhow::Error| (error.to_string(), (1, format!("{}: {error:#}", case.name)));
-        let mut sweep = match Sweep::new(case).await {
+        let mut sweep = match Box::pin(Sweep::new(case)).await {
             Ok(sweep) => sweep,
             Err(error) => return (0, Failures::from([broken(error)])),
         };
@@ -199,7 +199,7 @@ async fn what_was_replaced_has_ended_when_it_is_told_and_is_removed_after_that()
 /// The case of this name at a site of its own, as it is before what is asked.
 async fn ready(name: &str) -> (Case, Site, Made) {
     let case = cases().into_iter().find(|case| case.name == name).unwrap();
-    let site = case.site().await.unwrap();
+    let site = Box::pin(case.site()).await.unwrap();
     let made = site.plan(&case.ask.of(&site).unwrap(), 1000).unwrap();
     (case, site, made)
 }
