@@ -1,10 +1,10 @@
 //! Backing services on a deploy's way: what is absent is made; what is down, or died with its run before its gate, is started and gated as it was
-//! made. What an earlier deploy made otherwise is made anew only while no release that went live stands on it; its volumes stay.
+//! made. What an earlier deploy made otherwise is made anew only while no release that went live has it; its volumes stay.
 
 use crate::layout;
 use crate::names::{ServiceName, Slot};
 use crate::plan::assemble::{Parts, in_order, networks, todo, volumes};
-use crate::plan::drift::{differences, is_stood_on};
+use crate::plan::drift::{differences, may_be_made_anew};
 use crate::plan::specify::{Ground, Identity, reference, respecify};
 use crate::plan::transition::{Allocation, NoTransition};
 use crate::plan::{BackingPlan, GatedInstance, Migration, Planned, VolumeSpec, WhyNot};
@@ -25,7 +25,10 @@ fn need<'a>(state: &'a HostState, release: &Release, name: &ServiceName) -> Opti
         return Some(Need::Make);
     };
     let wanted = release.backing.get(name)?;
-    if found.ours && !is_stood_on(state, name) && !differences(state, release, wanted, found).is_empty() {
+    // A release may be deployed again with other values: its record is not what an instance was made from, then.
+    let is_of_its_record = respecify(state, found).is_none_or(|again| again.spec.hash() == found.spec);
+    let differs = !is_of_its_record || !differences(state, release, wanted, found).is_empty();
+    if differs && may_be_made_anew(state, found) {
         return Some(Need::MakeAnew(found));
     }
     let is_admitted = !found.ours || found.restart == RestartPolicy::UnlessStopped;

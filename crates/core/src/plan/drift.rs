@@ -1,11 +1,11 @@
 //! What a deploy leaves alone though it differs: backing services run on as the release that started them made them.
 
 use crate::layout;
-use crate::names::ServiceName;
+use crate::names::ReleaseId;
 use crate::plan::Change;
 use crate::plan::passwords::{is_password, keeps_data};
 use crate::release::{BackingRelease, Release, RuntimeKind};
-use crate::state::{FoundInstance, HostState, Role};
+use crate::state::{FoundInstance, HostState, RestartPolicy, Role};
 
 /// A line for each backing service that runs otherwise than the release says.
 pub(crate) fn drift(state: &HostState, release: &Release) -> Vec<String> {
@@ -22,7 +22,7 @@ fn differs(state: &HostState, release: &Release, found: &FoundInstance) -> Optio
         ));
     };
     let what = differences(state, release, wanted, found);
-    if what.is_empty() || !is_stood_on(state, &found.service) {
+    if what.is_empty() || may_be_made_anew(state, found) {
         return None;
     }
     let what: Vec<&str> = what.into_iter().map(words).collect();
@@ -35,9 +35,19 @@ fn differs(state: &HostState, release: &Release, found: &FoundInstance) -> Optio
     ))
 }
 
-/// Whether a release that went live has this backing service: a deploy never replaces such a one.
-pub(crate) fn is_stood_on(state: &HostState, service: &ServiceName) -> bool {
-    state.releases.iter().any(|record| record.lived && record.release.backing.contains_key(service))
+/// Whether a deploy may replace a backing service: no release that went live has it, and what it has written is in volumes that stay, or it never was
+/// healthy.
+pub(crate) fn may_be_made_anew(state: &HostState, found: &FoundInstance) -> bool {
+    let is_live = |id: &ReleaseId| state.live.as_ref().is_some_and(|live| live.release == *id);
+    let of = |release: &Release| release.backing.contains_key(&found.service);
+    let mut lived = state.releases.iter().filter(|record| record.lived || is_live(&record.release.id));
+    let made = state.releases.iter().find(|record| record.release.id == found.release);
+    let has_volumes = made
+        .and_then(|record| record.release.backing.get(&found.service))
+        .is_some_and(|backing| !backing.settings.run.mounts.is_empty());
+    found.ours
+        && !lived.any(|record| of(&record.release))
+        && (has_volumes || found.restart == RestartPolicy::No)
 }
 
 /// What differs between a backing service as it runs and as a release wants it; nothing where nobody knows how it was made.
