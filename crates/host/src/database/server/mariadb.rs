@@ -95,8 +95,8 @@ impl Maria<'_> {
 
     /// Of those that share an account's name, whose password is changed.
     async fn users(&self, from: &Account, to: &Account) -> Result<Users, DatabaseError> {
-        let said = self.ask_server(&mariadb_password::users(from, to, self.is_mariadb())).await?;
-        Users::of(&to.role, &said)
+        let said = self.ask_server(&mariadb_password::users(&to.role)).await?;
+        Users::of(&to.role, [&from.password, &to.password], &said)
     }
 
     /// Tells statements with a password to a session that [`InServer::end_sessions`] finds by the lock that it takes first.

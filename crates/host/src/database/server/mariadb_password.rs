@@ -5,6 +5,8 @@ use super::client::{Said, badly};
 use super::mariadb_restore::literal;
 use super::password::{Tried, full};
 use crate::ports::{Account, DatabaseError};
+use cutover_core::secret::Secret;
+use sha1::{Digest as _, Sha1};
 
 /// What a session that changes a password holds in the server. By it it is found by whoever comes after a run that was killed: it may wait there for
 /// a lock of tables, and go on once that is free.
@@ -62,11 +64,14 @@ const BY_PASSWORD: [&str; 4] = ["", NATIVE, "caching_sha2_password", "sha256_pas
 const NATIVE: &str = "mysql_native_password";
 
 impl Users {
-    /// Reads the answer to [`users`].
-    pub(super) fn of(role: &str, said: &str) -> Result<Self, DatabaseError> {
+    /// Reads the answer to [`users`]: who has one of these passwords.
+    pub(super) fn of(role: &str, passwords: [&Secret; 2], said: &str) -> Result<Self, DatabaseError> {
+        let known = passwords.map(kept_as);
         let rows = said.lines().filter_map(|line| {
             let mut words = line.split('\t');
-            Some((words.next()?, words.next()?, words.next()? == "1"))
+            let (host, plugin) = (words.next()?, words.next()?);
+            let kept = words.next().unwrap_or_default();
+            Some((host, plugin, known.iter().any(|known| known == kept)))
         });
         let (mut hosts, mut others, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for (host, plugin, has) in rows {
@@ -104,19 +109,19 @@ fn unlogged(is_mariadb: bool) -> String {
     format!("set session sql_mode = '';\nset session sql_log_off = 1;\nset session sql_log_bin = 0;\n{slow}")
 }
 
-/// What is asked for the hosts that a user may come from, how he logs in there, and whether by one of these passwords. A server that resolves no names
-/// has not taken in those that are some.
-pub(super) fn users(from: &Account, to: &Account, is_mariadb: bool) -> String {
-    let kept = |account: &Account| {
-        format!("concat('*', upper(sha1(unhex(sha1({})))))", literal(account.password.expose()))
-    };
+/// How a server keeps a password as [`NATIVE`].
+fn kept_as(password: &Secret) -> String {
+    let twice = Sha1::digest(Sha1::digest(password.expose().as_bytes()));
+    twice.iter().fold("*".to_owned(), |text, byte| format!("{text}{byte:02X}"))
+}
+
+/// What is asked for the hosts that a user may come from, how he logs in there, and how his password is kept. The passwords themselves are not in it:
+/// a server may write down what it is asked. One that resolves no names has not taken in hosts that are some.
+pub(super) fn users(role: &str) -> String {
     format!(
-        "{}select host, plugin, authentication_string in ({}, {}) from mysql.user where user = {} \
+        "select host, plugin, authentication_string from mysql.user where user = {} \
          and (@@skip_name_resolve = 0 or host = 'localhost' or host regexp '^[0-9.%_/]+$|:');\n",
-        unlogged(is_mariadb),
-        kept(from),
-        kept(to),
-        literal(&to.role)
+        literal(role)
     )
 }
 
@@ -161,8 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_known_by_how_it_is_kept_and_no_question_says_it() {
+        // By the server's own `password('secret')`.
+        assert_eq!(kept_as(&Secret::new("secret")), "*14E65567ABDB5135D0CFD9A70B3032C179A49EE7");
+        assert!(!users("ann").contains("sha1"));
+    }
+
+    #[test]
     fn who_has_the_password_gets_the_other_and_nobody_else() {
-        let of = |said: &str| Users::of("ann", said).map_err(|error| error.message);
+        let (from, to) = (Secret::new("from before"), Secret::new("the new one"));
+        let of = |said: &str| {
+            let said = said.replace("\t1", &format!("\t{}", kept_as(&from)));
+            Users::of("ann", [&from, &to], &said).map_err(|error| error.message)
+        };
         let users = |hosts: &[&str], left: &[&str]| {
             let all = |texts: &[&str]| texts.iter().copied().map(str::to_owned).collect();
             Ok(Users { hosts: all(hosts), left: all(left) })
