@@ -10,7 +10,7 @@ use cutover_core::wire::Extent;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::alone::Holder;
+use super::alone::{Holder, SILENCE};
 use super::client::{Client, badly};
 use super::dump::{self, Making};
 use super::password::{Tried, full, log_in, tell};
@@ -154,10 +154,13 @@ impl InServer for Postgres<'_> {
     async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
         let words = PSQL.map(str::to_owned).to_vec();
         // A transaction keeps its session also behind a pooler, which would give one between two statements to somebody else, lock and all.
-        // A host that has lost its power says no farewell: the server is to notice in half a minute, not in two hours.
+        // A host that has lost its power says no farewell: the server is to notice in half a minute, not in two hours; through a pooler, which goes on
+        // by itself, once the beat is missing.
         let statements = format!(
             "select current_database() as name, case current_database() when 'postgres' then '{}' else '{}' end as elsewhere \\gset\n\\connect :elsewhere\n\
-             set tcp_keepalives_idle = 10;\nset tcp_keepalives_interval = 5;\nset tcp_keepalives_count = 4;\nbegin;\nset local idle_in_transaction_session_timeout = 0;\n\
+             set tcp_keepalives_idle = 10;\nset tcp_keepalives_interval = 5;\nset tcp_keepalives_count = 4;\n\
+             select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout' \\g /dev/null\n\
+             begin;\nset local idle_in_transaction_session_timeout = '{SILENCE}s';\n\
              select pg_try_advisory_xact_lock(hashtextextended('cutover ' || :'name', 0));\n",
             elsewhere("postgres"),
             elsewhere("any other")
