@@ -51,26 +51,32 @@ pub(super) async fn for_migration(
     stage: Stage,
     migration: &Migration,
 ) -> Result<(), StageError> {
-    let Some(place) = &migration.place else { return Ok(()) };
-    let unasked = |trouble: &Trouble| told::unseen(act, migration, trouble);
-    or_refuse(act, stage, &migration.database, place, unasked).await
-}
-
-/// Takes it before anything is done to the database; `unasked` is told where its server cannot be asked.
-pub(super) async fn or_refuse(
-    act: &Act<'_>,
-    stage: Stage,
-    database: &DatabaseName,
-    place: &DatabasePlace,
-    unasked: impl Fn(&Trouble) -> Failure + Send,
-) -> Result<(), StageError> {
-    let DatabasePlace::Server(place) = place else { return Ok(()) };
-    let server = server(act, place).await.map_err(|trouble| unasked(&trouble))?;
+    let Some(DatabasePlace::Server(place)) = &migration.place else { return Ok(()) };
+    let unseen = |trouble: Trouble| told::unseen(act, migration, &trouble);
+    let server = server(act, place).await.map_err(unseen)?;
     match take(act, place, &server).await {
         Ok(true) => Ok(()),
-        Ok(false) => Err(told::migrated_by_another(act, stage, database).into()),
-        Err(error) if lacks_right(&error) => without(act, stage, place, database),
-        Err(error) => Err(unasked(&error.into()).into()),
+        Ok(false) => Err(told::migrated_by_another(act, stage, &migration.database).into()),
+        Err(error) if lacks_right(&error) => without(act, stage, place, &migration.database, OTHERS_CLOSED),
+        Err(error) => Err(unseen(error.into()).into()),
+    }
+}
+
+/// Before a snapshot that somebody asked for is taken or put back: while somebody else migrates neither is what he wants. Where that cannot be asked
+/// he has it all the same.
+pub(super) async fn for_asked(
+    act: &Act<'_>,
+    database: &DatabaseName,
+    place: &DatabasePlace,
+    unreached: impl Fn(&Trouble) -> Failure,
+) -> Result<(), StageError> {
+    let DatabasePlace::Server(place) = place else { return Ok(()) };
+    let server = server(act, place).await.map_err(|trouble| unreached(&trouble))?;
+    match take(act, place, &server).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(told::migrated_by_another(act, Stage::Snapshot, database).into()),
+        Err(error) if lacks_right(&error) => without(act, Stage::Snapshot, place, database, OTHERS_CLOSED),
+        Err(error) => without(act, Stage::Snapshot, place, database, &error.message),
     }
 }
 
@@ -120,6 +126,8 @@ pub(super) async fn take(act: &Act<'_>, place: &ServerPlace, server: &Server) ->
 /// Where `psql` says that a database may not be connected to, or is not there.
 const NO_RIGHT: [&str; 3] = ["permission denied for database", "does not exist", "no pg_hba.conf entry"];
 
+const OTHERS_CLOSED: &str = "the role may not connect to the server's other databases";
+
 fn lacks_right(error: &DatabaseError) -> bool {
     NO_RIGHT.iter().any(|word| error.message.contains(word))
 }
@@ -130,10 +138,9 @@ fn without(
     stage: Stage,
     place: &ServerPlace,
     database: &DatabaseName,
+    why: &str,
 ) -> Result<(), StageError> {
     act.locks.keep(place, Alone::default());
-    let text = format!(
-        "nobody else is kept from migrating `{database}` meanwhile: the role may not connect to the server's other databases"
-    );
+    let text = format!("nobody else is kept from migrating `{database}` meanwhile: {why}");
     act.journal.write(What::Warning { stage, text }).map(drop)
 }
