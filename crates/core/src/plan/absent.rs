@@ -35,11 +35,6 @@ fn need<'a>(state: &'a HostState, release: &Release, name: &ServiceName) -> Opti
     (!(found.is_running() && is_admitted)).then_some(Need::Start(found))
 }
 
-/// Whether a backing service is made by a plan, so that the host must have what it is made of.
-pub(crate) fn is_made(state: &HostState, release: &Release, name: &ServiceName) -> bool {
-    matches!(need(state, release, name), Some(Need::Make | Need::MakeAnew(_)))
-}
-
 /// The stage: networks and volumes of all that the plan makes, and the backing services it needs.
 pub(crate) fn backing(
     parts: &Parts<'_>,

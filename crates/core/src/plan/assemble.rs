@@ -15,10 +15,10 @@ use crate::names::{InstanceName, ServiceName, VariableName};
 use crate::plan::specify::{Ground, Identity, reference};
 use crate::plan::transition::{Allocation, Moved, NoTransition, Transition};
 use crate::plan::{
-    BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan, HeldDatabase,
-    HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse, PLAN_VERSION,
-    Planned, PreflightPlan, RecordPlan, RouteCheck, ServicePlan, StartPlan, SwitchPlan, Verb, VerifyPlan,
-    VolumeSpec, WantedImage, WhyNot, absent, databases, passwords,
+    BackingPlan, BakePlan, CheckPlan, Direction, DrainPlan, EnvSource, Follow, GatedInstance, HandoverPlan,
+    HeldDatabase, HostPlan, InstanceRef, MigratePlan, Migration, NetworkMove, NetworkSpec, NetworkUse,
+    PLAN_VERSION, Planned, PreflightPlan, RecordPlan, RouteCheck, ServicePlan, StartPlan, SwitchPlan, Verb,
+    VerifyPlan, VolumeSpec, WantedImage, WhyNot, absent, databases, passwords,
 };
 use crate::release::{Content, Live, Release, RuntimeKind, ServiceRelease};
 use crate::request::{Request, Stamp};
@@ -173,7 +173,7 @@ fn base(
             .map(|(name, moved)| (name.clone(), shown(name, moved, &ways)))
             .collect(),
         variables: BTreeMap::new(),
-        preflight: Planned::Do(preflight(parts, &incoming, routed)),
+        preflight: Planned::Do(preflight(parts, &incoming, &backing, routed)),
         backing,
         snapshot: Planned::NotNeeded(WhyNot::NothingPending),
         migrate: Planned::NotNeeded(WhyNot::None),
@@ -409,18 +409,19 @@ fn switch(parts: &Parts<'_>, ways: &Ways<'_>, becomes: &Live) -> SwitchPlan {
     SwitchPlan::Table { before, after: Some(Entry { facts: becomes.to_facts(), routes }) }
 }
 
-fn preflight(parts: &Parts<'_>, incoming: &[&GatedInstance], routed: bool) -> PreflightPlan {
-    let made =
-        parts.release.backing.iter().filter(|(name, _)| absent::is_made(parts.state, parts.release, name));
-    let absent: Vec<_> = made
-        .map(|(_, backing)| (&backing.content, &backing.shipped, &backing.settings.run.platform))
-        .collect();
+fn preflight(
+    parts: &Parts<'_>,
+    incoming: &[&GatedInstance],
+    backing: &Planned<BackingPlan>,
+    routed: bool,
+) -> PreflightPlan {
     let made = || {
-        let specs = incoming.iter().map(|instance| &instance.spec);
+        let backing = backing.todo().into_iter().flat_map(|backing| &backing.instances);
+        // What is only started was made by an earlier run, of what may be gone.
+        let backing = backing.filter(|instance| instance.spec.run == parts.stamp.run);
+        let specs = incoming.iter().copied().chain(backing).map(|instance| &instance.spec);
         let specs = specs.chain(parts.migrations.iter().flat_map(Migration::instances));
-        specs
-            .map(|spec| (&spec.content, &spec.shipped, &spec.settings.platform))
-            .chain(absent.iter().copied())
+        specs.map(|spec| (&spec.content, &spec.shipped, &spec.settings.platform))
     };
     let size =
         |name: &crate::names::DatabaseName| parts.state.databases.get(name).map_or(0, |found| found.bytes);

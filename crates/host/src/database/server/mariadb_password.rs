@@ -1,12 +1,13 @@
 //! The password of a user of `MariaDB` or `MySQL`: tried, and changed, for every host that the user may come from. It goes to a program's standard
 //! input, and what the server would write of its statement it does not write (P6).
 
+use cutover_core::secret::Secret;
+use sha1::{Digest as _, Sha1};
+
 use super::client::{Said, badly};
 use super::mariadb_restore::literal;
 use super::password::{Tried, full};
 use crate::ports::{Account, DatabaseError};
-use cutover_core::secret::Secret;
-use sha1::{Digest as _, Sha1};
 
 /// What a session that changes a password holds in the server. By it it is found by whoever comes after a run that was killed: it may wait there for
 /// a lock of tables, and go on once that is free.
