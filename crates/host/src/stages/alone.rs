@@ -1,6 +1,7 @@
 //! The locks of migrations that databases have in their servers. A run takes each once, before anything is done that would disturb somebody else, and
 //! keeps it over its stages and the way back: nobody comes in between a look, a snapshot, a migration and its undoing.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutover_core::failure::Failure;
@@ -11,12 +12,21 @@ use cutover_core::plan::{DatabasePlace, Migration, ServerPlace, Stage};
 use super::located::server;
 use super::{Act, told};
 use crate::journal::{StageError, Trouble};
-use crate::ports::{Alone, DatabaseError, Server};
+use crate::ports::{Alone, DatabaseError, Located, Server};
 
 /// Those that a run has.
 #[derive(Default)]
 pub struct MigrationLocks {
-    held: Mutex<Vec<(ServerPlace, Alone)>>,
+    held: Mutex<Vec<Held>>,
+}
+
+/// One of them. One that was lost stays as long as a database was looked at under it, and under none since: what was seen of that may not be so any
+/// more, whoever has taken the lock anew.
+struct Held {
+    place: ServerPlace,
+    alone: Alone,
+    /// Two databases of an app may be one in the server.
+    databases: BTreeSet<DatabaseName>,
 }
 
 impl MigrationLocks {
@@ -25,24 +35,37 @@ impl MigrationLocks {
         self.held().clear();
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<(ServerPlace, Alone)>> {
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Two databases of an app may be one in the server.
-    fn has(&self, place: &ServerPlace) -> bool {
-        self.held().iter().any(|(of, alone)| of == place && !alone.is_lost())
-    }
-
-    fn has_lost(&self, place: &ServerPlace) -> bool {
-        self.held().iter().any(|(of, alone)| of == place && alone.is_lost())
-    }
-
-    fn keep(&self, place: &ServerPlace, alone: Alone) {
+    /// Whether there is one still, under which the database is from now on.
+    fn has(&self, database: &DatabaseName, place: &ServerPlace) -> bool {
+        let is_it = |held: &Held| held.place == *place && !held.alone.is_lost();
         let mut held = self.held();
-        held.retain(|(of, _)| of != place);
-        held.push((place.clone(), alone));
+        let Some(at) = held.iter().position(is_it) else { return false };
+        let found = held.remove(at);
+        put_under(&mut held, database, found);
+        true
     }
+
+    fn has_lost(&self, database: &DatabaseName) -> bool {
+        self.held().iter().any(|held| held.databases.contains(database) && held.alone.is_lost())
+    }
+
+    fn keep(&self, database: &DatabaseName, place: &ServerPlace, alone: Alone) {
+        let taken = Held { place: place.clone(), alone, databases: BTreeSet::new() };
+        put_under(&mut self.held(), database, taken);
+    }
+}
+
+fn put_under(held: &mut Vec<Held>, database: &DatabaseName, mut lock: Held) {
+    for other in held.iter_mut() {
+        other.databases.remove(database);
+    }
+    held.retain(|other| !other.databases.is_empty());
+    lock.databases.insert(database.clone());
+    held.push(lock);
 }
 
 /// Keeps everybody else from migrating the database: another app, or another host, may reach it, too.
@@ -54,7 +77,7 @@ pub(super) async fn for_migration(
     let Some(DatabasePlace::Server(place)) = &migration.place else { return Ok(()) };
     let unseen = |trouble: Trouble| told::unseen(act, migration, &trouble);
     let server = server(act, place).await.map_err(unseen)?;
-    match take(act, place, &server).await {
+    match take(act, &migration.database, place, &server).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(told::migrated_by_another(act, stage, &migration.database).into()),
         Err(error) if lacks_right(&error) => without(act, stage, place, &migration.database, OTHERS_CLOSED),
@@ -66,23 +89,23 @@ pub(super) async fn for_migration(
 /// he has it all the same.
 pub(super) async fn for_asked(
     act: &Act<'_>,
+    stage: Stage,
     database: &DatabaseName,
     place: &DatabasePlace,
-    unreached: impl Fn(&Trouble) -> Failure,
+    found: &Located,
 ) -> Result<(), StageError> {
-    let DatabasePlace::Server(place) = place else { return Ok(()) };
-    let server = server(act, place).await.map_err(|trouble| unreached(&trouble))?;
-    match take(act, place, &server).await {
+    let (DatabasePlace::Server(place), Located::Server(server)) = (place, found) else { return Ok(()) };
+    match take(act, database, place, server).await {
         Ok(true) => Ok(()),
-        Ok(false) => Err(told::migrated_by_another(act, Stage::Snapshot, database).into()),
-        Err(error) if lacks_right(&error) => without(act, Stage::Snapshot, place, database, OTHERS_CLOSED),
-        Err(error) => without(act, Stage::Snapshot, place, database, &error.message),
+        Ok(false) => Err(told::migrated_by_another(act, stage, database).into()),
+        Err(error) if lacks_right(&error) => without(act, stage, place, database, OTHERS_CLOSED),
+        Err(error) => without(act, stage, place, database, &error.message),
     }
 }
 
-/// Refuses to migrate what somebody else may have changed since it was looked at and its snapshot was taken.
-pub(super) fn refuse_lost(act: &Act<'_>, migration: &Migration) -> Result<(), Failure> {
-    if has_lost(act, migration) { Err(told::lost_before(&migration.database)) } else { Ok(()) }
+/// Refuses to migrate, or put back (`done`), what somebody else may have changed since it was looked at and its snapshot was taken.
+pub(super) fn refuse_lost(act: &Act<'_>, database: &DatabaseName, done: &str) -> Result<(), Failure> {
+    if act.locks.has_lost(database) { Err(told::lost_before(database, done)) } else { Ok(()) }
 }
 
 /// Refuses to migrate beside the instance of a run that was killed: the lock went with that run, and the instance has come back since its sessions
@@ -100,26 +123,32 @@ pub(super) async fn refuse_another(
     }
 }
 
-/// A migration that runs is not ended for it, for that would harm more: what came of it is told.
-pub(super) fn tell_lost(act: &Act<'_>, stage: Stage, migration: &Migration) -> Result<(), StageError> {
-    if !has_lost(act, migration) {
+/// What runs is not ended for it, for that would harm more: what may have come of it is told.
+pub(super) fn tell_lost(
+    act: &Act<'_>,
+    stage: Stage,
+    database: &DatabaseName,
+    done: &str,
+) -> Result<(), StageError> {
+    if !act.locks.has_lost(database) {
         return Ok(());
     }
-    let text = told::lost_meanwhile(&migration.database);
+    let text = told::lost_meanwhile(database, done);
     act.journal.write(What::Warning { stage, text }).map(drop)
 }
 
-fn has_lost(act: &Act<'_>, migration: &Migration) -> bool {
-    matches!(&migration.place, Some(DatabasePlace::Server(place)) if act.locks.has_lost(place))
-}
-
 /// Takes it, where this run does not have it, or not any more; `false`: somebody else has it.
-pub(super) async fn take(act: &Act<'_>, place: &ServerPlace, server: &Server) -> Result<bool, DatabaseError> {
-    if act.locks.has(place) {
+pub(super) async fn take(
+    act: &Act<'_>,
+    database: &DatabaseName,
+    place: &ServerPlace,
+    server: &Server,
+) -> Result<bool, DatabaseError> {
+    if act.locks.has(database, place) {
         return Ok(true);
     }
     let Some(alone) = act.ports.database.alone(server).await? else { return Ok(false) };
-    act.locks.keep(place, alone);
+    act.locks.keep(database, place, alone);
     Ok(true)
 }
 
@@ -140,7 +169,45 @@ fn without(
     database: &DatabaseName,
     why: &str,
 ) -> Result<(), StageError> {
-    act.locks.keep(place, Alone::default());
+    act.locks.keep(database, place, Alone::default());
     let text = format!("nobody else is kept from migrating `{database}` meanwhile: {why}");
     act.journal.write(What::Warning { stage, text }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover_core::config::settings::ServerKind;
+    use cutover_core::plan::Reached;
+    use cutover_core::release::RuntimeKind;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_taken_anew_for_one_database_stays_lost_for_the_other_that_was_looked_at_under_it() {
+        let reached = Reached::Backing {
+            service: "postgres".parse().unwrap(),
+            runtime: RuntimeKind::Container,
+            password: None,
+        };
+        let place = ServerPlace { kind: ServerKind::Postgres, reached, name: Some("shop".to_owned()) };
+        let [main, audit] = ["main", "audit"].map(|name| name.parse::<DatabaseName>().unwrap());
+        let (locks, taken) = (MigrationLocks::default(), || {
+            let (session, held) = oneshot::channel();
+            (Alone::while_held(session), held)
+        });
+        let (first, session) = taken();
+        locks.keep(&main, &place, first);
+        assert!(!locks.has_lost(&main));
+
+        drop(session);
+        assert!(!locks.has(&audit, &place), "it is lost");
+        let (second, _session) = taken();
+        locks.keep(&audit, &place, second);
+
+        assert!(locks.has_lost(&main), "somebody else may have changed it since");
+        assert!(!locks.has_lost(&audit));
+        assert!(locks.has(&main, &place), "it is looked at anew");
+        assert!(!locks.has_lost(&main));
+    }
 }

@@ -150,12 +150,15 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             let found = located(act, place).await?;
             let exists = !matches!(&found, Located::File(file) if !file.exists());
             if let Some(present) = present.as_ref().filter(|_| exists) {
+                // Where it was lost since, whoever had it meanwhile is through.
+                alone::for_asked(act, Stage::Handover, database, place, &found).await?;
                 nobody_has_open(act, database, &found, "put back").await?;
                 snapshot::take(act, Stage::Handover, database, &found, present).await?;
+                alone::refuse_lost(act, database, "put back")?;
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
             let restore = async {
-                undisturbing(act, place, &found).await?;
+                undisturbing(act, database, place, &found).await?;
                 let kept = match (from, &found) {
                     (Some(from), _) if present.is_some() => {
                         act.ports.database.restore(&act.layout.snapshot(from), &found).await?
@@ -174,6 +177,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
                 Ok::<_, Trouble>((kept, StepResult::Done))
             };
             let kept = act.journal.act(Stage::Handover, step, restore).await?;
+            alone::tell_lost(act, Stage::Handover, database, "put back")?;
             let told = kept.map(|kept| What::Warning {
                 stage: Stage::Handover,
                 text: format!(
@@ -189,7 +193,7 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
                 // Where somebody else migrates it since, the sessions are his.
                 if let DatabasePlace::Server(place) = place
                     && let server = located::server(act, place).await?
-                    && alone::take(act, place, &server).await?
+                    && alone::take(act, database, place, &server).await?
                 {
                     act.ports.database.end_sessions(&server).await?;
                 }
@@ -203,9 +207,14 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
 }
 
 /// A database that somebody else migrates is not taken from under him. Where the lock cannot be asked for, what has to be put back is.
-async fn undisturbing(act: &Act<'_>, place: &DatabasePlace, found: &Located) -> Result<(), Trouble> {
+async fn undisturbing(
+    act: &Act<'_>,
+    database: &DatabaseName,
+    place: &DatabasePlace,
+    found: &Located,
+) -> Result<(), Trouble> {
     let (DatabasePlace::Server(place), Located::Server(server)) = (place, found) else { return Ok(()) };
-    match alone::take(act, place, server).await {
+    match alone::take(act, database, place, server).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Trouble::plain("somebody else, who reaches the same database, is migrating it")),
         Err(error) => {

@@ -226,7 +226,7 @@ pub(super) async fn carry_out(
     if let Some((server, _)) = &before.server {
         alone::refuse_another(act, stage, migration, server).await?;
     }
-    alone::refuse_lost(act, migration)?;
+    alone::refuse_lost(act, &migration.database, "migrated")?;
     let step = Step::Migrate { database: migration.database.clone() };
     let (mut ended, mut is_empty) = (None, false);
     let run = async {
@@ -245,7 +245,7 @@ pub(super) async fn carry_out(
         Ok(((), result))
     };
     let outcome = act.journal.act(stage, step, run).await;
-    let lost = alone::tell_lost(act, stage, migration);
+    let lost = alone::tell_lost(act, stage, &migration.database, "migrated");
     let Err(error) = outcome else { return lost };
     if let Err(error) = lost {
         tracing::warn!(?error, "that the lock of migrations was lost is not written");

@@ -54,8 +54,9 @@ pub(crate) async fn snapshot(
         if let HeldDatabase::Restore { database, place, snapshot: Some(file), present: Some(_) } = held {
             Box::pin(fits(act, database, place, file)).await?;
             refuse_long(act, database, place).await?;
-            let unreached = |trouble: &Trouble| told::not_put_back(act, database, trouble);
-            alone::for_asked(act, database, place, unreached).await?;
+            let found = located(act, place).await;
+            let found = found.map_err(|trouble| told::not_put_back(act, database, &trouble))?;
+            alone::for_asked(act, Stage::Snapshot, database, place, &found).await?;
         }
     }
     let mut before = BTreeMap::new();
@@ -83,8 +84,7 @@ async fn asked(act: &Act<'_>, plan: &SnapshotPlan) -> Result<(), StageError> {
             return Err(told::unreached(act, database, &Trouble::plain("there is no file of it yet")).into());
         }
         // Half of what somebody else's migration does is no state that anybody would want back.
-        let unreached = |trouble: &Trouble| told::unreached(act, database, trouble);
-        alone::for_asked(act, database, place, unreached).await?;
+        alone::for_asked(act, Stage::Snapshot, database, place, &found).await?;
         take(act, Stage::Snapshot, database, &found, file).await?;
     }
     match &plan.beside {

@@ -367,19 +367,19 @@ fn another_migrates(stage: Stage, database: &DatabaseName) -> Failure {
     Failure::new(exit, format!("`{database}` is being migrated by somebody else"))
 }
 
-/// The server has ended the session that held its lock of migrations, or does not answer it, before the migration was begun.
-pub(super) fn lost_before(database: &DatabaseName) -> Failure {
-    Failure::new(Exit::Migration, format!("`{database}` was not migrated: the lock of its migrations was lost"))
+/// The server has ended the session that held its lock of migrations, or does not answer it, before that was begun (`done`).
+pub(super) fn lost_before(database: &DatabaseName, done: &str) -> Failure {
+    Failure::new(Exit::Migration, format!("`{database}` was not {done}: the lock of its migrations was lost"))
         .because(LOST)
         .because("another app, environment or host that reaches the same database may have changed it since its snapshot")
         .next("do the same again: the lock is taken and the snapshot made anew")
         .next("where that happens again, see in the server's log what ends the session")
 }
 
-/// The same while it was migrated.
-pub(super) fn lost_meanwhile(database: &DatabaseName) -> String {
+/// The same meanwhile.
+pub(super) fn lost_meanwhile(database: &DatabaseName, done: &str) -> String {
     format!(
-        "the lock of migrations of `{database}` was lost while it was migrated: {LOST}; another app, environment or host that reaches the same database may have migrated it, too"
+        "the lock of migrations of `{database}` was lost while it was {done}: {LOST}; another app, environment or host that reaches the same database may have migrated it, too"
     )
 }
 
@@ -470,14 +470,14 @@ mod tests {
     #[test]
     fn a_lock_that_was_lost_is_told_with_what_may_have_happened() {
         let database = "main".parse().unwrap();
-        insta::assert_snapshot!(text(&lost_before(&database)), @r"
+        insta::assert_snapshot!(text(&lost_before(&database, "migrated")), @r"
         `main` was not migrated: the lock of its migrations was lost (5)
         cause: the session that held it was ended by its server (a restart, a timeout, somebody there), or is not answered any more
         cause: another app, environment or host that reaches the same database may have changed it since its snapshot
         next: do the same again: the lock is taken and the snapshot made anew
         next: where that happens again, see in the server's log what ends the session
         ");
-        insta::assert_snapshot!(lost_meanwhile(&database), @"the lock of migrations of `main` was lost while it was migrated: the session that held it was ended by its server (a restart, a timeout, somebody there), or is not answered any more; another app, environment or host that reaches the same database may have migrated it, too");
+        insta::assert_snapshot!(lost_meanwhile(&database, "migrated"), @"the lock of migrations of `main` was lost while it was migrated: the session that held it was ended by its server (a restart, a timeout, somebody there), or is not answered any more; another app, environment or host that reaches the same database may have migrated it, too");
     }
 
     #[test]

@@ -225,19 +225,25 @@ async fn a_run_takes_the_lock_of_migrations_once_also_where_it_puts_the_database
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_database_whose_lock_was_lost_is_not_migrated() {
-    let (_, mut site, made) = Box::pin(ready("a breaking migration of a server")).await;
-    let moment = site.moment().unwrap();
-    site.lose_locks();
+async fn a_database_whose_lock_was_lost_since_its_snapshot_is_neither_migrated_nor_put_back() {
+    for (name, done) in
+        [("a breaking migration of a server", "migrated"), ("a snapshot of a server put back", "put back")]
+    {
+        let (_, mut site, made) = Box::pin(ready(name)).await;
+        let moment = site.moment().unwrap();
+        site.lose_locks();
 
-    let verdict = site.run(&made, FaultPlan::default()).await.unwrap().verdict;
+        let verdict = site.run(&made, FaultPlan::default()).await.unwrap().verdict;
 
-    let Came::Failed { failure } = &verdict.outcome else { panic!("{verdict:?}") };
-    assert_eq!(failure.what, "`main` was not migrated: the lock of its migrations was lost");
-    assert_eq!(verdict.exit(), Exit::Migration);
-    assert!(failure.state.ends_with("is serving; database not migrated"), "{}", failure.state);
-    assert!(!has_begun(&site, |step| matches!(step, Step::Migrate { .. })));
-    assert_eq!(site.check(&moment, &verdict).unwrap(), Vec::<String>::new());
+        let Came::Failed { failure } = &verdict.outcome else { panic!("{name}: {verdict:?}") };
+        assert_eq!(failure.what, format!("`main` was not {done}: the lock of its migrations was lost"));
+        assert_eq!(verdict.exit(), Exit::Migration, "{name}");
+        let state = &failure.state;
+        assert!(state.ends_with("is serving; database not migrated"), "{name}: {state}");
+        let touched = |step: &Step| matches!(step, Step::Migrate { .. } | Step::Restore { .. });
+        assert!(!has_begun(&site, touched), "{name}");
+        assert_eq!(site.check(&moment, &verdict).unwrap(), Vec::<String>::new(), "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
