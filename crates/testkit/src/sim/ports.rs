@@ -292,7 +292,7 @@ impl Database for Simulated {
     }
 
     async fn migrating(&self, _: &Server) -> Result<Option<String>, DatabaseError> {
-        Ok(self.see(|_| None).await?)
+        Ok(self.see(|world| world.pooled.then(|| "session 1 of a pooler".to_owned())).await?)
     }
 
     async fn admits(&self, _: &Server, account: &Account) -> Result<bool, DatabaseError> {
@@ -329,7 +329,7 @@ impl Database for Simulated {
     }
 
     async fn end_sessions(&self, _: &Server) -> Result<u64, DatabaseError> {
-        Ok(self.see(|_| 0).await?)
+        Ok(self.see(|world| u64::from(std::mem::take(&mut world.pooled))).await?)
     }
 
     async fn restore(&self, snapshot: &Path, to: &Located) -> Result<Option<String>, DatabaseError> {

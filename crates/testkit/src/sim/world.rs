@@ -101,6 +101,8 @@ pub(crate) struct World {
     pub(crate) locked: u32,
     /// The server ends the session that holds it while a snapshot is taken.
     pub(crate) loses_lock: bool,
+    /// A pooler keeps a session of a migration that has ended, under its name.
+    pub(crate) pooled: bool,
     /// Starts of the host so far.
     pub(crate) boots: u32,
     pub(crate) behaviours: BTreeMap<String, Behaviour>,
@@ -330,6 +332,7 @@ impl World {
         if !spec.isolated {
             self.nobody_has_open(&file, "migrated");
             self.has_snapshot(&file, is_down(spec));
+            self.pooled |= file == self.server_file();
         }
         match migration {
             Migration::None => true,

@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, Step, What};
 use cutover_core::verdict::Outcome as Came;
-use cutover_testkit::sim::{Behaviour, Fault, FaultPlan, Made, Moment, Outcome, Site};
+use cutover_testkit::sim::{Behaviour, Fault, FaultPlan, Made, Migration, Moment, Outcome, Site};
 
 use crate::cases::{Case, cases, is_cancel};
 
@@ -243,6 +243,23 @@ async fn a_database_whose_lock_was_lost_since_its_snapshot_is_neither_migrated_n
         let touched = |step: &Step| matches!(step, Step::Migrate { .. } | Step::Restore { .. });
         assert!(!has_begun(&site, touched), "{name}");
         assert_eq!(site.check(&moment, &verdict).unwrap(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_does_not_refuse_its_second_database_for_what_a_pooler_kept_of_its_first() {
+    let two = apps::SERVER.replace("compatible: breaking", "compatible: expand");
+    let audit = two.split_once("  main:").map(|(_, main)| format!("  audit:{main}")).unwrap();
+    let mut site = Site::new(&format!("{two}{audit}")).unwrap();
+    let behaviour = Behaviour { migration: Migration::To(1), ..Behaviour::default() };
+    let made = site.plan(&site.deploy("v1", behaviour, &[]).unwrap(), 1).unwrap();
+
+    let verdict = site.run(&made, FaultPlan::default()).await.unwrap().verdict;
+
+    assert_eq!(verdict.exit(), Exit::Done, "{verdict:?}");
+    for name in ["main", "audit"] {
+        let migrated = |step: &Step| matches!(step, Step::Migrate { database } if database.as_str() == name);
+        assert!(has_begun(&site, migrated), "{name}");
     }
 }
 
