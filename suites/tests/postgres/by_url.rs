@@ -233,6 +233,25 @@ async fn a_url_that_leads_nowhere_or_lets_nobody_in_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: make soak"]
+async fn a_role_that_may_come_into_its_own_database_alone_migrates_without_the_lock() {
+    with_server(
+        "a_role_that_may_come_into_its_own_database_alone_migrates_without_the_lock",
+        async |server, app| {
+            server.ask("postgres", "revoke connect on database postgres from public");
+            let migrate = "sql 'alter table entries add column mark text'";
+
+            let talk = deploy(app, &Version { name: "wider", migrate, ..AWAY }, 0).await;
+
+            let warning = "nobody else is kept from migrating `main` meanwhile: the role may not connect";
+            assert!(talk.contains(warning), "{talk}");
+            serves(app, "wider").await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
 async fn a_server_by_its_url_is_in_a_backup_and_comes_back_from_it() {
     let name = "a_server_by_its_url_is_in_a_backup_and_comes_back_from_it";
     if !has_restic(name) {

@@ -13,7 +13,8 @@ use async_trait::async_trait;
 
 use crate::meter::Meter;
 use crate::ports::{
-    Account, Alone, Content, Database, DatabaseError, Located, LockSamples, Server, ServerState, Taken,
+    Account, Alone, Content, Database, DatabaseError, Located, LockSamples, NotAlone, Server, ServerState,
+    Taken,
 };
 use sqlite::Sqlite;
 
@@ -111,7 +112,7 @@ impl Database for Databases {
         server::of(server, &self.meter).look().await
     }
 
-    async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError> {
+    async fn alone(&self, server: &Server) -> Result<Alone, NotAlone> {
         server::of(server, &self.meter).alone().await
     }
 

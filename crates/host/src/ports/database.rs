@@ -76,9 +76,9 @@ pub trait Database: Send + Sync {
     /// What a server says of a database.
     async fn look(&self, server: &Server) -> Result<ServerState, DatabaseError>;
 
-    /// Takes the lock of migrations that the database has in its server, where other installations see it; `None`: somebody else has it. It is let
-    /// go when what is given is dropped, and when this process ends, however it ends.
-    async fn alone(&self, server: &Server) -> Result<Option<Alone>, DatabaseError>;
+    /// Takes the lock of migrations that the database has in its server, where other installations see it. It is let go when what is given is
+    /// dropped, and when this process ends, however it ends.
+    async fn alone(&self, server: &Server) -> Result<Alone, NotAlone>;
 
     /// Who migrates the database although the lock is ours: the instance of a run that was killed goes on without it until somebody settles that run.
     /// Sessions without a client are no such, and end. `None`: nobody, as far as the engine tells one session from another.
@@ -128,6 +128,23 @@ impl Alone {
     /// Whether the session has ended, or does not answer any more: somebody else may have the lock since.
     pub fn is_lost(&self) -> bool {
         self.session.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+}
+
+/// Why the lock of migrations was not taken.
+#[derive(Debug)]
+pub enum NotAlone {
+    /// Somebody else has it.
+    Theirs,
+    /// The role may not come in where it lies: nothing says whether somebody has it.
+    Closed,
+    /// The server did not answer, or not that.
+    Failed(DatabaseError),
+}
+
+impl From<DatabaseError> for NotAlone {
+    fn from(error: DatabaseError) -> Self {
+        Self::Failed(error)
     }
 }
 

@@ -12,7 +12,7 @@ use cutover_core::plan::{DatabasePlace, Migration, ServerPlace, Stage};
 use super::located::server;
 use super::{Act, told};
 use crate::journal::{StageError, Trouble};
-use crate::ports::{Alone, DatabaseError, Located, Server};
+use crate::ports::{Alone, Located, NotAlone, Server};
 
 /// Those that a run has.
 #[derive(Default)]
@@ -78,10 +78,10 @@ pub(super) async fn for_migration(
     let unseen = |trouble: Trouble| told::unseen(act, migration, &trouble);
     let server = server(act, place).await.map_err(unseen)?;
     match take(act, &migration.database, place, &server).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(told::migrated_by_another(act, stage, &migration.database).into()),
-        Err(error) if lacks_right(&error) => without(act, stage, place, &migration.database, OTHERS_CLOSED),
-        Err(error) => Err(unseen(error.into()).into()),
+        Ok(()) => Ok(()),
+        Err(NotAlone::Theirs) => Err(told::migrated_by_another(act, stage, &migration.database).into()),
+        Err(NotAlone::Closed) => without(act, stage, place, &migration.database, OTHERS_CLOSED),
+        Err(NotAlone::Failed(error)) => Err(unseen(error.into()).into()),
     }
 }
 
@@ -96,10 +96,10 @@ pub(super) async fn for_asked(
 ) -> Result<(), StageError> {
     let (DatabasePlace::Server(place), Located::Server(server)) = (place, found) else { return Ok(()) };
     match take(act, database, place, server).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(told::migrated_by_another(act, stage, database).into()),
-        Err(error) if lacks_right(&error) => without(act, stage, place, database, OTHERS_CLOSED),
-        Err(error) => without(act, stage, place, database, &error.message),
+        Ok(()) => Ok(()),
+        Err(NotAlone::Theirs) => Err(told::migrated_by_another(act, stage, database).into()),
+        Err(NotAlone::Closed) => without(act, stage, place, database, OTHERS_CLOSED),
+        Err(NotAlone::Failed(error)) => without(act, stage, place, database, &error.message),
     }
 }
 
@@ -137,29 +137,20 @@ pub(super) fn tell_lost(
     act.journal.write(What::Warning { stage, text }).map(drop)
 }
 
-/// Takes it, where this run does not have it, or not any more; `false`: somebody else has it.
+/// Takes it, where this run does not have it, or not any more.
 pub(super) async fn take(
     act: &Act<'_>,
     database: &DatabaseName,
     place: &ServerPlace,
     server: &Server,
-) -> Result<bool, DatabaseError> {
-    if act.locks.has(database, place) {
-        return Ok(true);
+) -> Result<(), NotAlone> {
+    if !act.locks.has(database, place) {
+        act.locks.keep(database, place, act.ports.database.alone(server).await?);
     }
-    let Some(alone) = act.ports.database.alone(server).await? else { return Ok(false) };
-    act.locks.keep(database, place, alone);
-    Ok(true)
+    Ok(())
 }
-
-/// Where `psql` says that a database may not be connected to, or is not there.
-const NO_RIGHT: [&str; 3] = ["permission denied for database", "does not exist", "no pg_hba.conf entry"];
 
 const OTHERS_CLOSED: &str = "the role may not connect to the server's other databases";
-
-fn lacks_right(error: &DatabaseError) -> bool {
-    NO_RIGHT.iter().any(|word| error.message.contains(word))
-}
 
 /// The app's own lock holds, and the migration's tool may have one. Rights that it needs nowhere else are asked of nobody.
 fn without(

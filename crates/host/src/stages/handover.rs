@@ -20,7 +20,7 @@ use super::start::{run, stop};
 use super::{Act, alone, at_once, located, password, snapshot, switch};
 use crate::files;
 use crate::journal::{StageError, Trouble};
-use crate::ports::Located;
+use crate::ports::{Located, NotAlone};
 
 /// Nothing runs twice, and what was handed over is healthy.
 pub(crate) struct HandedOver {
@@ -190,12 +190,16 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
         HeldDatabase::Settle { database, place } => {
             let step = Step::Inspect { database: database.clone() };
             let ended = async {
-                // Where somebody else migrates it since, the sessions are his.
-                if let DatabasePlace::Server(place) = place
-                    && let server = located::server(act, place).await?
-                    && alone::take(act, database, place, &server).await?
-                {
-                    act.ports.database.end_sessions(&server).await?;
+                if let DatabasePlace::Server(place) = place {
+                    let server = located::server(act, place).await?;
+                    match alone::take(act, database, place, &server).await {
+                        // Somebody else migrates it since: the sessions are his.
+                        Err(NotAlone::Theirs) => {}
+                        Err(NotAlone::Failed(error)) => return Err(error.into()),
+                        Ok(()) | Err(NotAlone::Closed) => {
+                            act.ports.database.end_sessions(&server).await?;
+                        }
+                    }
                 }
                 Ok::<_, Trouble>(((), StepResult::Done))
             };
@@ -215,9 +219,11 @@ async fn undisturbing(
 ) -> Result<(), Trouble> {
     let (DatabasePlace::Server(place), Located::Server(server)) = (place, found) else { return Ok(()) };
     match alone::take(act, database, place, server).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Trouble::plain("somebody else, who reaches the same database, is migrating it")),
-        Err(error) => {
+        Ok(()) | Err(NotAlone::Closed) => Ok(()),
+        Err(NotAlone::Theirs) => {
+            Err(Trouble::plain("somebody else, who reaches the same database, is migrating it"))
+        }
+        Err(NotAlone::Failed(error)) => {
             tracing::warn!(%error, "the lock of migrations cannot be taken");
             Ok(())
         }

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::ports::{
     Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Exec, Finished, Located,
-    LockSamples, LogLine, LogQuery, Router, RouterError, RouterErrorKind, Runtime, RuntimeError,
+    LockSamples, LogLine, LogQuery, NotAlone, Router, RouterError, RouterErrorKind, Runtime, RuntimeError,
     RuntimeErrorKind, Server, ServerState, Taken,
 };
 
@@ -393,7 +393,7 @@ impl Database for NoDatabase {
     async fn look(&self, _: &Server) -> Result<ServerState, DatabaseError> {
         unreachable!()
     }
-    async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
+    async fn alone(&self, _: &Server) -> Result<Alone, NotAlone> {
         unreachable!()
     }
     async fn migrating(&self, _: &Server) -> Result<Option<String>, DatabaseError> {

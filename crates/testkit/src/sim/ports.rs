@@ -15,8 +15,8 @@ use cutover_core::release::RuntimeKind;
 use cutover_core::state::FoundTable;
 use cutover_host::meter::Meter;
 use cutover_host::ports::{
-    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Located, LockSamples, Ports,
-    ProbeTarget, Prober, Router, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server,
+    Account, Alone, Certainty, Content, Database, DatabaseError, Drained, Located, LockSamples, NotAlone,
+    Ports, ProbeTarget, Prober, Router, RouterError, RouterErrorKind, RuntimeError, RuntimeErrorKind, Server,
     ServerState, Taken,
 };
 use cutover_host::store::Store;
@@ -287,8 +287,9 @@ impl Database for Simulated {
         Ok(ServerState { catalogue, others, ..ServerState::default() })
     }
 
-    async fn alone(&self, _: &Server) -> Result<Option<Alone>, DatabaseError> {
-        Ok(self.see(World::alone).await?)
+    async fn alone(&self, _: &Server) -> Result<Alone, NotAlone> {
+        let taken = self.see(World::alone).await.map_err(DatabaseError::from)?;
+        taken.ok_or(NotAlone::Theirs)
     }
 
     async fn migrating(&self, _: &Server) -> Result<Option<String>, DatabaseError> {

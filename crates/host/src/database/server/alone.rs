@@ -11,7 +11,10 @@ use tokio::time::Instant;
 
 use super::client::{Carried, Client};
 use super::port::{AGAIN, ANSWER, LET_GO};
-use crate::ports::{Alone, Attached, DatabaseError};
+use crate::ports::{Alone, Attached, DatabaseError, NotAlone};
+
+/// The line that says that it is where the role may not come in.
+pub(super) const CLOSED: &str = "closed";
 
 /// A session that holds it.
 pub(super) struct Holder<'a> {
@@ -26,21 +29,18 @@ pub(super) struct Holder<'a> {
 }
 
 impl Holder<'_> {
-    /// `None`: somebody else has it, and still after a while, in which one that was killed would have let go.
-    pub(super) async fn take(&self) -> Result<Option<Alone>, DatabaseError> {
+    /// Where somebody else has it, he has it still after a while, in which one that was killed would have let go.
+    pub(super) async fn take(&self) -> Result<Alone, NotAlone> {
         let end = Instant::now() + LET_GO;
         loop {
-            if let Some(alone) = self.try_to_take().await? {
-                return Ok(Some(alone));
+            match self.try_to_take().await {
+                Err(NotAlone::Theirs) if Instant::now() < end => tokio::time::sleep(AGAIN).await,
+                taken => return taken,
             }
-            if Instant::now() >= end {
-                return Ok(None);
-            }
-            tokio::time::sleep(AGAIN).await;
         }
     }
 
-    async fn try_to_take(&self) -> Result<Option<Alone>, DatabaseError> {
+    async fn try_to_take(&self) -> Result<Alone, NotAlone> {
         let asked = async {
             let mut session = self.client.start(None, &self.words, Carried::Plain).await?;
             Ok::<_, DatabaseError>((answer(&mut session, &self.statements).await?, session))
@@ -48,7 +48,11 @@ impl Holder<'_> {
         let late =
             |_| DatabaseError::plain(format!("the server did not answer within {} s", ANSWER.as_secs()));
         let (line, session) = tokio::time::timeout(ANSWER, asked).await.map_err(late)??;
-        Ok((line == self.taken).then(|| held(session, self.again, self.taken)))
+        match line.as_str() {
+            line if line == self.taken => Ok(held(session, self.again, self.taken)),
+            CLOSED => Err(NotAlone::Closed),
+            _ => Err(NotAlone::Theirs),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::password::{Tried, log_in, tell};
 use super::port::{ANSWER, InServer, LONG_ANSWER};
 use super::{mariadb_dump, mariadb_password};
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, DatabaseError, Server, ServerState, Taken, Way};
+use crate::ports::{Account, Alone, DatabaseError, NotAlone, Server, ServerState, Taken, Way};
 
 /// A database of `MariaDB` or `MySQL`.
 pub(super) struct Maria<'a> {
@@ -200,7 +200,7 @@ impl InServer for Maria<'_> {
         self.ask(None, catalogue::SESSIONS).await
     }
 
-    async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
+    async fn alone(&self) -> Result<Alone, NotAlone> {
         let words = [
             self.talker(),
             "--batch",

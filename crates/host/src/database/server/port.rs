@@ -13,7 +13,7 @@ use super::mariadb::Maria;
 use super::password::{PAUSE, TRIES, Tried};
 use super::postgres::Postgres;
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, DatabaseError, LockSamples, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, DatabaseError, LockSamples, NotAlone, Server, ServerState, Taken};
 
 /// For an answer of a server.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ pub(in crate::database) trait InServer: Send + Sync {
             tokio::time::sleep(AGAIN).await;
         }
     }
-    async fn alone(&self) -> Result<Option<Alone>, DatabaseError>;
+    async fn alone(&self) -> Result<Alone, NotAlone>;
     async fn migrating(&self) -> Result<Option<String>, DatabaseError>;
     /// One try of an account, by the way that apps come.
     async fn tried(&self, account: &Account) -> Result<Tried, DatabaseError>;

@@ -10,7 +10,7 @@ use cutover_core::wire::Extent;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::alone::{Holder, SILENCE};
+use super::alone::{CLOSED, Holder, SILENCE};
 use super::client::{Client, badly};
 use super::dump::{self, Making};
 use super::password::{Tried, full, log_in, tell};
@@ -21,13 +21,19 @@ use super::postgres_password;
 use super::postgres_restore::{FORM, contents, elsewhere, literal, quoted, same_version};
 use super::postgres_tools as tools;
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, DatabaseError, LockSamples, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, DatabaseError, LockSamples, NotAlone, Server, ServerState, Taken};
 
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
 
 /// Any version asks any other. What is asked may hold values, which a command line would show: it reads that.
 const PSQL: [&str; 4] = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"];
+
+/// Whether the server's `pg_hba.conf` keeps somebody out of a database. No catalogue says so, and `psql` has no code for it; the file has the same name
+/// in every language.
+fn is_kept_out(error: &DatabaseError) -> bool {
+    error.message.contains("pg_hba.conf")
+}
 
 /// A database of `PostgreSQL`.
 pub(super) struct Postgres<'a> {
@@ -151,13 +157,16 @@ impl InServer for Postgres<'_> {
         self.ask(None, &catalogue::sessions()).await
     }
 
-    async fn alone(&self) -> Result<Option<Alone>, DatabaseError> {
+    async fn alone(&self) -> Result<Alone, NotAlone> {
         let words = PSQL.map(str::to_owned).to_vec();
         // A transaction keeps its session also behind a pooler, which would give one between two statements to somebody else, lock and all.
         // A host that has lost its power says no farewell: the server is to notice in half a minute, not in two hours; through a pooler, which goes on
         // by itself, once the beat is missing.
+        // Who may not connect there is told so by the catalogue: the server's words are in its own language.
         let statements = format!(
-            "select current_database() as name, case current_database() when 'postgres' then '{}' else '{}' end as elsewhere \\gset\n\\connect :elsewhere\n\
+            "select current_database() as name, case current_database() when 'postgres' then '{}' else '{}' end as elsewhere \\gset\n\
+             select not exists (select from pg_database where datname = :'elsewhere' and datallowconn and has_database_privilege(oid, 'connect')) as closed \\gset\n\
+             \\if :closed\n\\echo {CLOSED}\n\\quit\n\\endif\n\\connect :elsewhere\n\
              set tcp_keepalives_idle = 10;\nset tcp_keepalives_interval = 5;\nset tcp_keepalives_count = 4;\n\
              select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout' \\g /dev/null\n\
              begin;\nset local idle_in_transaction_session_timeout = '{SILENCE}s';\n\
@@ -168,7 +177,11 @@ impl InServer for Postgres<'_> {
         let server = Server { client: layout::ALONE_CLIENT, ..self.client.server.clone() };
         let client = Client { server: &server, login: self.client.login, meter: self.client.meter };
         // It is in the transaction that took it, or has ended.
-        Holder { client: &client, words, statements, again: "select true;\n", taken: "t" }.take().await
+        let holder = Holder { client: &client, words, statements, again: "select true;\n", taken: "t" };
+        match holder.take().await {
+            Err(NotAlone::Failed(error)) if is_kept_out(&error) => Err(NotAlone::Closed),
+            taken => taken,
+        }
     }
 
     async fn migrating(&self) -> Result<Option<String>, DatabaseError> {
@@ -301,5 +314,29 @@ impl InServer for Postgres<'_> {
 
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError> {
         self.dropped(name).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_kept_out_by_the_servers_file_is_known_in_any_language() {
+        let is_kept_out = |said: &str| {
+            is_kept_out(&DatabaseError::plain(format!(
+                "\\connect: connection to server on socket \"/run/postgresql/.s.PGSQL.5432\" failed: FATAL:  {said}"
+            )))
+        };
+        for said in [
+            "no pg_hba.conf entry for host \"[local]\", user \"ann\", database \"postgres\", no encryption",
+            "kein pg_hba.conf-Eintrag für Host »[local]«, Benutzer »ann«, Datenbank »postgres«, keine Verschlüsselung",
+            "pg_hba.conf lehnt Verbindung ab für Host »[local]«, Benutzer »ann«, Datenbank »postgres«, keine Verschlüsselung",
+        ] {
+            assert!(is_kept_out(said), "{said}");
+        }
+        for said in ["zu viele Verbindungen von Rolle »ann«", "role \"ann\" does not exist"] {
+            assert!(!is_kept_out(said), "somebody else may have the lock: {said}");
+        }
     }
 }
