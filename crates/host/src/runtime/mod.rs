@@ -1,6 +1,7 @@
 //! What carries instances: the two implementations of the port.
 
 pub mod docker;
+mod memory;
 pub mod process;
 mod references;
 

@@ -6,9 +6,11 @@ use cutover_core::names::AppId;
 use cutover_core::release::RuntimeKind;
 use cutover_core::state::{ExitStatus, FoundInstance, InstanceState, RestartPolicy, Role};
 use cutover_engine::{Container, Exit, RestartPolicy as EnginePolicy, State};
+use jiff::Timestamp;
 
 use super::error::refused;
 use crate::ports::RuntimeError;
+use crate::runtime::memory;
 
 /// The container as an instance; `None`: it is none, whatever labels it has. One made from an image that was committed from an instance carries
 /// that instance's labels, but not its name.
@@ -69,26 +71,32 @@ pub(super) fn role(text: &str) -> Option<Role> {
 
 fn state(container: &Container) -> InstanceState {
     let restarts = u32::try_from(container.restarts).unwrap_or(u32::MAX);
+    let ended = |exit| exit_status(exit, &container.id, container.started_at);
     match &container.state {
         State::Created => InstanceState::Created,
         // Frozen by somebody: its process is there all the same.
         State::Running | State::Paused => {
             InstanceState::Running { since: container.started_at.unwrap_or_default(), restarts }
         }
-        State::Restarting(exit) => InstanceState::Restarting { exit: exit_status(exit), restarts },
-        State::Exited(exit) | State::Dead(exit) => InstanceState::Exited { exit: exit_status(exit) },
+        State::Restarting(exit) => InstanceState::Restarting { exit: ended(exit), restarts },
+        State::Exited(exit) | State::Dead(exit) => InstanceState::Exited { exit: ended(exit) },
         // Its name is still taken, so it is still there.
-        State::Removing => InstanceState::Exited { exit: exit_status(&Exit::default()) },
+        State::Removing => InstanceState::Exited { exit: ended(&Exit::default()) },
     }
 }
 
-/// How a container ended. The engine tells a signal as 128 and its number.
-pub(super) fn exit_status(exit: &Exit) -> ExitStatus {
+/// How a container ended that was started then. The engine tells a signal as 128 and its number. That memory was wanted it is told by the kernel, and at times nobody
+/// tells it (containerd's issue 8893): the kernel's log has it all the same.
+pub(super) fn exit_status(exit: &Exit, id: &str, started_at: Option<Timestamp>) -> ExitStatus {
     let signal = exit.signal().and_then(|signal| i32::try_from(signal).ok());
+    let in_kernels_log = || {
+        signal == Some(rustix::process::Signal::KILL.as_raw())
+            && started_at.is_some_and(|start| memory::had_victim(id, start))
+    };
     ExitStatus {
         code: if signal.is_some() { None } else { i32::try_from(exit.code).ok() },
         signal,
-        out_of_memory: exit.out_of_memory,
+        out_of_memory: exit.out_of_memory || in_kernels_log(),
         error: (!exit.error.is_empty()).then(|| exit.error.clone()),
         at: exit.finished_at,
     }

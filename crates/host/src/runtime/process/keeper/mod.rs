@@ -6,7 +6,6 @@ mod begin;
 mod children;
 mod ears;
 mod limits;
-mod memory;
 mod serve;
 mod spawn;
 mod supervise;

@@ -11,7 +11,8 @@ use super::super::folder::{Folder, FolderError, Record};
 use super::super::launch::{Launch, LaunchError};
 use super::super::output::{self, STREAMS};
 use super::super::processes::ProcessId;
-use super::{limits, memory};
+use super::limits;
+use crate::runtime::memory;
 
 /// The first process of an instance.
 #[derive(Clone, Copy)]

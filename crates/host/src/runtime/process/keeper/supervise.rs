@@ -18,9 +18,9 @@ use super::super::signals;
 use super::backoff::Backoff;
 use super::children::{self, Reaped};
 use super::ears::Ears;
-use super::memory;
 use super::serve::{Question, Server};
 use super::spawn::{self, Child};
+use crate::runtime::memory;
 
 /// What a supervisor is made from.
 pub(super) struct Parts {
