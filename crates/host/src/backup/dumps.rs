@@ -25,6 +25,7 @@ use super::proof::{Amount, prove};
 use super::prose::Trouble;
 use super::restic::{Ended, Restic, ResticError, dumps_tag};
 use super::store::{Summary, summary};
+use super::undated::{HEAD, undate};
 use crate::blocking::blocking;
 use crate::files;
 use crate::host::Host;
@@ -273,9 +274,14 @@ fn unpack(packed: impl Read, mut input: impl Write) -> Result<Unpacked, Broken> 
         let mut part = zstd::Decoder::with_buffer(&mut source).map_err(Broken::Dump)?.single_frame();
         let mut bytes = 0;
         loop {
-            match part.read(&mut piece).map_err(Broken::Dump)? {
+            // Of the first there must be enough for the head of an archive.
+            let least = if bytes == 0 && parts.is_empty() { HEAD } else { 1 };
+            match filled(&mut part, &mut piece, least).map_err(Broken::Dump)? {
                 0 => break,
                 read => {
+                    if least == HEAD {
+                        undate(&mut piece[..read]);
+                    }
                     hasher.update(&piece[..read]);
                     input.write_all(&piece[..read]).map_err(|_| Broken::Input)?;
                     bytes += read as u64;
@@ -287,10 +293,22 @@ fn unpack(packed: impl Read, mut input: impl Write) -> Result<Unpacked, Broken> 
     Ok(Unpacked { hash: hasher.finalize().into(), parts })
 }
 
+/// Reads until there are so many bytes at least, or no more; gives how many there are.
+fn filled(from: &mut impl Read, piece: &mut [u8], least: usize) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < least {
+        match from.read(&mut piece[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
 /// In which form a dump comes out of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fetched {
-    /// As the server's own tool wrote it: for people.
+    /// As the server's own tool wrote it, but for the date in it: for people.
     AsItIs,
     /// As cutover keeps dumps: where it has parts, so many bytes in each.
     Packed(Vec<u64>),

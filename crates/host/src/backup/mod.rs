@@ -18,6 +18,7 @@ mod restic;
 mod restore;
 mod returning;
 mod store;
+mod undated;
 mod work;
 
 pub use drill_record::drill_lock_name;
