@@ -87,7 +87,8 @@ pub trait Database: Send + Sync {
     /// Whether an account gets in, by the way that apps come.
     async fn admits(&self, server: &Server, account: &Account) -> Result<bool, DatabaseError>;
 
-    /// Whether [`Self::set_password`] would be let: it is tried as far as that changes nothing. What of the account would stay as it is, a line each.
+    /// Whether [`Self::set_password`] would be let: it is tried as far as that changes nothing. What of the account would stay as it is, or is changed
+    /// whatever it is, a line each.
     async fn can_set_password(
         &self,
         server: &Server,

@@ -171,11 +171,11 @@ pub(super) async fn can_change(act: &Act<'_>) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Whether who we come as may change it. Of what shares the name and would stay as it is, is told.
+/// Whether who we come as may change it. Told is what shares the name and would stay as it is, or gets it although nobody can see what it had.
 async fn may(act: &Act<'_>, change: &PasswordChange, place: &Place) -> Result<(), StageError> {
     let server = place.with(change, &place.before);
     let tried = act.ports.database.can_set_password(&server, &place.before, &place.after).await;
-    let left = tried.map_err(|error| {
+    let told = tried.map_err(|error| {
         let next = match change.place.kind {
             ServerKind::Postgres => {
                 "see that `POSTGRES_USER`, as whom cutover comes into the server from within, is a superuser and may write: nobody else keeps a password out of the server's log"
@@ -189,8 +189,8 @@ async fn may(act: &Act<'_>, change: &PasswordChange, place: &Place) -> Result<()
             .because(format!("the server does not let it be changed: {}", redact(act, change, &message)))
             .next(next)
     })?;
-    for left in left {
-        act.journal.note(Stage::Preflight, format!("in the server of `{}` {left}", change.service))?;
+    for told in told {
+        act.journal.note(Stage::Preflight, format!("in the server of `{}` {told}", change.service))?;
     }
     Ok(())
 }

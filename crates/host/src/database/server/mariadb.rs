@@ -232,7 +232,7 @@ impl InServer for Maria<'_> {
     async fn can_set_password(&self, from: &Account, to: &Account) -> Result<Vec<String>, DatabaseError> {
         let users = self.users(from, to).await?;
         self.tell_password(&mariadb_password::trial(to, self.is_mariadb())).await?;
-        Ok(users.left)
+        Ok(users.told)
     }
 
     async fn set_password(&self, from: &Account, to: &Account) -> Result<(), DatabaseError> {

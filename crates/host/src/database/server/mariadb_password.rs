@@ -55,8 +55,8 @@ pub(super) fn tried(account: &Account, said: &Said) -> Tried {
 pub(super) struct Users {
     /// From where those come whose password is changed.
     pub(super) hosts: Vec<String>,
-    /// Who is left as he is, and why, a line each.
-    pub(super) left: Vec<String>,
+    /// Who is left as he is, or gets it whatever he has, and why, a line each.
+    pub(super) told: Vec<String>,
 }
 
 /// Ways to log in by a password that `identified by` keeps, and as which it is kept.
@@ -74,12 +74,15 @@ impl Users {
             let kept = words.next().unwrap_or_default();
             Some((host, plugin, known.iter().any(|known| known == kept)))
         });
-        let (mut hosts, mut others, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut hosts, mut others, mut unknown, mut left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (host, plugin, has) in rows {
             let who = format!("`{role}`@`{host}`");
             if !BY_PASSWORD.contains(&plugin) {
                 left.push(format!("{who} logs in by {plugin}, and goes on so"));
-            } else if has || plugin != NATIVE && !plugin.is_empty() {
+            } else if has {
+                hosts.push(host.to_owned());
+            } else if plugin != NATIVE && !plugin.is_empty() {
+                unknown.push(format!("{who} gets the new password, whichever it has: {plugin} keeps it with salt, so that two cannot be compared"));
                 hosts.push(host.to_owned());
             } else {
                 others.push(host.to_owned());
@@ -89,11 +92,15 @@ impl Users {
         if hosts.is_empty() {
             std::mem::swap(&mut hosts, &mut others);
         }
+        // Of one alone it is known who is meant.
+        if hosts.len() + others.len() > 1 {
+            left.append(&mut unknown);
+        }
         left.extend(
             others.iter().map(|host| format!("`{role}`@`{host}` has another password, and keeps it")),
         );
         match (hosts.is_empty(), left.is_empty()) {
-            (false, _) => Ok(Self { hosts, left }),
+            (false, _) => Ok(Self { hosts, told: left }),
             (true, true) => Err(DatabaseError::plain(format!("the server has no user `{role}`"))),
             (true, false) => Err(DatabaseError::plain(format!(
                 "{}: only {NATIVE} and caching_sha2_password are passwords that cutover changes",
@@ -180,9 +187,9 @@ mod tests {
             let said = said.replace("\t1", &format!("\t{}", kept_as(&from)));
             Users::of("ann", [&from, &to], &said).map_err(|error| error.message)
         };
-        let users = |hosts: &[&str], left: &[&str]| {
+        let users = |hosts: &[&str], told: &[&str]| {
             let all = |texts: &[&str]| texts.iter().copied().map(str::to_owned).collect();
-            Ok(Users { hosts: all(hosts), left: all(left) })
+            Ok(Users { hosts: all(hosts), told: all(told) })
         };
         let two = "%\tmysql_native_password\t1\nlocalhost\tmysql_native_password\t";
         assert_eq!(of(&format!("{two}1")), users(&["%", "localhost"], &[]));
@@ -195,6 +202,20 @@ mod tests {
             users(&["%"], &["`ann`@`localhost` logs in by unix_socket, and goes on so"])
         );
         assert_eq!(of("%\tmysql_native_password\t0"), users(&["%"], &[]), "somebody gave it a third one");
+        let unseen = |host| {
+            format!(
+                "`ann`@`{host}` gets the new password, whichever it has: caching_sha2_password keeps it with salt, so that two cannot be compared"
+            )
+        };
+        let (everywhere, local) = (unseen("%"), unseen("localhost"));
+        assert_eq!(
+            of("%\tcaching_sha2_password\t0\nlocalhost\tcaching_sha2_password\t0"),
+            users(&["%", "localhost"], &[&everywhere, &local])
+        );
+        assert_eq!(
+            of("%\tmysql_native_password\t1\nlocalhost\tcaching_sha2_password\t0"),
+            users(&["%", "localhost"], &[&local])
+        );
         assert_eq!(of("").unwrap_err(), "the server has no user `ann`");
         insta::assert_snapshot!(of("%\ted25519\t0").unwrap_err(), @"`ann`@`%` logs in by ed25519, and goes on so: only mysql_native_password and caching_sha2_password are passwords that cutover changes");
     }
