@@ -6,10 +6,11 @@ use crate::config::settings::ServerKind;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::journal::{Entry, Step, StepResult};
+use crate::layout;
 use crate::names::{DatabaseName, InstanceName};
 use crate::plan::{HeldDatabase, HostPlan, PasswordChange};
-use crate::release::Live;
-use crate::state::{HostState, SchemaChange};
+use crate::release::{Live, RuntimeKind};
+use crate::state::{FoundInstance, HostState, Role, SchemaChange};
 
 use super::databases::{changes, is_told_new, not_given_back, passwords, restores, waiting};
 use super::journalled::{failed_back, goal, migrated, outcomes};
@@ -42,7 +43,10 @@ pub(super) fn person(journal: &[Entry], goal: &HostPlan, found: &HostState) -> F
         failure.cause.extend(last.cause.iter().cloned());
     }
     if !is_told_new(goal, journal, found) {
-        failure.next.extend(not_given_back(goal, journal).map(by_hand));
+        for change in not_given_back(goal, journal) {
+            failure.next.push(by_hand(change));
+            failure.next.extend(restarted_by_hand(goal, change, found));
+        }
     }
     failure.while_serving(standing_text(journal, found)).next(format!(
         "`cutover status` shows what runs; `cutover attach` replays what was tried; then {}",
@@ -72,6 +76,19 @@ fn by_hand(change: &PasswordChange) -> String {
         "it is tried again by itself, and by the next run; or by hand: {how}, with the value that {} has in the env file of release {}",
         change.variable, change.from
     )
+}
+
+/// What starts a server anew that does not answer: this run is in the way of `backing restart`, and within such a server nothing is carried out.
+fn restarted_by_hand(goal: &HostPlan, change: &PasswordChange, found: &HostState) -> Option<String> {
+    let is_it = |one: &&FoundInstance| one.role == Role::Backing && one.ours && one.service == change.service;
+    let server = found.instances.iter().find(is_it)?;
+    let how = match server.runtime {
+        RuntimeKind::Container => {
+            format!("`docker restart {}` on the host", layout::container(&goal.app, &server.name))
+        }
+        RuntimeKind::Process => "end its process on the host, and it is started again".to_owned(),
+    };
+    Some(format!("where that server does not answer: {how} (`cutover backing restart` waits for this run)"))
 }
 
 /// What is serving, as a sentence.

@@ -157,6 +157,7 @@ fn given_a_password_that_could_not_be_given_back_then_the_run_stays_in_the_way_a
       cause: on the way back: changing a password in the server of `postgres` failed
       cause: the server does not answer
       next: it is tried again by itself, and by the next run; or by hand: `cutover exec postgres -- psql -U app postgres`, and there `\password`, with the value that POSTGRES_PASSWORD has in the env file of release OLD
+      next: where that server does not answer: end its process on the host, and it is started again (`cutover backing restart` waits for this run)
       next: `cutover status` shows what runs; `cutover attach` replays what was tried; then `cutover deploy` again
     ");
     assert!(
