@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Weak};
 
 use cutover_core::hash::ContentHash;
 use cutover_core::layout::{self, Layout};
@@ -14,7 +13,7 @@ use cutover_core::retention::KnownSnapshot;
 use cutover_core::state::ReleaseRecord;
 use sha2::{Digest, Sha256};
 
-use crate::blocking::blocking;
+use crate::blocking::while_waited;
 use crate::journal::Trouble;
 use crate::leftovers::names;
 use crate::meter::Meter;
@@ -118,27 +117,8 @@ pub(crate) async fn unchanged(
 /// When it cannot be read.
 pub(crate) async fn hash_counted(path: &Path, meter: &Meter) -> io::Result<ContentHash> {
     let (file, passing) = (path.to_owned(), meter.begin_file("read", path));
-    let waits = Arc::new(());
-    let waited = Arc::downgrade(&waits);
-    let read =
-        blocking(move || hash_of(Waited { inner: passing.through(File::open(file)?), by: waited })).await;
-    drop(waits);
+    let read = while_waited(move |by| hash_of(by.reads(passing.through(File::open(file)?)))).await;
     read.map_err(io::Error::other)?
-}
-
-/// Can be read as long as somebody waits for what comes of it: work on the disk cannot be dropped, and all of a run's is waited for.
-struct Waited<T> {
-    inner: T,
-    by: Weak<()>,
-}
-
-impl<T: Read> Read for Waited<T> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.by.strong_count() == 0 {
-            return Err(io::Error::other("nobody waits for it any more"));
-        }
-        self.inner.read(buffer)
-    }
 }
 
 /// The SHA-256 of a file.
@@ -163,19 +143,6 @@ fn hash_of(mut file: impl Read) -> io::Result<ContentHash> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn given_that_nobody_waits_any_more_then_no_more_is_read() {
-        let waits = Arc::new(());
-        let mut file = Waited { inner: io::repeat(b'x'), by: Arc::downgrade(&waits) };
-        let mut piece = [0; 8];
-        assert_eq!(file.read(&mut piece).unwrap(), 8);
-
-        drop(waits);
-
-        assert!(file.read(&mut piece).is_err());
-        assert!(hash_of(file).is_err(), "a hash of all of it would never end");
-    }
 
     #[test]
     fn a_link_a_folder_and_an_empty_file_are_no_snapshots() {

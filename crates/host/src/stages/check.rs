@@ -89,6 +89,17 @@ pub(super) async fn cancelled(act: &Act<'_>) -> StageError {
     }
 }
 
+/// Works, unless somebody asks for a cancel: then it is dropped as by a deadline.
+pub(super) async fn unless_cancelled<T>(
+    act: &Act<'_>,
+    work: impl Future<Output = Result<T, StageError>>,
+) -> Result<T, StageError> {
+    tokio::select! {
+        done = work => done,
+        error = cancelled(act) => Err(error),
+    }
+}
+
 /// How a candidate failed its gate.
 struct Fault<'a> {
     instance: &'a GatedInstance,

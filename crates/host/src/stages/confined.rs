@@ -13,7 +13,7 @@ use cutover_core::defaults::DISK_FREE;
 use cutover_core::names::VolumeName;
 use cutover_core::plan::InstanceSpec;
 
-use crate::blocking::blocking;
+use crate::blocking::{Waiting, while_waited};
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
 
@@ -21,7 +21,7 @@ use crate::journal::Trouble;
 const NO_FILES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// The instance with the host's plain files, each as a copy in `folder`; in the place of every other path of the host is an empty volume of its own.
-/// Where the engine keeps its data out of sight, its paths are not the ones that are seen from here, and none stays.
+/// Where the engine keeps its data out of sight, its paths are not the ones that are seen from here, and none stays. Dropped, it copies no further.
 ///
 /// # Errors
 /// The paths could not be asked, or a file has no room for a copy of it, or cannot be read.
@@ -31,9 +31,9 @@ pub(super) async fn confined(
     folder: PathBuf,
 ) -> Result<InstanceSpec, Trouble> {
     let (mut spec, is_seen) = (spec.clone(), engine.is_some());
-    let asked = blocking(move || {
+    let asked = while_waited(move |by| {
         let copy = |number: usize, path: &Path| match plain_file(path).filter(|_| is_seen) {
-            Some(file) => copy(&file, &folder, number).map(Some),
+            Some(file) => copy(&file, &folder, number, by).map(Some),
             None => Ok(None),
         };
         confine(&mut spec.settings.mounts, &mut spec.volumes, copy)?;
@@ -66,7 +66,7 @@ fn confine(
 }
 
 /// A copy with the same rights. It goes with the run's folder, however the run ends.
-fn copy(file: &Path, folder: &Path, number: usize) -> Result<PathBuf, FileError> {
+fn copy(file: &Path, folder: &Path, number: usize, by: &Waiting) -> Result<PathBuf, FileError> {
     files::ensure_folder(folder, 0o700)?;
     let to = folder.join(number.to_string());
     let failed = |error: io::Error| FileError::new("copy for the rehearsal", file, &error);
@@ -77,7 +77,7 @@ fn copy(file: &Path, folder: &Path, number: usize) -> Result<PathBuf, FileError>
     }
     let mut target = files::private(&to).map_err(failed)?;
     // No more than there was when it was asked: it may be a log that grows.
-    io::copy(&mut from.take(found.len()), &mut target).map_err(failed)?;
+    io::copy(&mut by.reads(from.take(found.len())), &mut target).map_err(failed)?;
     if let Err(error) = fchown(&target, Some(found.uid()), Some(found.gid())) {
         tracing::debug!(%error, file = %file.display(), "its copy is this user's");
     }
@@ -150,14 +150,15 @@ mod tests {
         assert_eq!((target.as_str(), volumes[volume].as_str()), ("/run/postgresql", ""));
     }
 
-    #[test]
-    fn given_a_plain_file_then_its_copy_has_its_rights_and_neither_its_locks_nor_its_writes() {
+    #[tokio::test]
+    async fn given_a_plain_file_then_its_copy_has_its_rights_and_neither_its_locks_nor_its_writes() {
         let (here, room) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let live = here.path().join("leader.lock");
         fs::write(&live, "live").unwrap();
         fs::set_permissions(&live, fs::Permissions::from_mode(0o664)).unwrap();
 
-        let copied = copy(&live, &room.path().join("files"), 3).unwrap();
+        let (file, files) = (live.clone(), room.path().join("files"));
+        let copied = while_waited(move |by| copy(&file, &files, 3, by)).await.unwrap().unwrap();
 
         assert_eq!(copied, room.path().join("files/3"));
         assert_eq!(fs::metadata(&copied).unwrap().mode() & 0o7777, 0o664);
@@ -168,13 +169,34 @@ mod tests {
         assert_eq!(fs::read_to_string(&live).unwrap(), "live");
     }
 
-    #[test]
-    fn given_a_file_that_has_no_room_beside_itself_then_it_is_refused_before_it_fills_the_disk() {
+    #[tokio::test]
+    async fn given_that_nobody_waits_for_a_copy_any_more_then_it_does_not_go_on() {
+        const LONG: u64 = 1 << 30;
+        let (here, room) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (long, to) = (here.path().join("long"), room.path().join("1"));
+        File::create(&long).unwrap().set_len(LONG).unwrap();
+        let (done, came) = tokio::sync::oneshot::channel();
+        let folder = room.path().to_owned();
+        let copying = tokio::spawn(while_waited(move |by| done.send(copy(&long, &folder, 1, by)).is_ok()));
+        while !to.exists() {
+            tokio::task::yield_now().await;
+        }
+
+        copying.abort();
+
+        let given_up = came.await.unwrap().unwrap_err();
+        assert!(given_up.message.contains("nobody waits"), "{given_up}");
+        assert!(fs::metadata(&to).unwrap().len() < LONG);
+    }
+
+    #[tokio::test]
+    async fn given_a_file_that_has_no_room_beside_itself_then_it_is_refused_before_it_fills_the_disk() {
         let (here, room) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let huge = here.path().join("huge");
         File::create(&huge).unwrap().set_len(1 << 42).unwrap();
 
-        let refused = copy(&huge, room.path(), 1).unwrap_err();
+        let folder = room.path().to_owned();
+        let refused = while_waited(move |by| copy(&huge, &folder, 1, by)).await.unwrap().unwrap_err();
 
         assert!(refused.full && refused.message.contains("huge"), "{refused}");
         assert_eq!(fs::read_dir(room.path()).unwrap().count(), 0);

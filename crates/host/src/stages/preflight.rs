@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::check::unless_cancelled;
 use super::environment::EnvChange;
 use super::{Act, environment, password, room, snapshot};
 use crate::assignment;
@@ -146,7 +147,8 @@ async fn images(act: &Act<'_>, plan: &PreflightPlan, release: &Release) -> Resul
         }
         let fetched = async { fetch(act, plan, release, wanted).await.map(|lost| (lost, StepResult::Done)) };
         let image = wanted.name.clone().unwrap_or_else(|| reference.clone());
-        missing.extend(act.journal.act(Stage::Preflight, Step::Fetch { image }, fetched).await?);
+        let step = Step::Fetch { image };
+        missing.extend(unless_cancelled(act, act.journal.act(Stage::Preflight, step, fetched)).await?);
     }
     Ok(missing)
 }

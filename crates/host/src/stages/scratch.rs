@@ -16,7 +16,7 @@ use cutover_core::state::SchemaChange;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
-use super::check::cancelled;
+use super::check::{cancelled, unless_cancelled};
 use super::confined::confined;
 use super::located::server;
 use super::once::{Ended, run_once};
@@ -41,23 +41,13 @@ const REHEARSAL: (&str, &str) = ("the rehearsal", "cutover migrate rehearse");
 pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(), StageError> {
     let database = &plan.migration.database;
     let Some(DatabasePlace::Server(place)) = &plan.migration.place else { return Ok(()) };
-    let plan = &confined_to_host(act, plan).await?;
+    let plan = &unless_cancelled(act, confined_to_host(act, plan)).await?;
     refuse_unnamed(act, plan)?;
-    let read = async {
-        let recorded = act.store.snapshot_hashes(act.app())?.remove(&plan.snapshot);
-        snapshots::unchanged(&act.layout.snapshot(&plan.snapshot), recorded, &act.ports.meter).await
-    };
-    let read = tokio::select! {
-        read = read => read,
-        error = cancelled(act) => return Err(error),
-    };
-    let lines = read.map_err(|trouble| {
-        told::not_rehearsed(act, plan, Exit::Refused, &trouble.message)
-            .next("`cutover snapshot create` takes one now, while the database is used; then rehearse again")
-    })?;
+    let lines = unless_cancelled(act, read(act, plan)).await?;
     act.journal
         .note(Stage::Migrate, format!("{}: {}", layout::snapshot_name(&plan.snapshot), lines.join("; ")))?;
-    run(act, Stage::Migrate, &plan.server).await.map_err(|error| not_started(act, plan, error))?;
+    let started = unless_cancelled(act, run(act, Stage::Migrate, &plan.server)).await;
+    started.map_err(|error| not_started(act, plan, error))?;
     let mut broken = None;
     let step = Step::Rehearse { database: database.clone() };
     let tried = async {
@@ -75,6 +65,19 @@ pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(
         return Err(broken.unwrap_or(error));
     }
     take_away(act, plan).await
+}
+
+/// Reads the whole snapshot; what was found good, a line each.
+async fn read(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<Vec<String>, StageError> {
+    let read = async {
+        let recorded = act.store.snapshot_hashes(act.app())?.remove(&plan.snapshot);
+        snapshots::unchanged(&act.layout.snapshot(&plan.snapshot), recorded, &act.ports.meter).await
+    };
+    let lines = read.await.map_err(|trouble| {
+        told::not_rehearsed(act, plan, Exit::Refused, &trouble.message)
+            .next("`cutover snapshot create` takes one now, while the database is used; then rehearse again")
+    })?;
+    Ok(lines)
 }
 
 /// What was found is no less true where the server does not go: watch takes it away, as it does what nobody wants.
