@@ -29,27 +29,56 @@ pub(super) async fn confined(
     spec: &InstanceSpec,
     engine: Option<&Path>,
     folder: PathBuf,
-) -> Result<InstanceSpec, Trouble> {
+) -> Result<InstanceSpec, Unconfined> {
     let (mut spec, is_seen) = (spec.clone(), engine.is_some());
     let asked = while_waited(move |by| {
-        let copy = |number: usize, path: &Path| match plain_file(path).filter(|_| is_seen) {
+        let copy = |number: usize, path: &Path| match if is_seen { plain_file(path)? } else { None } {
             Some(file) => copy(&file, &folder, number, by).map(Some),
             None => Ok(None),
         };
         confine(&mut spec.settings.mounts, &mut spec.volumes, copy)?;
-        Ok::<_, FileError>(spec)
+        Ok(spec)
     });
-    let confined = asked
-        .await
-        .map_err(|error| Trouble::plain(format!("the paths that are mounted were not asked: {error}")))?;
-    Ok(confined?)
+    asked.await.map_err(|error| {
+        Unconfined::Trouble(Trouble::plain(format!("the paths that are mounted were not asked: {error}")))
+    })?
+}
+
+/// What keeps an instance from being confined.
+#[derive(Debug)]
+pub(super) enum Unconfined {
+    /// The engine may read a file, or look at a path, and who cutover runs as may not.
+    Forbidden {
+        /// Which.
+        path: PathBuf,
+        /// What was tried, and what the system said.
+        error: FileError,
+    },
+    /// Anything else.
+    Trouble(Trouble),
+}
+
+impl Unconfined {
+    fn new(action: &str, path: &Path, error: &io::Error) -> Self {
+        let told = FileError::new(action, path, error);
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Forbidden { path: path.to_owned(), error: told },
+            _ => told.into(),
+        }
+    }
+}
+
+impl From<FileError> for Unconfined {
+    fn from(error: FileError) -> Self {
+        Self::Trouble(error.into())
+    }
 }
 
 fn confine(
     mounts: &mut [Mount],
     volumes: &mut BTreeMap<VolumeName, String>,
-    copy: impl Fn(usize, &Path) -> Result<Option<PathBuf>, FileError>,
-) -> Result<(), FileError> {
+    copy: impl Fn(usize, &Path) -> Result<Option<PathBuf>, Unconfined>,
+) -> Result<(), Unconfined> {
     for (number, mount) in (1..).zip(mounts) {
         let Mount::Host { source, target, read_only } = mount else { continue };
         let file = copy(number, Path::new(source))?.and_then(|file| file.into_os_string().into_string().ok());
@@ -65,15 +94,17 @@ fn confine(
     Ok(())
 }
 
+const COPY: &str = "copy for the rehearsal";
+
 /// A copy with the same rights. It goes with the run's folder, however the run ends.
-fn copy(file: &Path, folder: &Path, number: usize, by: &Waiting) -> Result<PathBuf, FileError> {
+fn copy(file: &Path, folder: &Path, number: usize, by: &Waiting) -> Result<PathBuf, Unconfined> {
     files::ensure_folder(folder, 0o700)?;
     let to = folder.join(number.to_string());
-    let failed = |error: io::Error| FileError::new("copy for the rehearsal", file, &error);
-    let from = File::open(file).map_err(failed)?;
+    let failed = |error: io::Error| FileError::new(COPY, file, &error);
+    let from = File::open(file).map_err(|error| Unconfined::new(COPY, file, &error))?;
     let found = from.metadata().map_err(failed)?;
     if files::free(folder)?.saturating_sub(DISK_FREE) < found.len() {
-        return Err(failed(io::ErrorKind::StorageFull.into()));
+        return Err(failed(io::ErrorKind::StorageFull.into()).into());
     }
     let mut target = files::private(&to).map_err(failed)?;
     // No more than there was when it was asked: it may be a log that grows.
@@ -86,10 +117,18 @@ fn copy(file: &Path, folder: &Path, number: usize, by: &Waiting) -> Result<PathB
 }
 
 /// Where a plain file lies in truth; `None`: it is none, or is not there.
-fn plain_file(path: &Path) -> Option<PathBuf> {
-    let place = fs::canonicalize(path).ok()?;
-    let is_file = fs::symlink_metadata(&place).is_ok_and(|found| found.is_file());
-    (is_file && !NO_FILES.iter().any(|folder| place.starts_with(folder))).then_some(place)
+fn plain_file(path: &Path) -> Result<Option<PathBuf>, Unconfined> {
+    let is_window = |place: &Path| NO_FILES.iter().any(|folder| place.starts_with(folder));
+    let looked =
+        fs::canonicalize(path).and_then(|place| Ok((fs::symlink_metadata(&place)?.is_file(), place)));
+    match looked {
+        Ok((is_file, place)) => Ok((is_file && !is_window(&place)).then_some(place)),
+        // An empty volume in the place of a file would fail the migration, and not say why.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_window(path) => {
+            Err(Unconfined::new("look at", path, &error))
+        }
+        Err(_) => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +152,7 @@ mod tests {
         assert!(fifo.success());
 
         let file = fs::canonicalize(at("tuning.conf")).unwrap();
+        let plain_file = |path: &Path| plain_file(path).unwrap();
         assert_eq!(plain_file(&at("tuning.conf")).as_ref(), Some(&file));
         assert_eq!(plain_file(&at("file-by-link")).as_ref(), Some(&file));
         assert_eq!(plain_file(&at("sockets/../tuning.conf")), Some(file));
@@ -169,6 +209,16 @@ mod tests {
         assert_eq!(fs::read_to_string(&live).unwrap(), "live");
     }
 
+    #[test]
+    fn given_what_this_user_may_not_read_then_that_is_told_from_other_trouble() {
+        let of = |kind: io::ErrorKind| Unconfined::new(COPY, Path::new("/srv/db.key"), &kind.into());
+
+        let forbidden = of(io::ErrorKind::PermissionDenied);
+
+        assert!(matches!(&forbidden, Unconfined::Forbidden { path, .. } if path.ends_with("db.key")));
+        assert!(matches!(of(io::ErrorKind::NotFound), Unconfined::Trouble(_)));
+    }
+
     #[tokio::test]
     async fn given_that_nobody_waits_for_a_copy_any_more_then_it_does_not_go_on() {
         const LONG: u64 = 1 << 30;
@@ -185,7 +235,8 @@ mod tests {
         copying.abort();
 
         let given_up = came.await.unwrap().unwrap_err();
-        assert!(given_up.message.contains("nobody waits"), "{given_up}");
+        let Unconfined::Trouble(given_up) = given_up else { panic!("{given_up:?}") };
+        assert!(given_up.message.contains("nobody waits"), "{given_up:?}");
         assert!(fs::metadata(&to).unwrap().len() < LONG);
     }
 
@@ -198,7 +249,11 @@ mod tests {
         let folder = room.path().to_owned();
         let refused = while_waited(move |by| copy(&huge, &folder, 1, by)).await.unwrap().unwrap_err();
 
-        assert!(refused.full && refused.message.contains("huge"), "{refused}");
+        let Unconfined::Trouble(refused) = refused else { panic!("{refused:?}") };
+        assert!(
+            refused.message.contains("huge") && refused.message.contains("no storage space"),
+            "{refused:?}"
+        );
         assert_eq!(fs::read_dir(room.path()).unwrap().count(), 0);
     }
 }

@@ -14,10 +14,11 @@ use cutover_core::plan::{DatabasePlace, InstanceSpec, ScratchRehearsal, ServerPl
 use cutover_core::rehearsal::{Findings, LockTally, TableLock, differences};
 use cutover_core::state::SchemaChange;
 use futures_util::StreamExt as _;
+use rustix::process::geteuid;
 use tokio::time::Instant;
 
 use super::check::{cancelled, unless_cancelled};
-use super::confined::confined;
+use super::confined::{Unconfined, confined};
 use super::located::server;
 use super::once::{Ended, run_once};
 use super::start::{retire, run};
@@ -99,7 +100,13 @@ async fn confined_to_host(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<Scra
     let data = engine.data_folder().await;
     let room = act.layout.run_folder(act.journal.run()).join("rehearsal").join("files");
     let files = async |spec: &InstanceSpec| {
-        confined(spec, data.as_deref(), room.join(spec.name.as_str())).await.map_err(failed)
+        let confined = confined(spec, data.as_deref(), room.join(spec.name.as_str())).await;
+        confined.map_err(|error| match error {
+            Unconfined::Forbidden { path, error } => {
+                told::forbidden(failed(error.into()), &path, &spec.service, geteuid().as_raw())
+            }
+            Unconfined::Trouble(trouble) => failed(trouble),
+        })
     };
     let mut confined = plan.clone();
     confined.server = files(&plan.server).await?;

@@ -2,12 +2,13 @@
 //! by hand (S17).
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use cutover_core::config::settings::ServerKind;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout;
-use cutover_core::names::{DatabaseName, ReleaseId};
+use cutover_core::names::{DatabaseName, ReleaseId, ServiceName};
 use cutover_core::plan::{DatabasePlace, Migration, ScratchRehearsal, Stage};
 use cutover_core::state::{SchemaChange, SchemaVersion};
 
@@ -75,6 +76,19 @@ pub(super) fn not_rehearsed(act: &Act<'_>, plan: &ScratchRehearsal, exit: Exit, 
     Failure::new(exit, format!("the migration of `{}` was not rehearsed", plan.migration.database))
         .because(without_values(act, plan, why))
         .next("nothing live was touched: once that is mended, `cutover migrate rehearse` again")
+}
+
+/// The same, where it is a path that the engine gives a container, and that this user may not look at, or not read.
+pub(super) fn forbidden(not_rehearsed: Failure, path: &Path, service: &ServiceName, user: u32) -> Failure {
+    let path = path.display();
+    let mut failure = not_rehearsed.because(format!(
+        "the engine, which may read all, mounts {path} for `{service}`; for a rehearsal cutover makes a copy, and cutover runs there as the user with the number {user}"
+    ));
+    let let_in = format!(
+        "let that user read it (`setfacl --modify user:{user}:r {path}`) and enter the folders that it lies in (`setfacl --modify user:{user}:x FOLDER`)"
+    );
+    failure.next.insert(0, let_in);
+    failure
 }
 
 /// A scratch server that could not be taken away.
@@ -428,7 +442,6 @@ pub(super) fn unseen(act: &Act<'_>, migration: &Migration, trouble: &Trouble) ->
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::path::Path;
 
     use super::*;
     use crate::files::FileError;
@@ -478,6 +491,21 @@ mod tests {
         next: where that happens again, see in the server's log what ends the session
         ");
         insta::assert_snapshot!(lost_meanwhile(&database, "migrated"), @"the lock of migrations of `main` was lost while it was migrated: the session that held it was ended by its server (a restart, a timeout, somebody there), or is not answered any more; another app, environment or host that reaches the same database may have migrated it, too");
+    }
+
+    #[test]
+    fn a_file_that_only_root_may_read_is_told_with_who_may_not_and_what_lets_him() {
+        let failure = Failure::new(Exit::Failed, "the migration of `main` was not rehearsed")
+            .because("cannot copy for the rehearsal /etc/ssl/private/db.key: permission denied")
+            .next("nothing live was touched: once that is mended, `cutover migrate rehearse` again");
+        let service = "web".parse().unwrap();
+        insta::assert_snapshot!(text(&forbidden(failure, Path::new("/etc/ssl/private/db.key"), &service, 1000)), @r"
+        the migration of `main` was not rehearsed (1)
+        cause: cannot copy for the rehearsal /etc/ssl/private/db.key: permission denied
+        cause: the engine, which may read all, mounts /etc/ssl/private/db.key for `web`; for a rehearsal cutover makes a copy, and cutover runs there as the user with the number 1000
+        next: let that user read it (`setfacl --modify user:1000:r /etc/ssl/private/db.key`) and enter the folders that it lies in (`setfacl --modify user:1000:x FOLDER`)
+        next: nothing live was touched: once that is mended, `cutover migrate rehearse` again
+        ");
     }
 
     #[test]
