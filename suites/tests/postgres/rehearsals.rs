@@ -237,6 +237,37 @@ async fn a_socket_of_the_live_server_is_not_reached_and_a_file_of_the_host_is_th
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
+async fn a_scratch_server_that_runs_out_of_memory_says_nothing_of_the_migration() {
+    let name = "a_scratch_server_that_runs_out_of_memory_says_nothing_of_the_migration";
+    on_engine(name, Binaries::beside_this_program().unwrap(), async |site| {
+        if let Err(why) = databases_image(site.docker().unwrap().engine()) {
+            return println!("not run: {name}: {why}");
+        }
+        let app = &site.app("ledger", HOST).unwrap();
+        let little = [("volumes: [\"pgdata:/data\"]", "mem_limit: 256m\n    volumes: [\"pgdata:/data\"]")];
+        commit(app, &FIRST);
+        amended(app, "first", &little);
+        app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+        told(app, &["snapshot", "create"], 0).await;
+        let hogs = "sql \"select length(string_agg(repeat('x', 1000000), '')) from generate_series(1, 900)\"";
+        commit(app, &Version { migrate: hogs, ..MARKED });
+        amended(app, "hogs", &little);
+        let live = left(app);
+
+        let ended = told(app, &["migrate", "rehearse"], 1).await;
+
+        assert!(ended.contains("was not rehearsed") && !ended.contains("failed in its rehearsal"), "{ended}");
+        let why = "a process of the scratch server, made like `postgres`, was ended by the kernel for want of memory, of which it had 256.0 MiB";
+        assert!(ended.contains(why), "{ended}");
+        assert!(ended.contains("a larger `mem_limit:`") && ended.contains("nothing live was touched"), "{ended}");
+        assert_eq!(left(app), live);
+        serves(app, "first").await;
+    })
+    .await;
+}
+
 /// A rehearsal that goes on until it is asked to end.
 async fn rehearses(app: &App<'_>) {
     told(app, &["migrate", "rehearse", "--detach"], 0).await;

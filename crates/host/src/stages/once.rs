@@ -23,6 +23,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 pub(super) struct Ended {
     /// In words.
     pub(super) why: String,
+    /// The kernel ended it, or a process of it, for want of memory.
+    pub(super) out_of_memory: bool,
     /// The end of what it wrote, redacted.
     pub(super) output: Vec<String>,
 }
@@ -57,17 +59,17 @@ pub(super) async fn run_once(
     lines.hear().await?;
     let output = lines.last.into();
     runtime.remove(app, &spec.name).await?;
-    let why = match ended {
+    let (why, out_of_memory) = match ended {
         Ok(exit) => {
             let exit = exit?;
             if exit.code == Some(0) {
                 return Ok(Ok(()));
             }
-            exit.to_string()
+            (exit.to_string(), exit.out_of_memory)
         }
-        Err(_) => format!("it did not end within {} s and was stopped", timeout.as_secs()),
+        Err(_) => (format!("it did not end within {} s and was stopped", timeout.as_secs()), false),
     };
-    Ok(Err(Ended { why, output }))
+    Ok(Err(Ended { why, out_of_memory, output }))
 }
 
 /// What an instance writes, on its way into the journal.

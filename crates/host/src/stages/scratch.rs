@@ -193,6 +193,9 @@ async fn tried(act: &Act<'_>, plan: &ScratchRehearsal, place: &ServerPlace) -> R
     match filled_and_migrated(act, plan, place, scratch).await {
         Ok(Ok(findings)) => Ok(findings),
         Ok(Err(failure)) => Err(failure.into()),
+        Err(_) if scratch_memory::ran_out(act, &plan.server).await => {
+            Err(told::out_of_memory(act, plan, &plan.server).into())
+        }
         Err(trouble) => Err(told::not_rehearsed(act, plan, Exit::Failed, &trouble.message).into()),
     }
 }
@@ -225,6 +228,13 @@ async fn filled_and_migrated(
     }
     let Migrated { ran, took, locks } = migrated(act, plan, &scratch).await?;
     if let Err(ended) = ran {
+        // That says nothing of the migration.
+        if ended.out_of_memory {
+            return Ok(Err(told::out_of_memory(act, plan, &migration.spec)));
+        }
+        if scratch_memory::ran_out(act, &plan.server).await {
+            return Ok(Err(told::out_of_memory(act, plan, &plan.server)));
+        }
         return Ok(Err(failed(act, plan, &scratch, &ended, &before).await?));
     }
     let (after, is) = (database.look(&scratch).await?, database.schema(&scratch).await?);
@@ -274,6 +284,9 @@ async fn answered(
 /// What is told of a server that is of no use, with the end of what it wrote.
 async fn silent(act: &Act<'_>, plan: &ScratchRehearsal, how: &str) -> Failure {
     let name = &plan.server.service;
+    if scratch_memory::ran_out(act, &plan.server).await {
+        return told::out_of_memory(act, plan, &plan.server);
+    }
     let what = format!("the scratch server, made like `{name}`, {how}");
     let mut failure = told::not_rehearsed(act, plan, Exit::Failed, &what);
     let query = LogQuery { tail: Some(LOG_TAIL), ..LogQuery::default() };

@@ -1,8 +1,14 @@
-//! Memory for a rehearsal on a server that has none to spare: it gets what is free and no more, so that nothing live is ended for it.
+//! Memory for a rehearsal on a server that has none to spare: it gets what is free and no more, so that nothing live is ended for it. Whether that was
+//! too little is asked where it did not go well.
 
+use cutover_core::defaults::ENGINE_CALL;
 use cutover_core::names::InstanceName;
 use cutover_core::plan::{InstanceSpec, ScratchRehearsal};
 use cutover_core::rules::size;
+use cutover_core::state::InstanceState;
+
+use super::Act;
+use crate::ports::Exec;
 
 /// What is live may need more at any moment.
 const STAYS: u64 = 128 << 20;
@@ -46,6 +52,31 @@ fn told(name: &InstanceName, room: u64, was: u64) -> String {
     format!("{name} gets {} of memory, not {}: no more is available on this host", size(room), size(was))
 }
 
+/// Where a container sees what the kernel counts of it (cgroups of either version).
+const COUNTED: [&str; 3] =
+    ["cat", "/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
+
+/// Whether the kernel ended the scratch server, or a process of it, for want of memory. A server whose process was ended goes on, and so its engine tells
+/// nothing of it.
+pub(super) async fn ran_out(act: &Act<'_>, server: &InstanceSpec) -> bool {
+    let Ok(runtime) = act.ports.runtime(server.runtime()) else { return false };
+    let found = runtime.inspect(act.app(), &server.name).await;
+    match found.ok().flatten().map(|found| found.state) {
+        Some(InstanceState::Exited { exit }) => exit.out_of_memory,
+        Some(_) => {
+            let words = COUNTED.map(str::to_owned).to_vec();
+            let counted = runtime.exec(act.app(), &server.name, &Exec { words, timeout: ENGINE_CALL }).await;
+            counted.is_ok_and(|counted| has_killed(&counted.output))
+        }
+        None => false,
+    }
+}
+
+fn has_killed(counted: &[String]) -> bool {
+    let killed = |line: &String| line.strip_prefix("oom_kill ")?.trim().parse().ok();
+    counted.iter().filter_map(killed).any(|killed: u64| killed > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +88,17 @@ mod tests {
         assert_eq!(room(384 * MIB), Ok(256 * MIB));
         let refused = room(383 * MIB).unwrap_err();
         assert!(refused.contains("383.0 MiB") && refused.contains("384.0 MiB"), "{refused}");
+    }
+
+    #[test]
+    fn given_what_the_kernel_counts_then_processes_that_it_ended_are_known() {
+        let has_killed = |text: &str| has_killed(&text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let missing = "cat: /sys/fs/cgroup/memory.events: No such file or directory";
+
+        assert!(has_killed(&format!("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n{missing}")));
+        assert!(!has_killed(&format!("oom_kill_disable 1\nunder_oom 0\noom_kill 0\n{missing}")));
+        assert!(has_killed("low 0\nhigh 0\nmax 41\noom 1\noom_kill 1\noom_group_kill 0"));
+        assert!(!has_killed("low 0\nhigh 0\nmax 41\noom 1\noom_kill 0\noom_group_kill 1"), "nobody yet");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout;
 use cutover_core::names::{DatabaseName, ReleaseId, ServiceName};
-use cutover_core::plan::{DatabasePlace, Migration, ScratchRehearsal, Stage};
+use cutover_core::plan::{DatabasePlace, InstanceSpec, Migration, ScratchRehearsal, Stage};
+use cutover_core::rules::size;
 use cutover_core::state::{SchemaChange, SchemaVersion};
 
 use super::Act;
@@ -89,6 +90,33 @@ pub(super) fn forbidden(not_rehearsed: Failure, path: &Path, service: &ServiceNa
     );
     failure.next.insert(0, let_in);
     failure
+}
+
+/// The same, where the kernel ended a process of the scratch server, or the migration, for want of memory.
+pub(super) fn out_of_memory(act: &Act<'_>, plan: &ScratchRehearsal, ended: &InstanceSpec) -> Failure {
+    let why = out_of_memory_of(ended, ended.name == plan.server.name);
+    let mut failure = not_rehearsed(act, plan, Exit::Failed, &why);
+    failure.next.insert(
+        0,
+        format!(
+            "rehearse where more memory is free, or give `{}` a larger `mem_limit:` where that is what it had",
+            ended.service
+        ),
+    );
+    failure
+}
+
+fn out_of_memory_of(ended: &InstanceSpec, is_server: bool) -> String {
+    let whose = if is_server {
+        format!("a process of the scratch server, made like `{}`,", ended.service)
+    } else {
+        format!("the migration by `{}`", ended.service)
+    };
+    let had =
+        ended.settings.memory.map_or_else(String::new, |had| format!(", of which it had {}", size(had)));
+    format!(
+        "{whose} was ended by the kernel for want of memory{had}: that says nothing else of the migration"
+    )
 }
 
 /// A scratch server that could not be taken away.
