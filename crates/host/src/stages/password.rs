@@ -7,6 +7,7 @@ use std::time::Duration;
 use cutover_core::config::settings::ServerKind;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
+use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult};
 use cutover_core::names::{ReleaseId, VariableName};
 use cutover_core::plan::{HeldDatabase, HostPlan, PasswordChange, Reached, Stage, password_variable};
@@ -21,6 +22,7 @@ use crate::files;
 use crate::images::Values;
 use crate::journal::{StageError, Trouble};
 use crate::ports::{Account, Server};
+use crate::store::{Store, StoreError};
 
 /// For a server to start.
 const STARTS: Duration = Duration::from_secs(30);
@@ -279,12 +281,9 @@ pub(super) async fn change(act: &Act<'_>, change: &PasswordChange) -> Result<(),
 
 /// A role has one password: releases from before that are told it get the new one, so that they can go live again.
 pub(super) fn carry_back(act: &Act<'_>, goal: &HostPlan) -> Result<(), Trouble> {
-    let held = goal.handover.todo().into_iter().flat_map(|handover| &handover.databases);
-    for held in held {
-        let HeldDatabase::Password { change } = held else { continue };
+    for (change, hash) in changed(goal) {
         let value = environment::read(&act.layout.release_env(act.app(), &change.to))?;
-        let hash = goal.release.as_ref().and_then(|release| release.variables.get(&change.variable));
-        let (Some(value), Some(hash)) = (value.get(&change.variable), hash) else { continue };
+        let Some(value) = value.get(&change.variable) else { continue };
         for record in act.store.releases(act.app())? {
             let release = record.release;
             let Some(name) = told_by(&release, change) else { continue };
@@ -306,6 +305,27 @@ pub(super) fn carry_back(act: &Act<'_>, goal: &HostPlan) -> Result<(), Trouble> 
         }
     }
     Ok(())
+}
+
+/// The same of records that are made anew: env files are as they were left.
+pub(crate) fn carry_hashes_back(store: &Store, goal: &HostPlan) -> Result<(), StoreError> {
+    for (change, hash) in changed(goal) {
+        for record in store.releases(&goal.app)? {
+            if let Some(name) = told_by(&record.release, change) {
+                store.set_variable(&goal.app, &record.release.id, name, hash)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The passwords that a run changes, with the hash of what each becomes.
+fn changed(goal: &HostPlan) -> impl Iterator<Item = (&PasswordChange, &ContentHash)> {
+    let held = goal.handover.todo().into_iter().flat_map(|handover| &handover.databases);
+    held.filter_map(|held| {
+        let HeldDatabase::Password { change } = held else { return None };
+        Some((&**change, goal.release.as_ref()?.variables.get(&change.variable)?))
+    })
 }
 
 /// By which variable a release tells that server's image that password: the same, or another one that is the password alone, as it is today.

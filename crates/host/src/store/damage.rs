@@ -25,7 +25,7 @@ use super::{Store, StoreError, format, schema};
 use crate::files;
 use crate::lock::HostLock;
 use crate::observe::live_on_disk;
-use crate::stages::environment;
+use crate::stages::{environment, password};
 
 /// The tables, those first that others are told by.
 const TABLES: [&str; 6] = ["runs", "releases", "verdicts", "snapshots", "backups", "entries"];
@@ -353,7 +353,13 @@ fn take_in(
         _ => None,
     });
     let guessed = match releases {
-        Releases::Lack => put_release(layout, store, goal, entries, verdict)?,
+        Releases::Lack => {
+            let guessed = put_release(layout, store, goal, entries, verdict)?;
+            if verdict.is_some_and(|verdict| verdict.outcome == Outcome::Done) {
+                password::carry_hashes_back(store, goal)?;
+            }
+            guessed
+        }
         Releases::Read => Vec::new(),
     };
     // One that a person was told of is not over until another one begins: what had that done again would undo what came after it.

@@ -22,10 +22,12 @@ use cutover_core::request::{Ancestry, Request, SnapshotRequest, Stamp};
 use cutover_core::retention::{KnownSnapshot, Leftovers};
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{
-    FoundEngine, FoundInstance, FoundTable, HostState, InstanceState, Role, World as Hosts,
+    FoundEngine, FoundInstance, FoundTable, HostState, InstanceState, ReleaseRecord, Role, World as Hosts,
 };
 use cutover_core::verdict::Verdict;
 use cutover_host::assignment::Assignment;
+use cutover_host::events::EventFile;
+use cutover_host::files;
 use cutover_host::journal::Journal;
 use cutover_host::lock::AppLock;
 use cutover_host::ports::Alone;
@@ -493,6 +495,27 @@ impl Site {
     /// How often the lock of migrations in the server was taken.
     pub fn locked(&self) -> u32 {
         self.machine().world.locked
+    }
+
+    /// The releases on record, and those of records that are made anew from what these runs have told, the oldest first.
+    ///
+    /// # Errors
+    /// When records cannot be read or made, or there is no place for files.
+    pub fn made_anew(&self, runs: &[Vec<Entry>]) -> Result<[Vec<ReleaseRecord>; 2]> {
+        let (known, folder) = (self.store.releases(&self.app)?, folder()?);
+        let layout = Layout::under(folder.path());
+        files::ensure_folder(layout.run(), 0o700)?;
+        for record in &known {
+            std::fs::create_dir_all(layout.release(&self.app, &record.release.id))?;
+        }
+        for entries in runs {
+            let Some(first) = entries.first() else { continue };
+            let events = EventFile::open(&layout, first.run);
+            for entry in entries {
+                events.append(entry);
+            }
+        }
+        Ok([known, Store::open(&layout)?.releases(&self.app)?])
     }
 
     /// What the journal of the newest run said.

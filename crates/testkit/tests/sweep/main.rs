@@ -16,10 +16,11 @@ use std::sync::Mutex;
 
 use cutover_core::exit::Exit;
 use cutover_core::journal::{Entry, Step, What};
+use cutover_core::state::ReleaseRecord;
 use cutover_core::verdict::Outcome as Came;
 use cutover_testkit::sim::{Behaviour, Fault, FaultPlan, Made, Migration, Moment, Outcome, Site};
 
-use crate::cases::{Case, cases, is_cancel};
+use crate::cases::{Ask, Case, cases, is_cancel};
 
 /// First faults of a case whose recovery is swept, too, at every call.
 const SECOND: u64 = 4;
@@ -290,6 +291,33 @@ async fn a_database_that_somebody_else_migrates_is_neither_migrated_nor_put_back
         assert_eq!(site.check(&moment, &verdict).unwrap(), Vec::<String>::new(), "{name}");
         drop(somebody);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_are_made_anew_have_a_rotated_password_of_all_releases() {
+    let (name, mut site) = ("POSTGRES_PASSWORD", Site::new(apps::PASSWORD).unwrap());
+    let first = Ask::DeployWith("v1", Behaviour::default(), name, "old");
+    let asks = [
+        first,
+        Ask::Deploy("v2", Behaviour::default(), &[]),
+        Ask::Rotate(name, "new"),
+        Ask::Rotate(name, "newer"),
+    ];
+    let mut runs = Vec::new();
+    for (number, ask) in (1..).zip(asks) {
+        let made = site.plan(&ask.of(&site).unwrap(), number).unwrap();
+        let outcome = site.run(&made, FaultPlan::default()).await.unwrap();
+        assert_eq!(outcome.verdict.exit(), Exit::Done, "{:?}", outcome.verdict);
+        runs.push(site.journal().clone());
+    }
+
+    let hashes = site.made_anew(&runs).unwrap().map(|records| {
+        let of = |record: ReleaseRecord| (record.release.id, record.release.variables);
+        records.into_iter().map(of).collect::<BTreeMap<_, _>>()
+    });
+
+    assert_eq!(hashes[0].len(), 4);
+    assert_eq!(hashes[0], hashes[1]);
 }
 
 fn sweep_all(one_in: u64) {
