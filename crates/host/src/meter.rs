@@ -65,10 +65,15 @@ impl Passing {
         self.count.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// It will be so many in all.
+    pub(crate) fn will_be(&self, of: Extent) {
+        *locked(&self.count.of) = of;
+    }
+
     /// So many have passed in all, of so many: by somebody else's count.
     pub(crate) fn set(&self, bytes: u64, of: Extent) {
         self.count.bytes.store(bytes, Ordering::Relaxed);
-        *locked(&self.count.of) = of;
+        self.will_be(of);
     }
 
     /// What is read or written through it passes.

@@ -43,6 +43,9 @@ fn told(by: &Told, what: &str) -> Vec<(u64, String)> {
 }
 
 fn grow(told: &[(u64, String)], known: &str) {
+    // A dump begins while its server is asked how much it will be.
+    let unknown = told.iter().take_while(|(_, of)| of == "not").count();
+    let told = &told[unknown..];
     assert!(told.iter().all(|(_, of)| of == known), "{told:?}");
     assert!(told.windows(2).all(|pair| pair[0].0 <= pair[1].0), "{told:?}");
     assert!(told.len() > 1 && told[0].0 < told[told.len() - 1].0, "{told:?}");

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, Read, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,11 +11,13 @@ use cutover_core::defaults;
 use cutover_core::hash::ContentHash;
 use cutover_core::wire::Extent;
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::{self, Carried, Client, Output, WHOLE, badly, program};
+use super::following::Following;
 use crate::blocking::blocking;
 use crate::files::{self, FileError};
 use crate::meter::Passing;
@@ -50,10 +53,10 @@ enum Part {
 pub(super) type Frame = Vec<Vec<String>>;
 
 /// What a dump is made of.
-pub(super) struct Making<'a> {
+pub(super) struct Making<'a, Of> {
     pub(super) frames: &'a [Frame],
-    /// How much it will be, before it is packed.
-    pub(super) of: Extent,
+    /// How much it will be, before it is packed; where that fails the dump is not wanted.
+    pub(super) of: Of,
     /// Who is shown what comes, from its beginning, for as long as they listen.
     pub(super) shown: Option<mpsc::Sender<Bytes>>,
 }
@@ -61,19 +64,27 @@ pub(super) struct Making<'a> {
 /// Writes what programs put out into `to`, durably, once `proof` has read it back; where that does not work, nothing stays.
 pub(super) async fn take(
     client: &Client<'_>,
-    making: Making<'_>,
+    making: Making<'_, impl Future<Output = Result<Extent, DatabaseError>>>,
     to: &Path,
-    proof: impl AsyncFnOnce(&Path) -> Result<(), DatabaseError>,
+    proof: impl AsyncFnOnce(Following) -> Result<(), DatabaseError>,
 ) -> Result<Taken, DatabaseError> {
     files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| from_file(&error))?;
     let next = files::beside(to);
     let taken = async {
-        let (taken, file) = into_file(client, making, &next).await?;
-        // It is read back from memory, while the disk takes it.
-        let (proved, flushed) = tokio::join!(proof(&next), blocking(move || file.sync_all()));
-        let flushed =
-            flushed.map_err(|error| DatabaseError::plain(format!("the dump broke off: {error}")))?;
-        flushed.map_err(|error| from_file(&FileError::new("write", &next, &error)))?;
+        let failed = |error: io::Error| from_file(&FileError::new("write", &next, &error));
+        let file = files::private(&next).map_err(failed)?;
+        let (following, told) = Following::of(&next).map_err(failed)?;
+        let into = Counted { file, hash: Sha256::new(), bytes: 0, told };
+        let flushed = async {
+            let (taken, file) = into_file(client, making, into, &next).await?;
+            let flushed = blocking(move || file.sync_all()).await;
+            flushed.map_err(|error| broken_off(&error))?.map_err(failed)?;
+            Ok(taken)
+        };
+        // It is read back from memory, while more of it comes and the disk takes it.
+        let (taken, proved) = tokio::join!(flushed, proof(following));
+        // What did not come whole could not be read back, either.
+        let taken = taken?;
         proved?;
         Ok(taken)
     };
@@ -89,6 +100,10 @@ pub(super) async fn take(
     }
 }
 
+fn broken_off(error: &tokio::task::JoinError) -> DatabaseError {
+    DatabaseError::plain(format!("the dump broke off: {error}"))
+}
+
 fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
     std::fs::rename(next, to).map_err(|error| from_file(&FileError::new("replace", to, &error)))?;
     files::sync_folder(files::folder_of(to)).map_err(|error| from_file(&error))
@@ -96,27 +111,51 @@ fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
 
 async fn into_file(
     client: &Client<'_>,
-    making: Making<'_>,
+    making: Making<'_, impl Future<Output = Result<Extent, DatabaseError>>>,
+    into: Counted,
     next: &Path,
 ) -> Result<(Taken, File), DatabaseError> {
     let Making { frames, of, shown } = making;
     let (parts, coming) = mpsc::channel(WAITING);
-    let mut pouring = Pouring { client, passing: client.meter.begin("dumped", of), parts, shown };
+    let passing = client.meter.begin("dumped", Extent::Not);
+    let mut pouring = Pouring { client, passing: &passing, parts, shown };
     let path = next.to_owned();
-    let writing = blocking(move || write(&path, coming));
+    let writing =
+        blocking(move || write(into, coming).map_err(|error| FileError::new("write", &path, &error)));
+    let known = async {
+        passing.will_be(of.await?);
+        Ok(())
+    };
     let pouring = async move { pouring.all(frames).await };
-    let (poured, written) = tokio::join!(pouring, writing);
-    let written = written.map_err(|error| DatabaseError::plain(format!("the dump broke off: {error}")))?;
+    let (poured, written) = tokio::join!(wanted(known, pouring), writing);
+    let written = written.map_err(|error| broken_off(&error))?;
     // A disk that is full is why the pouring stopped.
     let taken = written.map_err(|error| from_file(&error))?;
     poured?;
     taken.ok_or_else(|| DatabaseError::plain("the dump did not come whole"))
 }
 
+/// A dump that is begun before it is known whether it is wanted: one that is not ends at once. Where both fail, why it is not wanted says more.
+async fn wanted(
+    known: impl Future<Output = Result<(), DatabaseError>>,
+    pouring: impl Future<Output = Result<(), DatabaseError>>,
+) -> Result<(), DatabaseError> {
+    match select(pin!(known), pin!(pouring)).await {
+        Either::Left((known, pouring)) => {
+            known?;
+            pouring.await
+        }
+        Either::Right((poured, known)) => {
+            known.await?;
+            poured
+        }
+    }
+}
+
 /// From programs to the writer.
 struct Pouring<'a> {
     client: &'a Client<'a>,
-    passing: Passing,
+    passing: &'a Passing,
     parts: mpsc::Sender<Part>,
     shown: Option<mpsc::Sender<Bytes>>,
 }
@@ -219,16 +258,14 @@ enum Came {
 }
 
 /// `None`: it did not come whole.
-fn write(path: &Path, mut coming: mpsc::Receiver<Part>) -> Result<Option<(Taken, File)>, FileError> {
-    let failed = |error: io::Error| FileError::new("write", path, &error);
-    let file = files::private(path).map_err(failed)?;
-    let mut packed = frame(Counted { file, hash: Sha256::new(), bytes: 0 }).map_err(failed)?;
+fn write(into: Counted, mut coming: mpsc::Receiver<Part>) -> io::Result<Option<(Taken, File)>> {
+    let mut packed = frame(into)?;
     while let Some(part) = coming.blocking_recv() {
         match part {
-            Part::Bytes(bytes) => packed.write_all(&bytes).map_err(failed)?,
-            Part::Frame => packed = packed.finish().and_then(frame).map_err(failed)?,
+            Part::Bytes(bytes) => packed.write_all(&bytes)?,
+            Part::Frame => packed = packed.finish().and_then(frame)?,
             Part::End => {
-                let written = packed.finish().map_err(failed)?;
+                let written = packed.finish()?;
                 let hash = ContentHash::from_digest(&written.hash.finalize());
                 return Ok(Some((Taken { bytes: written.bytes, hash: Some(hash) }, written.file)));
             }
@@ -248,6 +285,8 @@ struct Counted {
     file: File,
     hash: Sha256,
     bytes: u64,
+    /// Who is told of each piece.
+    told: std::sync::mpsc::Sender<usize>,
 }
 
 impl Write for Counted {
@@ -255,6 +294,8 @@ impl Write for Counted {
         let count = self.file.write(bytes)?;
         self.hash.update(&bytes[..count]);
         self.bytes += count as u64;
+        // Whoever reads it back may have found that it cannot be.
+        self.told.send(count).unwrap_or_default();
         Ok(count)
     }
 
@@ -293,13 +334,12 @@ pub(super) async fn feed(
     said
 }
 
-/// All of a dump is read and compared with its checksums, for nobody else.
-pub(super) async fn whole(client: &Client<'_>, dump: &Path, form: Form) -> Result<(), DatabaseError> {
-    let passing = client.meter.begin_file("read back", dump);
-    let path = dump.to_owned();
-    let read = blocking(move || each_frame(&path, form, &passing, |_, _| {})).await;
+/// All of a dump is read while it comes and compared with its checksums, for nobody else.
+pub(super) async fn whole(dump: Following, form: Form) -> Result<(), DatabaseError> {
+    let path = dump.path().to_owned();
+    let read = blocking(move || each_frame(dump, form, |_, _| {})).await;
     let read = read.map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?;
-    read.map_err(|error| distrusted(dump, &error))
+    read.map_err(|error| distrusted(&path, &error))
 }
 
 fn distrusted(dump: &Path, error: &io::Error) -> DatabaseError {
@@ -376,7 +416,7 @@ fn read(
     passing: &Passing,
     pieces: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
-    each_frame(path, form, passing, |place, piece| {
+    each_frame(passing.through(File::open(path)?), form, |place, piece| {
         if wanted.is_none_or(|wanted| wanted == place) && !pieces.is_closed() {
             // Closed meanwhile: the rest is only checked.
             drop(pieces.blocking_send(Bytes::copy_from_slice(piece)));
@@ -385,13 +425,8 @@ fn read(
 }
 
 /// Unpacks a dump piece by piece, each with the number of its frame.
-pub(super) fn each_frame(
-    path: &Path,
-    form: Form,
-    passing: &Passing,
-    mut takes: impl FnMut(usize, &[u8]),
-) -> io::Result<()> {
-    let mut source = io::BufReader::new(passing.through(File::open(path)?));
+pub(super) fn each_frame(dump: impl Read, form: Form, mut takes: impl FnMut(usize, &[u8])) -> io::Result<()> {
+    let mut source = io::BufReader::new(dump);
     let mut buffer = vec![0; PIECE];
     for place in 0.. {
         if place > 0 && source.fill_buf()?.is_empty() {
@@ -430,4 +465,64 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 fn from_file(error: &FileError) -> DatabaseError {
     DatabaseError { full: error.full, certainty: Certainty::NotDone, message: error.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dump_that_is_not_wanted_ends_at_once_and_says_why() {
+        let failed = |why: &str| ready(Err(DatabaseError::plain(why)));
+
+        assert_eq!(
+            wanted(failed("another database"), pending()).await.unwrap_err().message,
+            "another database"
+        );
+        let late = async {
+            tokio::task::yield_now().await;
+            Err(DatabaseError::plain("the server is gone"))
+        };
+        let both = wanted(late, failed("`pg_dump` ended with 1")).await;
+        assert_eq!(both.unwrap_err().message, "the server is gone");
+        assert!(wanted(ready(Ok(())), ready(Ok(()))).await.is_ok());
+        assert_eq!(wanted(ready(Ok(())), failed("cut off")).await.unwrap_err().message, "cut off");
+    }
+
+    #[test]
+    fn a_dump_is_read_back_while_it_is_written_and_one_that_broke_off_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let text: Vec<u8> =
+            (0..400_000_u32).flat_map(|number| format!("{}\n", number * 7).into_bytes()).collect();
+        let read = |end: fn(mpsc::Sender<Part>)| {
+            let path = folder.path().join("dump");
+            let file = files::private(&path).unwrap();
+            let (following, told) = Following::of(&path).unwrap();
+            let (parts, coming) = mpsc::channel(WAITING);
+            let into = Counted { file, hash: Sha256::new(), bytes: 0, told };
+            let writing = std::thread::spawn(move || write(into, coming));
+            let reading = std::thread::spawn(move || {
+                let (mut read, form) = (Vec::new(), Form { magic: &[b"0\n7\n"], of: "nobody" });
+                each_frame(following, form, |_, piece| read.extend_from_slice(piece)).map(|()| read)
+            });
+            for piece in text.chunks(10_000) {
+                parts.blocking_send(Part::Bytes(Bytes::copy_from_slice(piece))).unwrap();
+            }
+            end(parts);
+            (writing.join().unwrap().unwrap(), reading.join().unwrap(), path)
+        };
+
+        let (taken, back, path) = read(|parts| parts.blocking_send(Part::End).unwrap());
+        assert!(back.unwrap() == text, "all of it came back");
+        let (taken, _) = taken.unwrap();
+        let packed = std::fs::read(&path).unwrap();
+        assert_eq!((taken.bytes, taken.hash), (packed.len() as u64, Some(ContentHash::of(&packed))));
+
+        std::fs::remove_file(path).unwrap();
+        let (taken, back, _) = read(drop);
+        assert!(taken.is_none(), "it did not come whole");
+        assert_eq!(back.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
 }

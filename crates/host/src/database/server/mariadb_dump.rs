@@ -1,18 +1,21 @@
 //! A dump of `MariaDB` or `MySQL`: rows, definitions and events, a frame each. Whoever unpacks all of it has one text for the client program; who puts it back
 //! beside the live database takes the rows first, and events not at all: the server would begin to run them.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use cutover_core::layout::is_for_a_drill;
 
 use super::client::badly;
 use super::dump::{self, Form, Frame, Source};
+use super::following::Following;
 use super::mariadb::Maria;
 use super::mariadb_catalogue::Found;
 use super::mariadb_login::DATABASE;
 use super::mariadb_version::Version;
 use crate::blocking::blocking;
-use crate::meter::{Meter, Passing};
+use crate::meter::Meter;
 use crate::ports::DatabaseError;
 
 /// The frames of a dump.
@@ -129,8 +132,20 @@ fn fill_words(talker: &str, unlogged: bool) -> Vec<String> {
 /// Reads all of a dump: every frame is there and has its end mark, it is of this database and a server that is not newer, and the server takes each of
 /// its statements.
 pub(super) async fn proven(dump: &Path, found: &Found, meter: &Meter) -> Result<(), DatabaseError> {
-    let passing = meter.begin_file("read back", dump);
-    let longest = proven_of(dump, &found.database, &found.version, passing).await?;
+    let (passing, path) = (meter.begin_file("read back", dump), dump.to_owned());
+    let read = move || examined(passing.through(File::open(path)?));
+    fits(proven_of(dump, &found.database, &found.version, read).await?, found)
+}
+
+/// The same of one that is still written.
+pub(super) async fn proven_as_it_comes(dump: Following, found: &Found) -> Result<(), DatabaseError> {
+    let path = dump.path().to_owned();
+    let read = move || examined(dump);
+    fits(proven_of(&path, &found.database, &found.version, read).await?, found)
+}
+
+/// Whether the server takes a statement so long.
+fn fits(longest: u64, found: &Found) -> Result<(), DatabaseError> {
     if longest <= found.packet {
         return Ok(());
     }
@@ -146,14 +161,14 @@ async fn proven_of(
     dump: &Path,
     database: &str,
     server: &Version,
-    passing: Passing,
+    read: impl FnOnce() -> io::Result<Vec<Examined>> + Send + 'static,
 ) -> Result<u64, DatabaseError> {
-    let path = dump.to_owned();
-    let read = blocking(move || examined(&path, &passing)).await;
-    let frames =
-        read.map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?.map_err(
-            |error| DatabaseError::plain(format!("the dump {} cannot be trusted: {error}", dump.display())),
-        )?;
+    let frames = blocking(read)
+        .await
+        .map_err(|error| DatabaseError::plain(format!("reading the dump broke off: {error}")))?
+        .map_err(|error| {
+            DatabaseError::plain(format!("the dump {} cannot be trusted: {error}", dump.display()))
+        })?;
     if frames.len() != EVENTS + 1 || !frames.iter().all(Examined::is_whole) {
         return Err(DatabaseError::plain(format!(
             "the dump {} cannot be trusted: it does not end with the mark of a dump that was completed",
@@ -192,9 +207,9 @@ impl Examined {
     }
 }
 
-fn examined(path: &Path, passing: &Passing) -> std::io::Result<Vec<Examined>> {
+fn examined(dump: impl Read) -> io::Result<Vec<Examined>> {
     let mut frames: Vec<Examined> = Vec::new();
-    dump::each_frame(path, FORM, passing, |place, piece| {
+    dump::each_frame(dump, FORM, |place, piece| {
         frames.resize_with(frames.len().max(place + 1), Examined::default);
         let frame = &mut frames[place];
         let room = HEAD.saturating_sub(frame.head.len()).min(piece.len());
@@ -251,7 +266,8 @@ mod tests {
 
     async fn told(frames: &[String]) -> Result<(), String> {
         let file = written(frames);
-        proven_of(file.path(), "shop", &SERVER, Meter::default().begin_file("read back", file.path()))
+        let dump = file.reopen().unwrap();
+        proven_of(file.path(), "shop", &SERVER, move || examined(dump))
             .await
             .map(drop)
             .map_err(|error| error.message)

@@ -4,6 +4,7 @@
 mod alone;
 mod client;
 mod dump;
+mod following;
 mod mariadb;
 mod mariadb_catalogue;
 mod mariadb_dump;

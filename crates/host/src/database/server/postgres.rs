@@ -1,6 +1,7 @@
 //! `PostgreSQL`: asked by `psql`, dumped by `pg_dump` and put back by `pg_restore`, all of the server's own version or a newer one.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::postgres_password;
 use super::postgres_restore::{FORM, contents, elsewhere, literal, quoted, same_version};
 use super::postgres_tools as tools;
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, DatabaseError, LockSamples, NotAlone, Server, ServerState, Taken};
+use crate::ports::{Account, Alone, DatabaseError, LockSamples, NotAlone, Server, ServerState, Taken, Way};
 
 /// The oldest whose tools do all that is wanted of them.
 const OLDEST: u32 = 13;
@@ -77,8 +78,33 @@ impl Postgres<'_> {
         tell(&self.client, None, &words.map(str::to_owned), "select 1;\n", statements).await
     }
 
-    /// Takes a dump. Its table of contents is read as it comes; then all of the file, for its checksums.
-    async fn taken(&self, words: &[String], of: Extent, to: &Path) -> Result<Taken, DatabaseError> {
+    /// What the server says, where a snapshot of this database can be taken and is what somebody wants.
+    async fn wanted(&self) -> Result<ServerState, DatabaseError> {
+        let state = self.look().await?;
+        if state.major < OLDEST {
+            return Err(DatabaseError::plain(format!(
+                "the server is of version {}; snapshots are taken from version {OLDEST} on",
+                state.major
+            )));
+        }
+        // Which of them is the app's is not guessed: a snapshot of another one would be none.
+        if state.tables == 0 && self.client.server.name.is_none() && !state.others.is_empty() {
+            return Err(DatabaseError::plain(format!(
+                "database `{}` has no tables, and the server has others ({}): which of them is the app's is said by `name`",
+                state.database,
+                state.others.join(", ")
+            )));
+        }
+        Ok(state)
+    }
+
+    /// Takes a dump. Its table of contents is read as it comes, and so is all of the file, for its checksums.
+    async fn taken(
+        &self,
+        words: &[String],
+        of: impl Future<Output = Result<Extent, DatabaseError>>,
+        to: &Path,
+    ) -> Result<Taken, DatabaseError> {
         let (shown, coming) = mpsc::channel(1);
         let (say, told) = oneshot::channel();
         let list = same_version(words, "pg_restore", &["--list"]);
@@ -88,8 +114,8 @@ impl Postgres<'_> {
             say.send(listed.and_then(|said| contents(&list, &said).map(drop))).unwrap_or_default();
             std::future::pending().await
         };
-        let proof = async |file: &Path| {
-            dump::whole(&self.client, file, FORM).await?;
+        let proof = async |file| {
+            dump::whole(file, FORM).await?;
             let told = tokio::time::timeout(ANSWER, told).await;
             told.map_err(|_| DatabaseError::plain("`pg_restore` does not come to its end with the dump"))?
                 .map_err(|_| DatabaseError::plain("`pg_restore` did not say what is in the dump"))?
@@ -130,27 +156,26 @@ impl InServer for Postgres<'_> {
     }
 
     async fn snapshot(&self, to: &Path) -> Result<Taken, DatabaseError> {
-        let (server, state) = (self.client.server, self.look().await?);
-        if state.major < OLDEST {
-            return Err(DatabaseError::plain(format!(
-                "the server is of version {}; snapshots are taken from version {OLDEST} on",
-                state.major
-            )));
-        }
-        // Which of them is the app's is not guessed: a snapshot of another one would be none.
-        if state.tables == 0 && server.name.is_none() && !state.others.is_empty() {
-            return Err(DatabaseError::plain(format!(
-                "database `{}` has no tables, and the server has others ({}): which of them is the app's is said by `name`",
-                state.database,
-                state.others.join(", ")
-            )));
-        }
-        let program = tools::program(server, state.major, "pg_dump")?;
-        // What cannot be put back is no snapshot.
-        tools::program(server, state.major, "pg_restore")?;
         // Packed by us: what is packed by table does not deduplicate.
-        let words = [&program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"];
-        self.taken(&words.map(str::to_owned), Extent::About { bytes: state.bytes }, to).await
+        let words = |program: &str| {
+            [program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"].map(str::to_owned)
+        };
+        let of = |state: ServerState| Extent::About { bytes: state.bytes };
+        let server = self.client.server;
+        match server.way {
+            // The programs are the server's own, whatever it says: they begin while it is asked.
+            Way::Inside { .. } => {
+                let known = async { self.wanted().await.map(of) };
+                self.taken(&words("pg_dump"), known, to).await
+            }
+            Way::Outside { .. } => {
+                let state = self.wanted().await?;
+                let program = tools::program(server, state.major, "pg_dump")?;
+                // What cannot be put back is no snapshot.
+                tools::program(server, state.major, "pg_restore")?;
+                self.taken(&words(&program), ready(Ok(of(state))), to).await
+            }
+        }
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {
@@ -267,7 +292,7 @@ impl InServer for Postgres<'_> {
         let state = self.look().await?;
         let program = tools::program(self.client.server, state.major, "pg_dump")?;
         let words = [&program, "--format=custom", "--compress=0", "--schema-only", "--lock-wait-timeout=60s"];
-        self.taken(&words.map(str::to_owned), Extent::Not, scratch).await?;
+        self.taken(&words.map(str::to_owned), ready(Ok(Extent::Not)), scratch).await?;
         self.made_and_dropped(&state, scratch).await
     }
 
