@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every suite that can run here, and ends with a table and the line `N passed, N failed, N skipped`. What is built is built first;
 # then go beside each other, each in its own order, the suites without an engine, those with containers on one, and those with servers on
-# the same one: they wait for containers most of their time. Those with databases' servers follow, some behind each, so that all end together.
+# the same one: they wait for containers most of their time. Those with databases' servers, and a few more, go to whoever has nothing else to do.
 #
 #   test.sh              all suites
 #   test.sh NAME...      those only: fmt clippy deny docs build unit sweep site kill docker docker-kill machines demo demo-docker,
@@ -29,6 +29,7 @@ LOGS="$(target_folder)/suites"
 readonly LOGS
 mkdir -p "$LOGS"
 rm -f "$LOGS"/*.{log,row} "$LOGS/summary"
+rm -rf "$LOGS"/*.taken
 
 # Those that were asked for, in the order of the table. Each leaves its row in a file: state, then the line.
 SUITES=()
@@ -378,18 +379,15 @@ built() {
 
 with_containers() {
     run_suite docker suite_docker
-    run_suite databases suite_with_databases databases
+    rest
 }
 
-# Those with servers are sooner at their end.
 with_servers() {
     run_suite machines suite_machines
-    run_suite docker-kill suite_docker_kill
-    run_suite demo-docker suite_demo_docker
-    run_suite postgres suite_with_databases postgres
+    rest
 }
 
-# They are not told of the engine; those with databases are, which come last.
+# They are not told of the engine; those that are left in the end are.
 without_engine() {
     local name host=${DOCKER_HOST-}
     unset DOCKER_HOST
@@ -398,8 +396,19 @@ without_engine() {
     for name in site kill $(other_suites); do run_suite "$name" suite_of_file "$name"; done
     run_suite demo suite_demo
     if [[ -n $host ]]; then export DOCKER_HOST=$host; fi
-    for name in $(suites_with_databases); do
-        case $name in databases | postgres) ;; *) run_suite "$name" suite_with_databases "$name" ;; esac
+    rest
+}
+
+# What is left goes to whoever has nothing else to do, so that all end together: the longest first, each once.
+rest() {
+    local name
+    for name in postgres docker-kill $(suites_with_databases) demo-docker; do
+        mkdir "$LOGS/$name.taken" 2>/dev/null || continue
+        case $name in
+            docker-kill) run_suite "$name" suite_docker_kill ;;
+            demo-docker) run_suite "$name" suite_demo_docker ;;
+            *) run_suite "$name" suite_with_databases "$name" ;;
+        esac
     done
 }
 
