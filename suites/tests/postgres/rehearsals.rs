@@ -4,7 +4,7 @@ use cutover_core::layout::label;
 use cutover_core::plan::Verb;
 use cutover_core::state::ReleaseRecord;
 use cutover_host::store::Store;
-use cutover_suites::kept::{PASSWORD, has_restic};
+use cutover_suites::kept::{PASSWORD, has_restic, records};
 use cutover_suites::registry::{Registry, USER};
 
 use super::*;
@@ -32,7 +32,7 @@ fn one_offs(app: &App<'_>, name: &str) -> String {
 /// All that a rehearsal could leave behind.
 fn left(app: &App<'_>) -> (Vec<String>, Vec<ReleaseRecord>) {
     let lists = [
-        &["ps", "--all", "--quiet"][..],
+        &["ps", "--all", "--format", "{{.Names}} {{.ID}}"][..],
         &["volume", "ls", "--quiet"],
         &["network", "ls", "--quiet"],
         &["images", "--quiet", "--filter", "dangling=false", "--no-trunc"],
@@ -292,6 +292,8 @@ async fn a_backup_and_a_deploy_go_before_a_rehearsal_which_says_who_asked_it_to_
         commit(app, &FIRST);
         amended(app, "backed up", &changes);
         told(app, &["deploy"], 0).await;
+        // The first is made at once, and a rehearsal would give way to it.
+        records(app, 1).await;
         told(app, &["snapshot", "create"], 0).await;
         commit(app, &Version { migrate: "sql 'select pg_sleep(3600)'", timeout: "2h", ..MARKED });
         amended(app, "sleeps", &changes);
