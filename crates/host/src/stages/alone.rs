@@ -27,6 +27,9 @@ struct Held {
     alone: Alone,
     /// Two databases of an app may be one in the server.
     databases: BTreeSet<DatabaseName>,
+    /// Nobody else migrated there. What seems to since is a session of this run's own migration that a pooler keeps under its name; it may serve the app
+    /// by now, and is not ended.
+    found_alone: bool,
 }
 
 impl MigrationLocks {
@@ -49,12 +52,22 @@ impl MigrationLocks {
         true
     }
 
-    fn has_lost(&self, database: &DatabaseName) -> bool {
+    pub(super) fn has_lost(&self, database: &DatabaseName) -> bool {
         self.held().iter().any(|held| held.databases.contains(database) && held.alone.is_lost())
     }
 
+    fn was_found_alone(&self, database: &DatabaseName) -> bool {
+        self.held().iter().any(|held| held.databases.contains(database) && held.found_alone)
+    }
+
+    fn is_found_alone(&self, database: &DatabaseName) {
+        let mut held = self.held();
+        let of_it = held.iter_mut().filter(|held| held.databases.contains(database));
+        of_it.for_each(|held| held.found_alone = true);
+    }
+
     fn keep(&self, database: &DatabaseName, place: &ServerPlace, alone: Alone) {
-        let taken = Held { place: place.clone(), alone, databases: BTreeSet::new() };
+        let taken = Held { place: place.clone(), alone, databases: BTreeSet::new(), found_alone: false };
         put_under(&mut self.held(), database, taken);
     }
 }
@@ -109,16 +122,22 @@ pub(super) fn refuse_lost(act: &Act<'_>, database: &DatabaseName, done: &str) ->
 }
 
 /// Refuses to migrate beside the instance of a run that was killed: the lock went with that run, and the instance has come back since its sessions
-/// were ended. Whoever settles that run ends it.
+/// were ended. Whoever settles that run ends it. It is asked once under each lock.
 pub(super) async fn refuse_another(
     act: &Act<'_>,
     stage: Stage,
     migration: &Migration,
     server: &Server,
 ) -> Result<(), Failure> {
+    if act.locks.was_found_alone(&migration.database) {
+        return Ok(());
+    }
     let asked = act.ports.database.migrating(server).await;
     match asked.map_err(|error| told::unseen(act, migration, &error.into()))? {
-        None => Ok(()),
+        None => {
+            act.locks.is_found_alone(&migration.database);
+            Ok(())
+        }
         Some(who) => Err(told::still_migrated(act, stage, &migration.database, &who)),
     }
 }

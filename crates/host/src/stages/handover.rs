@@ -158,7 +158,13 @@ async fn database(act: &Act<'_>, held: &HeldDatabase) -> Result<(), StageError> 
             }
             let step = Step::Restore { database: database.clone(), file: from.clone().unwrap_or_default() };
             let restore = async {
-                undisturbing(act, database, place, &found).await?;
+                match present {
+                    Some(_) if act.locks.has_lost(database) => {
+                        return Err(Trouble::plain("the lock of its migrations was lost"));
+                    }
+                    Some(_) => {}
+                    None => undisturbing(act, database, place, &found).await?,
+                }
                 let kept = match (from, &found) {
                     (Some(from), _) if present.is_some() => {
                         act.ports.database.restore(&act.layout.snapshot(from), &found).await?

@@ -262,10 +262,6 @@ pub(super) async fn carry_out(
 /// What a migration that ended well made of the schema. It has ended well also where the server does not say.
 async fn came_of(act: &Act<'_>, before: &Before) -> StepResult {
     let Some((server, was)) = &before.server else { return StepResult::Done };
-    // A pooler keeps its session under the name that the migration gave it: for the app's next database there it would be somebody else's.
-    if let Err(error) = act.ports.database.end_sessions(server).await {
-        tracing::warn!(%error, "sessions of a migration that ended well may go on");
-    }
     match act.ports.database.look(server).await {
         Ok(is) => {
             let changed = changed(was, &is);

@@ -86,6 +86,7 @@ async fn asked(act: &Act<'_>, plan: &SnapshotPlan) -> Result<(), StageError> {
         // Half of what somebody else's migration does is no state that anybody would want back.
         alone::for_asked(act, Stage::Snapshot, database, place, &found).await?;
         take(act, Stage::Snapshot, database, &found, file).await?;
+        alone::tell_lost(act, Stage::Snapshot, database, "dumped")?;
     }
     match &plan.beside {
         Some(plan) => beside(act, plan).await,
