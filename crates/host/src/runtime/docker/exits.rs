@@ -102,7 +102,7 @@ impl Watched {
         if let Some(exit) = &self.died {
             // The state lags behind the event, or it runs again by its policy.
             let exit = Exit { out_of_memory: self.out_of_memory, ..exit.clone() };
-            return Some(exit_status(&exit, &container.id, self.start.or(container.started_at)));
+            return Some(exit_status(&exit, &container.id, self.start));
         }
         let start = *self.start.get_or_insert(container.started_at?);
         if container.started_at == Some(start) {

@@ -89,10 +89,8 @@ fn state(container: &Container) -> InstanceState {
 /// tells it (containerd's issue 8893): the kernel's log has it all the same.
 pub(super) fn exit_status(exit: &Exit, id: &str, started_at: Option<Timestamp>) -> ExitStatus {
     let signal = exit.signal().and_then(|signal| i32::try_from(signal).ok());
-    let in_kernels_log = || {
-        signal == Some(rustix::process::Signal::KILL.as_raw())
-            && started_at.is_some_and(|start| memory::had_victim(id, start))
-    };
+    let in_kernels_log =
+        || signal == Some(rustix::process::Signal::KILL.as_raw()) && memory::had_victim(id, started_at);
     ExitStatus {
         code: if signal.is_some() { None } else { i32::try_from(exit.code).ok() },
         signal,
