@@ -384,6 +384,8 @@ with_containers() {
 
 with_servers() {
     run_suite machines suite_machines
+    # Not beside those: it takes the machine from what they measure.
+    run_suite docker-kill suite_docker_kill
     rest
 }
 
@@ -402,10 +404,9 @@ without_engine() {
 # What is left goes to whoever has nothing else to do, so that all end together: the longest first, each once.
 rest() {
     local name
-    for name in postgres docker-kill $(suites_with_databases) demo-docker; do
+    for name in postgres $(suites_with_databases) demo-docker; do
         mkdir "$LOGS/$name.taken" 2>/dev/null || continue
         case $name in
-            docker-kill) run_suite "$name" suite_docker_kill ;;
             demo-docker) run_suite "$name" suite_demo_docker ;;
             *) run_suite "$name" suite_with_databases "$name" ;;
         esac
