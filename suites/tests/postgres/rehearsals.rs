@@ -29,16 +29,19 @@ fn one_offs(app: &App<'_>, name: &str) -> String {
     docker(app.site(), &["ps", "--all", "--quiet", "--filter", &by_app, "--filter", &format!("name={name}")])
 }
 
-/// All that a rehearsal could leave behind.
+/// All of the app that a rehearsal could leave behind. Other apps come and go on the same engine.
 fn left(app: &App<'_>) -> (Vec<String>, Vec<ReleaseRecord>) {
     let lists = [
         &["ps", "--all", "--format", "{{.Names}} {{.ID}}"][..],
-        &["volume", "ls", "--quiet"],
-        &["network", "ls", "--quiet"],
-        &["images", "--quiet", "--filter", "dangling=false", "--no-trunc"],
+        &["volume", "ls", "--format", "{{.Name}}"],
+        &["network", "ls", "--format", "{{.Name}} {{.ID}}"],
+        &["images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"],
     ];
+    let name = app.id().app.as_str();
     let listed = lists.map(|words| {
-        let mut lines: Vec<_> = docker(app.site(), words).lines().map(str::to_owned).collect();
+        let all = docker(app.site(), words);
+        let mut lines: Vec<_> = all.lines().filter(|line| line.contains(name)).map(str::to_owned).collect();
+        assert!(!lines.is_empty(), "{words:?}: {all}");
         lines.sort();
         lines.join("\n")
     });
@@ -344,13 +347,16 @@ async fn an_image_that_is_fetched_for_a_rehearsal_goes_with_it_unless_a_release_
         );
         amended(app, "side", &[("services:", &side)]);
 
+        let fetched = || docker(app.site(), &["images", "--quiet", &format!("{server}/shop/side")]);
+
         told(app, &["migrate", "rehearse"], 0).await;
-        assert_eq!(left(app), live);
+        assert_eq!((left(app), fetched()), (live, String::new()));
 
         told(app, &["deploy"], 0).await;
-        let live = left(app).0;
+        let (live, image) = (left(app).0, fetched());
+        assert_ne!(image, "");
         told(app, &["migrate", "rehearse"], 0).await;
-        assert_eq!(left(app).0, live);
+        assert_eq!((left(app).0, fetched()), (live, image));
     })
     .await;
 }
