@@ -20,11 +20,11 @@ const MARKS: &str = "select count(*) from information_schema.columns where colum
 
 /// Containers of rehearsals that are there, whatever their state.
 fn scratch(app: &App<'_>) -> String {
-    one_offs(app, "scratch")
+    containers(app, "scratch")
 }
 
-/// One-off containers of the app with this in their name.
-fn one_offs(app: &App<'_>, name: &str) -> String {
+/// Containers of the app with this in their name.
+fn containers(app: &App<'_>, name: &str) -> String {
     let by_app = format!("label={}={}", label::APP, app.id());
     docker(app.site(), &["ps", "--all", "--quiet", "--filter", &by_app, "--filter", &format!("name={name}")])
 }
@@ -122,7 +122,7 @@ async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_
 
         let mut once = app.command(&["exec", "--once", "web", "--", "sleep", "3600"]);
         let mut once = once.stdin(std::process::Stdio::null()).spawn().unwrap();
-        let runs = async || Some(one_offs(app, "once")).filter(|found| !found.is_empty());
+        let runs = async || Some(containers(app, "once")).filter(|found| !found.is_empty());
         let id = wait_until("a command of its own runs", SOON, runs).await.unwrap();
         let live = left(app);
         under_traffic(app, "failed", "text", async {
@@ -141,7 +141,7 @@ async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_
 
             commit(app, &Version { migrate: "sql 'select pg_sleep(3600)'", timeout: "2h", ..MARKED });
             told(app, &["migrate", "rehearse", "--detach"], 0).await;
-            let begun = async || Some(one_offs(app, "migrate")).filter(|found| !found.is_empty());
+            let begun = async || Some(containers(app, "migrate")).filter(|found| !found.is_empty());
             let migrates = wait_until("it migrates", SOON, begun).await.unwrap();
             for container in [migrates, scratch(app)] {
                 let limits = "{{.HostConfig.OomScoreAdj}} {{.HostConfig.Memory}}";
@@ -164,7 +164,7 @@ async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_
         })
         .await;
 
-        assert_eq!(one_offs(app, "once"), id, "what is none of the rehearsal's goes on");
+        assert_eq!(containers(app, "once"), id, "what is none of the rehearsal's goes on");
         assert!(once.try_wait().unwrap().is_none());
         once.kill().await.unwrap();
         assert_eq!(query(app, BUSY).await, "1");
@@ -274,7 +274,7 @@ async fn a_scratch_server_that_runs_out_of_memory_says_nothing_of_the_migration(
 /// A rehearsal that goes on until it is asked to end.
 async fn rehearses(app: &App<'_>) {
     told(app, &["migrate", "rehearse", "--detach"], 0).await;
-    let begun = async || Some(one_offs(app, "migrate")).filter(|found| !found.is_empty());
+    let begun = async || Some(containers(app, "migrate")).filter(|found| !found.is_empty());
     wait_until("it migrates", SOON, begun).await.unwrap();
 }
 
@@ -321,7 +321,7 @@ async fn a_backup_and_a_deploy_go_before_a_rehearsal_which_says_who_asked_it_to_
         let ended = store.verdicts(app.id(), 2).unwrap().pop().unwrap();
         assert_eq!((ended.verb, ended.exit()), (Verb::MigrateRehearse, Exit::Cancelled), "{ended:?}");
         assert!(format!("{:?}", ended.outcome).contains("deploy by"), "{ended:?}");
-        assert_eq!(one_offs(app, "scratch") + &one_offs(app, "migrate"), "");
+        assert_eq!(containers(app, "scratch") + &containers(app, "migrate"), "");
     })
     .await;
 }
@@ -353,6 +353,9 @@ async fn an_image_that_is_fetched_for_a_rehearsal_goes_with_it_unless_a_release_
         assert_eq!((left(app), fetched()), (live, String::new()));
 
         told(app, &["deploy"], 0).await;
+        // The engine takes its time to remove what was live before.
+        let is_gone = async || Some(()).filter(|()| containers(app, "web-blue").is_empty());
+        wait_until("what was live is gone", SOON, is_gone).await.unwrap();
         let (live, image) = (left(app).0, fetched());
         assert_ne!(image, "");
         told(app, &["migrate", "rehearse"], 0).await;
