@@ -108,5 +108,11 @@ async fn the_schedule_drills_once_there_is_a_backup_and_a_bad_one_is_seen_by_sta
     assert!(!record.is_good() && record.by == "schedule", "{record:?}");
     let status = app.cutover(&["status", "--check"]).await.unwrap().expect(4).unwrap();
     assert!(status.output.contains("the drill"), "{}", status.output);
+    // It is on record before it is cleared away.
+    wait_until("nobody drills", SOON, async || {
+        ProcessLock::peek(&app.site().layout(), &drill_lock_name(app.id())).is_none().then_some(())
+    })
+    .await
+    .unwrap();
     nothing_stays(&app);
 }
