@@ -19,6 +19,7 @@ pub mod neighbours;
 pub mod on_the_way;
 pub mod pages;
 pub mod registry;
+pub mod rehearsed;
 pub mod rows;
 pub mod scenes;
 pub mod servers;

@@ -47,9 +47,9 @@ impl Findings {
 pub struct TableLock {
     /// Which table.
     pub table: String,
-    /// In the server's own word: `AccessExclusiveLock` …
+    /// In the server's own word: `AccessExclusiveLock`, `SHARED_NO_WRITE` …; empty: the server tells only that it was waited for.
     pub mode: String,
-    /// How long one transaction held a lock of that strength at most, in milliseconds, as seen.
+    /// How long one holder had a lock of that strength at most, in milliseconds, as seen.
     pub held_ms: u64,
     /// How long it waited for one of any strength at most, in milliseconds, as seen.
     pub waited_ms: u64,
@@ -91,7 +91,7 @@ pub struct LockSample {
 /// A lock at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SeenLock {
-    /// Which transaction.
+    /// Which transaction of `PostgreSQL`, or session of `MariaDB` or `MySQL`.
     pub holder: String,
     /// Of which table.
     pub table: String,
@@ -113,18 +113,38 @@ const MODES: [&str; 8] = [
     "AccessExclusiveLock",
 ];
 
+/// Those of metadata locks in `MariaDB` and `MySQL`, the weakest first.
+const METADATA_MODES: [&str; 11] = [
+    "INTENTION_EXCLUSIVE",
+    "SHARED",
+    "SHARED_HIGH_PRIO",
+    "SHARED_READ",
+    "SHARED_WRITE_LOW_PRIO",
+    "SHARED_WRITE",
+    "SHARED_UPGRADABLE",
+    "SHARED_READ_ONLY",
+    "SHARED_NO_WRITE",
+    "SHARED_NO_READ_WRITE",
+    "EXCLUSIVE",
+];
+
 /// What a lock keeps others from; `None`: neither from reading nor from writing.
 pub fn keeps_out(mode: &str) -> Option<&'static str> {
     match mode {
-        "AccessExclusiveLock" => Some("nobody reads or writes it meanwhile"),
-        "ShareLock" | "ShareRowExclusiveLock" | "ExclusiveLock" => Some("nobody writes it meanwhile"),
+        "AccessExclusiveLock" | "SHARED_NO_READ_WRITE" | "EXCLUSIVE" => {
+            Some("nobody reads or writes it meanwhile")
+        }
+        "ShareLock" | "ShareRowExclusiveLock" | "ExclusiveLock" | "SHARED_READ_ONLY" | "SHARED_NO_WRITE" => {
+            Some("nobody writes it meanwhile")
+        }
         _ => None,
     }
 }
 
 /// A mode that is not known counts as the strongest.
 fn strength(mode: &str) -> usize {
-    MODES.iter().position(|known| *known == mode).unwrap_or(MODES.len())
+    let among = |modes: &[&str]| modes.iter().position(|known| *known == mode);
+    among(&MODES).or_else(|| among(&METADATA_MODES)).unwrap_or(usize::MAX)
 }
 
 /// Adds samples up.
@@ -238,6 +258,22 @@ mod tests {
             waited_ms: 0,
         };
         assert_eq!(locks, [lock("entries", "AccessExclusiveLock", 320), lock("marks", "ShareLock", 20)]);
+    }
+
+    #[test]
+    fn given_metadata_locks_then_the_one_that_keeps_others_out_is_told() {
+        let locks = tallied(&[
+            sample(0, &[("7", "entries", "SHARED_UPGRADABLE", true), ("7", "marks", "SHARED_WRITE", true)]),
+            sample(20, &[("7", "entries", "SHARED_NO_WRITE", true), ("7", "marks", "SHARED_READ", true)]),
+            sample(320, &[("7", "entries", "SHARED_NO_WRITE", true)]),
+            sample(340, &[]),
+        ]);
+
+        let told: Vec<_> =
+            locks.iter().map(|lock| (lock.table.as_str(), lock.mode.as_str(), lock.held_ms)).collect();
+        assert_eq!(told, [("entries", "SHARED_NO_WRITE", 320), ("marks", "SHARED_WRITE", 20)]);
+        assert_eq!(keeps_out(&locks[0].mode), Some("nobody writes it meanwhile"));
+        assert_eq!(keeps_out(&locks[1].mode), None);
     }
 
     #[test]

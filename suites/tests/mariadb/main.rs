@@ -9,6 +9,7 @@
 mod alone;
 mod limits;
 mod password;
+mod rehearsals;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -28,7 +29,7 @@ services:
   web:
     build: .
     command: [httpd, -f, -p, "8080", -h, /www]
-    environment: { MYSQL_PWD: "${MARIADB_PASSWORD}" }
+    environment: { MYSQL_PWD: "${MARIADB_PASSWORD}", DATABASE_HOST: mariadb }
     port: 8080
     init: true
     stop_grace_period: 2s

@@ -1,11 +1,10 @@
 //! Migrations rehearsed: what is told of them, and that nothing live is in their reach, whatever they try and however they end.
 
-use cutover_core::layout::label;
 use cutover_core::plan::Verb;
-use cutover_core::state::ReleaseRecord;
 use cutover_host::store::Store;
 use cutover_suites::kept::{PASSWORD, has_restic, records};
 use cutover_suites::registry::{Registry, USER};
+use cutover_suites::rehearsed::{acts, left, named};
 
 use super::*;
 
@@ -20,33 +19,7 @@ const MARKS: &str = "select count(*) from information_schema.columns where colum
 
 /// Containers of rehearsals that are there, whatever their state.
 fn scratch(app: &App<'_>) -> String {
-    containers(app, "scratch")
-}
-
-/// Containers of the app with this in their name.
-fn containers(app: &App<'_>, name: &str) -> String {
-    let by_app = format!("label={}={}", label::APP, app.id());
-    docker(app.site(), &["ps", "--all", "--quiet", "--filter", &by_app, "--filter", &format!("name={name}")])
-}
-
-/// All of the app that a rehearsal could leave behind. Other apps come and go on the same engine.
-fn left(app: &App<'_>) -> (Vec<String>, Vec<ReleaseRecord>) {
-    let lists = [
-        &["ps", "--all", "--format", "{{.Names}} {{.ID}}"][..],
-        &["volume", "ls", "--format", "{{.Name}}"],
-        &["network", "ls", "--format", "{{.Name}} {{.ID}}"],
-        &["images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"],
-    ];
-    let name = app.id().app.as_str();
-    let listed = lists.map(|words| {
-        let all = docker(app.site(), words);
-        let mut lines: Vec<_> = all.lines().filter(|line| line.contains(name)).map(str::to_owned).collect();
-        assert!(!lines.is_empty(), "{words:?}: {all}");
-        lines.sort();
-        lines.join("\n")
-    });
-    let store = Store::open(&app.site().layout()).unwrap();
-    (listed.to_vec(), store.releases(app.id()).unwrap())
+    named(app, "scratch")
 }
 
 /// Something in the last commit's configuration is otherwise.
@@ -64,7 +37,7 @@ fn amended(app: &App<'_>, name: &str, changes: &[(&str, &str)]) {
 /// Somebody in the live server who would lose what he is about.
 fn busy_session(app: &App<'_>) {
     let sleeps = "PGPASSWORD=$POSTGRES_PASSWORD exec psql -h 127.0.0.1 -U ledger -d $POSTGRES_DB -c 'select pg_sleep(3600)'";
-    docker(app.site(), &["exec", "--detach", &containers(app, "postgres"), "sh", "-c", sleeps]);
+    docker(app.site(), &["exec", "--detach", &named(app, "postgres"), "sh", "-c", sleeps]);
 }
 
 const BUSY: &str =
@@ -122,7 +95,7 @@ async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_
 
         let mut once = app.command(&["exec", "--once", "web", "--", "sleep", "3600"]);
         let mut once = once.stdin(std::process::Stdio::null()).spawn().unwrap();
-        let runs = async || Some(containers(app, "once")).filter(|found| !found.is_empty());
+        let runs = async || Some(named(app, "once")).filter(|found| !found.is_empty());
         let id = wait_until("a command of its own runs", SOON, runs).await.unwrap();
         let live = left(app);
         under_traffic(app, "failed", "text", async {
@@ -141,7 +114,7 @@ async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_
 
             commit(app, &Version { migrate: "sql 'select pg_sleep(3600)'", timeout: "2h", ..MARKED });
             told(app, &["migrate", "rehearse", "--detach"], 0).await;
-            let begun = async || Some(containers(app, "migrate")).filter(|found| !found.is_empty());
+            let begun = async || Some(named(app, "migrate")).filter(|found| !found.is_empty());
             let migrates = wait_until("it migrates", SOON, begun).await.unwrap();
             for container in [migrates, scratch(app)] {
                 let limits = "{{.HostConfig.OomScoreAdj}} {{.HostConfig.Memory}}";
@@ -164,7 +137,7 @@ async fn a_rehearsal_that_fails_or_is_cancelled_says_so_leaves_nothing_and_ends_
         })
         .await;
 
-        assert_eq!(containers(app, "once"), id, "what is none of the rehearsal's goes on");
+        assert_eq!(named(app, "once"), id, "what is none of the rehearsal's goes on");
         assert!(once.try_wait().unwrap().is_none());
         once.kill().await.unwrap();
         assert_eq!(query(app, BUSY).await, "1");
@@ -274,7 +247,7 @@ async fn a_scratch_server_that_runs_out_of_memory_says_nothing_of_the_migration(
 /// A rehearsal that goes on until it is asked to end.
 async fn rehearses(app: &App<'_>) {
     told(app, &["migrate", "rehearse", "--detach"], 0).await;
-    let begun = async || Some(containers(app, "migrate")).filter(|found| !found.is_empty());
+    let begun = async || Some(named(app, "migrate")).filter(|found| !found.is_empty());
     wait_until("it migrates", SOON, begun).await.unwrap();
 }
 
@@ -321,7 +294,7 @@ async fn a_backup_and_a_deploy_go_before_a_rehearsal_which_says_who_asked_it_to_
         let ended = store.verdicts(app.id(), 2).unwrap().pop().unwrap();
         assert_eq!((ended.verb, ended.exit()), (Verb::MigrateRehearse, Exit::Cancelled), "{ended:?}");
         assert!(format!("{:?}", ended.outcome).contains("deploy by"), "{ended:?}");
-        assert_eq!(containers(app, "scratch") + &containers(app, "migrate"), "");
+        assert_eq!(named(app, "scratch") + &named(app, "migrate"), "");
     })
     .await;
 }
@@ -354,7 +327,7 @@ async fn an_image_that_is_fetched_for_a_rehearsal_goes_with_it_unless_a_release_
 
         told(app, &["deploy"], 0).await;
         // The engine takes its time to remove what was live before.
-        let is_gone = async || Some(()).filter(|()| containers(app, "web-blue").is_empty());
+        let is_gone = async || Some(()).filter(|()| named(app, "web-blue").is_empty());
         wait_until("what was live is gone", SOON, is_gone).await.unwrap();
         let (live, image) = (left(app).0, fetched());
         assert_ne!(image, "");
@@ -385,11 +358,7 @@ async fn a_rehearsal_killed_at_any_step_leaves_nothing_and_touches_nothing() {
         under_traffic(app, "killed", "text", async {
             told(app, &["migrate", "rehearse"], 0).await;
             let journal = app.site().journal(newest(app).run).unwrap();
-            let is_act = |what: &What| {
-                matches!(what, What::Intent { .. } | What::Outcome { .. } | What::Output { .. })
-            };
-            let steps: Vec<u64> =
-                journal.iter().filter(|entry| is_act(&entry.what)).map(|entry| entry.seq).collect();
+            let steps = acts(&journal);
             for step in &steps {
                 let verdict = rehearsal_killed_at(app, *step).await;
                 println!("killed at step {step}: exit {}", verdict.exit().code());

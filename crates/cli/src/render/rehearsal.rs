@@ -64,8 +64,9 @@ fn locks(locks: Option<&[TableLock]>) -> Vec<String> {
         return vec![none.to_owned()];
     }
     let took = |ms: u64| span(Duration::from_millis(ms));
-    let mut lines: Vec<String> = locks
-        .iter()
+    // Of one whose mode is not told it is known only that it was waited for.
+    let held = locks.iter().filter(|lock| !lock.mode.is_empty());
+    let mut lines: Vec<String> = held
         .map(|lock| {
             let out = keeps_out(&lock.mode).map(|out| format!(": {out}")).unwrap_or_default();
             format!("{}: {} for about {}{out}", lock.table, lock.mode, took(lock.held_ms))
@@ -180,8 +181,15 @@ mod tests {
             held_ms: 40,
             waited_ms: 1_500,
         }]);
+        let mut unnamed = unseen.clone();
+        unnamed.locks = Some(vec![TableLock {
+            table: "a table that the server does not name".to_owned(),
+            mode: String::new(),
+            held_ms: 0,
+            waited_ms: 1_500,
+        }]);
         let none = Findings { locks: Some(Vec::new()), ..unseen.clone() };
-        let all = [pending, unseen, waited, none].each_ref().map(shown);
+        let all = [pending, unseen, waited, unnamed, none].each_ref().map(shown);
         insta::assert_snapshot!(all.join("\n"), @"
         main: rehearsed on main_20261126T040506007Z_7f3c9e1.dump.zst (12 MiB)
           restore    3.2 s
@@ -199,6 +207,12 @@ mod tests {
           migration  410 ms
           locks      entries: ShareLock for about 40 ms: nobody writes it meanwhile
                      it waited for entries for about 1.5 s
+          schema     as it was: tables, columns, indexes and the like (rows are not compared)
+
+        main: rehearsed on main_20261126T040506007Z_7f3c9e1.dump.zst (12 MiB)
+          restore    3.2 s
+          migration  410 ms
+          locks      it waited for a table that the server does not name for about 1.5 s
           schema     as it was: tables, columns, indexes and the like (rows are not compared)
 
         main: rehearsed on main_20261126T040506007Z_7f3c9e1.dump.zst (12 MiB)

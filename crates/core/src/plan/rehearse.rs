@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::config::settings::{Config, Logging, Mount, RunSettings, ServerKind};
+use crate::config::settings::{Config, Logging, Mount, RunSettings};
 use crate::defaults::{self, DISK_FREE, GATE};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -111,7 +111,7 @@ fn refuse_unmigrated(release: &Release, wanted: &BTreeSet<DatabaseName>) -> Resu
 fn unfit(name: &DatabaseName, why: &str) -> Failure {
     Failure::new(Exit::Refused, format!("the migration of `{name}` cannot be rehearsed"))
         .because(why)
-        .next("a rehearsal needs PostgreSQL in a container that cutover runs with Docker (`backing:`), and a migration from an image")
+        .next("a rehearsal needs PostgreSQL, MariaDB or MySQL in a container that cutover runs with Docker (`backing:`), and a migration from an image")
         .next("`--database NAME` rehearses others alone")
 }
 
@@ -127,9 +127,6 @@ fn in_server<'a>(name: &DatabaseName, migration: &'a Migration) -> Result<&'a Se
         }
         None => return Err(unfit(name, "nothing says where it lies")),
     };
-    if place.kind != ServerKind::Postgres {
-        return Err(unfit(name, "its server is not PostgreSQL"));
-    }
     let Reached::Backing { service, runtime: RuntimeKind::Container, .. } = &place.reached else {
         return Err(unfit(
             name,

@@ -139,6 +139,19 @@ fn given_a_migration_then_it_is_tried_on_the_newest_snapshot_with_nothing_live_i
 }
 
 #[test]
+fn given_mariadb_or_mysql_then_its_migration_is_tried_as_one_of_postgres_is() {
+    for engine in ["mariadb", "mysql"] {
+        let mut host = serving(&SHOP.replace("engine: postgres", &format!("engine: {engine}")));
+        with_snapshots(&mut host, &[1]);
+
+        let plan = rehearsed(&mut host, &[]).unwrap();
+
+        let [one] = &todo(&plan.migrate).scratch[..] else { panic!("{engine}: {:?}", plan.migrate) };
+        assert!(one.server.isolated && one.migration.spec.networks.is_empty(), "{engine}");
+    }
+}
+
+#[test]
 fn given_no_snapshot_then_what_takes_one_is_named() {
     let mut host = serving(SHOP);
     host.state.snapshots = Some(Vec::new());
@@ -175,7 +188,13 @@ fn given_what_cannot_be_had_a_second_time_then_it_is_refused_with_its_reason() {
         )
         .contains("no container of cutover's")
     );
-    assert!(why("engine: postgres\n", "engine: mariadb\n").contains("not PostgreSQL"));
+    assert!(
+        why(
+            "engine: postgres\n    service: postgres\n    migrate: { service: web, command: ./migrate, compatible: expand, pending: ./pending }",
+            "engine: sqlite\n    volume: uploads\n    file: main.db\n    services: [web]\n    migrate: { service: web, command: ./migrate }"
+        )
+        .contains("each deploy rehearses on a copy")
+    );
     let mut host = serving(SHOP);
     with_snapshots(&mut host, &[1]);
     host.state.engine.as_mut().unwrap().name = "Podman".to_owned();
@@ -183,7 +202,7 @@ fn given_what_cannot_be_had_a_second_time_then_it_is_refused_with_its_reason() {
     insta::assert_snapshot!(told(&refused, &[]), @"
     error: the migration of `main` cannot be rehearsed
       cause: the engine is Podman, in which a network without others gives nobody a name
-      next: a rehearsal needs PostgreSQL in a container that cutover runs with Docker (`backing:`), and a migration from an image
+      next: a rehearsal needs PostgreSQL, MariaDB or MySQL in a container that cutover runs with Docker (`backing:`), and a migration from an image
       next: `--database NAME` rehearses others alone
     ");
     let mut host = serving(SHOP);

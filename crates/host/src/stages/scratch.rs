@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cutover_core::config::settings::ServerKind;
 use cutover_core::defaults::LOG_TAIL;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -43,7 +44,7 @@ pub(super) async fn rehearse(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(
     let database = &plan.migration.database;
     let Some(DatabasePlace::Server(place)) = &plan.migration.place else { return Ok(()) };
     let plan = &unless_cancelled(act, confined_to_host(act, plan)).await?;
-    refuse_unnamed(act, plan)?;
+    refuse_unnamed(act, plan, place.kind)?;
     let lines = unless_cancelled(act, read(act, plan)).await?;
     act.journal
         .note(Stage::Migrate, format!("{}: {}", layout::snapshot_name(&plan.snapshot), lines.join("; ")))?;
@@ -128,11 +129,11 @@ async fn confined_to_host(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<Scra
 }
 
 /// A migration that is not told of the server beside which the scratch one is put would find nothing there: how that ends says nothing about it.
-fn refuse_unnamed(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<(), StageError> {
+fn refuse_unnamed(act: &Act<'_>, plan: &ScratchRehearsal, kind: ServerKind) -> Result<(), StageError> {
     let spec = &plan.migration.spec;
     match names_host(spec, &act.values(&spec.release)?, &plan.names) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(told::unnamed(act, plan).into()),
+        Ok(false) => Err(told::unnamed(act, plan, kind).into()),
         Err(open) => Err(told::not_rehearsed(act, plan, Exit::Refused, &open.to_string()).into()),
     }
 }
@@ -188,7 +189,8 @@ async fn tried(act: &Act<'_>, plan: &ScratchRehearsal, place: &ServerPlace) -> R
         runtime.map_err(|trouble| told::not_rehearsed(act, plan, Exit::Failed, &trouble.message))?;
     let way =
         Way::Inside { runtime: runtime.clone(), app: act.app().clone(), instance: plan.server.name.clone() };
-    let scratch = Server { kind: place.kind, name: None, way, client: layout::OWN_CLIENT, password: None };
+    let name = there_from_the_first(place.kind).map(str::to_owned);
+    let scratch = Server { kind: place.kind, name, way, client: layout::OWN_CLIENT, password: None };
     answers(act, plan, &scratch).await?;
     match filled_and_migrated(act, plan, place, scratch).await {
         Ok(Ok(findings)) => Ok(findings),
@@ -245,6 +247,14 @@ async fn filled_and_migrated(
         differences: differences(&was, &is),
         ..findings
     }))
+}
+
+/// By what a server is asked whether it answers, where its image need not have been told of a database.
+fn there_from_the_first(kind: ServerKind) -> Option<&'static str> {
+    match kind {
+        ServerKind::Postgres => None,
+        ServerKind::Mysql | ServerKind::Mariadb => Some("information_schema"),
+    }
 }
 
 /// Waits until the server takes connections as it will go on to: while it makes its first database it takes none from a network.
@@ -363,7 +373,7 @@ async fn failed(
         objects: told::changed_objects(was, &is),
         schema: SchemaChange { before: was.schema.clone(), after: is.schema },
     };
-    Ok(told::failed_on_scratch(act, &plan.migration, ended, &left))
+    Ok(told::failed_on_scratch(act, &plan.migration, ended, (&left, scratch.kind)))
 }
 
 fn millis(took: Duration) -> u64 {

@@ -62,10 +62,15 @@ pub(super) fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: 
 }
 
 /// A migration that failed on its scratch database.
-pub(super) fn failed_on_scratch(act: &Act<'_>, migration: &Migration, ended: &Ended, left: &Left) -> Failure {
+pub(super) fn failed_on_scratch(
+    act: &Act<'_>,
+    migration: &Migration,
+    ended: &Ended,
+    (left, kind): (&Left, ServerKind),
+) -> Failure {
     let mut failure = failed(act, migration, ended, "it");
     failure.what = format!("the migration of `{}` failed in its rehearsal", migration.database);
-    failure.cause.extend(causes(left, true));
+    failure.cause.extend(causes(left, kind.takes_definitions_back()));
     if let Some(first) = failure.next.first_mut() {
         "mend the migration and rehearse again".clone_into(first);
     }
@@ -128,17 +133,18 @@ pub(super) fn left_over(database: &DatabaseName, container: &str, failure: &Fail
 }
 
 /// A migration that would not find the scratch server.
-pub(super) fn unnamed(act: &Act<'_>, plan: &ScratchRehearsal) -> Failure {
+pub(super) fn unnamed(act: &Act<'_>, plan: &ScratchRehearsal, kind: ServerKind) -> Failure {
     let (service, names) = (&plan.server.service, plan.names.iter().map(|name| format!("`{name}`")));
     let why = format!(
         "nothing that `{}` is told leads to the database by a name that leads to the scratch server there: {}",
         plan.migration.spec.service,
         names.collect::<Vec<_>>().join(", ")
     );
+    let scheme = kind.schemes().first().copied().unwrap_or_default();
     let mut failure = not_rehearsed(act, plan, Exit::Refused, &why);
     failure.next = vec![
         format!(
-            "name it in a variable: `DATABASE_URL: postgresql://…@{service}/…`, or `DATABASE_HOST: {service}` beside what the image itself holds"
+            "name it in a variable: `DATABASE_URL: {scheme}://…@{service}/…`, or `DATABASE_HOST: {service}` beside what the image itself holds"
         ),
         "an address, a port of the host and a socket lead nowhere in a rehearsal".to_owned(),
     ];

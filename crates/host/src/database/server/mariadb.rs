@@ -1,5 +1,6 @@
 //! `MariaDB` and `MySQL`: asked by `mariadb`, dumped by `mariadb-dump` and put back by `mariadb`, or by the programs of `MySQL`'s names.
 
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::password::{Tried, log_in, tell};
 use super::port::{ANSWER, InServer, LONG_ANSWER};
 use super::{mariadb_dump, mariadb_password};
 use crate::meter::Meter;
-use crate::ports::{Account, Alone, DatabaseError, NotAlone, Server, ServerState, Taken, Way};
+use crate::ports::{Account, Alone, DatabaseError, LockSamples, NotAlone, Server, ServerState, Taken, Way};
 
 /// A database of `MariaDB` or `MySQL`.
 pub(super) struct Maria<'a> {
@@ -275,6 +276,18 @@ impl InServer for Maria<'_> {
     async fn answer(&self, query: &str) -> Result<String, DatabaseError> {
         let told = self.asked(None, query, LONG_ANSWER).await?;
         Ok(told.split(['\t', '\n']).next().unwrap_or_default().to_owned())
+    }
+
+    async fn fill(&self, snapshot: &Path, like: &Server) -> Result<Duration, DatabaseError> {
+        self.filled_like(snapshot, &Maria::of(like, self.client.meter)).await
+    }
+
+    async fn schema(&self) -> Result<BTreeMap<String, String>, DatabaseError> {
+        Ok(catalogue::read_schema(&self.ask(None, catalogue::SCHEMA).await?))
+    }
+
+    async fn locks(&self) -> Result<LockSamples, DatabaseError> {
+        self.lock_samples().await
     }
 
     async fn kept(&self) -> Result<Vec<String>, DatabaseError> {

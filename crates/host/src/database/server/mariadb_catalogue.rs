@@ -53,6 +53,49 @@ select 'event', event_name, md5(event_definition), event_type, execute_at, inter
     from information_schema.events where event_schema = database();
 ";
 
+/// A row each: what a thing of the schema is called, and what it is. What is one thing may have several.
+pub(super) const SCHEMA: &str = "set session group_concat_max_len = 65536;
+select concat(if(table_type = 'SEQUENCE', 'sequence ', 'table '), table_name), concat_ws(', ', engine, table_collation, nullif(trim(create_options), ''),
+    if(table_type in ('BASE TABLE', 'SEQUENCE'), null, lower(table_type)), if(table_comment = '', null, concat('comment ', quote(table_comment))))
+    from information_schema.tables where table_schema = database() and table_type <> 'VIEW';
+select concat('column ', c.table_name, '.', c.column_name), concat(c.column_type, if(c.is_nullable = 'NO', ' not null', ''),
+    if(c.collation_name <> t.table_collation, concat(' collate ', c.collation_name), ''),
+    if(coalesce(c.column_default, 'NULL') = 'NULL', '', concat(' default ', c.column_default)),
+    if(coalesce(c.generation_expression, '') = '', '', concat(' as (', c.generation_expression, ')')),
+    if(c.extra = '', '', concat(' ', lower(c.extra))), if(c.column_comment = '', '', concat(' comment ', quote(c.column_comment))))
+    from information_schema.columns c left join information_schema.tables t on t.table_schema = c.table_schema and t.table_name = c.table_name
+    where c.table_schema = database() and coalesce(t.table_type, '') <> 'SEQUENCE';
+select concat('index ', table_name, '.', index_name), concat(if(max(non_unique) = 0, 'unique ', ''), lower(max(index_type)), ' (',
+    group_concat(concat(coalesce(column_name /*!80013 , concat('(', expression, ')') */, ''), coalesce(concat('(', sub_part, ')'), ''), if(collation = 'D', ' desc', ''))
+    order by seq_in_index separator ', '), ')' /*!80000 , if(max(is_visible) = 'NO', ' invisible', '') */ /*M!100600 , if(max(ignored) = 'YES', ' ignored', '') */)
+    from information_schema.statistics where table_schema = database() group by table_name, index_name;
+select concat('constraint ', k.constraint_name, ' of ', k.table_name), concat('foreign key (', group_concat(k.column_name order by k.ordinal_position separator ', '),
+    ') references ', if(max(k.referenced_table_schema) = database(), '', concat(max(k.referenced_table_schema), '.')), max(k.referenced_table_name), ' (',
+    group_concat(k.referenced_column_name order by k.ordinal_position separator ', '), ') on update ', lower(max(r.update_rule)), ' on delete ', lower(max(r.delete_rule)))
+    from information_schema.key_column_usage k join information_schema.referential_constraints r
+    on r.constraint_schema = k.constraint_schema and r.constraint_name = k.constraint_name and r.table_name = k.table_name
+    where k.table_schema = database() and k.referenced_table_name is not null group by k.table_name, k.constraint_name;
+select concat('constraint ', c.constraint_name, ' of ', t.table_name), concat('check (', c.check_clause, ')' /*!80016 , if(t.enforced = 'NO', ' not enforced', '') */)
+    from information_schema.check_constraints c join information_schema.table_constraints t
+    on t.constraint_schema = c.constraint_schema and t.constraint_name = c.constraint_name /*M! and t.table_name = c.table_name */
+    where c.constraint_schema = database();
+select concat('partition ', partition_name, ' of ', table_name), concat_ws(' ', lower(partition_method), partition_expression, partition_description)
+    from information_schema.partitions where table_schema = database() and partition_name is not null;
+select concat('view ', table_name), concat('definition ', left(md5(concat_ws(' ', view_definition, check_option, definer, security_type)), 7))
+    from information_schema.views where table_schema = database();
+select concat(lower(routine_type), ' ', routine_name), concat('definition ', left(md5(concat_ws(' ', routine_definition, definer, security_type, sql_data_access, is_deterministic)), 7))
+    from information_schema.routines where routine_schema = database();
+select concat(lower(routine_type), ' ', specific_name), if(ordinal_position = 0, concat('returns ', dtd_identifier),
+    concat_ws(' ', 'parameter', ordinal_position, lower(parameter_mode), parameter_name, dtd_identifier))
+    from information_schema.parameters where specific_schema = database();
+select concat('trigger ', trigger_name, ' of ', event_object_table), concat(lower(action_timing), ' ', lower(event_manipulation), ', definition ', left(md5(concat_ws(' ', action_statement, definer)), 7))
+    from information_schema.triggers where trigger_schema = database();
+select concat('event ', event_name), concat(concat_ws(' ', 'every', interval_value, lower(interval_field)), ', ', lower(status), ', definition ', left(md5(concat_ws(' ', event_definition, definer)), 7))
+    from information_schema.events where event_schema = database() and interval_value is not null;
+select concat('event ', event_name), concat('at ', execute_at, ', ', lower(status), ', definition ', left(md5(concat_ws(' ', event_definition, definer)), 7))
+    from information_schema.events where event_schema = database() and interval_value is null;
+";
+
 /// Who has the database open besides the session that asks: a line each.
 pub(super) const SESSIONS: &str = "select concat(user, ' at ', host, ' (', lower(command), ', ', time, ' s)') from information_schema.processlist
     where db = database() and id <> connection_id() order by 1;";
@@ -143,6 +186,16 @@ pub(super) fn read(lines: &str) -> Result<Found, DatabaseError> {
     found.tables = told.keys().filter(|name| name.starts_with("table ")).count() as u64;
     found.objects = told.into_iter().map(|(name, lines)| (name, ContentHash::of_value(&lines))).collect();
     Ok(found)
+}
+
+/// The answer to [`SCHEMA`].
+pub(super) fn read_schema(lines: &str) -> BTreeMap<String, String> {
+    let mut things: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, says) in lines.lines().filter_map(|line| line.split_once('\t')) {
+        things.entry(unescaped(name)).or_default().insert(unescaped(says));
+    }
+    let told = |says: BTreeSet<String>| says.into_iter().collect::<Vec<_>>().join(", ");
+    things.into_iter().map(|(name, says)| (name, told(says))).collect()
 }
 
 /// A value as the client program writes it in a line.
@@ -236,6 +289,14 @@ mod tests {
         assert!(read("version\t10.11.18-MariaDB\n").is_err(), "no database");
         assert!(read("database\tshop\ta\tb\n").is_err(), "no version");
         assert_eq!(unescaped(r"a\tb\\c"), "a\tb\\c");
+    }
+
+    #[test]
+    fn a_thing_of_the_schema_may_have_several_lines() {
+        let lines = "column t.a\tint(11) not null\nfunction twice\treturns int(11)\nfunction twice\tdefinition 1a2b3c4\n";
+        let schema = read_schema(lines);
+        assert_eq!(schema["function twice"], "definition 1a2b3c4, returns int(11)");
+        assert_eq!((schema["column t.a"].as_str(), schema.len()), ("int(11) not null", 2));
     }
 
     #[test]

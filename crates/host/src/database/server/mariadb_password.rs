@@ -111,7 +111,7 @@ impl Users {
 }
 
 /// Keeps a session's statements out of the server's logs, and from servers that follow it: their users are their own.
-fn unlogged(is_mariadb: bool) -> String {
+pub(super) fn unlogged(is_mariadb: bool) -> String {
     // MySQL writes no password into its logs by itself, and has no such setting for one session.
     let slow = if is_mariadb { "set session slow_query_log = 0;\n" } else { "" };
     format!("set session sql_mode = '';\nset session sql_log_off = 1;\nset session sql_log_bin = 0;\n{slow}")
@@ -123,12 +123,16 @@ fn kept_as(password: &Secret) -> String {
     twice.iter().fold("*".to_owned(), |text, byte| format!("{text}{byte:02X}"))
 }
 
+/// Which of its users a server knows: one that resolves no names has not taken in hosts that are some.
+pub(super) const TAKEN_IN: &str =
+    "@@skip_name_resolve = 0 or host = 'localhost' or host regexp '^[0-9.%_/]+$|:'";
+
 /// What is asked for the hosts that a user may come from, how he logs in there, and how his password is kept. The passwords themselves are not in it:
-/// a server may write down what it is asked. One that resolves no names has not taken in hosts that are some.
+/// a server may write down what it is asked.
 pub(super) fn users(role: &str) -> String {
     format!(
         "select host, plugin, authentication_string from mysql.user where user = {} \
-         and (@@skip_name_resolve = 0 or host = 'localhost' or host regexp '^[0-9.%_/]+$|:');\n",
+         and ({TAKEN_IN});\n",
         literal(role)
     )
 }

@@ -4,12 +4,16 @@
 //! repaired by doing it all again: nothing that is needed for that is in the database.
 
 use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::mariadb::Maria;
 use super::mariadb_catalogue::{Found, unescaped};
 use super::mariadb_dump::{self, DEFINITIONS, EVENTS, ROWS};
+use super::mariadb_users as users;
 use super::port::{AGAIN, InServer as _, kept_among, kept_of};
-use crate::ports::{Certainty, DatabaseError};
+use crate::ports::{Certainty, DatabaseError, Server};
 
 /// Tries to exchange the tables, where somebody connects at the very moment.
 const TRIES: u32 = 10;
@@ -47,6 +51,50 @@ impl Maria<'_> {
             self.discard(&[to]).await;
         }
         filled
+    }
+
+    /// See [`super::port::InServer::fill`].
+    pub(super) async fn filled_like(
+        &self,
+        snapshot: &Path,
+        like: &Maria<'_>,
+    ) -> Result<Duration, DatabaseError> {
+        let found = like.fitting_dump(snapshot).await?;
+        let name = &found.database;
+        let grantees = users::with_loopback(like.grantees().await?);
+        let own = self.ask_server("select current_user();").await?;
+        self.make_fit_for_a_rehearsal(&found).await?;
+        self.tell_of_users(&users::made(&grantees, &unescaped(&own))).await?;
+        // Its users have the other server's passwords from here on.
+        let server = Server { password: like.client.server.password.clone(), ..self.client.server.clone() };
+        let fresh = Maria::of(&server, self.client.meter);
+        fresh.ask_server(&format!("{}{}", dropped(name), made(&found, name))).await?;
+        let begun = Instant::now();
+        for frame in [ROWS, DEFINITIONS, EVENTS] {
+            fresh.fill(name, snapshot, frame).await?;
+        }
+        let took = begun.elapsed();
+        fresh.tell_of_users(&users::granted_on_objects(&grantees, name)).await?;
+        Ok(took)
+    }
+
+    /// A row that the live server takes a scratch one takes, and its users as it keeps them. Events do not begin to run there: what is found afterwards
+    /// is to be the migration's.
+    async fn make_fit_for_a_rehearsal(&self, like: &Found) -> Result<(), DatabaseError> {
+        let mut settings = format!("set global max_allowed_packet = {};\n", like.packet);
+        if self.is_mariadb() {
+            // A plugin that wants to see new passwords takes none as it is kept.
+            settings.push_str("set global strict_password_validation = off;\n");
+        }
+        // Where it was disabled when the server was started there is nothing to set.
+        if self.ask_server("select @@global.event_scheduler;").await? == "ON" {
+            settings.push_str("set global event_scheduler = off;\n");
+        }
+        self.ask_server(&settings).await?;
+        if let Err(error) = self.see_locks().await {
+            tracing::warn!(%error, "the scratch server does not tell of locks");
+        }
+        Ok(())
     }
 
     /// See [`super::port::InServer::drop_kept`].
@@ -289,7 +337,7 @@ fn beside(name: &str, what: &str) -> String {
     format!("{}_cutover_{what}", name.chars().take(most).collect::<String>())
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

@@ -78,22 +78,11 @@ pub(in crate::database) trait InServer: Send + Sync {
     async fn make_roles(&self, _: &[String]) -> Result<(), DatabaseError> {
         Ok(())
     }
-    async fn fill(&self, _: &Path, _: &Server) -> Result<Duration, DatabaseError> {
-        Err(only_postgres())
-    }
-    async fn schema(&self) -> Result<BTreeMap<String, String>, DatabaseError> {
-        Err(only_postgres())
-    }
-    async fn locks(&self) -> Result<LockSamples, DatabaseError> {
-        Err(only_postgres())
-    }
+    async fn fill(&self, snapshot: &Path, like: &Server) -> Result<Duration, DatabaseError>;
+    async fn schema(&self) -> Result<BTreeMap<String, String>, DatabaseError>;
+    async fn locks(&self) -> Result<LockSamples, DatabaseError>;
     async fn kept(&self) -> Result<Vec<String>, DatabaseError>;
     async fn drop_kept(&self, name: &str) -> Result<(), DatabaseError>;
-}
-
-/// The plan asks no other engine for it.
-fn only_postgres() -> DatabaseError {
-    DatabaseError::plain("migrations are rehearsed on a scratch database of PostgreSQL only")
 }
 
 /// What the name of a database ends with that was replaced and stays, before a few digits.
