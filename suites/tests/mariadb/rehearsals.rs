@@ -124,6 +124,23 @@ async fn a_user_by_hand_logs_in_there_with_what_he_may_and_no_event_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: make soak"]
+async fn a_scratch_server_has_the_password_that_root_was_given_since_its_container_was_made() {
+    let name = "a_scratch_server_has_the_password_that_root_was_given_since_its_container_was_made";
+    with_ledger(name, async |app| {
+        told(app, &["secrets", "rotate", "MARIADB_ROOT_PASSWORD"], 0).await;
+        told(app, &["snapshot", "create"], 0).await;
+        commit(app, &MARKED);
+
+        let found = told(app, &["migrate", "rehearse"], 0).await;
+
+        assert!(found.contains("+ column entries.mark"), "{found}");
+        assert_eq!(named(app, "scratch"), "");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make soak"]
 async fn a_rehearsal_killed_at_any_step_leaves_nothing_and_touches_nothing() {
     let name = "a_rehearsal_killed_at_any_step_leaves_nothing_and_touches_nothing";
     with_ledger_of(name, killing_binaries().unwrap(), async |app| {
