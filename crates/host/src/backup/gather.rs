@@ -1,5 +1,5 @@
 //! What goes into a backup, made ready: volumes are taken from where they lie; `SQLite` files in them, databases of the app or not, are copied
-//! beside first, by `SQLite` itself, while they are used. Links are not followed.
+//! beside first, by `SQLite` itself, while they are used. What only looks like one is no reason to have no backup. Links are not followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::manifest::{FILE, VOLUMES};
 use crate::files::{self, FileError};
 use crate::host::Host;
-use crate::ports::Located;
+use crate::ports::{Certainty, Database, DatabaseError, Located};
 
 /// What every `SQLite` file begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -24,6 +24,8 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const PAGE: u64 = 512;
 /// What may lie beside a `SQLite` file and belongs to its present content.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// So many files of a volume that `SQLite` does not copy are named: whoever may bring files there may bring thousands.
+const NAMED: usize = 5;
 
 /// All that goes into a backup.
 #[derive(Debug)]
@@ -46,7 +48,16 @@ pub(super) struct Gathered {
 struct Volume<'a> {
     item: &'a VolumeItem,
     path: PathBuf,
-    files: Vec<PathBuf>,
+    files: Vec<SqliteFile>,
+}
+
+/// A `SQLite` file, or what begins like one.
+#[derive(Debug, PartialEq, Eq)]
+struct SqliteFile {
+    /// Below its volume.
+    path: PathBuf,
+    /// It is a database of the app.
+    is_declared: bool,
 }
 
 /// Makes everything ready in `room`, which is empty. The app's lock is held meanwhile: nothing has a database open while it is migrated (P8).
@@ -86,10 +97,7 @@ pub(super) async fn gather(
     };
     for volume in &volumes {
         let folder = room.join(VOLUMES).join(volume.item.name.as_str());
-        for file in &volume.files {
-            copy(host, &volume.path.join(file), &folder.join(file), &mut gathered).await?;
-        }
-        let copies = volume.files.iter().map(|file| file.display().to_string()).collect();
+        let copies = copies(&*host.ports.database, volume, &folder, &mut gathered).await?;
         gathered.manifest.volumes.insert(
             volume.item.name.clone(),
             VolumeInBackup {
@@ -104,7 +112,7 @@ pub(super) async fn gather(
     for database in &items.databases {
         let is_copied = volumes.iter().any(|volume| {
             volume.item.name == database.volume
-                && volume.files.iter().any(|file| *file == Path::new(&database.file))
+                && volume.files.iter().any(|file| file.path == Path::new(&database.file))
         });
         if is_copied {
             let file = format!("{VOLUMES}/{}/{}", database.volume, database.file);
@@ -120,6 +128,17 @@ pub(super) async fn gather(
 }
 
 impl Gathered {
+    /// The copy goes into it, and not the file itself, nor what lies beside that.
+    fn copied(&mut self, from: &Path, to: PathBuf, hash: [u8; 32]) {
+        self.hashes.insert(to, hash);
+        self.exclude.push(from.to_owned());
+        for ending in BESIDE {
+            let mut name = from.as_os_str().to_owned();
+            name.push(ending);
+            self.exclude.push(name.into());
+        }
+    }
+
     /// What it says of itself is written: nothing comes to it any more.
     pub(super) fn seal(&mut self, room: &Path) -> Result<(), Failure> {
         let path = room.join(FILE);
@@ -144,7 +163,7 @@ pub(super) async fn present(
     let volumes = find(host, items, &mut Vec::new()).await?;
     let is_there = |database: &&DatabaseItem| {
         let mut of = volumes.iter().filter(|volume| volume.item.name == database.volume);
-        of.any(|volume| volume.files.iter().any(|file| *file == Path::new(&database.file)))
+        of.any(|volume| volume.files.iter().any(|file| file.path == Path::new(&database.file)))
     };
     let databases = items.databases.iter().filter(is_there).map(|database| database.name.clone()).collect();
     Ok((volumes.iter().map(|volume| volume.item.name.clone()).collect(), databases))
@@ -188,7 +207,7 @@ pub(super) async fn volume_path(
 }
 
 /// The `SQLite` files of a volume, by their paths below it: those that the app names, and all others that are some.
-fn sqlite_files(volume: &Path, declared: &[&DatabaseItem]) -> Result<Vec<PathBuf>, FileError> {
+fn sqlite_files(volume: &Path, declared: &[&DatabaseItem]) -> Result<Vec<SqliteFile>, FileError> {
     let mut found = Vec::new();
     let mut folders = vec![volume.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -207,11 +226,11 @@ fn sqlite_files(volume: &Path, declared: &[&DatabaseItem]) -> Result<Vec<PathBuf
             if about.is_dir() {
                 folders.push(path);
             } else if about.is_file() && about.len() > 0 && (is_declared || is_sqlite(&path, about.len())) {
-                found.push(below.to_owned());
+                found.push(SqliteFile { path: below.to_owned(), is_declared });
             }
         }
     }
-    found.sort();
+    found.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(found)
 }
 
@@ -223,27 +242,69 @@ fn is_sqlite(path: &Path, length: u64) -> bool {
     File::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok() && beginning == *MAGIC
 }
 
-/// A consistent copy of a file that is used, with the owner and the mode of the file itself.
-async fn copy(host: &Host, from: &Path, to: &Path, gathered: &mut Gathered) -> Result<(), Failure> {
-    files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| trouble(&error))?;
-    host.ports.database.snapshot(&Located::File(from.to_owned()), to).await.map_err(|error| {
-        let next = if error.full {
-            "make room on the disk, then try again"
-        } else {
-            "see what has it open, and that it is whole (`PRAGMA integrity_check`)"
+/// Copies the `SQLite` files of a volume into `folder`; gives those that were copied. A database of the app has to be among them. Any other that
+/// `SQLite` does not copy is taken as it lies, as all files are, and that is said; one that went meanwhile is not there.
+async fn copies(
+    database: &dyn Database,
+    volume: &Volume<'_>,
+    folder: &Path,
+    gathered: &mut Gathered,
+) -> Result<Vec<String>, Failure> {
+    let (mut copies, mut as_they_lie) = (Vec::new(), 0);
+    for SqliteFile { path, is_declared } in &volume.files {
+        let (from, to) = (volume.path.join(path), folder.join(path));
+        let why = match (path.to_str(), copy(database, &from, &to).await) {
+            (Some(name), Ok(hash)) => {
+                gathered.copied(&from, to, hash);
+                copies.push(name.to_owned());
+                continue;
+            }
+            (_, Err(error)) if *is_declared || error.full => return Err(not_copied(&error)),
+            (_, Err(error)) => error.message,
+            (None, Ok(_)) => "the name of its copy cannot be told".to_owned(),
         };
-        failed("a database could not be copied").because(error.to_string()).next(next)
-    })?;
-    let finished =
-        files::like(to, from).and_then(|()| hash(to).map_err(|error| FileError::new("read", to, &error)));
-    gathered.hashes.insert(to.to_owned(), finished.map_err(|error| trouble(&error))?);
-    gathered.exclude.push(from.to_owned());
-    for ending in BESIDE {
-        let mut name = from.as_os_str().to_owned();
-        name.push(ending);
-        gathered.exclude.push(name.into());
+        files::discard(&to);
+        if fs::symlink_metadata(&from).is_err() {
+            continue;
+        }
+        as_they_lie += 1;
+        if as_they_lie <= NAMED {
+            gathered.left_out.push(format!(
+                "volume `{}`: `{}` begins like a SQLite file and cannot be copied as one: it is taken as it lies ({why})",
+                volume.item.name,
+                path.display()
+            ));
+        }
     }
-    Ok(())
+    if as_they_lie > NAMED {
+        let more = as_they_lie - NAMED;
+        gathered
+            .left_out
+            .push(format!("volume `{}`: {more} more such files are taken as they lie", volume.item.name));
+    }
+    Ok(copies)
+}
+
+fn not_copied(error: &DatabaseError) -> Failure {
+    failed("a database could not be copied").because(error.to_string()).next(if error.full {
+        "make room on the disk, then try again"
+    } else {
+        "see what has it open, and that it is whole (`PRAGMA integrity_check`)"
+    })
+}
+
+/// A consistent copy of a file that is used, with the owner and the mode of the file itself; gives its hash.
+async fn copy(database: &dyn Database, from: &Path, to: &Path) -> Result<[u8; 32], DatabaseError> {
+    let not_done = |error: FileError| DatabaseError {
+        full: error.full,
+        certainty: Certainty::NotDone,
+        message: error.message,
+    };
+    files::ensure_folder(files::folder_of(to), 0o700).map_err(not_done)?;
+    database.snapshot(&Located::File(from.to_owned()), to).await?;
+    files::like(to, from)
+        .and_then(|()| hash(to).map_err(|error| FileError::new("read", to, &error)))
+        .map_err(not_done)
 }
 
 fn hash(path: &Path) -> io::Result<[u8; 32]> {
@@ -260,7 +321,8 @@ fn hash(path: &Path) -> io::Result<[u8; 32]> {
 
 /// What the copies of files will take.
 fn bytes(volumes: &[Volume<'_>]) -> u64 {
-    let files = volumes.iter().flat_map(|volume| volume.files.iter().map(|file| volume.path.join(file)));
+    let files =
+        volumes.iter().flat_map(|volume| volume.files.iter().map(|file| volume.path.join(&file.path)));
     files.filter_map(|file| fs::metadata(file).ok()).map(|about| about.size()).sum()
 }
 
@@ -307,6 +369,124 @@ mod tests {
         fs::write(volume.join("empty.db"), "").unwrap();
         fs::write(volume.join("upload.db"), vec![7; 512]).unwrap();
 
-        assert_eq!(sqlite_files(&volume, &[]).unwrap(), [Path::new("deep/cache.bin")]);
+        let found = sqlite_files(&volume, &[]).unwrap();
+        assert_eq!(found, [SqliteFile { path: "deep/cache.bin".into(), is_declared: false }]);
+    }
+
+    fn item() -> VolumeItem {
+        VolumeItem {
+            name: "data".parse().unwrap(),
+            spec: cutover_core::plan::VolumeSpec {
+                runtime: cutover_core::release::RuntimeKind::Process,
+                name: "data".to_owned(),
+                external: false,
+            },
+            services: BTreeSet::new(),
+            backing: BTreeSet::new(),
+        }
+    }
+
+    fn nothing() -> Gathered {
+        let manifest = serde_json::json!({
+            "version": 1, "app": { "app": "shop", "environment": "local" }, "release": "v1", "databases": {}, "volumes": {},
+        });
+        Gathered {
+            paths: Vec::new(),
+            exclude: Vec::new(),
+            hashes: BTreeMap::new(),
+            items: Vec::new(),
+            left_out: Vec::new(),
+            manifest: serde_json::from_value(manifest).unwrap(),
+        }
+    }
+
+    fn database(file: &Path) {
+        let made = rusqlite::Connection::open(file).unwrap();
+        made.execute_batch("CREATE TABLE entries (id INTEGER PRIMARY KEY); INSERT INTO entries VALUES (1)")
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn given_files_that_only_look_like_databases_then_they_are_taken_as_they_lie_and_that_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copied) = (folder.path().join("volume"), folder.path().join("room"));
+        fs::create_dir_all(path.join("uploads")).unwrap();
+        let odd = [MAGIC.as_slice(), &[0; 512 - 16]].concat();
+        let long = format!("{}.db", "x".repeat(240));
+        let no_text: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"caf\xe9.db");
+        database(&path.join("good.db"));
+        database(&path.join(&long));
+        database(&path.join(no_text));
+        for name in ["uploads/a.bin", "gone.db"] {
+            fs::write(path.join(name), &odd).unwrap();
+        }
+        let files = sqlite_files(&path, &[]).unwrap();
+        assert_eq!(files.len(), 5);
+        // A visitor takes his file away between the look and the copy.
+        fs::remove_file(path.join("gone.db")).unwrap();
+        let item = item();
+        let volume = Volume { item: &item, path, files };
+
+        let (mut gathered, databases) =
+            (nothing(), crate::database::Databases { meter: crate::meter::Meter::default() });
+        let copies = copies(&databases, &volume, &copied, &mut gathered).await.unwrap();
+
+        assert_eq!(copies, ["good.db"]);
+        assert_eq!(gathered.hashes.keys().collect::<Vec<_>>(), [&copied.join("good.db")]);
+        assert!(
+            gathered.exclude.iter().all(|path| path.to_string_lossy().contains("/good.db")),
+            "{gathered:?}"
+        );
+        let said = gathered.left_out.join("\n");
+        assert_eq!(gathered.left_out.len(), 3, "{said}");
+        assert!(said.contains("`uploads/a.bin`") && said.contains("file is not a database"), "{said}");
+        // Nothing of what was tried goes along with the copies.
+        assert_eq!(fs::read_dir(&copied).unwrap().count(), 2, "the copy, and a folder with nothing in it");
+        assert_eq!(fs::read_dir(copied.join("uploads")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn given_a_database_of_the_app_that_cannot_be_copied_then_there_is_no_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volume");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("app.db"), [MAGIC.as_slice(), &[0; 512 - 16]].concat()).unwrap();
+        let item = item();
+        let declared = DatabaseItem {
+            name: "main".parse().unwrap(),
+            volume: item.name.clone(),
+            spec: item.spec.clone(),
+            file: "app.db".to_owned(),
+            services: BTreeSet::new(),
+        };
+        let files = sqlite_files(&path, &[&declared]).unwrap();
+        let volume = Volume { item: &item, path, files };
+
+        let databases = crate::database::Databases { meter: crate::meter::Meter::default() };
+        let refused =
+            copies(&databases, &volume, &folder.path().join("room"), &mut nothing()).await.unwrap_err();
+
+        assert!(refused.to_string().contains("file is not a database"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn of_many_such_files_a_few_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volume");
+        fs::create_dir(&path).unwrap();
+        for number in 0..8 {
+            fs::write(path.join(format!("{number}.bin")), [MAGIC.as_slice(), &[0; 512 - 16]].concat())
+                .unwrap();
+        }
+        let item = item();
+        let files = sqlite_files(&path, &[]).unwrap();
+        let volume = Volume { item: &item, path, files };
+
+        let (mut gathered, databases) =
+            (nothing(), crate::database::Databases { meter: crate::meter::Meter::default() });
+        copies(&databases, &volume, &folder.path().join("room"), &mut gathered).await.unwrap();
+
+        assert_eq!(gathered.left_out.len(), NAMED + 1);
+        assert!(gathered.left_out[NAMED].contains("3 more"), "{:?}", gathered.left_out);
     }
 }
