@@ -25,7 +25,7 @@ use super::proof::{Amount, prove};
 use super::prose::Trouble;
 use super::restic::{Ended, Restic, ResticError, dumps_tag};
 use super::store::{Summary, summary};
-use super::undated::{HEAD, undate};
+use super::undated::undate;
 use crate::blocking::blocking;
 use crate::files;
 use crate::host::Host;
@@ -268,22 +268,22 @@ fn opened(packed: &Path) -> Result<File, Broken> {
 fn unpack(packed: impl Read, mut input: impl Write) -> Result<Unpacked, Broken> {
     let mut source = io::BufReader::new(packed);
     let mut hasher = Sha256::new();
-    let mut piece = vec![0_u8; PIECE];
+    let mut piece = Vec::with_capacity(PIECE);
     let mut parts = Vec::new();
     while !source.fill_buf().map_err(Broken::Dump)?.is_empty() {
         let mut part = zstd::Decoder::with_buffer(&mut source).map_err(Broken::Dump)?.single_frame();
         let mut bytes = 0;
         loop {
-            // Of the first there must be enough for the head of an archive.
-            let least = if bytes == 0 && parts.is_empty() { HEAD } else { 1 };
-            match filled(&mut part, &mut piece, least).map_err(Broken::Dump)? {
+            piece.clear();
+            // As much as there is room for: the first has all of an archive's head.
+            match part.by_ref().take(PIECE as u64).read_to_end(&mut piece).map_err(Broken::Dump)? {
                 0 => break,
                 read => {
-                    if least == HEAD {
-                        undate(&mut piece[..read]);
+                    if bytes == 0 && parts.is_empty() {
+                        undate(&mut piece);
                     }
-                    hasher.update(&piece[..read]);
-                    input.write_all(&piece[..read]).map_err(|_| Broken::Input)?;
+                    hasher.update(&piece);
+                    input.write_all(&piece).map_err(|_| Broken::Input)?;
                     bytes += read as u64;
                 }
             }
@@ -291,18 +291,6 @@ fn unpack(packed: impl Read, mut input: impl Write) -> Result<Unpacked, Broken> 
         parts.push(bytes);
     }
     Ok(Unpacked { hash: hasher.finalize().into(), parts })
-}
-
-/// Reads until there are so many bytes at least, or no more; gives how many there are.
-fn filled(from: &mut impl Read, piece: &mut [u8], least: usize) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < least {
-        match from.read(&mut piece[filled..])? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    Ok(filled)
 }
 
 /// In which form a dump comes out of the repository.

@@ -1,9 +1,6 @@
 //! `PostgreSQL`'s archives name in their head the second in which they were made. In a repository that would have the beginning of a dump, a
 //! megabyte or more, stored anew each time, where nothing else of it changed; when it was made a backup says by itself.
 
-/// An archive's head, up to the date, is no longer than this.
-pub(super) const HEAD: usize = 64;
-
 const MAGIC: &[u8] = b"PGDMP";
 /// Bytes of each number, besides its sign: on all machines that there are.
 const NUMBER: u8 = 4;
@@ -52,7 +49,7 @@ mod tests {
             undate(&mut one);
             undate(&mut other);
             assert_eq!(one, other);
-            assert!(one.len() <= HEAD && one.ends_with(b"\0\x08\0\0\0postgres"));
+            assert!(one.len() <= 64 && one.ends_with(b"\0\x08\0\0\0postgres"));
         }
     }
 
