@@ -30,10 +30,10 @@ const OLDEST: u32 = 13;
 /// Any version asks any other. What is asked may hold values, which a command line would show: it reads that.
 const PSQL: [&str; 4] = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"];
 
-/// Whether the server's `pg_hba.conf` keeps somebody out of a database. No catalogue says so, and `psql` has no code for it; the file has the same name
-/// in every language.
+/// Whether the server's `pg_hba.conf` keeps somebody out of a database, or `PgBouncer` does not know it. No catalogue says so, and `psql` has no code for
+/// it; the file has the same name in every language, and `PgBouncer` speaks one only.
 fn is_kept_out(error: &DatabaseError) -> bool {
-    error.message.contains("pg_hba.conf")
+    ["pg_hba.conf", "no such database"].iter().any(|sign| error.message.contains(sign))
 }
 
 /// A database of `PostgreSQL`.
@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_kept_out_by_the_servers_file_is_known_in_any_language() {
+    fn who_is_kept_out_by_the_servers_file_or_a_pooler_is_known_in_any_language() {
         let is_kept_out = |said: &str| {
             is_kept_out(&DatabaseError::plain(format!(
                 "\\connect: connection to server on socket \"/run/postgresql/.s.PGSQL.5432\" failed: FATAL:  {said}"
@@ -356,6 +356,7 @@ mod tests {
         for said in [
             "no pg_hba.conf entry for host \"[local]\", user \"ann\", database \"postgres\", no encryption",
             "kein pg_hba.conf-Eintrag für Host »[local]«, Benutzer »ann«, Datenbank »postgres«, keine Verschlüsselung",
+            "no such database: postgres",
             "pg_hba.conf lehnt Verbindung ab für Host »[local]«, Benutzer »ann«, Datenbank »postgres«, keine Verschlüsselung",
         ] {
             assert!(is_kept_out(said), "{said}");
