@@ -128,6 +128,8 @@ impl Journal {
     pub fn go_back(&self) {
         self.back.store(true, Ordering::Relaxed);
         self.cancellable.store(false, Ordering::Relaxed);
+        // What a cancel dropped is nothing that the way back waits for.
+        self.under_way().clear();
     }
 
     /// Whether a cancel is obeyed from here on.
@@ -433,5 +435,21 @@ mod tests {
         assert!(failure.cause[0].starts_with("stopping web was begun"), "{failure:?}");
         let nothing = journal.hung(Stage::Drain, Duration::from_secs(40));
         assert_eq!(nothing.cause, ["what it waited for did not come"]);
+    }
+
+    #[tokio::test]
+    async fn given_an_act_that_a_cancel_dropped_when_the_way_back_hangs_then_it_is_not_told_by_that_act() {
+        let run = RunId::new(uuid::Uuid::now_v7());
+        let store = Store::in_memory().unwrap();
+        store.begin_run(run, &"shop/local".parse().unwrap(), Verb::Deploy, "ann", Timestamp::now()).unwrap();
+        let journal = Journal::new(Arc::new(store), run, Box::new(|_| ()));
+        let never = std::future::pending::<Result<((), StepResult), Trouble>>();
+        let fetch = journal.act(Stage::Preflight, Step::Fetch { image: "web".to_owned() }, never);
+        assert!(tokio::time::timeout(Duration::from_millis(10), fetch).await.is_err());
+
+        journal.go_back();
+
+        let failure = journal.hung(Stage::Drain, Duration::from_secs(40));
+        assert_eq!(failure.cause, ["what it waited for did not come"]);
     }
 }
