@@ -13,6 +13,8 @@ use rustix::fs::OFlags;
 const CLOCKS: Duration = Duration::from_secs(2);
 /// That part: 200 in a million, twice what the worst quartz does.
 const DRIFT: u32 = 5_000;
+/// From the kill to the end of what was killed, and of a shell that started it. A container whose child was killed long before ended for another reason.
+const DYING: Duration = Duration::from_secs(10);
 
 /// Kills for want of memory since the boot.
 pub(super) fn kills() -> u64 {
@@ -24,12 +26,17 @@ pub(super) fn was_victim(pid: i32) -> bool {
     log().map_or(true, |log| records(log).any(|record| is_victim(&record, pid)))
 }
 
-/// Whether the kernel's log names a victim in a container, by its id, since its start; whenever, where that is not known. A log that may not be read
-/// names nobody.
-pub(super) fn had_victim(container: &str, started_at: Option<Timestamp>) -> bool {
-    let since = started_at.map_or(Ok(Duration::ZERO), uptime_at);
-    let Ok(since) = since.map(|since| since.saturating_sub(CLOCKS + since / DRIFT)) else { return false };
-    kills() > 0 && log().is_ok_and(|log| records(log).any(|record| is_victim_in(&record, container, since)))
+/// Whether the kernel's log names a victim in a container, by its id, not long before it ended; whenever, where its end is not known. A log that may not be
+/// read names nobody.
+pub(super) fn had_victim(container: &str, ended_at: Option<Timestamp>) -> bool {
+    if kills() == 0 {
+        return false;
+    }
+    let ended = ended_at.map_or(Ok(Duration::ZERO), uptime_at);
+    let Ok(since) = ended.map(|ended| ended.saturating_sub(DYING + CLOCKS + ended / DRIFT)) else {
+        return false;
+    };
+    log().is_ok_and(|log| records(log).any(|record| is_victim_in(&record, container, since)))
 }
 
 fn log() -> io::Result<File> {
@@ -107,7 +114,7 @@ mod tests {
                 "6,2210,5000000,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=beef,mems_allowed=0,oom_memcg=/cafe,task_memcg={group},task=sh,pid=19,uid=0"
             );
             assert!(is_victim_in(&record, "74a8", Duration::from_secs(5)), "{group}");
-            assert!(!is_victim_in(&record, "74a8", Duration::from_secs(6)), "before its start");
+            assert!(!is_victim_in(&record, "74a8", Duration::from_secs(6)), "long before its end");
             assert!(
                 !is_victim_in(&record, "beef", Duration::ZERO)
                     && !is_victim_in(&record, "cafe", Duration::ZERO)

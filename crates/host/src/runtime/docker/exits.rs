@@ -97,12 +97,12 @@ impl Watched {
     /// The end of the start that is waited for, if it has come.
     fn see(&mut self, container: &Container) -> Option<ExitStatus> {
         if let State::Exited(exit) | State::Dead(exit) | State::Restarting(exit) = &container.state {
-            return Some(exit_status(exit, &container.id, container.started_at));
+            return Some(exit_status(exit, &container.id));
         }
         if let Some(exit) = &self.died {
             // The state lags behind the event, or it runs again by its policy.
             let exit = Exit { out_of_memory: self.out_of_memory, ..exit.clone() };
-            return Some(exit_status(&exit, &container.id, self.start));
+            return Some(exit_status(&exit, &container.id));
         }
         let start = *self.start.get_or_insert(container.started_at?);
         if container.started_at == Some(start) {

@@ -6,7 +6,6 @@ use cutover_core::names::AppId;
 use cutover_core::release::RuntimeKind;
 use cutover_core::state::{ExitStatus, FoundInstance, InstanceState, RestartPolicy, Role};
 use cutover_engine::{Container, Exit, RestartPolicy as EnginePolicy, State};
-use jiff::Timestamp;
 
 use super::error::refused;
 use crate::ports::RuntimeError;
@@ -71,7 +70,7 @@ pub(super) fn role(text: &str) -> Option<Role> {
 
 fn state(container: &Container) -> InstanceState {
     let restarts = u32::try_from(container.restarts).unwrap_or(u32::MAX);
-    let ended = |exit| exit_status(exit, &container.id, container.started_at);
+    let ended = |exit| exit_status(exit, &container.id);
     match &container.state {
         State::Created => InstanceState::Created,
         // Frozen by somebody: its process is there all the same.
@@ -85,12 +84,12 @@ fn state(container: &Container) -> InstanceState {
     }
 }
 
-/// How a container ended that was started then. The engine tells a signal as 128 and its number. That memory was wanted it is told by the kernel, and at times nobody
-/// tells it (containerd's issue 8893): the kernel's log has it all the same.
-pub(super) fn exit_status(exit: &Exit, id: &str, started_at: Option<Timestamp>) -> ExitStatus {
+/// How a container ended. The engine tells a signal as 128 and its number. That memory was wanted it is told by the kernel,
+/// and at times nobody tells it (containerd's issue 8893): the kernel's log has it all the same.
+pub(super) fn exit_status(exit: &Exit, id: &str) -> ExitStatus {
     let signal = exit.signal().and_then(|signal| i32::try_from(signal).ok());
     let in_kernels_log =
-        || signal == Some(rustix::process::Signal::KILL.as_raw()) && memory::had_victim(id, started_at);
+        || signal == Some(rustix::process::Signal::KILL.as_raw()) && memory::had_victim(id, exit.finished_at);
     ExitStatus {
         code: if signal.is_some() { None } else { i32::try_from(exit.code).ok() },
         signal,
