@@ -1,6 +1,7 @@
 //! What belongs into a backup of a release: every database and every volume that it has, and of what cannot be taken, why.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::config::settings::{Database, DatabaseEngine, Mount, ServerKind};
 use crate::names::{DatabaseName, ServiceName, VolumeName};
@@ -85,9 +86,10 @@ pub fn items(release: &Release, root: &str) -> Items {
         })
         .collect();
     for (name, (runtime, services)) in &users {
-        if let Some(server) =
-            services.iter().find(|_| services.iter().all(|service| servers.contains(service)))
-        {
+        // Whoever else mounts them (a sidecar that measures, say), the files of a server that runs are no backup.
+        let mut holders = services.iter().filter(|service| servers.contains(service));
+        let all = services.iter().all(|service| servers.contains(service));
+        if let Some(server) = holders.find(|server| all || holds_the_files(release, server, name)) {
             items.left_out.push(not_the_files(release, name, server));
             continue;
         }
@@ -96,7 +98,42 @@ pub fn items(release: &Release, root: &str) -> Items {
         let backing = backing.cloned().collect();
         items.volumes.push(VolumeItem { name: name.clone(), spec, services: services.clone(), backing });
     }
+    items.left_out.extend(folders(release).into_iter().map(|(folder, services)| {
+        let services: Vec<String> = services.iter().map(|service| format!("`{service}`")).collect();
+        format!("`{folder}` of the host, which {} may write: only volumes are taken", services.join(", "))
+    }));
     items
+}
+
+/// Where the usual images of servers have their files.
+const FILES: [&str; 5] =
+    ["/var/lib/postgresql", "/var/lib/mysql", "/bitnami/postgresql", "/bitnami/mysql", "/bitnami/mariadb"];
+
+fn holds_the_files(release: &Release, server: &ServiceName, wanted: &VolumeName) -> bool {
+    let mounts = release.backing.get(server).map(|backing| backing.settings.run.mounts.as_slice());
+    mounts.unwrap_or_default().iter().any(|mount| match mount {
+        Mount::Volume { volume, target, .. } => {
+            volume == wanted && FILES.iter().any(|files| target.starts_with(files))
+        }
+        Mount::Shipped { .. } | Mount::Host { .. } | Mount::Tmpfs { .. } => false,
+    })
+}
+
+/// What holds sockets, devices and the kernel's own files: nothing that anybody would put back.
+const NO_DATA: [&str; 5] = ["/run", "/var/run", "/dev", "/proc", "/sys"];
+
+/// Folders and files of the host that somebody may write, with whom.
+fn folders(release: &Release) -> BTreeMap<&str, BTreeSet<&ServiceName>> {
+    let mut folders: BTreeMap<&str, BTreeSet<&ServiceName>> = BTreeMap::new();
+    for (name, _, mounts) in mounts(release) {
+        for mount in mounts {
+            let Mount::Host { source, read_only: false, .. } = mount else { continue };
+            if !NO_DATA.iter().any(|folder| Path::new(source).starts_with(folder)) {
+                folders.entry(source).or_default().insert(name);
+            }
+        }
+    }
+    folders
 }
 
 /// A database whose server is asked for a dump of it; `None`: the release has no such server.
@@ -140,18 +177,22 @@ fn openers(database: &Database) -> BTreeSet<ServiceName> {
     listed.iter().chain(database.migrate.iter().map(|migrate| &migrate.service)).cloned().collect()
 }
 
+/// Each service, what carries it, and its mounts.
+fn mounts(release: &Release) -> impl Iterator<Item = (&ServiceName, RuntimeKind, &[Mount])> {
+    let services = release.services.iter();
+    let services = services
+        .map(|(name, service)| (name, service.content.runtime(), service.settings.run.mounts.as_slice()));
+    let backing = release.backing.iter();
+    services.chain(
+        backing
+            .map(|(name, backing)| (name, backing.content.runtime(), backing.settings.run.mounts.as_slice())),
+    )
+}
+
 /// Who uses each volume, and what carries it.
 fn users(release: &Release) -> BTreeMap<VolumeName, (RuntimeKind, BTreeSet<ServiceName>)> {
-    let services = release
-        .services
-        .iter()
-        .map(|(name, service)| (name, service.content.runtime(), &service.settings.run.mounts));
-    let backing = release
-        .backing
-        .iter()
-        .map(|(name, backing)| (name, backing.content.runtime(), &backing.settings.run.mounts));
     let mut users: BTreeMap<VolumeName, (RuntimeKind, BTreeSet<ServiceName>)> = BTreeMap::new();
-    for (name, runtime, mounts) in services.chain(backing) {
+    for (name, runtime, mounts) in mounts(release) {
         for mount in mounts {
             let Mount::Volume { volume, .. } = mount else { continue };
             users.entry(volume.clone()).or_insert_with(|| (runtime, BTreeSet::new())).1.insert(name.clone());

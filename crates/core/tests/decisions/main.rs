@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod backing;
+mod backups;
 mod databases;
 mod drift;
 mod passwords;

@@ -45,7 +45,7 @@ backing:
 "#;
 
 /// A host with an engine, on which a first version is live.
-fn serving(text: &str) -> Host {
+pub(crate) fn serving(text: &str) -> Host {
     let mut host = Host::new(text);
     host.state.engine = Some(FoundEngine {
         name: "Docker".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cutover_core::backup::Items;
 use cutover_core::failure::Failure;
-use cutover_core::names::{AppId, ServiceName};
+use cutover_core::names::{AppId, ServiceName, VolumeName};
 
 use super::gather::{Gathered, failed};
 use super::work::doing;
@@ -15,19 +15,20 @@ use crate::stages::located;
 
 /// For a save: of many gigabytes, on a slow disk.
 const SAVE: Duration = Duration::from_hours(1);
-/// Where no Redis answers.
+/// Where nothing of Redis is there.
 const NONE: i32 = 3;
 /// It wants a password that its instance's variables do not have.
 const PASSWORD: i32 = 4;
-
 /// It cannot be asked now.
 const BUSY: i32 = 5;
 /// It saved, and how its file is called it does not say.
 const UNREAD: i32 = 6;
 /// It saved, and on its next start reads other files.
 const APPENDS: i32 = 7;
+/// It does not answer where it usually does.
+const SILENT: i32 = 8;
 
-/// Where nothing of Redis is there, or nobody answers, it ends with 3. Its password is where the usual images have it. An error that Redis tells is no
+/// Its password is where the usual images have it. An error that Redis tells is no
 /// error of its client: what counts is that it says that it saves, and has saved since.
 const SCRIPT: &str = r#"cli=$(command -v redis-cli || command -v valkey-cli) || exit 3
 REDISCLI_AUTH="${REDISCLI_AUTH:-${REDIS_PASSWORD:-${VALKEY_PASSWORD:-}}}"
@@ -36,7 +37,7 @@ case $("$cli" ping 2>&1) in
     PONG) ;;
     *NOAUTH*|*WRONGPASS*|*denied*) exit 4 ;;
     *LOADING*) exit 5 ;;
-    *) exit 3 ;;
+    *) exit 8 ;;
 esac
 is() { "$cli" info persistence | tr -d '\r' | grep -q "^$1$"; }
 left=35000
@@ -75,7 +76,7 @@ pub(super) async fn save(
             };
             let words = ["sh", "-c", SCRIPT].map(str::to_owned).to_vec();
             match runtime.exec(app, &instance.name, &Exec { words, timeout: SAVE }).await {
-                Ok(finished) => heard(&finished, service, gathered).map_err(told)?,
+                Ok(finished) => heard(&finished, service, &volume.name, gathered).map_err(told)?,
                 // It has no shell, most likely, so that it is none of the usual images of Redis.
                 Err(error) => gathered.left_out.push(format!(
                     "what `{service}` has not saved by itself, should it be Redis: it could not be asked ({error})"
@@ -86,7 +87,12 @@ pub(super) async fn save(
     Ok(())
 }
 
-fn heard(finished: &Finished, service: &ServiceName, gathered: &mut Gathered) -> Result<(), String> {
+fn heard(
+    finished: &Finished,
+    service: &ServiceName,
+    volume: &VolumeName,
+    gathered: &mut Gathered,
+) -> Result<(), String> {
     let mut saved = |but: Option<String>| {
         doing(format!("Redis `{service}` has saved"));
         gathered.items.push(format!("Redis {service}"));
@@ -102,7 +108,18 @@ fn heard(finished: &Finished, service: &ServiceName, gathered: &mut Gathered) ->
             "the append-only files of Redis `{service}` are taken while it writes them; what it saved, `dump.rdb`, is whole"
         ))),
         // Nor where there is no shell.
-        Some(NONE | 126 | 127) => Ok(()),
+        Some(NONE | 126 | 127) => {
+            gathered.left_out.push(format!(
+                "one moment of all of volume `{volume}`: `{service}` writes on while it is taken, and a database in it that `databases:` does not name may not open from this backup"
+            ));
+            Ok(())
+        }
+        Some(SILENT) => {
+            gathered.left_out.push(format!(
+                "what Redis `{service}` has not saved by itself: it does not answer at its usual port"
+            ));
+            Ok(())
+        }
         Some(BUSY) => {
             gathered.left_out.push(format!("what Redis `{service}` has not saved by itself: it was busy"));
             Ok(())
