@@ -179,7 +179,8 @@ fn newest<'a>(state: &'a HostState, name: &DatabaseName) -> Result<&'a KnownSnap
     let good = |one: &&KnownSnapshot| {
         one.problem.is_none() && one.hash.is_some() && one.name.ends_with(layout::DUMP)
     };
-    all.filter(good).max_by_key(|one| one.sequence).ok_or_else(|| {
+    // One that came out of a backup is younger on record than what is in it.
+    all.filter(good).max_by_key(|one| (one.moment, one.sequence)).ok_or_else(|| {
         Failure::new(Exit::Refused, format!("there is no snapshot of `{name}` to rehearse on"))
             .because("a rehearsal is done on what the newest snapshot holds, and none on this host is whole and on record")
             .next("`cutover snapshot create` takes one now, while the database is used; then rehearse again")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cutover_core::failure::Failure;
 use cutover_core::layout;
-use cutover_core::names::{AppId, DatabaseName};
+use cutover_core::names::{AppId, DatabaseName, ReleaseId};
 use cutover_core::wire::Extent;
 
 use super::dumps::{self, Fetched};
@@ -48,7 +48,7 @@ pub(super) async fn as_snapshots(
                 .map_err(because)?;
             sqlite::verify(&to).map_err(|error| failed(what).because(error.message))
         };
-        lines.push(brought(host, app, database, &name, fetch).await?);
+        lines.push(brought(host, app, database, (&name, &found.manifest.release), fetch).await?);
     }
     for (database, dump) in &found.manifest.dumps {
         let name = name(database, layout::DUMP);
@@ -56,7 +56,7 @@ pub(super) async fn as_snapshots(
             let packed = Fetched::Packed(dump.parts.clone());
             dumps::fetch(restic, app, dump, packed, &to).await.map_err(because)
         };
-        lines.push(brought(host, app, database, &name, fetch).await?);
+        lines.push(brought(host, app, database, (&name, &found.manifest.release), fetch).await?);
     }
     Ok(lines)
 }
@@ -65,7 +65,7 @@ async fn brought(
     host: &Host,
     app: &AppId,
     database: &DatabaseName,
-    file: &str,
+    (file, release): (&str, &ReleaseId),
     fetch: impl AsyncFnOnce(PathBuf) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
     doing(format!("database {database} comes"));
@@ -84,7 +84,8 @@ async fn brought(
     let unrecorded =
         |why: String| failed("a snapshot that came out of a backup is not on record").because(why);
     let hash = hash.map_err(|error| unrecorded(error.to_string()))?;
-    host.store.put_snapshot(app, file, Some(&hash)).map_err(|error| unrecorded(error.to_string()))?;
+    let recorded = host.store.put_recalled(app, file, &hash, release);
+    recorded.map_err(|error| unrecorded(error.to_string()))?;
     let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(format!("database {database}: `cutover snapshot restore {name}` puts it in place"))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cutover_core::hash::ContentHash;
-use cutover_core::names::AppId;
+use cutover_core::names::{AppId, ReleaseId};
 use rusqlite::params;
 
 use super::{Lasting, Store, StoreError};
@@ -25,6 +25,27 @@ impl Store {
                 VALUES (?1, ?2, ?3, (SELECT coalesce(max(sequence), 0) FROM releases WHERE app = ?1)) \
                 ON CONFLICT (file) DO UPDATE SET hash = coalesce(excluded.hash, hash)";
             transaction.execute(insert, params![app.to_string(), file, hash.map(ContentHash::as_str)])?;
+            Ok(())
+        })
+    }
+
+    /// Records a snapshot that came out of a backup, which was made while `release` was live: which migrations are in it is told by when that went live
+    /// last, and is not known where it is on no record. One that is known keeps its place.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn put_recalled(
+        &self,
+        app: &AppId,
+        file: &str,
+        hash: &ContentHash,
+        release: &ReleaseId,
+    ) -> Result<(), StoreError> {
+        self.write_lasting(Lasting::WithTheNext, |transaction| {
+            let insert = "INSERT INTO snapshots (app, file, hash, moment) \
+                VALUES (?1, ?2, ?3, (SELECT sequence FROM releases WHERE app = ?1 AND id = ?4 AND lived = 1)) \
+                ON CONFLICT (file) DO UPDATE SET hash = excluded.hash";
+            transaction.execute(insert, params![app.to_string(), file, hash.as_str(), release.as_str()])?;
             Ok(())
         })
     }

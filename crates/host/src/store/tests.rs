@@ -314,6 +314,25 @@ fn a_snapshot_of_the_present_brings_back_what_a_restore_had_undone() {
 }
 
 #[test]
+fn a_snapshot_out_of_a_backup_has_the_migrations_of_the_release_that_it_is_of() {
+    let store = Store::in_memory().unwrap();
+    let hash = cutover_core::hash::ContentHash::of(b"of v1");
+    for name in ["v1", "v2"] {
+        store.put_release(&release(name, "x")).unwrap();
+        store.mark_live(&app("shop"), &id(name), &[], &[]).unwrap();
+    }
+    let v1 =
+        store.releases(&app("shop")).unwrap().iter().find(|one| one.release.id == id("v1")).unwrap().sequence;
+
+    for (file, of) in [("main_v1", "v1"), ("main_v9", "v9")] {
+        store.put_recalled(&app("shop"), file, &hash, &id(of)).unwrap();
+    }
+
+    let known = store.snapshot_moments(&app("shop")).unwrap();
+    assert_eq!(known, [("main_v1".to_owned(), v1)].into(), "v9 is on no record");
+}
+
+#[test]
 fn what_is_forgotten_is_gone_and_the_history_stays() {
     let store = Store::in_memory().unwrap();
     for name in ["v1", "v2"] {
