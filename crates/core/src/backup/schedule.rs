@@ -44,9 +44,10 @@ pub fn is_drill_due(every: Duration, last: Option<&DrillRecord>, now: Timestamp)
     }
 }
 
-/// Whether the newest verified one is older than twice the time from one to the next, or there is none.
+/// Whether the newest verified one is older than twice the time from one to the next, or there is none; one of the future tells nothing: the clock has
+/// jumped back since.
 pub fn is_stale(every: Duration, verified: Option<Timestamp>, now: Timestamp) -> bool {
-    verified.is_none_or(|at| after(at, every.saturating_mul(2)) < now)
+    verified.is_none_or(|at| at > now || after(at, every.saturating_mul(2)) < now)
 }
 
 fn pause(every: Duration, failures: u32) -> Duration {
@@ -187,5 +188,9 @@ mod tests {
         assert!(is_stale(DAY, None, now));
         assert!(!is_stale(DAY, Some(moment("2026-11-24T14:00:00Z")), now));
         assert!(is_stale(DAY, Some(moment("2026-11-24T13:59:59Z")), now));
+        assert!(
+            is_stale(DAY, Some(moment("2035-11-26T14:00:00Z")), now),
+            "the clock was wrong when it was made"
+        );
     }
 }
