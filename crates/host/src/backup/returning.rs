@@ -59,9 +59,14 @@ pub(super) async fn all(
     let goes_on = fs::read_to_string(waiting.join(BEGUN)).is_ok_and(|id| id == backup.id);
     let bytes = restore::refuse_without_room(restic, backup, &found, room).await?;
     let places = places(host, app, &found, goes_on).await?;
-    files::ensure_folder(&waiting, 0o700)
-        .and_then(|()| files::replace(&waiting.join(BEGUN), backup.id.as_bytes(), 0o600))
-        .map_err(|error| trouble(&error))?;
+    let begun = || {
+        files::ensure_folder(&waiting, 0o700)?;
+        if !goes_on {
+            clear(&waiting)?;
+        }
+        files::replace(&waiting.join(BEGUN), backup.id.as_bytes(), 0o600)
+    };
+    begun().map_err(|error| trouble(&error))?;
     let scratch = room.join("scratch");
     if places.iter().any(|place| !place.is_done) {
         restore::volumes(restic, backup, &found, bytes, &scratch).await?;
@@ -93,6 +98,26 @@ pub(super) async fn all(
     }
     files::replace(&waiting.join(READY), backup.id.as_bytes(), 0o600).map_err(|error| trouble(&error))?;
     Ok(lines)
+}
+
+/// Takes away what another return left: it says nothing of this one. Killed meanwhile, there is a beginning with which no backup goes on, and on
+/// which nothing goes live.
+fn clear(waiting: &Path) -> Result<(), FileError> {
+    files::remove(&waiting.join(READY))?;
+    files::replace(&waiting.join(BEGUN), b"", 0o600)?;
+    let failed = |error: io::Error| FileError::new("empty", waiting, &error);
+    for entry in fs::read_dir(waiting).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let gone = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else if path.file_name().is_some_and(|name| name == BEGUN) {
+            Ok(())
+        } else {
+            fs::remove_file(&path)
+        };
+        gone.map_err(failed)?;
+    }
+    files::sync_folder(waiting)
 }
 
 fn marker(waiting: &Path, name: &str, word: &str) -> PathBuf {
@@ -296,4 +321,29 @@ fn stays(why: &str, path: &Path) -> Failure {
     Failure::new(Exit::Failed, "what came out of a backup cannot be taken away")
         .because(format!("{}: {why}", path.display()))
         .next("see that the host's disk is well, then deploy again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_return_left_is_gone_and_nothing_goes_live_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path());
+        let app: AppId = "shop/local".parse().unwrap();
+        let waiting = layout.returning(&app);
+        fs::create_dir_all(waiting.join(DUMPS)).unwrap();
+        fs::write(waiting.join(DUMPS).join("main"), "of the other").unwrap();
+        for name in [BEGUN, READY, "main.begins", "main.roles", "data.placed"] {
+            fs::write(waiting.join(name), "other").unwrap();
+        }
+
+        clear(&waiting).unwrap();
+
+        let left: Vec<_> = fs::read_dir(&waiting).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [BEGUN]);
+        assert_eq!(fs::read_to_string(waiting.join(BEGUN)).unwrap(), "", "no backup goes on with it");
+        assert!(half(&layout, &app).is_some());
+    }
 }
