@@ -1,6 +1,7 @@
 //! Databases of a backup, brought out of the repository as snapshots: `cutover snapshot restore` puts one in its database's place as it does with
 //! any other, after one of the present.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use cutover_core::failure::Failure;
@@ -71,23 +72,31 @@ async fn brought(
     doing(format!("database {database} comes"));
     let to = host.layout.snapshot(file);
     let next = files::beside(&to);
-    let placed = async {
+    let fetched = async {
         files::ensure_folder(files::folder_of(&to), 0o700).map_err(|error| trouble(&error))?;
         fetch(next.clone()).await?;
-        put_in_place(&next, &to).map_err(|error| trouble(&error))
+        let hash = hash_counted(&next, &host.ports.meter).await.map_err(|error| unread(&next, &error))?;
+        put_in_place(&next, &to).map_err(|error| trouble(&error))?;
+        Ok(hash)
     };
-    if let Err(failure) = placed.await {
-        files::discard(&next);
-        return Err(failure);
-    }
-    let hash = hash_counted(&to, &host.ports.meter).await;
-    let unrecorded =
-        |why: String| failed("a snapshot that came out of a backup is not on record").because(why);
-    let hash = hash.map_err(|error| unrecorded(error.to_string()))?;
-    let recorded = host.store.put_recalled(app, file, &hash, release);
-    recorded.map_err(|error| unrecorded(error.to_string()))?;
+    let hash = match fetched.await {
+        Ok(hash) => hash,
+        Err(failure) => {
+            files::discard(&next);
+            return Err(failure);
+        }
+    };
+    // Whoever takes old snapshots away leaves those alone that are on record as new.
+    host.store.put_recalled(app, file, &hash, release).map_err(|error| {
+        failed("a snapshot that came out of a backup is not on record").because(error.to_string())
+    })?;
     let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(format!("database {database}: `cutover snapshot restore {name}` puts it in place"))
+}
+
+fn unread(next: &Path, error: &io::Error) -> Failure {
+    failed("a snapshot that came out of a backup cannot be read")
+        .because(format!("{}: {error}", next.display()))
 }
 
 fn put_in_place(next: &Path, to: &Path) -> Result<(), FileError> {

@@ -14,9 +14,10 @@ use cutover_core::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName};
 use cutover_core::retention::{HeldSnapshot, Kind, Leftover, needed_snapshots, unneeded_snapshots};
 
 use super::{Going, Needed};
+use crate::backup;
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
-use crate::lock::RunLock;
+use crate::lock::{ProcessLock, RunLock};
 use crate::parcels;
 use crate::runtime::process::artifact::Artifacts;
 use crate::store::Store;
@@ -194,8 +195,12 @@ pub(super) fn old_contexts(layout: &Layout, app: &AppId, needed: &Needed) -> Res
     Ok(names)
 }
 
-/// What a process that was killed left of snapshots that it was writing. For who holds the app's lock: nobody writes one then.
+/// What a process that was killed left of snapshots that it was writing. For who holds the app's lock: nobody writes one then but who brings them out
+/// of a backup, who has a lock of its own.
 pub(crate) fn forget_torn_snapshots(layout: &Layout, app: &AppId) -> Result<(), FileError> {
+    if ProcessLock::is_held(layout, &backup::lock_name(app)) {
+        return Ok(());
+    }
     let folder = layout.snapshots(app);
     let torn: Vec<PathBuf> =
         names(&folder)?.iter().filter(|name| is_torn(name)).map(|name| folder.join(name)).collect();
