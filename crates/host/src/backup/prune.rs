@@ -70,7 +70,8 @@ fn without_backup<'a>(dumps: &'a [Listed], stay: &[&Listed]) -> Vec<&'a Listed> 
 
 /// Those that were not verified, where a newer one was: nobody works on them any more.
 fn unverified(all: &[Listed]) -> Vec<&Listed> {
-    let newest = all.iter().filter(|backup| is_verified(backup)).map(|backup| backup.time).max();
+    // The newest comes first.
+    let newest = all.iter().find(|backup| is_verified(backup)).map(|backup| backup.time);
     let older = |backup: &&Listed| newest.is_some_and(|newest| backup.time < newest);
     all.iter().filter(|backup| !is_verified(backup)).filter(older).collect()
 }

@@ -294,9 +294,14 @@ impl Restic {
     /// Those of one app, the newest first.
     pub(super) async fn list(&self, tag: &str) -> Result<Vec<Listed>, ResticError> {
         let mut all: Vec<Listed> = self.json(&["snapshots", "--no-lock", "--json", "--tag", tag]).await?;
-        all.sort_by_key(|listed| std::cmp::Reverse(listed.time));
+        newest_first(&mut all, jiff::Timestamp::now());
         Ok(all)
     }
+}
+
+/// One that a clock of the future made is not the newest for good: it comes after all others.
+fn newest_first(all: &mut [Listed], now: jiff::Timestamp) {
+    all.sort_by_key(|listed| (listed.time > now, std::cmp::Reverse(listed.time)));
 }
 
 /// The program, ended by the kernel when we are: one that goes on by itself would hold its lock of the repository. Whoever waits for it is the
@@ -435,3 +440,21 @@ const MADE: &str = "made-";
 
 /// The mark of those that were read back and are good.
 pub(super) const VERIFIED: &str = "verified";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_of_the_future_is_the_newest_only_where_there_is_no_other() {
+        let listed = |time: &str| -> Listed {
+            serde_json::from_value(serde_json::json!({ "id": time, "time": time, "paths": [] })).unwrap()
+        };
+        let mut all = ["2026-11-25T03:00:00Z", "2035-01-01T03:00:00Z", "2026-11-26T03:00:00Z"].map(listed);
+
+        newest_first(&mut all, "2026-11-26T14:00:00Z".parse().unwrap());
+
+        let times: Vec<&str> = all.iter().map(|listed| listed.id.as_str()).collect();
+        assert_eq!(times, ["2026-11-26T03:00:00Z", "2026-11-25T03:00:00Z", "2035-01-01T03:00:00Z"]);
+    }
+}
