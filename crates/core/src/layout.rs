@@ -113,6 +113,10 @@ impl Layout {
     pub fn backup_room(&self, app: &AppId) -> PathBuf {
         self.state.join("backup").join(app.app.as_str()).join(app.environment.as_str())
     }
+    /// That a backup began whose end is not known yet.
+    pub fn backup_begun(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("backup-begun.json")
+    }
     /// What of an app's backups comes back for a trial.
     pub fn drill_room(&self, app: &AppId) -> PathBuf {
         self.state.join("backup").join(".drill").join(app.app.as_str()).join(app.environment.as_str())

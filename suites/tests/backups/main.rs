@@ -272,6 +272,9 @@ async fn a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_tw
     assert_eq!(ended.status.code(), Some(1));
     let has_ended = async || (state(restic)?.1 == "Z").then_some(());
     wait_until("the kernel ended restic with its worker", SOON, has_ended).await.unwrap();
+    let status = app.cutover(&["status"]).await.unwrap().expect(0).unwrap();
+    println!("{}", status.output);
+    assert!(status.output.contains("it did not come to its end"), "{}", status.output);
 
     let told = app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
 
@@ -280,6 +283,9 @@ async fn a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_tw
     let room = place.site.layout().backup_room(app.id());
     assert_eq!(fs::read_dir(room).unwrap().count(), 0, "something was left behind");
     place.restic(&["check"]);
+    let records = place.records(&app, 3).await;
+    let verified: Vec<bool> = records.iter().map(BackupRecord::is_verified).collect();
+    assert_eq!(verified, [true, false, true], "the one that was killed is on record, once: {records:?}");
 }
 
 /// By its name: what is written beside, to be renamed, is none yet.

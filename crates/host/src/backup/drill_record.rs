@@ -1,5 +1,4 @@
-//! What is known of the newest drill. That one began is written before it does anything: one that was killed is known by its mark, at which nobody
-//! works any more.
+//! What is known of the newest drill.
 
 use std::fs;
 
@@ -10,9 +9,9 @@ use cutover_core::names::AppId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::begun::{self, KILLED};
 use super::gather::trouble;
 use crate::files;
-use crate::lock::ProcessLock;
 
 /// A drill whose end is not known yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,25 +27,17 @@ pub fn drill_lock_name(app: &AppId) -> String {
 
 /// The newest whose end is known: one that was killed has ended badly. One that cannot be read is none: the next is due.
 pub(crate) fn newest(layout: &Layout, app: &AppId) -> Option<DrillRecord> {
-    let begun = || serde_json::from_slice::<Begun>(&fs::read(layout.drill_begun(app)).ok()?).ok();
-    // Its mark goes before its lock does.
-    if let Some(began) = begun()
-        && ProcessLock::peek(layout, &drill_lock_name(app)).is_none()
-        && begun().as_ref() == Some(&began)
-    {
-        let why = "it did not come to its end: it was killed, or the host went down".to_owned();
-        let Begun { by, started } = began;
-        return Some(DrillRecord { by, started, finished: started, outcome: DrillOutcome::Failed { why } });
+    let killed = begun::killed(layout, &layout.drill_begun(app), &drill_lock_name(app));
+    if let Some(Begun { by, started }) = killed {
+        let outcome = DrillOutcome::Failed { why: KILLED.to_owned() };
+        return Some(DrillRecord { by, started, finished: started, outcome });
     }
     serde_json::from_slice(&fs::read(layout.drill(app)).ok()?).ok()
 }
 
-/// Marks that one begins, under its lock. Without that there is none: nobody would know how often it is tried.
+/// Marks that one begins, under its lock.
 pub(super) fn begin(layout: &Layout, app: &AppId, by: &str, started: Timestamp) -> Result<(), Failure> {
-    let text = serde_json::to_vec_pretty(&Begun { by: by.to_owned(), started }).unwrap_or_default();
-    files::ensure_folder(&layout.app(app), 0o700)
-        .and_then(|()| files::replace(&layout.drill_begun(app), &text, 0o600))
-        .map_err(|error| trouble(&error))
+    begun::begin(&layout.drill_begun(app), &Begun { by: by.to_owned(), started })
 }
 
 /// Puts on record how the one that began has ended.
@@ -60,6 +51,7 @@ pub(super) fn put(layout: &Layout, app: &AppId, record: &DrillRecord) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::ProcessLock;
 
     #[test]
     fn given_a_drill_that_was_killed_then_it_has_failed_and_one_that_goes_on_has_not() {

@@ -29,6 +29,7 @@ use super::job::Job;
 use super::proof::{Amount, prove};
 use super::prose::Trouble;
 use super::prune::{is_verified, known, prune};
+use super::record::{self, lock_name, unreadable};
 use super::restic::{Counted, Kernel, Listed, Restic, ResticError, VERIFIED, dumps_tag, new_mark, tag};
 use super::restore;
 use super::returning;
@@ -101,6 +102,7 @@ struct Worker {
     order: BackupOrder,
     restic: Restic,
     room: PathBuf,
+    started: Timestamp,
     /// For as long as we work: of the app, and of the repository, which several may share.
     _locks: (ProcessLock, Option<ProcessLock>),
 }
@@ -119,15 +121,30 @@ impl Worker {
             drill_record::begin(&layout, &app, &job.order.by, started)?;
         }
         let host = Host::open_for(&layout, &app).await.map_err(|error| error.failure())?;
-        let ready = Self::ready_to_work(&layout, &job, &host.ports.meter).await;
-        match ready {
+        if !matches!(job.order.work, BackupWork::Drill { .. })
+            && let Err(failure) = record::settle(&layout, &host.store, &app)
+        {
+            // Another beginning would take its mark away.
+            if job.order.work == BackupWork::Run {
+                return Err(failure);
+            }
+            tracing::warn!(%failure, "a backup that was killed is not on record yet");
+        }
+        let ready = async {
+            if job.order.work == BackupWork::Run {
+                record::begin(&layout, &job.order, started)?;
+            }
+            Self::ready_to_work(&layout, &job, &host.ports.meter).await
+        };
+        match ready.await {
             Ok((restic, room, repository)) => {
-                Ok(Self { host, order: job.order, restic, room, _locks: (lock, repository) })
+                Ok(Self { host, order: job.order, restic, room, started, _locks: (lock, repository) })
             }
             Err(failure) => {
                 if job.order.work == BackupWork::Run {
                     let outcome = BackupOutcome::Failed { why: failure.to_string() };
-                    let recorded = host.store.put_backup(&app, &record(&job.order, started, outcome));
+                    let of = record_of(&job.order, started, outcome);
+                    let recorded = record::put(&layout, &host.store, &app, &of);
                     if let Err(error) = recorded {
                         tracing::warn!(%error, "a backup that could not begin is not on record");
                     }
@@ -244,7 +261,6 @@ impl Worker {
 
     /// Makes one, and records how it ended.
     async fn run(&self) -> Result<BackupTold, Failure> {
-        let started = Timestamp::now();
         let mut remarks = Vec::new();
         let mark = new_mark();
         let made = self.make(&mut remarks, &mark).await;
@@ -252,8 +268,8 @@ impl Worker {
             Ok(outcome) => outcome.clone(),
             Err(failure) => BackupOutcome::Failed { why: failure.to_string() },
         };
-        let record = record(&self.order, started, outcome);
-        let recorded = self.host.store.put_backup(&self.order.app, &record);
+        let record = record_of(&self.order, self.started, outcome);
+        let recorded = record::put(&self.host.layout, &self.host.store, &self.order.app, &record);
         if made.is_err() {
             self.forget(&mark).await;
         }
@@ -616,7 +632,7 @@ impl Worker {
     }
 }
 
-fn record(order: &BackupOrder, started: Timestamp, outcome: BackupOutcome) -> BackupRecord {
+fn record_of(order: &BackupOrder, started: Timestamp, outcome: BackupOutcome) -> BackupRecord {
     BackupRecord {
         to: order.settings.to.clone(),
         by: order.by.clone(),
@@ -633,7 +649,7 @@ pub(crate) fn state(
     app: &AppId,
     live: Option<&Live>,
 ) -> Result<BackupState, Failure> {
-    let records = store.backups(app).map_err(|error| unreadable(&error))?;
+    let records = record::all(layout, store, app)?;
     let settings = settings_of(store, app, live)?;
     let verified = records.iter().find(|record| record.is_verified()).cloned();
     let (drill, now) = (drill_record::newest(layout, app), Timestamp::now());
@@ -674,16 +690,11 @@ pub(crate) fn has_one(store: &Store, app: &AppId, to: &Target) -> Result<bool, F
 }
 
 /// The newest that was tried.
-pub(crate) fn last(store: &Store, app: &AppId) -> Result<Option<Attempt>, Failure> {
-    let records = store.backups(app).map_err(|error| unreadable(&error))?;
+pub(crate) fn last(layout: &Layout, store: &Store, app: &AppId) -> Result<Option<Attempt>, Failure> {
+    let records = record::all(layout, store, app)?;
     let failures = records.iter().take_while(|record| !record.is_verified()).count();
     let failures = u32::try_from(failures).unwrap_or(u32::MAX);
     Ok(records.first().map(|record| Attempt { at: record.started, failures }))
-}
-
-/// A lock of its own: a deploy goes on beside it.
-pub fn lock_name(app: &AppId) -> String {
-    format!("backup.{}.{}", app.app, app.environment)
 }
 
 fn busy(app: &AppId, error: &LockError) -> Failure {
@@ -723,11 +734,6 @@ async fn repository(layout: &Layout, app: &AppId, to: &Target) -> Result<Process
             Err(error) => return Err(busy(app, &error)),
         }
     }
-}
-
-fn unreadable(error: &crate::store::StoreError) -> Failure {
-    let failure = failed("the state database did not answer").because(error.to_string());
-    error.next().into_iter().fold(failure, Failure::next)
 }
 
 /// What a process that was killed left in the room goes, too.

@@ -66,7 +66,7 @@ impl Backups {
     fn look(&mut self, layout: &Layout, store: &Store, app: &AppId, now: Timestamp) -> Result<(), Failure> {
         let Some(settings) = backup::settings(layout, store, app)? else { return Ok(()) };
         let drill = settings.drill.as_ref().and_then(|drill| drill.every);
-        let (work, word) = if is_due(&settings, backup::last(store, app)?, now) {
+        let (work, word) = if is_due(&settings, backup::last(layout, store, app)?, now) {
             (BackupWork::Run, "backup")
         } else if drill
             .is_some_and(|every| is_drill_due(every, backup::newest_drill(layout, app).as_ref(), now))
