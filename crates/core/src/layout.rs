@@ -254,6 +254,10 @@ impl Layout {
     pub fn run_lock(&self, run: RunId) -> PathBuf {
         self.run_folder(run).join("lock")
     }
+    /// What is to be heard of apps beside their runs.
+    pub fn events_beside_runs(&self) -> PathBuf {
+        self.logs.join("events.jsonl")
+    }
     /// The event files of runs.
     pub fn run_events(&self) -> PathBuf {
         self.logs.join("runs")

@@ -12,6 +12,7 @@ pub mod defaults;
 pub mod diagnosis;
 pub mod drift;
 pub mod env_file;
+pub mod event;
 pub mod exit;
 pub mod failure;
 pub mod gate;

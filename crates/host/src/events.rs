@@ -80,7 +80,7 @@ impl State {
     }
 }
 
-fn last_byte(file: &mut File) -> io::Result<u8> {
+pub(crate) fn last_byte(file: &mut File) -> io::Result<u8> {
     let mut byte = [0];
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut byte)?;

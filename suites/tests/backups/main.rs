@@ -8,6 +8,7 @@
 mod drill;
 mod killed;
 mod targets;
+mod told;
 
 use std::fs;
 use std::io::Read as _;

@@ -10,5 +10,5 @@ pub use record::{
     BackupOutcome, BackupRecord, BackupState, DrillOutcome, DrillRecord, DumpInBackup, KnownBackup,
     MANIFEST_VERSION, Manifest, VolumeInBackup,
 };
-pub use schedule::{Attempt, is_drill_due, is_due, is_stale};
+pub use schedule::{Attempt, condition, is_drill_due, is_due, is_stale};
 pub use settings::{Access, BackupSettings, Drill, Keep, Target};

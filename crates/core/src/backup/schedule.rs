@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{BackupSettings, DrillRecord};
 use crate::defaults::BACKUP_AGAIN;
+use crate::event::{Condition, Event};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -48,6 +49,29 @@ pub fn is_drill_due(every: Duration, last: Option<&DrillRecord>, now: Timestamp)
 /// jumped back since.
 pub fn is_stale(every: Duration, verified: Option<Timestamp>, now: Timestamp) -> bool {
     verified.is_none_or(|at| at > now || after(at, every.saturating_mul(2)) < now)
+}
+
+/// How backups (or drills) of which there should be one `every` so long are: by when the newest that counts began, why the newest that was tried has failed,
+/// where it has, and what was told of them last. The first has as long as from one to the next, a day at most, until it is missed.
+pub fn condition(
+    every: Duration,
+    good: Option<Timestamp>,
+    failure: Option<&str>,
+    told: Option<&Event>,
+    now: Timestamp,
+) -> Condition {
+    match (good, failure) {
+        (Some(newest), _) if is_stale(every, good, now) => Condition::Old { newest },
+        (_, Some(why)) => Condition::Failed { why: why.to_owned() },
+        (Some(newest), None) => Condition::Good { newest },
+        (None, None) => match told {
+            Some(Event { condition: Condition::Absent, .. }) => Condition::Absent,
+            Some(Event { condition: Condition::Awaited, at, .. }) if after(*at, every.min(DAY)) < now => {
+                Condition::Absent
+            }
+            _ => Condition::Awaited,
+        },
+    }
 }
 
 fn pause(every: Duration, failures: u32) -> Duration {
@@ -180,6 +204,31 @@ mod tests {
         assert!(is_drill_due(DAY * 7, Some(&good), after(at, DAY * 7)));
         assert!(!is_drill_due(DAY * 7, Some(&failed), after(at, DAY / 2)));
         assert!(is_drill_due(DAY * 7, Some(&failed), after(at, DAY)));
+    }
+
+    #[test]
+    fn what_is_to_be_told_follows_from_the_newest_and_from_how_long_the_first_is_awaited() {
+        let now = moment("2026-11-26T14:00:00Z");
+        let told = |condition, at: &str| Event {
+            version: crate::event::EVENT_VERSION,
+            at: moment(at),
+            app: "shop/production".parse().unwrap(),
+            about: crate::event::Subject::Backup,
+            condition,
+        };
+        let (fresh, old) = (moment("2026-11-26T03:00:00Z"), moment("2026-11-24T03:00:00Z"));
+        let failed = Condition::Failed { why: "no room".to_owned() };
+        assert_eq!(condition(DAY, Some(fresh), None, None, now), Condition::Good { newest: fresh });
+        assert_eq!(condition(DAY, Some(fresh), Some("no room"), None, now), failed);
+        assert_eq!(condition(DAY, None, Some("no room"), None, now), failed);
+        assert_eq!(condition(DAY, Some(old), Some("no room"), None, now), Condition::Old { newest: old });
+
+        assert_eq!(condition(DAY, None, None, None, now), Condition::Awaited);
+        let awaited = told(Condition::Awaited, "2026-11-25T14:00:00Z");
+        assert_eq!(condition(DAY, None, None, Some(&awaited), now), Condition::Awaited);
+        assert_eq!(condition(DAY * 7, None, None, Some(&awaited), after(now, DAY)), Condition::Absent);
+        let absent = told(Condition::Absent, "2026-11-26T13:59:00Z");
+        assert_eq!(condition(DAY, None, None, Some(&absent), now), Condition::Absent);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! (`cutover-host backup`), one at a time for an app, and a drill beside it; sessions and watch only start it.
 
 mod begun;
+mod condition;
 mod drill;
 mod drill_record;
 mod drill_room;
@@ -23,6 +24,7 @@ mod store;
 mod undated;
 mod work;
 
+pub(crate) use condition::condition;
 pub use drill_record::drill_lock_name;
 pub(crate) use drill_record::newest as newest_drill;
 pub(crate) use drill_room::{filled_up, needed as room_beside};

@@ -1,11 +1,12 @@
 //! The schedule of backups: each is due by the records of those before it, so that one that was missed while the host was down is made up for, and
-//! none is made twice. The work is done by a process of its own; watch only starts it.
+//! none is made twice. The work is done by a process of its own; watch only starts it. And it tells when backups are not as they should be, and when they are again.
 
 use std::collections::BTreeMap;
 use std::process::Child;
 use std::time::Duration;
 
-use cutover_core::backup::{is_drill_due, is_due};
+use cutover_core::backup::{BackupSettings, is_drill_due, is_due};
+use cutover_core::event::{Condition, Subject};
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
@@ -13,6 +14,7 @@ use cutover_core::wire::{BackupOrder, BackupWork};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::told::Told;
 use crate::backup::{self, Heard, Job};
 use crate::lock::ProcessLock;
 use crate::store::Store;
@@ -27,21 +29,22 @@ const BY: &str = "schedule";
 /// Begins a backup; what a process of its own does.
 pub(super) type Starter = Box<dyn Fn(&Layout, &Job) -> std::io::Result<Option<Child>> + Send + Sync>;
 
-/// What was started, and when.
+/// What was started, and when; and what was told.
 pub(super) struct Backups {
     start: Starter,
+    told: Told,
     started: BTreeMap<(AppId, &'static str), (Instant, Option<Child>)>,
     looked: Option<Instant>,
 }
 
 impl Backups {
-    pub(super) fn new(start: Starter) -> Self {
-        Self { start, started: BTreeMap::new(), looked: None }
+    pub(super) fn new(layout: &Layout, start: Starter) -> Self {
+        Self { start, told: Told::read(layout), started: BTreeMap::new(), looked: None }
     }
 
     /// By real processes.
-    pub(super) fn by_processes() -> Self {
-        Self::new(Box::new(|layout, job| backup::begin(layout, job, Heard::ByNobody).map(Some)))
+    pub(super) fn by_processes(layout: &Layout) -> Self {
+        Self::new(layout, Box::new(|layout, job| backup::begin(layout, job, Heard::ByNobody).map(Some)))
     }
 
     /// What is live may have changed: the next pass looks.
@@ -56,15 +59,39 @@ impl Backups {
             return;
         }
         self.looked = Some(Instant::now());
-        for app in store.apps().unwrap_or_default() {
-            if let Err(failure) = self.look(layout, store, &app, Timestamp::now()) {
+        let apps = match store.apps() {
+            Ok(apps) => apps,
+            Err(error) => return tracing::warn!(%error, "whose backups are due cannot be looked for"),
+        };
+        let now = Timestamp::now();
+        for app in &apps {
+            if let Err(failure) = self.look(layout, store, app, now) {
                 tracing::warn!(%app, %failure, "whether a backup is due cannot be told");
             }
+        }
+        for (app, about) in self.told.not_of(&apps) {
+            self.told.tell(&app, about, Condition::Unwanted, now);
         }
     }
 
     fn look(&mut self, layout: &Layout, store: &Store, app: &AppId, now: Timestamp) -> Result<(), Failure> {
-        let Some(settings) = backup::settings(layout, store, app)? else { return Ok(()) };
+        let settings = backup::settings(layout, store, app)?;
+        for about in [Subject::Backup, Subject::Drill] {
+            let told = self.told.last(app, about);
+            let condition = backup::condition(layout, store, app, settings.as_ref(), about, told, now)?;
+            self.told.tell(app, about, condition, now);
+        }
+        settings.map_or(Ok(()), |settings| self.begin(layout, store, app, settings, now))
+    }
+
+    fn begin(
+        &mut self,
+        layout: &Layout,
+        store: &Store,
+        app: &AppId,
+        settings: BackupSettings,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
         let drill = settings.drill.as_ref().and_then(|drill| drill.every);
         let (work, word) = if is_due(&settings, backup::last(layout, store, app)?, now) {
             (BackupWork::Run, "backup")

@@ -17,6 +17,7 @@ mod memory;
 mod routes;
 mod seen;
 mod settle;
+mod told;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +152,7 @@ impl Watch {
         let mut apps: BTreeMap<AppId, Arc<Notify>> = BTreeMap::new();
         let mut watches: JoinSet<AppId> = JoinSet::new();
         let mut settling = Settling::default();
-        let mut backups = Backups::by_processes();
+        let mut backups = Backups::by_processes(&self.shared.layout);
         loop {
             if !self.shared.store.is_current(&self.shared.layout) {
                 return;
