@@ -22,6 +22,7 @@ pub mod layout;
 mod millis;
 pub mod named;
 pub mod names;
+mod one_or_more;
 pub mod plan;
 pub mod recover;
 pub mod rehearsal;

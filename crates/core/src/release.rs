@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::BackupSettings;
-use crate::config::settings::{Backing, Database, Registry, Service, Volume};
+use crate::config::settings::{Backing, Database, OneOff, Registry, RunSettings, Service, Volume};
 use crate::hash::ContentHash;
 use crate::layout;
 use crate::names::{
@@ -25,6 +25,9 @@ pub struct Release {
     pub source: Provenance,
     /// The services with their content.
     pub services: BTreeMap<ServiceName, ServiceRelease>,
+    /// What only one-off instances are made of, by the name that it has for itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub one_offs: BTreeMap<ServiceName, OneOffRelease>,
     /// The backing services as this release would start them.
     pub backing: BTreeMap<ServiceName, BackingRelease>,
     /// The databases it uses.
@@ -77,6 +80,29 @@ pub struct ServiceRelease {
     pub shipped: BTreeMap<String, Shipped>,
 }
 
+/// What only one-off instances of a release are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneOffRelease {
+    /// How it runs.
+    pub settings: OneOff,
+    /// What it is made of.
+    pub content: Content,
+    /// Files of the repository that are mounted into it, by their path beside cutover.yml.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shipped: BTreeMap<String, Shipped>,
+}
+
+/// What instances are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// How they run.
+    pub run: &'a RunSettings,
+    /// What they are made of.
+    pub content: &'a Content,
+    /// Files of the repository that are mounted into them.
+    pub shipped: &'a BTreeMap<String, Shipped>,
+}
+
 /// A backing service of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackingRelease {
@@ -99,17 +125,38 @@ pub struct Shipped {
 }
 
 impl Release {
-    /// What its services and backing services are made of.
+    /// What its services, its migrations and backing services are made of.
     pub fn contents(&self) -> impl Iterator<Item = &Content> {
-        let services = self.services.values().map(|service| &service.content);
-        services.chain(self.backing.values().map(|backing| &backing.content))
+        self.parts().map(|part| part.content)
+    }
+
+    /// All that instances are made from.
+    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let released = self.services.keys().chain(self.one_offs.keys());
+        let backing = self.backing.values().map(|of| Part {
+            run: &of.settings.run,
+            content: &of.content,
+            shipped: &of.shipped,
+        });
+        released.filter_map(|name| self.part(name)).chain(backing)
+    }
+
+    /// What one-off instances of a service are made from, or of what is there for them alone; `None`: there is nothing of that name.
+    pub fn part(&self, name: &ServiceName) -> Option<Part<'_>> {
+        let service = self.services.get(name).map(|of| Part {
+            run: &of.settings.run,
+            content: &of.content,
+            shipped: &of.shipped,
+        });
+        service.or_else(|| {
+            let of = self.one_offs.get(name)?;
+            Some(Part { run: &of.settings.run, content: &of.content, shipped: &of.shipped })
+        })
     }
 
     /// All that it needs of the host's artifact store.
     pub fn artifacts(&self) -> BTreeSet<ContentHash> {
-        let services = self.services.values().map(|service| (&service.content, &service.shipped));
-        let backing = self.backing.values().map(|backing| (&backing.content, &backing.shipped));
-        services.chain(backing).flat_map(|(content, shipped)| content.artifacts(shipped)).cloned().collect()
+        self.parts().flat_map(|part| part.content.artifacts(part.shipped)).cloned().collect()
     }
 }
 

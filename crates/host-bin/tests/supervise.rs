@@ -265,6 +265,7 @@ fn release(app: &AppId, replicas: u32) -> Release {
         restart_unhealthy: false,
     };
     Release {
+        one_offs: [].into(),
         id: "r1".parse().unwrap(),
         app: app.clone(),
         source: Provenance::default(),

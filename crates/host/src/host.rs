@@ -8,7 +8,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::layout::Layout;
 use cutover_core::names::AppId;
-use cutover_core::release::{Release, RuntimeKind};
+use cutover_core::release::{Content, Release, RuntimeKind};
 use tokio::time::Instant;
 
 use crate::database::Databases;
@@ -60,8 +60,7 @@ pub(crate) fn needs_engine(release: &Release) -> bool {
 
 /// What carries the parts of a release.
 pub(crate) fn kinds(release: &Release) -> impl Iterator<Item = RuntimeKind> {
-    let services = release.services.values().map(|service| service.content.runtime());
-    services.chain(release.backing.values().map(|backing| backing.content.runtime()))
+    release.contents().map(Content::runtime)
 }
 
 impl HostError {

@@ -12,6 +12,7 @@ mod large;
 mod password;
 mod progress;
 mod rehearsals;
+mod several;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

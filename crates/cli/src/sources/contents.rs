@@ -60,8 +60,8 @@ impl Wanted {
         for (name, service) in &config.services {
             sources.insert(name.clone(), source(name, &service.source, brings)?);
         }
-        for (name, backing) in &config.backing {
-            sources.insert(name.clone(), backing.source.clone());
+        for (name, given, _) in config.parts().filter(|(name, ..)| !config.services.contains_key(*name)) {
+            sources.insert(name.clone(), given.clone());
         }
         if let Some(name) = brings.images.keys().find(|name| !config.services.contains_key(*name)) {
             let known: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();

@@ -237,12 +237,8 @@ impl<'a> Images<'a> {
     pub(crate) fn built_on_host(&self) -> impl Iterator<Item = String> {
         let on_host =
             |source: &Source| matches!(source, Source::Build(settings) if settings.on == BuildPlace::Host);
-        let services = self.config.services.iter().map(|(name, service)| (name, &service.source));
-        let backing = self.config.backing.iter().map(|(name, backing)| (name, &backing.source));
-        services
-            .chain(backing)
-            .filter(move |(_, source)| on_host(source))
-            .filter_map(|(name, _)| self.tag(name))
+        let parts = self.config.parts().filter(move |(_, source, _)| on_host(source));
+        parts.filter_map(|(name, ..)| self.tag(name))
     }
 
     async fn engine(&mut self) -> Result<Engine, Failure> {

@@ -164,11 +164,9 @@ impl Project {
 
 /// Whether some instance gets the variable as it comes, and nothing public says what it is.
 pub(crate) fn is_declared_without_value(config: &Config, name: &VariableName) -> bool {
-    let services = config.services.values().map(|service| &service.run.environment);
-    let backing = config.backing.values().map(|backing| &backing.run.environment);
-    services
-        .chain(backing)
-        .filter_map(|environment| environment.get(name))
+    config
+        .parts()
+        .filter_map(|(_, _, run)| run.environment.get(name))
         .any(|template| matches!(template.pieces(), [Piece::Variable { name: of, .. }] if of == name))
 }
 

@@ -147,11 +147,9 @@ fn configuration(desk: &Desk, here: &mut Findings) -> (Option<Identity>, Option<
 
 /// Whether an image is built here.
 fn builds(config: &Config) -> bool {
-    let services = config.services.values().map(|service| &service.source);
-    let backing = config.backing.values().map(|backing| &backing.source);
-    services
-        .chain(backing)
-        .any(|source| matches!(source, Source::Build(settings) if settings.on == BuildPlace::Here))
+    let is_here =
+        |source: &Source| matches!(source, Source::Build(settings) if settings.on == BuildPlace::Here);
+    config.parts().any(|(_, source, _)| is_here(source))
 }
 
 async fn engine_here(here: &mut Findings) {
@@ -278,9 +276,7 @@ fn folder(there: &mut Findings, found: &FoundFolder) {
 
 fn engine_there(there: &mut Findings, facts: &HostFacts, config: Option<&Config>) {
     let needed = config.is_some_and(|config| {
-        let services = config.services.values().map(|service| &service.source);
-        let backing = config.backing.values().map(|backing| &backing.source);
-        services.chain(backing).any(|source| !matches!(source, Source::Artifact { .. }))
+        config.parts().any(|(_, source, _)| !matches!(source, Source::Artifact { .. }))
     });
     match (&facts.engine, &facts.engine_trouble) {
         (Some(engine), _) => {

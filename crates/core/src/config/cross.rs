@@ -188,11 +188,14 @@ fn references(config: &Config, root: &At<'_>, issues: &mut Issues) {
     }
     for (name, database) in &config.databases {
         let (span, path) = place(root, "databases", name.as_str(), "migrate");
+        let told = database.migrate.iter().filter_map(|migrate| config.one_offs.get(&migrate.service));
+        let told =
+            told.flat_map(|own| own.run.environment.values().chain(own.run.entrypoint.iter().flatten()));
         let words = database
             .migrate
             .iter()
             .flat_map(|migrate| migrate.command.iter().chain(migrate.pending.iter().flatten()));
-        words.for_each(|word| template_names(config, word, span, &path, issues));
+        words.chain(told).for_each(|word| template_names(config, word, span, &path, issues));
     }
 }
 
@@ -246,7 +249,7 @@ struct Group<'c> {
 /// Every service of a group must see the file, and all of them by the same means.
 fn reach_the_file(config: &Config, group: &Group<'_>, root: &At<'_>, issues: &mut Issues) {
     let (span, path) = place(root, "databases", group.name.as_str(), "services");
-    let migrating = config.databases.get(group.name).and_then(|database| database.migrate.as_ref());
+    let migrating = config.databases.get(group.name).into_iter().flat_map(|database| &database.migrate);
     let opening: BTreeSet<&ServiceName> =
         group.services.iter().chain(migrating.map(|migrate| &migrate.service)).collect();
     let mut processes = 0;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::mounts;
 use super::problem::{Draft, ProblemKind};
 use super::read::At;
-use super::run::Context;
+use super::run::{self, Context};
 use super::service::within;
 use super::settings::{
-    Command, Compatible, Database, DatabaseEngine, Migrate, ServerKind, Service, SnapshotPolicy, Source,
+    Command, Compatible, Database, DatabaseEngine, Migrate, OneOff, ServerKind, Service, SnapshotPolicy,
+    Source,
 };
 use crate::defaults;
 use crate::names::{DatabaseName, ServiceName};
@@ -18,6 +20,7 @@ use crate::template::Template;
 pub(crate) fn database(
     name: &DatabaseName,
     at: &At<'_>,
+    root: &At<'_>,
     services: &BTreeMap<ServiceName, Service>,
     context: &mut Context<'_>,
 ) -> Option<Database> {
@@ -29,7 +32,14 @@ pub(crate) fn database(
         }
         return None;
     };
-    let migrate = migrate(at, context);
+    let migrating = at.get("migrate").map(|migrate| migrate.one_or_more()).unwrap_or_default();
+    let of_file = engine == "sqlite";
+    let migrate = migrating.iter().enumerate().filter_map(|(index, at)| {
+        let name =
+            if index == 0 { format!("migrate-{name}") } else { format!("migrate-{name}-{}", index + 1) };
+        migrate(&name, at, (!of_file).then_some(root), context)
+    });
+    let migrate = migrate.collect();
     let engine = match engine.as_str() {
         "sqlite" => sqlite(name, at, context),
         "mysql" => server(ServerKind::Mysql, at, context),
@@ -45,7 +55,7 @@ pub(crate) fn database(
             SnapshotPolicy::BeforeMigration
         },
     };
-    if let Some(migrate) = &database.migrate {
+    for (migrate, at) in database.migrate.iter().zip(&migrating) {
         refuse_blind_migration(name, at, &database, migrate, services, context);
     }
     Some(database)
@@ -60,7 +70,8 @@ fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option
             context.issues.add(draft);
         }
     }
-    if let Some(pending) = at.get("migrate").and_then(|migrate| migrate.get("pending")) {
+    let migrating = at.get("migrate").map(|migrate| migrate.one_or_more()).unwrap_or_default();
+    for pending in migrating.iter().filter_map(|migrate| migrate.get("pending")) {
         let what = "what is pending for SQLite is told by a rehearsal on a copy";
         context.issues.add(pending.problem(ProblemKind::Conflict, what).remedy("leave `pending` out"));
     }
@@ -93,7 +104,7 @@ fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option
             .issues
             .add(draft.remedy("name every service that opens the file: they are handed over together"));
     }
-    Some(DatabaseEngine::Sqlite { volume, file: super::run::folder(&at.string("file")?), services })
+    Some(DatabaseEngine::Sqlite { volume, file: run::folder(&at.string("file")?), services })
 }
 
 fn server(kind: ServerKind, at: &At<'_>, context: &mut Context<'_>) -> Option<DatabaseEngine> {
@@ -159,27 +170,86 @@ fn url(kind: ServerKind, at: &At<'_>, context: &mut Context<'_>) -> Option<Templ
     Some(url)
 }
 
-fn migrate(at: &At<'_>, context: &mut Context<'_>) -> Option<Migrate> {
-    let at = at.get("migrate")?;
-    for key in ["service", "command"] {
-        if at.get(key).is_none() && !context.issues.has_at(&at.path) {
-            let draft = at.problem(ProblemKind::Missing, format!("a migration needs `{key}`"));
-            context.issues.add(draft.remedy("migrate: { service: web, command: ./app migrate }"));
-        }
+/// One of the migrations. An image of its own is called `name`; `root` is the whole file, `None` where there may be no such image.
+fn migrate(name: &str, at: &At<'_>, root: Option<&At<'_>>, context: &mut Context<'_>) -> Option<Migrate> {
+    let image = at.get("image");
+    let is_whole = (at.get("service").is_some() || image.is_some()) && at.get("command").is_some();
+    if !is_whole && !context.issues.has_at(&at.path) {
+        let missing = if at.get("command").is_none() { "`command`" } else { "`service`, or an `image`" };
+        let draft = at.problem(ProblemKind::Missing, format!("a migration needs {missing}"));
+        context.issues.add(draft.remedy("migrate: { service: web, command: ./app migrate }"));
     }
+    let service = if let Some(image) = image {
+        own_image(name, at, &image, root, context)?
+    } else {
+        for (key, given) in
+            ["files", "environment", "entrypoint"].into_iter().filter_map(|key| Some((key, at.get(key)?)))
+        {
+            let what = format!("`{key}` goes with an `image` of the migration's own");
+            let draft = given.problem(ProblemKind::Conflict, what);
+            context.issues.add(draft.remedy("say it of the service; or name the `image` it is for"));
+        }
+        service_named(&at.get("service")?, context)?
+    };
     let compatible = match at.string("compatible").as_deref() {
         Some("expand") => Compatible::Expand,
         Some("breaking") => Compatible::Breaking,
         _ => Compatible::Undeclared,
     };
     Some(Migrate {
-        service: service_named(&at.get("service")?, context)?,
+        service,
         command: at.command("command")?,
         pending: at.command("pending"),
-        timeout: timeout(&at, context),
+        timeout: timeout(at, context),
         compatible,
         down: at.command("down"),
     })
+}
+
+/// An image that is there for a migration alone.
+fn own_image(
+    name: &str,
+    at: &At<'_>,
+    image: &At<'_>,
+    root: Option<&At<'_>>,
+    context: &mut Context<'_>,
+) -> Option<ServiceName> {
+    let Some(root) = root else {
+        let what = "a file of SQLite is migrated by a service that opens it, not by an `image` of its own";
+        let draft = image.problem(ProblemKind::Refused, what);
+        context.issues.add(draft.remedy("`service: web`, one of those that mount the file's volume"));
+        return None;
+    };
+    if let Some(service) = at.get("service") {
+        let what = "`service` and `image` are both given: a migration runs in one of them";
+        let draft = service.problem(ProblemKind::Conflict, what);
+        context.issues.add(draft.also(image.node.span));
+    }
+    if context.services.contains(name) || context.backing.contains(name) {
+        let what = format!("the migration's own image is called `{name}`, and so is a service");
+        let draft = image.problem(ProblemKind::Conflict, what);
+        context.issues.add(draft.remedy("call the service something else"));
+        return None;
+    }
+    let source = run::source(at, name, &mut context.issues)?;
+    if let Source::Image { reference } = &source {
+        run::note_floating(at, reference, &mut context.issues);
+    }
+    let shared = root.get("environment");
+    let mut settings = run::run(at, shared.as_ref(), false, context);
+    let files = at.get("files").map(|files| files.one_or_more()).unwrap_or_default();
+    settings.mounts = files.iter().filter_map(|at| mounts::shipped(at, context)).collect();
+    // Each command is handed over when it is run.
+    settings.command = None;
+    let name: ServiceName = match name.parse() {
+        Ok(name) => name,
+        Err(error) => {
+            context.issues.add(image.problem(ProblemKind::Value, format!("`{name}`: {error}")));
+            return None;
+        }
+    };
+    context.one_offs.insert(name.clone(), OneOff { source, run: settings });
+    Some(name)
 }
 
 fn timeout(at: &At<'_>, context: &mut Context<'_>) -> Duration {
@@ -235,7 +305,6 @@ fn refuse_blind_migration(
         let what = format!(
             "the migration does not use `${{databases.{name}.file}}`, so it cannot be rehearsed on a copy"
         );
-        let Some(at) = at.get("migrate") else { return };
         let draft = at.problem(ProblemKind::Refused, what);
         context.issues.add(draft.remedy(format!(
             "in `services.{}.environment`: `DATABASE_FILE: ${{databases.{name}.file}}`, or as a word of the command",

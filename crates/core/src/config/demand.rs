@@ -13,15 +13,14 @@ use crate::template::{Otherwise, Piece, Template};
 
 /// Finds the names whose values must come from elsewhere, and of them the passwords that are made when absent.
 pub(crate) fn demand(config: &mut Config, selection: &Selection) {
-    let environments = config.services.values().map(|service| &service.run.environment);
-    let backing = config.backing.values().map(|backing| &backing.run.environment);
+    let environments = config.parts().map(|(_, _, run)| &run.environment);
     let registry = config.registry.iter().flat_map(|r| r.username.iter().chain(&r.password));
     let urls = config.databases.values().filter_map(|database| match &database.engine {
         DatabaseEngine::Server { url, .. } => url.as_ref(),
         DatabaseEngine::Sqlite { .. } => None,
     });
     let backup = config.backup.iter().flat_map(BackupSettings::templates);
-    let environments = environments.chain(backing).flat_map(BTreeMap::values);
+    let environments = environments.flat_map(BTreeMap::values);
     let templates = environments.chain(registry).chain(urls).chain(backup);
     let required: BTreeSet<VariableName> = templates.flat_map(needed).cloned().collect();
     let declared = |name: &VariableName, environment: &BTreeMap<VariableName, Template>| {
@@ -43,8 +42,7 @@ pub(crate) fn demand(config: &mut Config, selection: &Selection) {
 /// `-v` of a name that nothing uses is most often a misspelt one.
 pub(crate) fn unused(config: &Config, root: &Node, selection: &Selection, issues: &mut Issues) {
     for name in selection.set.keys() {
-        let declared = config.services.values().any(|service| service.run.environment.contains_key(name))
-            || config.backing.values().any(|backing| backing.run.environment.contains_key(name));
+        let declared = config.parts().any(|(_, _, run)| run.environment.contains_key(name));
         if !declared && !mentions(root, name.as_str()) {
             issues.note(format!("`-v {name}=…` is used nowhere"));
         }

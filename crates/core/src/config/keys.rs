@@ -280,13 +280,37 @@ static DATABASE: Shape = Shape::Keys(&[&[
         "",
         "`none` is the recorded decision to migrate without a snapshot.",
     ),
-    Key::own("migrate", MIGRATE, "", "How it is migrated."),
+    Key::own(
+        "migrate",
+        Shape::Either(&[MIGRATE, Shape::List(&MIGRATE)]),
+        "",
+        "How it is migrated: one, or a list of them, which are run one after another and are one migration.",
+    ),
     Key::later("backup", "`backup:` of the file, or of an environment, takes every database and volume"),
 ]]);
 
 const MIGRATE: Shape = Shape::Keys(&[&[
-    Key::own("service", Shape::Text, "", "In whose image or artifact, with whose variables."),
-    Key::own("command", Shape::Words, "", "What is run."),
+    Key::own(
+        "service",
+        Shape::Text,
+        "",
+        "In whose image or artifact, with whose variables. This or `image` is needed.",
+    ),
+    Key::own(
+        "image",
+        Shape::Text,
+        "",
+        "Not for SQLite: an image of its own, such as the migration tool's, with the variables that all services have.",
+    ),
+    Key::own(
+        "files",
+        Shape::Either(&[Shape::Text, NAMES]),
+        "",
+        "With `image`: files or folders of the repository that it reads, each `./migrations` (which it finds at `/migrations`) or `./migrations:/flyway/sql`.",
+    ),
+    Key::own("environment", Shape::Pairs(Pairs::Environment), "", "With `image`: variables of its own."),
+    Key::own("entrypoint", Shape::Words, "the image's", "With `image`: what `command` is handed to."),
+    Key::own("command", Shape::Words, "", "What is run. Needed."),
     Key::own(
         "pending",
         Shape::Words,

@@ -108,6 +108,29 @@ fn mount(
     }
 }
 
+/// A file or folder of the repository as a migration's own image sees it: `./migrations`, or `./migrations:/flyway/sql`.
+pub(crate) fn shipped(at: &At<'_>, context: &mut Context<'_>) -> Option<Mount> {
+    let text = at.text()?;
+    let text = text.strip_suffix(":ro").unwrap_or(text);
+    let (source, target) =
+        text.split_once(':').map_or((text, None), |(source, target)| (source, Some(target)));
+    if let Err(what) = relative(source) {
+        context.issues.add(at.problem(ProblemKind::Value, what));
+        return None;
+    }
+    let source = folder(source);
+    let target = match (target, source.rsplit('/').next()) {
+        (Some(target), _) => target.to_owned(),
+        (None, Some(last)) if last != "." => format!("/{last}"),
+        (None, _) => {
+            let draft = at.problem(ProblemKind::Missing, "the whole folder needs a place in the container");
+            context.issues.add(draft.remedy(format!("`{text}:/migrations`")));
+            return None;
+        }
+    };
+    Some(Mount::Shipped { source, target: absolute(at, &target, context)? })
+}
+
 fn absolute(at: &At<'_>, target: &str, context: &mut Context<'_>) -> Option<String> {
     if target.starts_with('/') && !target.split('/').any(|part| part == "..") {
         return Some(target.to_owned());

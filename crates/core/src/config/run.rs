@@ -9,8 +9,8 @@ use super::problem::{Draft, Issues, ProblemKind};
 use super::read::{At, literal};
 use super::service::within;
 use super::settings::{
-    BuildPlace, BuildSettings, DependsOn, Healthcheck, Logging, Origin, OwnHealthcheck, RunSettings, Source,
-    StopSettings,
+    BuildPlace, BuildSettings, DependsOn, Healthcheck, Logging, OneOff, Origin, OwnHealthcheck, RunSettings,
+    Source, StopSettings,
 };
 use super::tree::Value;
 use super::{mounts, value};
@@ -31,6 +31,8 @@ pub(crate) struct Context<'s> {
     pub(crate) from_files: BTreeMap<VariableName, crate::secret::Secret>,
     /// Volumes that services name.
     pub(crate) volumes: BTreeSet<VolumeName>,
+    /// Images that migrations have of their own.
+    pub(crate) one_offs: BTreeMap<ServiceName, OneOff>,
 }
 
 /// What a service is made from; `None` when that was a problem.

@@ -29,6 +29,8 @@ pub struct Config {
     pub registry: Option<Registry>,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Service>,
+    /// Images of migrations' own, by the name that they have for themselves.
+    pub one_offs: BTreeMap<ServiceName, OneOff>,
     /// The backing services by name.
     pub backing: BTreeMap<ServiceName, Backing>,
     /// The databases by name.
@@ -56,14 +58,20 @@ pub struct Config {
 impl Config {
     /// The platform that is asked for of a service or a backing service: `linux/amd64` …
     pub fn platform(&self, name: &ServiceName) -> Option<&str> {
-        let run = self.services.get(name).map(|service| &service.run);
-        run.or_else(|| Some(&self.backing.get(name)?.run))?.platform.as_deref()
+        self.parts().find(|(part, ..)| *part == name)?.2.platform.as_deref()
+    }
+
+    /// All that instances are made of: its name, its source, and how it runs.
+    pub fn parts(&self) -> impl Iterator<Item = (&ServiceName, &Source, &RunSettings)> {
+        let services = self.services.iter().map(|(name, of)| (name, &of.source, &of.run));
+        let one_offs = self.one_offs.iter().map(|(name, of)| (name, &of.source, &of.run));
+        let backing = self.backing.iter().map(|(name, of)| (name, &of.source, &of.run));
+        services.chain(one_offs).chain(backing)
     }
 
     /// Paths beside cutover.yml of all that is mounted and ships with the release.
     pub fn shipped(&self) -> impl Iterator<Item = &str> {
-        let services = self.services.values().map(|service| &service.run);
-        services.chain(self.backing.values().map(|backing| &backing.run)).flat_map(RunSettings::shipped)
+        self.parts().flat_map(|(_, _, run)| run.shipped())
     }
 }
 
@@ -447,15 +455,37 @@ pub struct Backing {
     pub gate: Gate,
 }
 
+/// What only one-off instances are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneOff {
+    /// What it is made from.
+    pub source: Source,
+    /// How it runs.
+    pub run: RunSettings,
+}
+
 /// A database of the app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {
     /// Which engine, and where.
     pub engine: DatabaseEngine,
-    /// How it is migrated; `None`: it is not.
-    pub migrate: Option<Migrate>,
+    /// How it is migrated: one after another, all of them one migration. None: it is not.
+    #[serde(default, with = "crate::one_or_more")]
+    pub migrate: Vec<Migrate>,
     /// `snapshot: none`, the recorded decision to go without.
     pub snapshot: SnapshotPolicy,
+}
+
+impl Database {
+    /// Whether the old release can live with what its migrations, all together, make of the schema.
+    pub fn compatible(&self) -> Compatible {
+        let is = |wanted: Compatible| self.migrate.iter().any(|one| one.compatible == wanted);
+        match () {
+            () if is(Compatible::Breaking) => Compatible::Breaking,
+            () if self.migrate.is_empty() || is(Compatible::Undeclared) => Compatible::Undeclared,
+            () => Compatible::Expand,
+        }
+    }
 }
 
 /// Which engine a database has, and where it is.
@@ -533,7 +563,7 @@ impl ServerKind {
 /// How a database is migrated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Migrate {
-    /// In whose image or artifact, with whose variables.
+    /// In whose image or artifact, with whose variables: a service, or an image of its own (`one_offs`).
     pub service: ServiceName,
     /// What is run.
     pub command: Command,

@@ -215,6 +215,7 @@ fn read(
         env_files: &sources.env_files,
         from_files: BTreeMap::new(),
         volumes: BTreeSet::new(),
+        one_offs: BTreeMap::new(),
     };
     let services = services(&at, local, &mut context);
     let backing = all_backing(&at, &mut context);
@@ -231,6 +232,7 @@ fn read(
         setup: meant.as_ref().and_then(|at| at.get("setup")).map(|at| setup(&at)).unwrap_or_default(),
         registry,
         services,
+        one_offs: std::mem::take(&mut context.one_offs),
         backing,
         databases,
         volumes,
@@ -314,7 +316,7 @@ fn databases(
     let Some(all) = at.get("databases") else { return found };
     for (key, _, member) in all.entries() {
         let Ok(name) = key.parse::<DatabaseName>() else { continue };
-        let database = database::database(&name, &member, services, context);
+        let database = database::database(&name, &member, at, services, context);
         found.extend(database.map(|database| (name, database)));
     }
     found

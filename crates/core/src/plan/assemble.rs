@@ -78,7 +78,7 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<HostPlan, NoTransition> {
 
 fn no_migration(parts: &Parts<'_>) -> WhyNot {
     match parts.request.verb {
-        Verb::Deploy if parts.release.databases.values().any(|database| database.migrate.is_some()) => {
+        Verb::Deploy if parts.release.databases.values().any(|database| !database.migrate.is_empty()) => {
             WhyNot::Unchanged
         }
         Verb::Deploy => WhyNot::None,

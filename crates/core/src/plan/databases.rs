@@ -9,8 +9,8 @@ use crate::layout;
 use crate::names::{DatabaseName, ServiceName, Slot, VolumeName};
 use crate::plan::specify::{Ground, Identity};
 use crate::plan::{
-    DatabasePlace, FilePlace, InstanceSpec, Migration, Planned, Reached, ServerPlace, SnapshotPlan, WhyNot,
-    passwords,
+    DatabasePlace, FilePlace, InstanceSpec, Migration, NextCommand, Planned, Reached, ServerPlace,
+    SnapshotPlan, WhyNot, passwords,
 };
 use crate::release::{BackingRelease, Release};
 use crate::request::Stamp;
@@ -26,12 +26,11 @@ pub(crate) fn migrations(
     stamp: Stamp,
 ) -> Vec<Migration> {
     let changed = ground.release.databases.iter().filter_map(|(name, database)| {
-        let migrate = database.migrate.as_ref()?;
         let pending = may_be_pending(ground.release, was, name, database) || is_undone(ground, name);
-        pending.then_some((name, database, migrate))
+        pending.then_some((name, database))
     });
     changed
-        .filter_map(|(name, database, migrate)| migration(ground, name, database, migrate, slot, stamp))
+        .filter_map(|(name, database)| migration(ground, name, database, &database.migrate, slot, stamp))
         .collect()
 }
 
@@ -43,15 +42,17 @@ fn may_be_pending(
     database: &Database,
 ) -> bool {
     let Some((was, before)) = was.and_then(|was| Some((was, was.databases.get(name)?))) else { return true };
-    let command = |database: &Database| database.migrate.as_ref().map(|migrate| migrate.command.clone());
-    let content = |release: &Release| {
-        let migrate = database.migrate.as_ref()?;
-        release.services.get(&migrate.service).map(|service| service.content.identity().clone())
+    let commands = |database: &Database| -> Vec<Command> {
+        database.migrate.iter().map(|migrate| migrate.command.clone()).collect()
+    };
+    let content = |release: &Release| -> Vec<_> {
+        let parts = database.migrate.iter().map(|migrate| release.part(&migrate.service));
+        parts.map(|part| part.map(|part| (part.content.identity().clone(), part.shipped.clone()))).collect()
     };
     let url = if let DatabaseEngine::Server { url, .. } = &database.engine { url.as_ref() } else { None };
     let mut named = url.into_iter().flat_map(Template::variables);
     content(was) != content(release)
-        || command(before) != command(database)
+        || commands(before) != commands(database)
         || lies(before) != lies(database)
         || named.any(|variable| was.variables.get(variable) != release.variables.get(variable))
 }
@@ -69,33 +70,46 @@ fn is_undone(ground: &Ground<'_>, name: &DatabaseName) -> bool {
     last.is_some_and(|last| !all().any(|one| one.at > last && one.undone.is_none()))
 }
 
-/// One migration, where it can be told what is run and for what.
+/// One migration, where it can be told what is run and for what: the first of `all`, and then the others.
 pub(super) fn migration(
     ground: &Ground<'_>,
     name: &DatabaseName,
     database: &Database,
-    migrate: &Migrate,
+    all: &[Migrate],
     slot: Slot,
     stamp: Stamp,
 ) -> Option<Migration> {
     let release = ground.release;
-    let one_off = |what: &str, command: &Command| -> Option<InstanceSpec> {
-        let instance = format!("{what}-{name}-{}", stamp.run.short()).parse().ok()?;
+    let (first, others) = all.split_first()?;
+    let place = place(ground, &first.service, database);
+    let one_off = |what: &str, number: usize, migrate: &Migrate, command: &Command| -> Option<InstanceSpec> {
+        let number = if number == 1 { String::new() } else { format!("-{number}") };
+        let instance = format!("{what}-{name}-{}{number}", stamp.run.short()).parse().ok()?;
         let identity = Identity { name: instance, slot, replica: 1, run: stamp.run, address: None };
-        ground.one_off(&migrate.service, command.clone(), &identity)
+        let mut spec = ground.one_off(&migrate.service, command.clone(), &identity)?;
+        if let Some(DatabasePlace::Server(ServerPlace { kind: ServerKind::Postgres, .. })) = place {
+            // Its sessions in the server are found by this (S19).
+            let variable = crate::variables::given::DATABASE_CLIENT.parse().ok()?;
+            spec.given.insert(variable, layout::MIGRATION_CLIENT.to_owned());
+        }
+        Some(spec)
     };
-    let mut spec = one_off("migrate", &migrate.command)?;
-    let place = place(ground, &migrate.service, database);
-    if let Some(DatabasePlace::Server(ServerPlace { kind: ServerKind::Postgres, .. })) = place {
-        // Its sessions in the server are found by this (S19).
-        let variable = crate::variables::given::DATABASE_CLIENT.parse().ok()?;
-        spec.given.insert(variable, layout::MIGRATION_CLIENT.to_owned());
-    }
+    let command = |number: usize, migrate: &Migrate| {
+        Some(NextCommand {
+            spec: one_off("migrate", number, migrate, &migrate.command)?,
+            pending: match &migrate.pending {
+                Some(command) => Some(Box::new(one_off("pending", number, migrate, command)?)),
+                None => None,
+            },
+            timeout: migrate.timeout,
+        })
+    };
+    let NextCommand { spec, pending, timeout } = command(1, first)?;
+    let then = (2..).zip(others).map(|(number, migrate)| command(number, migrate)).collect::<Option<_>>()?;
     let group: BTreeSet<ServiceName> = openers(release, database).collect();
     let others = release.databases.iter().filter(|(other, _)| *other != name);
-    let beside = others.filter_map(|(other, database)| {
-        Some((other.clone(), file_place(ground, &migrate.service, database)?))
-    });
+    let beside = others
+        .filter_map(|(other, database)| Some((other.clone(), file_place(ground, &first.service, database)?)));
     let extension = match &place {
         Some(DatabasePlace::Server(_)) => layout::DUMP,
         Some(DatabasePlace::File(_)) | None => layout::SQLITE,
@@ -109,9 +123,10 @@ pub(super) fn migration(
         database: name.clone(),
         place,
         spec,
-        pending: migrate.pending.as_ref().and_then(|command| one_off("pending", command)).map(Box::new),
-        timeout: migrate.timeout,
-        compatible: migrate.compatible,
+        pending,
+        timeout,
+        then,
+        compatible: database.compatible(),
         snapshot: database.snapshot,
         snapshot_file: layout::snapshot_file(&release.app, name, stamp.now, &release.id, extension),
         budget: hold.min().unwrap_or(crate::defaults::HOLD_BUDGET),
@@ -150,7 +165,7 @@ pub(crate) fn within(service: &ServiceName, backing: &BackingRelease, kind: Serv
 /// Where a SQLite database's file lies, as the service that opens it carries it.
 fn file_place(ground: &Ground<'_>, service: &ServiceName, database: &Database) -> Option<FilePlace> {
     let DatabaseEngine::Sqlite { volume, file, .. } = &database.engine else { return None };
-    let runtime = ground.release.services.get(service)?.content.runtime();
+    let runtime = ground.release.part(service)?.content.runtime();
     Some(FilePlace { volume: ground.volume(runtime, volume), name: volume.clone(), file: file.clone() })
 }
 
@@ -207,7 +222,10 @@ pub(crate) fn openers<'a>(
         DatabaseEngine::Server { services, .. } => (services.as_slice(), services.is_empty()),
     };
     let all = release.services.keys().filter(move |_| all);
-    listed.iter().chain(all).chain(database.migrate.iter().map(|migrate| &migrate.service)).cloned()
+    // What is there for a migration alone has no instance that could be handed over.
+    let migrating = database.migrate.iter().map(|migrate| &migrate.service);
+    let migrating = migrating.filter(|service| release.services.contains_key(*service));
+    listed.iter().chain(all).chain(migrating).cloned()
 }
 
 /// The snapshots before what is migrated outside a handover.

@@ -128,13 +128,16 @@ fn read_back(plan: &HostPlan) -> Duration {
 
 /// Whether something is pending.
 fn asked(one: &Migration) -> Duration {
-    one.pending.as_ref().map_or(Duration::ZERO, |_| migration(one))
+    one.questions().into_iter().map(one_off).sum()
+}
+
+fn migration(migration: &Migration) -> Duration {
+    migration.commands().map(one_off).sum()
 }
 
 /// A one-off instance to its end; what an earlier one left is stopped first, and the late one afterwards.
-fn migration(migration: &Migration) -> Duration {
-    let one = |spec: &InstanceSpec| migration.timeout + 2 * spec.settings.stop.grace + acts(6);
-    migration.instances().map(one).sum()
+fn one_off((spec, timeout): (&InstanceSpec, Duration)) -> Duration {
+    timeout + 2 * spec.settings.stop.grace + acts(6)
 }
 
 fn start(plan: &StartPlan) -> Duration {

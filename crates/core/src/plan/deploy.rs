@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::backup::BackupSettings;
-use crate::config::settings::{Config, Origin, RunSettings, SnapshotPolicy, Source};
+use crate::config::settings::{Compatible, Config, Origin, RunSettings, SnapshotPolicy, Source};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hash::ContentHash;
@@ -16,7 +16,7 @@ use crate::plan::rehearse::rehearse;
 use crate::plan::specify::Ground;
 use crate::plan::transition::{Anew, NoTransition, transition};
 use crate::plan::{EnvSource, HostPlan, Plan, Refusals, Verb, databases, drift, passwords};
-use crate::release::{BackingRelease, Content, Release, ServiceRelease, Shipped};
+use crate::release::{BackingRelease, Content, OneOffRelease, Release, ServiceRelease, Shipped};
 use crate::request::{Request, Stamp};
 use crate::rules;
 use crate::state::{HostState, ReleaseRecord, World};
@@ -92,11 +92,7 @@ fn variables_of(config: &Config) -> BTreeMap<VariableName, Origin> {
 fn notes(config: &Config, request: &Request) -> Vec<String> {
     let mut notes = config.notes.clone();
     for (name, database) in &config.databases {
-        if database
-            .migrate
-            .as_ref()
-            .is_some_and(|m| m.compatible == crate::config::settings::Compatible::Undeclared)
-        {
+        if !database.migrate.is_empty() && database.compatible() == Compatible::Undeclared {
             notes.push(format!("database `{name}`: `compatible` is not declared; migrations count as `expand`, and are recorded as undeclared"));
         }
         if database.snapshot == SnapshotPolicy::None {
@@ -105,7 +101,7 @@ fn notes(config: &Config, request: &Request) -> Vec<String> {
             ));
         }
     }
-    if request.skip_migrations && config.databases.values().any(|database| database.migrate.is_some()) {
+    if request.skip_migrations && config.databases.values().any(|database| !database.migrate.is_empty()) {
         notes.push("migrations are skipped: the schema may not match the release".to_owned());
     }
     notes
@@ -127,6 +123,12 @@ fn release(config: &Config, state: &HostState, request: &Request, stamp: Stamp) 
         let shipped = shipped(&settings.run, request);
         services.insert(name.clone(), ServiceRelease { settings: settings.clone(), content, shipped });
     }
+    let mut one_offs = BTreeMap::new();
+    for (name, settings) in &config.one_offs {
+        let Some(content) = content(name, &settings.source) else { continue };
+        let shipped = shipped(&settings.run, request);
+        one_offs.insert(name.clone(), OneOffRelease { settings: settings.clone(), content, shipped });
+    }
     let mut backing = BTreeMap::new();
     for (name, settings) in &config.backing {
         let Some(content) = content(name, &settings.source) else { continue };
@@ -139,13 +141,14 @@ fn release(config: &Config, state: &HostState, request: &Request, stamp: Stamp) 
     }
     let variables = variables(state, request);
     let content = (&services, &backing, &config.databases, &config.volumes, &variables);
-    let id = release_id(state, request, &identity_of(content, config.backup.as_ref()))
+    let id = release_id(state, request, &identity_of(content, &one_offs, config.backup.as_ref()))
         .map_err(|error| Failure::new(Exit::Failed, "the release has no name").because(error.to_string()))?;
     Ok(Release {
         id,
         app: config.id.clone(),
         source: request.source.clone(),
         services,
+        one_offs,
         backing,
         databases: config.databases.clone(),
         volumes: config.volumes.clone(),
@@ -238,12 +241,19 @@ pub(crate) fn free_id(state: &HostState, base: &str, identity: &ContentHash) -> 
 pub(crate) fn content_identity(release: &Release) -> ContentHash {
     let content =
         (&release.services, &release.backing, &release.databases, &release.volumes, &release.variables);
-    identity_of(content, release.backup.as_ref())
+    identity_of(content, &release.one_offs, release.backup.as_ref())
 }
 
 /// A schedule of backups that changes is something to put live, too.
-fn identity_of(content: impl Serialize, backup: Option<&BackupSettings>) -> ContentHash {
-    let identity = ContentHash::of_value(&content);
+fn identity_of(
+    content: impl Serialize,
+    one_offs: &BTreeMap<ServiceName, OneOffRelease>,
+    backup: Option<&BackupSettings>,
+) -> ContentHash {
+    let mut identity = ContentHash::of_value(&content);
+    if !one_offs.is_empty() {
+        identity = ContentHash::of_value(&(&identity, one_offs));
+    }
     match backup {
         Some(backup) => ContentHash::of_value(&(&identity, backup)),
         None => identity,

@@ -7,11 +7,11 @@ use crate::config::settings::{Command, Compatible, Migrate, SnapshotPolicy};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::layout;
-use crate::names::{DatabaseName, ServiceName};
+use crate::names::{DatabaseName, ServiceName, VariableName};
 use crate::plan::databases::migration;
 use crate::plan::lifecycle::{Crossed, Crossing, crossed};
 use crate::plan::specify::Ground;
-use crate::plan::{DatabasePlace, Down, Migration, Refusals};
+use crate::plan::{DatabasePlace, Down, Migration, NextCommand, Refusals};
 use crate::release::{Live, Release};
 use crate::request::Stamp;
 use crate::state::{HostState, MigrationRecord, ReleaseRecord, Undone};
@@ -29,10 +29,11 @@ impl Back<'_> {
         &self.migration.done.database
     }
 
-    /// How it was migrated, and what takes that back; `None`: no such command is recorded.
-    fn command(&self) -> Option<(&Migrate, &Command)> {
-        let migrate = self.record.release.databases.get(self.database())?.migrate.as_ref()?;
-        Some((migrate, migrate.down.as_ref()?))
+    /// How it was migrated, and what takes that back, the last first; `None`: no such command is recorded, or not of each.
+    fn commands(&self) -> Option<Vec<(&Migrate, &Command)>> {
+        let migrate = &self.record.release.databases.get(self.database())?.migrate;
+        let commands = migrate.iter().rev().map(|migrate| Some((migrate, migrate.down.as_ref()?)));
+        commands.collect::<Option<Vec<_>>>().filter(|commands| !commands.is_empty())
     }
 
     /// Whether it is known that there is something to take back: where a tool keeps the schema's version, that has changed.
@@ -53,10 +54,10 @@ impl Back<'_> {
         }
     }
 
-    /// Whether its command is told the version that it asks for: one that is not may take back everything.
-    fn is_told(&self, down: &Command) -> bool {
+    /// Whether its commands are told the version that they ask for: one that is not may take back everything.
+    fn is_told(&self, downs: &[(&Migrate, &Command)]) -> bool {
         let asks = |word: &Template| word.to_string().contains(SCHEMA_BEFORE);
-        self.version_before().is_some() || !down.iter().any(asks)
+        self.version_before().is_some() || !downs.iter().any(|(_, down)| down.iter().any(asks))
     }
 }
 
@@ -88,7 +89,7 @@ fn back<'a>(state: &'a HostState, release: &Release) -> BTreeMap<&'a DatabaseNam
 pub(crate) fn are_recorded(state: &HostState, release: &Release) -> bool {
     let all = back(state, release);
     let is_recorded = |of_it: &Vec<Back<'_>>| {
-        let can_run = |one: &Back<'_>| one.command().is_some_and(|(_, down)| one.is_told(down));
+        let can_run = |one: &Back<'_>| one.commands().is_some_and(|downs| one.is_told(&downs));
         !of_it.is_empty() && of_it.iter().all(can_run)
     };
     !all.is_empty() && all.values().all(is_recorded)
@@ -136,37 +137,35 @@ fn one_database(
     let state = target.state;
     let mut whole: Option<Migration> = None;
     let mut undoes = Vec::new();
-    let mut then = Vec::new();
     for one in back {
-        let Some((migrate, down)) = one.command() else { return Err(without(one, target.release).into()) };
-        if !one.is_told(down) {
+        let Some(downs) = one.commands() else { return Err(without(one, target.release).into()) };
+        if !one.is_told(&downs) {
             return Err(untold(one, target.release).into());
         }
         let ground = Ground { state, release: &one.record.release, urls: urls.clone() };
-        let migrate = Migrate {
+        let all = downs.into_iter().map(|(migrate, down)| Migrate {
             command: down.clone(),
             pending: None,
-            compatible: Compatible::Breaking,
             ..migrate.clone()
-        };
+        });
+        let all: Vec<Migrate> = all.collect();
         let of_it = one.record.release.databases.get(database);
-        let made = of_it.and_then(|of_it| migration(&ground, database, of_it, &migrate, live.slot, stamp));
+        let made = of_it.and_then(|of_it| migration(&ground, database, of_it, &all, live.slot, stamp));
         let Some(mut made) = made else { return Err(without(one, target.release).into()) };
         let version = one.version_before().filter(|version| !version.is_empty());
-        if let (Some(version), Ok(variable)) = (version, SCHEMA_BEFORE.parse()) {
-            made.spec.given.insert(variable, version.to_owned());
+        if let (Some(version), Ok(variable)) = (version, SCHEMA_BEFORE.parse::<VariableName>()) {
+            for spec in made.specs_mut() {
+                spec.given.insert(variable.clone(), version.to_owned());
+            }
         }
         let (release, at) = (one.record.release.id.clone(), one.migration.at);
         undoes.push(Undone { release, database: database.clone(), at });
         match &mut whole {
             None => whole = Some(made),
             Some(whole) => {
-                if let Ok(name) = format!("{}-{}", made.spec.name, then.len() + 2).parse() {
-                    made.spec.name = name;
-                }
-                whole.timeout = whole.timeout.max(made.timeout);
                 whole.budget = whole.budget.min(made.budget);
-                then.push(made.spec);
+                let first = NextCommand { spec: made.spec, pending: None, timeout: made.timeout };
+                whole.then.extend(std::iter::once(first).chain(made.then));
             }
         }
     }
@@ -180,7 +179,13 @@ fn one_database(
     };
     whole.snapshot_file =
         layout::snapshot_file(&target.release.app, database, stamp.now, &live.release, ending);
-    whole.down = Some(Down { then, undoes });
+    for (number, next) in (2..).zip(&mut whole.then) {
+        if let Ok(name) = format!("{}-{number}", whole.spec.name).parse() {
+            next.spec.name = name;
+        }
+    }
+    whole.compatible = Compatible::Breaking;
+    whole.down = Some(Down { undoes });
     Ok(whole)
 }
 

@@ -45,11 +45,10 @@ pub(super) fn rehearse(
     let ground = Ground { state, release, urls: urls(release, |_| None) };
     let (mut scratch, mut notes) = (Vec::new(), Vec::new());
     for (name, database) in &release.databases {
-        let Some(migrate) = &database.migrate else { continue };
-        if !(wanted.is_empty() || wanted.contains(name)) {
+        if database.migrate.is_empty() || !(wanted.is_empty() || wanted.contains(name)) {
             continue;
         }
-        let migration = databases::migration(&ground, name, database, migrate, Slot::Blue, stamp);
+        let migration = databases::migration(&ground, name, database, &database.migrate, Slot::Blue, stamp);
         let migration = migration.ok_or_else(|| unfit(name, "nothing says where it lies"))?;
         let service = in_server(name, &migration)?.clone();
         refuse_podman(state, name)?;
@@ -68,7 +67,8 @@ pub(super) fn rehearse(
     let required = config.required.keys().filter(|name| !config.generate.contains(*name)).cloned().collect();
     let is_on_record = state.releases.iter().any(|record| record.release.id == release.id);
     let forget = if is_on_record { Vec::new() } else { vec![release.id.clone()] };
-    let made = || scratch.iter().flat_map(|one| [&one.server, &one.migration.spec]);
+    let made =
+        || scratch.iter().flat_map(|one| std::iter::once(&one.server).chain(one.migration.instances()));
     let preflight = PreflightPlan {
         disk: DISK_FREE,
         artifacts: made().flat_map(InstanceSpec::artifacts).cloned().collect(),
@@ -94,8 +94,9 @@ pub(super) fn rehearse(
 }
 
 fn refuse_unmigrated(release: &Release, wanted: &BTreeSet<DatabaseName>) -> Result<(), Refusals> {
-    let has =
-        |name: &DatabaseName| release.databases.get(name).is_some_and(|database| database.migrate.is_some());
+    let has = |name: &DatabaseName| {
+        release.databases.get(name).is_some_and(|database| !database.migrate.is_empty())
+    };
     let Some(name) = wanted.iter().find(|name| !has(name)) else { return Ok(()) };
     let known: Vec<_> = release.databases.keys().filter(|name| has(name)).map(ToString::to_string).collect();
     Err(Failure::new(Exit::Usage, format!("there is no migration of `{name}` to rehearse"))
@@ -133,7 +134,7 @@ fn in_server<'a>(name: &DatabaseName, migration: &'a Migration) -> Result<&'a Se
             "its server is no container of cutover's, so that there is none to make like it",
         ));
     };
-    if migration.spec.runtime() != RuntimeKind::Container {
+    if migration.instances().any(|spec| spec.runtime() != RuntimeKind::Container) {
         return Err(unfit(
             name,
             "its migration is a plain process, which nothing keeps away from the live database",
@@ -155,7 +156,8 @@ fn refuse_podman(state: &HostState, name: &DatabaseName) -> Result<(), Failure> 
 
 /// A value that only a deploy makes is not there for its migration.
 fn refuse_ungenerated(config: &Config, release: &Release, migration: &Migration) -> Result<(), Failure> {
-    let specs = std::iter::once(&migration.spec).chain(migration.pending.as_deref());
+    let questions = migration.questions().into_iter().map(|(spec, _)| spec);
+    let specs = migration.instances().chain(questions);
     let mut named = specs.flat_map(|spec| spec.settings.environment.values()).flat_map(Template::variables);
     let is_absent =
         |name: &&VariableName| config.generate.contains(*name) && !release.variables.contains_key(*name);
@@ -247,7 +249,7 @@ fn on_scratch(
     };
     apart_from_live(&mut server);
     server.settings.extra_hosts = names.iter().map(|name| format!("{name}:127.0.0.1")).collect();
-    for spec in std::iter::once(&mut migration.spec).chain(migration.pending.as_deref_mut()) {
+    for spec in migration.specs_mut() {
         apart_from_live(spec);
         spec.networks.clear();
         spec.network_of = Some(scratch.clone());

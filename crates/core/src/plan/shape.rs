@@ -700,14 +700,17 @@ pub struct Migration {
     pub database: DatabaseName,
     /// Where it lies; `None`: nothing says so.
     pub place: Option<DatabasePlace>,
-    /// The one-off instance that migrates.
+    /// The one-off instance that migrates, or the first of several.
     pub spec: InstanceSpec,
-    /// The one-off instance whose exit code 0 says that nothing is pending; `None`: something may be, or a rehearsal tells.
+    /// The one-off instance whose exit code 0 says that nothing of the first is pending; `None`: something may be, or a rehearsal tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Box<InstanceSpec>>,
-    /// How long it may take.
+    /// How long the first may take.
     #[serde(with = "crate::millis")]
     pub timeout: Duration,
+    /// What is run after the first, one after another: all of them are one migration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<NextCommand>,
     /// Whether the old release can live with it.
     pub compatible: Compatible,
     /// Whether a snapshot is taken.
@@ -727,19 +730,53 @@ pub struct Migration {
     pub down: Option<Down>,
 }
 
+/// A further command of a migration. Of those that take migrations back, each is of the release whose migration it takes back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NextCommand {
+    /// The one-off instance.
+    pub spec: InstanceSpec,
+    /// The one whose exit code 0 says that nothing of it is pending; `None`: something may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Box<InstanceSpec>>,
+    /// How long it may take.
+    #[serde(with = "crate::millis")]
+    pub timeout: Duration,
+}
+
 /// Migrations that are taken back by their own `down` commands, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Down {
-    /// The one-off instances after the first one, in their order: each in the release whose migration it takes back.
-    pub then: Vec<InstanceSpec>,
     /// What is undone by all of them.
     pub undoes: Vec<Undone>,
 }
 
 impl Migration {
-    /// The one-off instances that change the database, in their order.
+    /// The one-off instances that change the database, in their order, each with how long it may take.
+    pub fn commands(&self) -> impl Iterator<Item = (&InstanceSpec, Duration)> {
+        let then = self.then.iter().map(|next| (&next.spec, next.timeout));
+        std::iter::once((&self.spec, self.timeout)).chain(then)
+    }
+
+    /// The same without the time.
     pub fn instances(&self) -> impl Iterator<Item = &InstanceSpec> {
-        std::iter::once(&self.spec).chain(self.down.iter().flat_map(|down| &down.then))
+        self.commands().map(|(spec, _)| spec)
+    }
+
+    /// Those that are asked whether something is pending: nothing is where all of them end with 0. None: one of its commands cannot be asked, so
+    /// that something may be.
+    pub fn questions(&self) -> Vec<(&InstanceSpec, Duration)> {
+        let then = self.then.iter().map(|next| Some((next.pending.as_deref()?, next.timeout)));
+        let first = self.pending.as_deref().map(|pending| (pending, self.timeout));
+        std::iter::once(first).chain(then).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// All its one-off instances.
+    pub fn specs_mut(&mut self) -> impl Iterator<Item = &mut InstanceSpec> {
+        let then = self
+            .then
+            .iter_mut()
+            .flat_map(|next| std::iter::once(&mut next.spec).chain(next.pending.as_deref_mut()));
+        std::iter::once(&mut self.spec).chain(self.pending.as_deref_mut()).chain(then)
     }
 
     /// Where its file lies; `None`: it has a server.

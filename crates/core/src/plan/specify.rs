@@ -7,7 +7,7 @@ use crate::config::settings::{DatabaseEngine, Mount, OwnHealthcheck, RunSettings
 use crate::layout;
 use crate::names::{AppId, InstanceName, RunId, ServiceName, Slot, VariableName, VolumeName};
 use crate::plan::{GatedInstance, InstanceRef, InstanceSpec, NetworkUse, VolumeSpec};
-use crate::release::{Content, Release, RuntimeKind, Shipped};
+use crate::release::{Part, Release, RuntimeKind};
 use crate::state::{FoundInstance, HostState, Role};
 use crate::variables::given;
 
@@ -19,14 +19,6 @@ pub(crate) struct Identity {
     pub(crate) replica: u32,
     pub(crate) run: RunId,
     pub(crate) address: Option<SocketAddr>,
-}
-
-/// What an instance is made from.
-struct Makings<'a> {
-    content: &'a Content,
-    shipped: &'a BTreeMap<String, Shipped>,
-    run: &'a RunSettings,
-    port: Option<u16>,
 }
 
 /// What specifications need of the host.
@@ -57,57 +49,46 @@ impl Ground<'_> {
     /// The specification of an instance of a service.
     pub(crate) fn service(&self, service: &ServiceName, identity: &Identity) -> Option<GatedInstance> {
         let of = self.release.services.get(service)?;
-        let makings = Makings {
-            content: &of.content,
-            shipped: &of.shipped,
-            run: &of.settings.run,
-            port: of.settings.port,
-        };
-        let spec = self.spec(service, Role::Service, &makings, identity);
+        let part = self.release.part(service)?;
+        let spec = self.spec(service, Role::Service, part, of.settings.port, identity);
         Some(GatedInstance { spec, gate: of.settings.gate.clone() })
     }
 
     /// The specification of a backing service's instance.
     pub(crate) fn backing(&self, service: &ServiceName, identity: &Identity) -> Option<GatedInstance> {
         let of = self.release.backing.get(service)?;
-        let makings = Makings {
-            content: &of.content,
-            shipped: &of.shipped,
-            run: &of.settings.run,
-            port: of.settings.port,
-        };
-        let mut spec = self.spec(service, Role::Backing, &makings, identity);
+        let part = Part { run: &of.settings.run, content: &of.content, shipped: &of.shipped };
+        let mut spec = self.spec(service, Role::Backing, part, of.settings.port, identity);
         // It outlives the services beside it: only what it is told itself belongs to how it was made.
         let told: std::collections::BTreeSet<&ServiceName> = referred(&of.settings.run).collect();
         spec.urls.retain(|name, _| told.contains(name));
         Some(GatedInstance { spec, gate: of.settings.gate.clone() })
     }
 
-    /// A one-off instance of a service: a migration, or `exec --once`.
+    /// A one-off instance of a service, or of what is there for them alone: a migration, or `exec --once`.
     pub(crate) fn one_off(
         &self,
         service: &ServiceName,
         command: Vec<crate::template::Template>,
         identity: &Identity,
     ) -> Option<InstanceSpec> {
-        let of = self.release.services.get(service)?;
-        let mut run = of.settings.run.clone();
+        let part = self.release.part(service)?;
+        let mut run = part.run.clone();
         run.command = Some(command);
         run.ports.clear();
         run.healthcheck = Some(OwnHealthcheck::Off);
-        let makings = Makings { content: &of.content, shipped: &of.shipped, run: &run, port: None };
-        Some(self.spec(service, Role::OneOff, &makings, identity))
+        Some(self.spec(service, Role::OneOff, Part { run: &run, ..part }, None, identity))
     }
 
     fn spec(
         &self,
         service: &ServiceName,
         role: Role,
-        makings: &Makings<'_>,
+        Part { run, content, shipped }: Part<'_>,
+        port: Option<u16>,
         identity: &Identity,
     ) -> InstanceSpec {
         let app = &self.release.app;
-        let Makings { content, shipped, run, port } = *makings;
         let runtime = content.runtime();
         // A plain process has no port of its own to map to: the one it is told is the one it is reached at.
         let port = match runtime {

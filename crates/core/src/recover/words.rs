@@ -263,6 +263,6 @@ fn schema_text(journal: &[Entry], goal: &HostPlan) -> Option<String> {
     let databases = goal.release.iter().flat_map(|release| release.databases.values());
     databases
         .into_iter()
-        .any(|database| database.migrate.is_some())
+        .any(|database| !database.migrate.is_empty())
         .then(|| "database not migrated".to_owned())
 }

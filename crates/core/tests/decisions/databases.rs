@@ -1,5 +1,8 @@
 //! Who has a database open when it is migrated, and where a migration may not run at all.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use cutover_core::config::settings::Mount;
 use cutover_core::exit::Exit;
 use cutover_core::hash::ContentHash;
 use cutover_core::journal::{Step, StepResult, What};
@@ -7,10 +10,11 @@ use cutover_core::plan::{
     HeldDatabase, HostPlan, MigratePlan, Migration, Planned, Rule, Stage, Verb, WhyNot,
 };
 use cutover_core::recover::migration_records;
+use cutover_core::request::Request;
 use cutover_core::state::{SchemaChange, SchemaVersion};
 use cutover_core::verdict::Outcome;
 
-use crate::world::{Host, Journal, ask, incoming, services, todo, unhealthy};
+use crate::world::{Host, Journal, ask, file, incoming, services, todo, unhealthy};
 
 const WEB_AND_WORKER: &str = r#"
 app: shop
@@ -104,6 +108,69 @@ fn given_a_migration_of_postgres_then_a_snapshot_is_planned_before_it() {
     let mut host = Host::serving(&text);
     let plan = host.deploy("v2").unwrap();
     assert_eq!(plan.snapshot, Planned::NotNeeded(WhyNot::Decided), "`snapshot: none`");
+}
+
+/// A database that a tool's own image migrates, and a service after it.
+const TOOL_AND_WEB: &str = r#"
+app: shop
+services:
+  web:
+    image: shop/web:1
+    port: 8000
+    route: { host: shop.example.com }
+    health: { path: /health }
+backing:
+  postgres: { image: "postgres:17", port: 5432 }
+databases:
+  main:
+    engine: postgres
+    service: postgres
+    migrate:
+      - { image: "tool:4", files: ./migrations, command: up, timeout: 1m, compatible: expand, pending: status, down: down }
+      - { service: web, command: ./seed, timeout: 5m, compatible: breaking, pending: ./seeded, down: ./unseed }
+"#;
+
+#[test]
+fn given_several_migrations_of_a_database_then_they_are_one_with_the_strictest_of_their_settings() {
+    let mut host = crate::rehearsals::serving(TOOL_AND_WEB);
+
+    let plan = pending(&mut host);
+
+    let HeldDatabase::Migrate { migration } = &todo(&plan.handover).databases[0] else { panic!("{plan:?}") };
+    let told: Vec<_> = migration
+        .commands()
+        .map(|(spec, timeout)| (spec.service.as_str(), spec.settings.command.clone().unwrap(), timeout))
+        .map(|(service, words, timeout)| (service, words[0].to_string(), timeout.as_secs()))
+        .collect();
+    assert_eq!(told, [("migrate-main", "up".to_owned(), 60), ("web", "./seed".to_owned(), 300)]);
+    let names: BTreeSet<_> = migration.instances().map(|spec| &spec.name).collect();
+    assert_eq!(names.len(), 2, "each has a name of its own: {names:?}");
+    assert_eq!(migration.questions().len(), 2);
+    assert_eq!(migration.compatible, cutover_core::config::settings::Compatible::Breaking);
+    assert_eq!(stopped_in_the_handover(&plan), ["web"], "the tool has no instance that could be stopped");
+    assert!(todo(&plan.preflight).images.contains_key("migrate-main:v2"), "it has to be there");
+    let mounted = &migration.spec.settings.mounts;
+    assert!(
+        matches!(&mounted[..], [Mount::Shipped { source, target }] if source == "migrations" && target == "/migrations"),
+        "{mounted:?}"
+    );
+    host.text = host.text.replace(", pending: ./seeded", "");
+    let plan = pending(&mut host);
+    let HeldDatabase::Migrate { migration } = &todo(&plan.handover).databases[0] else { panic!("{plan:?}") };
+    assert!(migration.questions().is_empty(), "one of them cannot be asked");
+}
+
+#[test]
+fn given_nothing_but_another_file_that_a_migration_reads_then_something_may_be_pending() {
+    let mut host = crate::rehearsals::serving(TOOL_AND_WEB);
+    let contents = host.contents("v1");
+    let same = host.deploy_of(contents.clone()).unwrap();
+    assert_eq!(same.migrate, Planned::NotNeeded(WhyNot::Unchanged));
+
+    let shipped = BTreeMap::from([("migrations".to_owned(), file("one more"))]);
+    let plan = host.plan(&Request { contents, shipped, ..ask(Verb::Deploy) }).unwrap();
+
+    assert!(todo(&plan.migrate).if_pending.is_some(), "{:?}", plan.migrate);
 }
 
 #[test]

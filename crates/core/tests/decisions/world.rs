@@ -13,7 +13,7 @@ use cutover_core::plan::{
     Direction, GatedInstance, HostPlan, Planned, Refusals, Stage, SwitchPlan, Verb, lifecycle, plan,
 };
 use cutover_core::recover::{Recovery, conclude, recover};
-use cutover_core::release::{Content, Provenance};
+use cutover_core::release::{Content, Provenance, Shipped};
 use cutover_core::request::{Ancestry, Request, SnapshotRequest, Stamp};
 use cutover_core::state::{
     ExitStatus, FoundInstance, FoundTable, HostState, InstanceState, ReleaseRecord, RestartPolicy, Role,
@@ -53,6 +53,11 @@ pub(crate) struct Host {
     pub(crate) state: HostState,
     pub(crate) text: String,
     runs: u128,
+}
+
+/// A folder of the repository as it is mounted, by what is in it.
+pub(crate) fn file(content: &str) -> Shipped {
+    Shipped { hash: ContentHash::of(content.as_bytes()), file: None }
 }
 
 impl Host {
@@ -96,7 +101,8 @@ impl Host {
         &mut self,
         contents: BTreeMap<ServiceName, Content>,
     ) -> Result<HostPlan, Refusals> {
-        self.plan(&Request { contents, ..ask(Verb::Deploy) })
+        let shipped = config(&self.text).shipped().map(|path| (path.to_owned(), file(path))).collect();
+        self.plan(&Request { contents, shipped, ..ask(Verb::Deploy) })
     }
 
     /// The content of every service in a version.
@@ -112,9 +118,7 @@ impl Host {
                 }
             }
         };
-        let services = config.services.iter().map(|(name, service)| (name, &service.source));
-        let backing = config.backing.iter().map(|(name, backing)| (name, &backing.source));
-        services.chain(backing).map(|(name, source)| (name.clone(), content(name, source))).collect()
+        config.parts().map(|(name, source, _)| (name.clone(), content(name, source))).collect()
     }
 
     pub(crate) fn plan(&mut self, request: &Request) -> Result<HostPlan, Refusals> {

@@ -119,9 +119,10 @@ async fn rehearse(act: &Act<'_>, migration: &Migration, place: &FilePlace) -> Re
         let copy = copy_to(act, place, &folder).await?;
         let before = act.ports.database.content(&copy).await?;
         let mut ran = Ok(());
-        for spec in migration.instances() {
-            ran = run_once(act, &on_copy(migration, spec, place, &folder), migration.timeout).await?;
-            if ran.is_err() {
+        for (spec, timeout) in migration.commands() {
+            ran = run_once(act, &on_copy(migration, spec, place, &folder), timeout).await?;
+            if let Err(ended) = &mut ran {
+                told::of_several(ended, migration, spec);
                 break;
             }
         }
@@ -230,8 +231,9 @@ pub(super) async fn carry_out(
     let step = Step::Migrate { database: migration.database.clone() };
     let (mut ended, mut is_empty) = (None, false);
     let run = async {
-        for spec in migration.instances() {
-            if let Err(badly) = run_once(act, spec, migration.timeout).await? {
+        for (spec, timeout) in migration.commands() {
+            if let Err(mut badly) = run_once(act, spec, timeout).await? {
+                told::of_several(&mut badly, migration, spec);
                 // The journal must not say that it was done: what it left is not known.
                 return Err(Trouble::plain(ended.insert(badly).why.clone()));
             }

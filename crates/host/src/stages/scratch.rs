@@ -11,7 +11,7 @@ use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::journal::{Step, StepResult, What};
 use cutover_core::layout;
-use cutover_core::plan::{DatabasePlace, InstanceSpec, ScratchRehearsal, ServerPlace, Stage};
+use cutover_core::plan::{DatabasePlace, InstanceSpec, Migration, ScratchRehearsal, ServerPlace, Stage};
 use cutover_core::rehearsal::{Findings, LockTally, TableLock, differences};
 use cutover_core::state::SchemaChange;
 use futures_util::StreamExt as _;
@@ -111,9 +111,8 @@ async fn confined_to_host(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<Scra
     };
     let mut confined = plan.clone();
     confined.server = files(&plan.server).await?;
-    confined.migration.spec = files(&plan.migration.spec).await?;
-    if let Some(pending) = &plan.migration.pending {
-        confined.migration.pending = Some(Box::new(files(pending).await?));
+    for spec in confined.migration.specs_mut() {
+        *spec = files(spec).await?;
     }
     // The memory of an engine that is elsewhere is not seen from here.
     if let Some(available) = data.and_then(|_| memory::told("MemAvailable")) {
@@ -130,12 +129,16 @@ async fn confined_to_host(act: &Act<'_>, plan: &ScratchRehearsal) -> Result<Scra
 
 /// A migration that is not told of the server beside which the scratch one is put would find nothing there: how that ends says nothing about it.
 fn refuse_unnamed(act: &Act<'_>, plan: &ScratchRehearsal, kind: ServerKind) -> Result<(), StageError> {
-    let spec = &plan.migration.spec;
-    match names_host(spec, &act.values(&spec.release)?, &plan.names) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(told::unnamed(act, plan, kind).into()),
-        Err(open) => Err(told::not_rehearsed(act, plan, Exit::Refused, &open.to_string()).into()),
+    for spec in plan.migration.instances() {
+        match names_host(spec, &act.values(&spec.release)?, &plan.names) {
+            Ok(true) => {}
+            Ok(false) => return Err(told::unnamed(act, plan, &spec.service, kind).into()),
+            Err(open) => {
+                return Err(told::not_rehearsed(act, plan, Exit::Refused, &open.to_string()).into());
+            }
+        }
     }
+    Ok(())
 }
 
 /// The scratch server's own trouble is not the migration's.
@@ -161,10 +164,10 @@ async fn watched(
         failure = filled_up(act, plan) => failure.into(),
         error = cancelled(act) => error,
     };
-    let specs = [Some(&plan.migration.spec), plan.migration.pending.as_deref(), Some(&plan.server)];
+    let questions = plan.migration.questions().into_iter().map(|(spec, _)| spec);
+    let specs = plan.migration.instances().chain(questions).chain([&plan.server]);
     let runtime = act.ports.runtime(plan.server.runtime());
-    for spec in specs.into_iter().flatten() {
-        let reference = spec.reference();
+    for reference in specs.map(InstanceSpec::reference) {
         let stopped = async { runtime.clone()?.stop(act.app(), &reference.name, &reference.stop).await };
         if let Err(error) = stopped.await {
             tracing::warn!(%error, instance = %reference.name, "the way back stops it");
@@ -222,17 +225,15 @@ async fn filled_and_migrated(
         restored_ms: millis(restored),
         ..Findings::default()
     };
-    if let Some(spec) = &migration.pending
-        && run_once(act, spec, migration.timeout).await?.is_ok()
-    {
+    if is_nothing_pending(act, migration).await? {
         let schema = SchemaChange { before: before.schema.clone(), after: before.schema };
         return Ok(Ok(Findings { schema, ..findings }));
     }
     let Migrated { ran, took, locks } = migrated(act, plan, &scratch).await?;
-    if let Err(ended) = ran {
+    if let Err((spec, ended)) = ran {
         // That says nothing of the migration.
         if ended.out_of_memory {
-            return Ok(Err(told::out_of_memory(act, plan, &migration.spec)));
+            return Ok(Err(told::out_of_memory(act, plan, spec)));
         }
         if scratch_memory::ran_out(act, &plan.server).await {
             return Ok(Err(told::out_of_memory(act, plan, &plan.server)));
@@ -247,6 +248,16 @@ async fn filled_and_migrated(
         differences: differences(&was, &is),
         ..findings
     }))
+}
+
+/// Whether each of its commands can be asked, and says so.
+async fn is_nothing_pending(act: &Act<'_>, migration: &Migration) -> Result<bool, Trouble> {
+    let questions = migration.questions();
+    let mut nothing = !questions.is_empty();
+    for (spec, timeout) in questions {
+        nothing = nothing && run_once(act, spec, timeout).await?.is_ok();
+    }
+    Ok(nothing)
 }
 
 /// By what a server is asked whether it answers, where its image need not have been told of a database.
@@ -311,18 +322,30 @@ async fn silent(act: &Act<'_>, plan: &ScratchRehearsal, how: &str) -> Failure {
 }
 
 /// How a migration on its scratch database ended.
-struct Migrated {
-    ran: Result<(), Ended>,
+struct Migrated<'a> {
+    ran: Result<(), (&'a InstanceSpec, Ended)>,
     took: Duration,
     locks: Option<Vec<TableLock>>,
 }
 
 /// Migrates, and looks at the locks meanwhile.
-async fn migrated(act: &Act<'_>, plan: &ScratchRehearsal, scratch: &Server) -> Result<Migrated, Trouble> {
+async fn migrated<'a>(
+    act: &Act<'_>,
+    plan: &'a ScratchRehearsal,
+    scratch: &Server,
+) -> Result<Migrated<'a>, Trouble> {
     let mut tally = LockTally::default();
     let mut samples = looking(act, scratch, &mut tally).await;
     let begun = Instant::now();
-    let running = run_once(act, &plan.migration.spec, plan.migration.timeout);
+    let running = async {
+        for (spec, timeout) in plan.migration.commands() {
+            if let Err(mut ended) = run_once(act, spec, timeout).await? {
+                told::of_several(&mut ended, &plan.migration, spec);
+                return Ok::<_, Trouble>(Err((spec, ended)));
+            }
+        }
+        Ok(Ok(()))
+    };
     tokio::pin!(running);
     let ran = loop {
         let Some(looks) = &mut samples else { break running.await? };

@@ -21,8 +21,7 @@ const LEAST: u64 = 128 << 20;
 /// Why there is too little for a rehearsal.
 pub(super) fn bound(plan: &mut ScratchRehearsal, available: u64) -> Result<Vec<String>, String> {
     let room = room(available)?;
-    let specs = [&mut plan.server, &mut plan.migration.spec].into_iter();
-    let specs = specs.chain(plan.migration.pending.as_deref_mut());
+    let specs = std::iter::once(&mut plan.server).chain(plan.migration.specs_mut());
     let lowered = |spec: &mut InstanceSpec| {
         lower(&mut spec.settings.memory, room).map(|was| told(&spec.name, room, was))
     };

@@ -190,12 +190,18 @@ pub(super) async fn is_pending(
     stage: Stage,
     migration: &Migration,
 ) -> Result<bool, StageError> {
-    let Some(spec) = &migration.pending else { return Ok(true) };
+    let questions = migration.questions();
+    if questions.is_empty() {
+        return Ok(true);
+    }
     let step = Step::Pending { database: migration.database.clone() };
     let asked = async {
         let begun = Instant::now();
         // Whatever else it ends with: a migration that finds nothing to do harms nobody.
-        let pending = run_once(act, spec, migration.timeout).await?.is_err();
+        let mut pending = false;
+        for (spec, timeout) in questions {
+            pending = pending || run_once(act, spec, timeout).await?.is_err();
+        }
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok::<_, Trouble>((pending, StepResult::Rehearsed { pending, took_ms }))
     };

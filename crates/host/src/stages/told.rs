@@ -40,6 +40,15 @@ pub(super) struct Known<'a> {
     pub(super) left: Option<Left>,
 }
 
+/// Which of a migration's commands it was, where it has several.
+pub(super) fn of_several(ended: &mut Ended, migration: &Migration, spec: &InstanceSpec) {
+    let all = migration.instances().count();
+    let number = migration.instances().position(|other| other.name == spec.name);
+    if let Some(number) = number.filter(|_| all > 1) {
+        ended.why = format!("its command {} of {all}, in `{}`: {}", number + 1, spec.service, ended.why);
+    }
+}
+
 /// A migration, or its rehearsal, that did not end well.
 pub(super) fn failed(act: &Act<'_>, migration: &Migration, ended: &Ended, what: &str) -> Failure {
     let (database, back) = (&migration.database, act.plan.release.as_ref());
@@ -133,11 +142,15 @@ pub(super) fn left_over(database: &DatabaseName, container: &str, failure: &Fail
 }
 
 /// A migration that would not find the scratch server.
-pub(super) fn unnamed(act: &Act<'_>, plan: &ScratchRehearsal, kind: ServerKind) -> Failure {
+pub(super) fn unnamed(
+    act: &Act<'_>,
+    plan: &ScratchRehearsal,
+    told: &ServiceName,
+    kind: ServerKind,
+) -> Failure {
     let (service, names) = (&plan.server.service, plan.names.iter().map(|name| format!("`{name}`")));
     let why = format!(
-        "nothing that `{}` is told leads to the database by a name that leads to the scratch server there: {}",
-        plan.migration.spec.service,
+        "nothing that `{told}` is told leads to the database by a name that leads to the scratch server there: {}",
         names.collect::<Vec<_>>().join(", ")
     );
     let scheme = kind.schemes().first().copied().unwrap_or_default();

@@ -31,6 +31,7 @@ fn note(text: &str) -> What {
 
 fn release(name: &str, subject: &str) -> Release {
     Release {
+        one_offs: [].into(),
         id: name.parse().unwrap(),
         app: app("shop"),
         source: Provenance { subject: Some(subject.to_owned()), ..Provenance::default() },

@@ -108,6 +108,7 @@ fn release(services: &[(&str, Service)]) -> Release {
         )
     });
     Release {
+        one_offs: BTreeMap::new(),
         id: RELEASE.parse().unwrap(),
         app: app_id(),
         source: cutover_core::release::Provenance::default(),
