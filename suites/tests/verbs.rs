@@ -293,7 +293,9 @@ fn is_marked(app: &App<'_>) -> bool {
 fn mark(app: &App<'_>) {
     let connection = rusqlite::Connection::open(app.volume("data").join("guestbook.db")).unwrap();
     connection.busy_timeout(SOON).unwrap();
-    connection.execute_batch("CREATE TABLE marked (at TEXT)").unwrap();
+    connection
+        .execute_batch("CREATE TABLE marked (at TEXT); INSERT INTO marked VALUES (1), (2), (3)")
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,8 +317,11 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
     assert_eq!(probe.stop().await.failed(), 0);
 
     // Given what was written since, when nobody says yes, then it stays.
+    exits(&app, &["snapshot", "create"], 0).await;
+    let name = snapshots(&app).await.remove(0);
     mark(&app);
-    exits(&app, &["snapshot", "restore", &name], 2).await;
+    let told = exits(&app, &["snapshot", "restore", &name], 2).await;
+    assert!(told.contains("ago (main_") && told.contains("3 rows were changed since (the two"), "{told}");
     assert!(is_marked(&app));
     // Requests wait meanwhile; what is written by them is not served any more, but there.
     let told = exits(&app, &["snapshot", "restore", &name, "--yes"], 0).await;

@@ -107,6 +107,10 @@ pub const SUBNET_TRIES: u32 = 5;
 pub const HTTP: u16 = 80;
 /// Where an unprivileged user's proxy listens.
 pub const HTTP_UNPRIVILEGED: &str = "127.0.0.1:8080";
+/// For a database to tell how much was changed in it since a snapshot: who wants to go back does not wait for it.
+pub const ROWS_CHANGED: Duration = Duration::from_secs(5);
+/// The largest file of SQLite that is compared with a snapshot for that, in bytes: it is copied into memory.
+pub const COMPARED: u64 = 64 * 1024 * 1024;
 /// Snapshots kept for each database besides those that rollback needs.
 pub const SNAPSHOTS: u32 = 10;
 /// Runs whose journals and events are kept, for each app.

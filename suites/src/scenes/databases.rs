@@ -67,7 +67,8 @@ pub async fn a_breaking_migration_is_taken_back_by_its_own_command(site: &Site) 
     let down = ["rollback", "--migrate-down", "--yes"];
     let refused = app.cutover(&down).await.unwrap().expect(7).unwrap();
     assert!(refused.failure().contains("has no `down` on record"), "{}", refused.talk);
-    app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
+    let back = app.cutover(&["rollback", "--restore-db", "--yes"]).await.unwrap().expect(0).unwrap();
+    assert!(back.talk.contains("changed since, those that migrations changed among them"), "{}", back.talk);
     with_down(&app, "SELECT nonsense;").await;
     let probe = traffic(&app);
     let failed = app.cutover(&down).await.unwrap().expect(5).unwrap();

@@ -480,7 +480,13 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
         let read = told(app, &["snapshot", "verify", &taken], 0).await;
         assert!(read.contains("is the one on record") && read.contains("table of contents"), "{read}");
         assert!(told(app, &["snapshot", "list"], 0).await.contains(&taken));
-        query(app, "insert into entries values ('afterwards')").await;
+        told(app, &["snapshot", "create"], 0).await;
+        let dump = dumps(app).pop().unwrap();
+        let taken = name(&dump);
+        query(app, "insert into entries values ('afterwards'), ('no more')").await;
+        query(app, "delete from entries where text = 'no more'").await;
+        let lost = told(app, &["snapshot", "restore", &taken, "--dry-run"], 0).await;
+        assert!(lost.contains("3 rows were changed since (as its server counts them"), "{lost}");
         let is_there = "select count(*) from entries where text = 'afterwards'";
 
         written_while(app.site(), "beside", async {
@@ -514,7 +520,8 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
         let kept = app.cutover(&["exec", "postgres", "--", "sh", "-c", &script]).await.unwrap();
         assert_eq!(kept.expect(0).unwrap().output.trim(), "1");
         let present = name(&dumps(app).pop().unwrap());
-        told(app, &["snapshot", "restore", &present, "--yes"], 0).await;
+        let lost = told(app, &["snapshot", "restore", &present, "--yes"], 0).await;
+        assert!(lost.contains("is not known (its server began to count anew meanwhile)"), "{lost}");
         assert_eq!(query(app, is_there).await, "1", "a snapshot of the present was taken before");
         assert_eq!(
             query(app, BESIDE).await,

@@ -35,7 +35,7 @@ pub(crate) use plan::{nothing_to_do, plan};
 pub(crate) use problem::{lines as problem_lines, problems};
 pub(crate) use progress::{Cargo, Progress, verdict};
 pub(crate) use releases::{history, lock, log_line, releases, variables};
-pub(crate) use snapshot::{snapshot, verified};
+pub(crate) use snapshot::{loss, snapshot, verified};
 pub(crate) use status::{HostLine, Status, is_healthy, status};
 
 /// How answers are wanted.

@@ -38,7 +38,9 @@ async fn carry_out(
     request: Request,
     conduct: Conduct,
 ) -> Ended {
-    let plan = made(host.target(), state, &request)?;
+    let mut plan = made(host.target(), state, &request)?;
+    let losses = snapshot::losses(&mut host, state, &plan).await?;
+    run::note(&mut plan, &losses);
     run::show(desk, &plan, conduct)?;
     if conduct.dry_run {
         return Ok(0);
@@ -57,8 +59,9 @@ async fn carry_out(
         // The proxy that was started is part of what the plan is made from.
         let mut seen = observe(&mut host, &identity.id, BTreeSet::new()).await?;
         seen.snapshots.clone_from(&state.snapshots);
-        let state = seen;
-        made(host.target(), &state, &request)?
+        let mut plan = made(host.target(), &seen, &request)?;
+        run::note(&mut plan, &losses);
+        plan
     } else {
         plan
     };

@@ -41,6 +41,11 @@ pub(super) async fn wait_for_lock(desk: &Desk, channel: &mut Channel, app: &AppI
     }
 }
 
+/// Adds what is worth saying of it.
+pub(super) fn note(plan: &mut Plan, notes: &[String]) {
+    plan.hosts.values_mut().for_each(|host| host.notes.extend_from_slice(notes));
+}
+
 /// Shows the plan: as data when only the plan was asked for, else as talk.
 pub(super) fn show(desk: &Desk, plan: &Plan, conduct: Conduct) -> Result<(), Stop> {
     match (desk.output.form(), conduct.dry_run) {

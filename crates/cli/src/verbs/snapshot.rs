@@ -1,14 +1,17 @@
 //! `snapshot create|list|restore|verify|prune`: copies of databases on their host, taken before a migration or when somebody asks. What changes
 //! something is a run like any other; a list and a look at one are not.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use cutover_core::exit::Exit;
+use cutover_core::layout;
 use cutover_core::names::DatabaseName;
-use cutover_core::plan::Verb;
+use cutover_core::plan::{HeldDatabase, Plan, Verb};
 use cutover_core::request::{Request, SnapshotRequest};
 use cutover_core::retention::KnownSnapshot;
 use cutover_core::state::HostState;
-use cutover_core::wire::{Ask, Reply, SnapshotAsk, SnapshotReply};
+use cutover_core::wire::{Ask, PutBack, Reply, RowsChanged, SnapshotAsk, SnapshotReply};
 
 use super::{Desk, Ended, Stop, reach_asking};
 use crate::arguments::{AllowArguments, RunArguments, request};
@@ -109,10 +112,12 @@ pub(super) async fn snapshot(desk: &Desk, asked: SnapshotAsked) -> Ended {
 }
 
 async fn list(desk: &Desk) -> Ended {
-    let ask = |app: &cutover_core::names::AppId| Ask::Snapshots(SnapshotAsk::List { app: app.clone() });
+    let ask = |app: &cutover_core::names::AppId| {
+        Ask::Snapshots(SnapshotAsk::List { app: app.clone(), since: Vec::new() })
+    };
     let (app, mut channel) = reach_asking(desk, ask).await?;
     let now = channel.greeting().now;
-    let snapshots = listed(channel.reply().await?)?;
+    let (snapshots, _) = listed(channel.reply().await?)?;
     if snapshots.is_empty() {
         desk.output.talk(&format!("{app} has no snapshot; `cutover snapshot create` takes one now"));
     }
@@ -143,18 +148,54 @@ async fn verify(desk: &Desk, name: String) -> Ended {
     Ok(Exit::Done.code())
 }
 
-fn listed(reply: Reply) -> Result<Vec<KnownSnapshot>, Stop> {
+/// Those that there are, and how much was changed since, of the databases that this was asked of.
+type Listed = (Vec<KnownSnapshot>, BTreeMap<DatabaseName, RowsChanged>);
+
+fn listed(reply: Reply) -> Result<Listed, Stop> {
     match reply {
-        Reply::Snapshots(SnapshotReply::Listed { snapshots }) => Ok(snapshots),
+        Reply::Snapshots(SnapshotReply::Listed { snapshots, since }) => Ok((snapshots, since)),
         other => Err(unexpected("snapshots", &other).into()),
     }
 }
 
 /// Looks for those that one can be chosen from.
 pub(super) async fn look(host: &mut Channel, state: &mut HostState) -> Result<(), Stop> {
-    let ask = Ask::Snapshots(SnapshotAsk::List { app: state.app.clone() });
-    state.snapshots = Some(listed(host.answer(&ask).await?)?);
+    let ask = Ask::Snapshots(SnapshotAsk::List { app: state.app.clone(), since: Vec::new() });
+    let (snapshots, _) = listed(host.answer(&ask).await?)?;
+    state.snapshots = Some(snapshots);
     Ok(())
+}
+
+/// What is lost where a plan puts databases back, as far as that is known; a line each.
+pub(super) async fn losses(host: &mut Channel, state: &HostState, plan: &Plan) -> Result<Vec<String>, Stop> {
+    let held = plan.hosts.values().filter_map(|host| host.handover.todo()).flat_map(|plan| &plan.databases);
+    let since: Vec<PutBack> = held.filter_map(put_back).collect();
+    if since.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ask = Ask::Snapshots(SnapshotAsk::List { app: state.app.clone(), since: since.clone() });
+    let (known, changed) = listed(host.answer(&ask).await?)?;
+    let lines = since.iter().filter_map(|asked| {
+        let of = known.iter().find(|one| one.name == asked.name)?;
+        // Which migrations are in it may be on no record: then nothing is said of them.
+        let mut migrations = state.releases.iter().flat_map(|record| &record.migrations);
+        let migrated = migrations.any(|one| {
+            one.done.database == of.database
+                && of.moment.is_some_and(|moment| one.at > moment)
+                && !one.is_empty()
+        });
+        Some(render::loss(of, state.now, changed.get(&of.database), migrated))
+    });
+    Ok(lines.collect())
+}
+
+/// What somebody asked for: what a run puts back by itself nobody but candidates has written to.
+fn put_back(held: &HeldDatabase) -> Option<PutBack> {
+    let HeldDatabase::Restore { database, place, snapshot: Some(file), present: Some(_) } = held else {
+        return None;
+    };
+    let name = layout::snapshot_name(file).to_owned();
+    Some(PutBack { database: database.clone(), place: place.clone(), name })
 }
 
 /// Looks for those that nothing needs.

@@ -36,24 +36,80 @@ pub(super) fn of(connection: &Connection) -> rusqlite::Result<Content> {
     if count > 0 {
         hashes.insert(SCHEMA.to_owned(), hash);
     }
-    for table in tables(&moment)? {
+    for table in tables(&moment, "main")? {
         let hash = hash_table(&moment, &table)?;
         hashes.insert(table.name, hash);
     }
     Ok(Content(hashes))
 }
 
+/// Rows that are not as they are in the database that is attached as `earlier`: inserted, changed or deleted since, in columns that both have. Those
+/// of a table that only the later one has count; of one that is gone none do, for nobody has written them since. Rows of virtual tables are left out:
+/// behind one of them lie several.
+pub(super) fn differing(connection: &Connection, earlier: &str) -> rusqlite::Result<u64> {
+    let moment = connection.unchecked_transaction()?;
+    let of_earlier = tables(&moment, earlier)?;
+    let mut rows = 0;
+    for table in tables(&moment, "main")?.iter().filter(|table| table.is_plain()) {
+        let name = quoted(&table.name);
+        let counted = |query: &str| moment.query_row(query, [], |row| row.get::<_, u64>(0));
+        let now = columns(&moment, &table.name, "main")?;
+        let before = columns(&moment, &table.name, earlier)?;
+        let is_same = of_earlier.iter().any(|other| other == table) && keys(&now).eq(keys(&before));
+        if !is_same {
+            rows += counted(&format!("SELECT count(*) FROM main.{name}"))?;
+            continue;
+        }
+        let key = match keys(&now).collect::<Vec<_>>().as_slice() {
+            [] => vec!["rowid".to_owned()],
+            keys => keys.iter().map(|key| quoted(key)).collect(),
+        };
+        let is_key: Vec<_> = key.iter().map(|key| format!("now.{key} IS was.{key}")).collect();
+        let both = now.iter().filter(|column| before.iter().any(|other| other.name == column.name));
+        // By the key first, in its own collation, for which there is an index.
+        let is_row = is_key.iter().cloned().chain(both.map(|column| {
+            let name = quoted(&column.name);
+            format!("now.{name} IS was.{name} COLLATE BINARY")
+        }));
+        let (is_row, is_key) = (is_row.collect::<Vec<_>>().join(" AND "), is_key.join(" AND "));
+        rows += counted(&format!(
+            "SELECT count(*) FROM main.{name} AS now WHERE NOT EXISTS (SELECT 1 FROM {earlier}.{name} AS was WHERE {is_row})"
+        ))?;
+        rows += counted(&format!(
+            "SELECT count(*) FROM {earlier}.{name} AS was WHERE NOT EXISTS (SELECT 1 FROM main.{name} AS now WHERE {is_key})"
+        ))?;
+    }
+    Ok(rows)
+}
+
+/// The columns of the primary key, by name.
+fn keys(columns: &[Column]) -> impl Iterator<Item = &str> {
+    columns.iter().filter(|column| column.key > 0).map(|column| column.name.as_str())
+}
+
+#[derive(PartialEq, Eq)]
 struct Table {
     name: String,
     without_rowid: bool,
+    /// It lies behind a virtual one.
+    shadow: bool,
+}
+
+impl Table {
+    /// Whether its rows are an application's own.
+    fn is_plain(&self) -> bool {
+        !self.shadow && !self.name.starts_with("sqlite_")
+    }
 }
 
 /// Tables that hold rows themselves; those behind a virtual table are among them, under their own names.
-fn tables(connection: &Connection) -> rusqlite::Result<Vec<Table>> {
+fn tables(connection: &Connection, schema: &str) -> rusqlite::Result<Vec<Table>> {
     let mut statement = connection.prepare(
-        "SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') ORDER BY name",
+        "SELECT name, wr, type = 'shadow' FROM pragma_table_list WHERE schema = ?1 AND type IN ('table', 'shadow') ORDER BY name",
     )?;
-    let rows = statement.query_map([], |row| Ok(Table { name: row.get(0)?, without_rowid: row.get(1)? }))?;
+    let rows = statement.query_map([schema], |row| {
+        Ok(Table { name: row.get(0)?, without_rowid: row.get(1)?, shadow: row.get(2)? })
+    })?;
     rows.filter(|row| {
         row.as_ref().map_or(true, |table| table.name != SCHEMA && !table.name.starts_with(STATISTICS))
     })
@@ -61,7 +117,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<Vec<Table>> {
 }
 
 fn hash_table(connection: &Connection, table: &Table) -> rusqlite::Result<ContentHash> {
-    let columns = columns(connection, &table.name)?;
+    let columns = columns(connection, &table.name, "main")?;
     let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
     let query = format!(
         "SELECT {} FROM {} ORDER BY {}",
@@ -80,10 +136,11 @@ struct Column {
 }
 
 /// Columns that are stored; what is generated from others, and what a virtual table hides, is not content.
-fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
-    let mut statement =
-        connection.prepare("SELECT name, pk FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY cid")?;
-    let rows = statement.query_map([table], |row| Ok(Column { name: row.get(0)?, key: row.get(1)? }))?;
+fn columns(connection: &Connection, table: &str, schema: &str) -> rusqlite::Result<Vec<Column>> {
+    let mut statement = connection
+        .prepare("SELECT name, pk FROM pragma_table_xinfo(?1, ?2) WHERE hidden = 0 ORDER BY cid")?;
+    let rows =
+        statement.query_map([table, schema], |row| Ok(Column { name: row.get(0)?, key: row.get(1)? }))?;
     rows.collect()
 }
 
@@ -173,6 +230,40 @@ mod tests {
         assert_eq!(after("CREATE INDEX i ON entries (text)"), ["sqlite_schema"]);
         assert_eq!(after("PRAGMA user_version = 3"), ["(head)"]);
         assert_eq!(after("ALTER TABLE entries ADD COLUMN y DEFAULT 1"), ["entries", "sqlite_schema"]);
+    }
+
+    fn rows_since(now: &str, earlier: &str) -> u64 {
+        let connection = database("ATTACH ':memory:' AS earlier");
+        connection.execute_batch(&format!("{now};{}", earlier.replace(" main.", " earlier."))).unwrap();
+        differing(&connection, "earlier").unwrap()
+    }
+
+    #[test]
+    fn rows_since_are_counted_by_their_key_in_what_both_have() {
+        let table = |columns: &str, rows: &str| {
+            format!("CREATE TABLE main.entries ({columns}); INSERT INTO main.entries VALUES {rows}")
+        };
+        for columns in
+            ["id INTEGER PRIMARY KEY, text", "id TEXT PRIMARY KEY COLLATE NOCASE, text", "id, text"]
+        {
+            let earlier = table(columns, "('1', 'a'), ('2', 'b'), ('3', NULL)");
+            let now = |rows: &str| rows_since(&table(columns, rows), &earlier);
+            assert_eq!(now("('1', 'a'), ('2', 'b'), ('3', NULL)"), 0, "{columns}");
+            assert_eq!(now("('1', 'a'), ('2', 'B'), ('3', NULL)"), 1, "{columns}");
+            assert_eq!(now("('1', 'a'), ('2', 'b'), ('3', 'c'), ('4', NULL)"), 2, "{columns}");
+            assert_eq!(now("('1', 'a'), ('2', 'b')"), 1, "{columns}");
+        }
+        let earlier = table("id INTEGER PRIMARY KEY, text", "(1, 'a'), (2, 'b')");
+        let wider = table("id INTEGER PRIMARY KEY, text, mark", "(1, 'a', 'x'), (2, 'c', 'y')");
+        assert_eq!(rows_since(&wider, &earlier), 1, "a column that came is in no snapshot");
+        let other_key = table("id INTEGER, text PRIMARY KEY", "(1, 'a'), (2, 'b')");
+        assert_eq!(rows_since(&other_key, &earlier), 2, "the whole table is another one");
+        assert_eq!(rows_since("CREATE TABLE main.more (x); INSERT INTO more VALUES (1), (1)", &earlier), 2);
+        let counter = "CREATE TABLE main.entries (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO main.entries VALUES (7)";
+        assert_eq!(
+            rows_since(counter, "CREATE TABLE main.entries (id INTEGER PRIMARY KEY AUTOINCREMENT)"),
+            1
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Database for Databases {
     async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
         match of {
             Located::File(file) => {
-                Ok(Taken { bytes: Sqlite::snapshot(file, to, &self.meter).await?, hash: None })
+                Ok(Taken { bytes: Sqlite::snapshot(file, to, &self.meter).await?, hash: None, counts: None })
             }
             Located::Server(server) => server::of(server, &self.meter).snapshot(to).await,
         }
@@ -64,6 +64,10 @@ impl Database for Databases {
             Located::File(_) => Sqlite::check(snapshot).await,
             Located::Server(server) => server::of(server, &self.meter).check(snapshot).await,
         }
+    }
+
+    async fn differing(&self, snapshot: &Path, file: &Path) -> Result<u64, DatabaseError> {
+        Sqlite::differing(snapshot, file).await
     }
 
     async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError> {

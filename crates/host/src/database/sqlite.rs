@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cutover_core::defaults::COMPARED;
 use cutover_core::hash::ContentHash;
 use cutover_core::wire::Extent;
 use rusqlite::backup::{Backup, StepResult};
@@ -68,6 +69,11 @@ impl Sqlite {
     pub(super) async fn check(snapshot: &Path) -> Result<Vec<String>, DatabaseError> {
         let snapshot = snapshot.to_owned();
         blocking(move || verify(&snapshot).map(|()| vec!["its integrity check is good".to_owned()])).await
+    }
+
+    pub(super) async fn differing(snapshot: &Path, file: &Path) -> Result<u64, DatabaseError> {
+        let (snapshot, file) = (snapshot.to_owned(), file.to_owned());
+        blocking(move || differing(&snapshot, &file)).await
     }
 
     /// See [`crate::ports::Database::answer`].
@@ -172,21 +178,25 @@ fn copy_beside(from: &Path, next: &Path, check: Check) -> Result<u64, DatabaseEr
     durable.map_err(|error| not_done(&FileError::new("make durable", next, &error)))
 }
 
-/// The online backup. In WAL mode in one go: nobody waits for it, and a busy writer cannot make it start over.
 fn back_up(from: &Path, to: &Path) -> Result<(), DatabaseError> {
-    let copy_failed = |error: rusqlite::Error| failed("copy", from, &error);
-    let source = open(from)?;
     let mut target = Connection::open(to).map_err(|error| failed("write", to, &error))?;
     target
         .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
         .map_err(|error| failed("write", to, &error))?;
+    back_up_into(from, &mut target)?;
+    target.close().map_err(|(_, error)| failed("write", to, &error))
+}
+
+/// The online backup. In WAL mode in one go: nobody waits for it, and a busy writer cannot make it start over.
+fn back_up_into(from: &Path, target: &mut Connection) -> Result<(), DatabaseError> {
+    let copy_failed = |error: rusqlite::Error| failed("copy", from, &error);
+    let source = open(from)?;
     let mode: String = source.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(copy_failed)?;
     {
-        let backup = Backup::new(&source, &mut target).map_err(copy_failed)?;
+        let backup = Backup::new(&source, target).map_err(copy_failed)?;
         let piece = if mode == "wal" { WHOLE } else { PIECE };
         step_through(&backup, from, piece, &mut || ())?;
     }
-    target.close().map_err(|(_, error)| failed("write", to, &error))?;
     source.close().map_err(|(_, error)| failed("close", from, &error))
 }
 
@@ -313,8 +323,39 @@ fn refuse_while_open(file: &Path, act: &str) -> Result<(), DatabaseError> {
     }
 }
 
+/// A copy in memory is compared: whoever writes meanwhile waits for no more than one of its pieces.
+fn differing(snapshot: &Path, file: &Path) -> Result<u64, DatabaseError> {
+    if [snapshot, file].into_iter().filter_map(length).any(|bytes| bytes > COMPARED) {
+        let most = cutover_core::rules::size(COMPARED);
+        return Err(other(file, "compare", &format!("it or its snapshot is larger than {most}")));
+    }
+    if is_absent(file)? {
+        return Err(other(file, "compare", "it is not there"));
+    }
+    let failed = |error: rusqlite::Error| failed("compare", file, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI;
+    let mut now = Connection::open_in_memory_with_flags(flags).map_err(failed)?;
+    back_up_into(file, &mut now)?;
+    now.execute("ATTACH ?1 AS earlier", [unwritten(snapshot)]).map_err(failed)?;
+    content::differing(&now, "earlier").map_err(failed)
+}
+
 /// Every page and index of a file that nobody writes; nothing is left beside it.
 pub(crate) fn verify(file: &Path) -> Result<(), DatabaseError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let check = || -> rusqlite::Result<String> {
+        let connection = Connection::open_with_flags(unwritten(file), flags)?;
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+    };
+    match check() {
+        Ok(found) if found == "ok" => Ok(()),
+        Ok(found) => Err(other(file, "trust", &format!("integrity_check says: {found}"))),
+        Err(error) => Err(failed("check", file, &error)),
+    }
+}
+
+/// What a file that nobody writes is opened by, for reading.
+fn unwritten(file: &Path) -> String {
     let mut uri = String::from("file:");
     for character in file.to_string_lossy().chars() {
         match character {
@@ -324,17 +365,8 @@ pub(crate) fn verify(file: &Path) -> Result<(), DatabaseError> {
             other => uri.push(other),
         }
     }
-    uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let check = || -> rusqlite::Result<String> {
-        let connection = Connection::open_with_flags(&uri, flags)?;
-        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-    };
-    match check() {
-        Ok(found) if found == "ok" => Ok(()),
-        Ok(found) => Err(other(file, "trust", &format!("integrity_check says: {found}"))),
-        Err(error) => Err(failed("check", file, &error)),
-    }
+    uri.push_str("?immutable=1&mode=ro");
+    uri
 }
 
 /// For reading; it may write all the same, because what a crash left half-done is finished by whoever opens the file next.

@@ -338,3 +338,37 @@ async fn a_restore_under_an_open_database_is_refused_and_names_who_has_it() {
     assert!(error.message.contains(&format!("(process {}) has it open", std::process::id())), "{error}");
     assert_eq!(count(&shop.file()), 6);
 }
+
+#[tokio::test]
+async fn what_differs_from_a_snapshot_is_counted_while_somebody_writes() {
+    for shop in [Shop::in_wal_mode(), Shop::with("")] {
+        shop.write(0..10);
+        Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
+        shop.write(10..13);
+        // One that has begun to write keeps nobody, and is kept from nothing; what it has not committed is not there.
+        let writer = shop.connection.as_ref().unwrap();
+        writer.execute_batch("BEGIN IMMEDIATE; DELETE FROM entries").unwrap();
+
+        assert_eq!(Sqlite::differing(&shop.snapshot(), &shop.file()).await.unwrap(), 3);
+
+        writer.execute_batch("COMMIT").unwrap();
+        assert_eq!(Sqlite::differing(&shop.snapshot(), &shop.file()).await.unwrap(), 10);
+        assert_eq!(
+            fs::read_dir(files::folder_of(&shop.snapshot())).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_not_there_is_not_compared() {
+    let shop = Shop::in_wal_mode();
+    Sqlite::snapshot(&shop.file(), &shop.snapshot(), &Meter::default()).await.unwrap();
+    let gone = Sqlite::differing(&shop.snapshot(), &shop.path("gone.db")).await.unwrap_err();
+    assert!(gone.message.contains("is not there"), "{gone}");
+
+    File::options().write(true).open(shop.snapshot()).unwrap().set_len(COMPARED + 1).unwrap();
+    let large = Sqlite::differing(&shop.snapshot(), &shop.file()).await.unwrap_err();
+    assert!(large.message.contains("larger than 64.0 MiB"), "{large}");
+}

@@ -17,6 +17,7 @@ use cutover_core::rehearsal::LockSample;
 use cutover_core::secret::Secret;
 use cutover_core::state::SchemaVersion;
 use futures_util::Stream;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Certainty, Runtime};
@@ -46,6 +47,9 @@ pub trait Database: Send + Sync {
     /// Whether a snapshot can be put in the database's place: all of it is read, with its own checksum or integrity check; a dump's table of
     /// contents, and that it is of this database and of no newer server. What was found good, a line each.
     async fn check(&self, snapshot: &Path, of: &Located) -> Result<Vec<String>, DatabaseError>;
+
+    /// Rows of a file that are not as in a snapshot of it: inserted, changed or deleted since. Nobody who writes waits for it.
+    async fn differing(&self, snapshot: &Path, file: &Path) -> Result<u64, DatabaseError>;
 
     /// Puts a snapshot beside its database, which is not touched: a database of the same server, or a file, that is not there yet.
     async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError>;
@@ -224,6 +228,28 @@ pub struct Taken {
     pub bytes: u64,
     /// Of a dump's file.
     pub hash: Option<ContentHash>,
+    /// What the server had counted when it was taken, where it counts.
+    pub counts: Option<RowCounts>,
+}
+
+/// Rows that a server has counted as inserted, changed or deleted, from some moment on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCounts {
+    /// Tells one database, and one beginning of its counts, from another.
+    pub from: String,
+    /// By table.
+    pub tables: BTreeMap<String, u64>,
+}
+
+impl RowCounts {
+    /// Rows since `then`; `None`: it was begun anew meanwhile, and nobody knows how many there were before.
+    pub fn since(&self, then: &Self) -> Option<u64> {
+        let of_each = self.tables.iter().map(|(table, rows)| {
+            let before = then.tables.get(table).copied().unwrap_or_default();
+            rows.checked_sub(before)
+        });
+        if self.from == then.from { of_each.sum() } else { None }
+    }
 }
 
 /// What a server says of a database.
@@ -245,6 +271,8 @@ pub struct ServerState {
     pub objects: BTreeMap<String, ContentHash>,
     /// What migration tools say, as far as their tables are known.
     pub schema: Vec<SchemaVersion>,
+    /// What it has counted, where it counts.
+    pub counts: Option<RowCounts>,
 }
 
 /// The content of a database: a hash by table, the schema among them.
@@ -267,5 +295,24 @@ impl DatabaseError {
     /// It did not happen, and nothing more is known than this.
     pub fn plain(message: impl Into<String>) -> Self {
         Self { full: false, certainty: Certainty::NotDone, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(from: &str, tables: &[(&str, u64)]) -> RowCounts {
+        let tables = tables.iter().map(|(table, rows)| ((*table).to_owned(), *rows)).collect();
+        RowCounts { from: from.to_owned(), tables }
+    }
+
+    #[test]
+    fn rows_since_are_told_only_where_the_counting_went_on() {
+        let then = counts("1", &[("entries", 40), ("dropped", 900)]);
+        assert_eq!(counts("1", &[("entries", 42), ("new", 5)]).since(&then), Some(7));
+        assert_eq!(counts("1", &[]).since(&then), Some(0));
+        assert_eq!(counts("1", &[("entries", 39), ("new", 5)]).since(&then), None, "it was begun anew");
+        assert_eq!(counts("2", &[("entries", 42)]).since(&then), None, "it is another database");
     }
 }

@@ -15,8 +15,8 @@ use crate::meter::Meter;
 
 pub use attached::{Attached, TerminalSize, Written};
 pub use database::{
-    Account, Alone, Content, Database, DatabaseError, Located, LockSamples, NotAlone, Server, ServerState,
-    Taken, Way,
+    Account, Alone, Content, Database, DatabaseError, Located, LockSamples, NotAlone, RowCounts, Server,
+    ServerState, Taken, Way,
 };
 pub use prober::{ProbeTarget, Prober};
 pub use router::{Drained, Router, RouterError, RouterErrorKind};

@@ -2,21 +2,28 @@
 
 use std::sync::Arc;
 
+use cutover_core::config::settings::ServerKind;
+use cutover_core::defaults::ROWS_CHANGED;
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
+use cutover_core::layout;
 use cutover_core::names::AppId;
 use cutover_core::plan::database_place;
 use cutover_core::retention::KnownSnapshot;
-use cutover_core::wire::{Reply, SnapshotAsk, SnapshotReply};
+use cutover_core::wire::{PutBack, Reply, RowsChanged, SnapshotAsk, SnapshotReply};
+use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use super::frames::Stop;
 use super::serve::{Session, untold};
 use crate::blocking::blocking;
+use crate::host::Host;
 use crate::journal::Trouble;
 use crate::leftovers::{Going, Place};
 use crate::meter;
 use crate::observe::observe_again;
+use crate::ports::Located;
 use crate::snapshots;
 use crate::stages::located::Whereabouts;
 
@@ -27,8 +34,12 @@ where
 {
     pub(super) async fn snapshots(&mut self, ask: SnapshotAsk) -> Result<(), Stop> {
         let reply = match ask {
-            SnapshotAsk::List { app } => {
-                SnapshotReply::Listed { snapshots: self.known_snapshots(&app).await? }
+            SnapshotAsk::List { app, since } => {
+                let snapshots = self.known_snapshots(&app).await?;
+                let host = self.host().await?;
+                let asked = since.iter().filter(|one| snapshots.iter().any(|known| known.name == one.name));
+                let told = asked.map(async |one| (one.database.clone(), changed(&host, &app, one).await));
+                SnapshotReply::Listed { since: join_all(told).await.into_iter().collect(), snapshots }
             }
             SnapshotAsk::Unneeded { app } => {
                 let host = self.host().await?;
@@ -88,7 +99,7 @@ where
             let state = observe_again(&host, app).await?;
             let place = database_place(&state, &found.database)
                 .ok_or_else(|| unread(format!("what is live has no database `{}`", found.database)))?;
-            let client = cutover_core::layout::OWN_CLIENT;
+            let client = layout::OWN_CLIENT;
             let here = Whereabouts { ports: &host.ports, layout: &host.layout, app, client };
             let checked = async {
                 let of = here.find(&place).await?;
@@ -111,6 +122,49 @@ where
         }
     }
 }
+
+/// How much was changed in a database since a snapshot of it. One that does not answer keeps nobody: then that is not known.
+async fn changed(host: &Host, app: &AppId, asked: &PutBack) -> RowsChanged {
+    let file = layout::in_snapshots(app, &asked.name);
+    let here = Whereabouts { ports: &host.ports, layout: &host.layout, app, client: layout::OWN_CLIENT };
+    let counted = async {
+        match here.find(&asked.place).await? {
+            // What is said of a file has no values in it.
+            Located::File(path) => {
+                Ok(match host.ports.database.differing(&host.layout.snapshot(&file), &path).await {
+                    Ok(rows) => (Some(rows), "the two were compared, without virtual tables".to_owned()),
+                    Err(error) => (None, error.message),
+                })
+            }
+            Located::Server(server) if server.kind != ServerKind::Postgres => {
+                Ok((None, format!("{} keeps no count of them", server.kind.as_str())))
+            }
+            Located::Server(server) => {
+                let Some(then) = host.store.row_counts(&file)? else {
+                    return Ok((None, "what its server had counted by then is on no record".to_owned()));
+                };
+                let now = host.ports.database.look(&server).await?.counts;
+                Ok::<_, Trouble>(match now.and_then(|now| now.since(&then)) {
+                    Some(rows) => (Some(rows), COUNTED.to_owned()),
+                    None => (None, "its server began to count anew meanwhile".to_owned()),
+                })
+            }
+        }
+    };
+    let (rows, how) = match timeout(ROWS_CHANGED, counted).await {
+        Ok(Ok(told)) => told,
+        // What a client program says may.
+        Ok(Err(trouble)) => {
+            tracing::warn!(%trouble, database = %asked.database, "what was changed since a snapshot is not known");
+            (None, "it could not be asked".to_owned())
+        }
+        Err(_) => (None, format!("it did not answer within {} s", ROWS_CHANGED.as_secs())),
+    };
+    RowsChanged { rows, how }
+}
+
+/// What `PostgreSQL` counts.
+const COUNTED: &str = "as its server counts them: one that was changed twice is two, and one that went with its table or a TRUNCATE is none";
 
 fn unknown(app: &AppId, name: &str) -> Failure {
     Failure::new(Exit::Refused, format!("there is no snapshot `{name}`"))

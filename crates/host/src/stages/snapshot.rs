@@ -253,6 +253,9 @@ pub(super) async fn take(
             None => hash_of(act, &to).await?,
         };
         act.store.put_snapshot(act.app(), file, Some(&hash))?;
+        if let Some(counts) = &taken.counts {
+            act.store.put_row_counts(file, counts)?;
+        }
         Ok::<_, Trouble>(((), StepResult::Snapshot { bytes: taken.bytes, hash: Some(hash) }))
     };
     act.journal.act(stage, step, snapshot).await

@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::StoreError;
 
 /// The version of the tables that this build writes, kept in `user_version`.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// Order is by `number` and `sequence`, never by clock: a clock that jumps reorders nothing (S26).
 const V1: &str = "
@@ -100,6 +100,9 @@ UPDATE snapshots SET hash = (
 );
 ";
 
+/// What a database's server had counted when a snapshot was taken. Of earlier ones nobody knows it.
+const V6: &str = "ALTER TABLE snapshots ADD COLUMN counts TEXT;";
+
 /// Sets the connection up and brings the tables to [`VERSION`]. A newer store is refused before anything is written.
 pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     refuse_newer(version(connection)?)?;
@@ -127,6 +130,9 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found < 5 {
         transaction.execute_batch(V5)?;
+    }
+    if found < 6 {
+        transaction.execute_batch(V6)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use cutover_core::hash::ContentHash;
 use cutover_core::names::{AppId, ReleaseId};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::{Lasting, Store, StoreError};
+use crate::ports::RowCounts;
 
 impl Store {
     /// Records that a snapshot was taken, with the SHA-256 of its file; one that is known keeps its place. It lasts with the next line of the
@@ -26,6 +27,32 @@ impl Store {
                 ON CONFLICT (file) DO UPDATE SET hash = coalesce(excluded.hash, hash)";
             transaction.execute(insert, params![app.to_string(), file, hash.map(ContentHash::as_str)])?;
             Ok(())
+        })
+    }
+
+    /// Records what a database's server had counted when a snapshot was taken that is on record.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn put_row_counts(&self, file: &str, counts: &RowCounts) -> Result<(), StoreError> {
+        let counts = serde_json::to_string(counts)
+            .map_err(|error| StoreError::new(format!("what was counted cannot be written: {error}")))?;
+        self.write_lasting(Lasting::WithTheNext, |transaction| {
+            transaction.execute("UPDATE snapshots SET counts = ?2 WHERE file = ?1", [file, &counts])?;
+            Ok(())
+        })
+    }
+
+    /// What a database's server had counted when a snapshot was taken; `None`: it does not count, or that is on no record.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn row_counts(&self, file: &str) -> Result<Option<RowCounts>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT counts FROM snapshots WHERE file = ?1 AND counts IS NOT NULL")?;
+            let counts = statement.query_row([file], |row| row.get::<_, String>(0)).optional()?;
+            Ok(counts.and_then(|counts| serde_json::from_str(&counts).ok()))
         })
     }
 

@@ -315,6 +315,22 @@ fn a_snapshot_of_the_present_brings_back_what_a_restore_had_undone() {
 }
 
 #[test]
+fn what_a_server_had_counted_is_kept_with_its_snapshot() {
+    let store = Store::in_memory().unwrap();
+    store.put_snapshot(&app("shop"), "main_2031", None).unwrap();
+    assert_eq!(store.row_counts("main_2031").unwrap(), None);
+    let tables = [("entries".to_owned(), 42)].into();
+    let counts = crate::ports::RowCounts { from: "16384".to_owned(), tables };
+
+    store.put_row_counts("main_2031", &counts).unwrap();
+    // It is put on record again where its run was killed and goes on.
+    store.put_snapshot(&app("shop"), "main_2031", None).unwrap();
+
+    assert_eq!(store.row_counts("main_2031").unwrap(), Some(counts));
+    assert_eq!(store.row_counts("main_2032").unwrap(), None);
+}
+
+#[test]
 fn a_snapshot_out_of_a_backup_has_the_migrations_of_the_release_that_it_is_of() {
     let store = Store::in_memory().unwrap();
     let hash = cutover_core::hash::ContentHash::of(b"of v1");
@@ -463,8 +479,8 @@ mod on_disk {
 
         let error = Store::open(&layout).unwrap_err();
 
-        assert_eq!(error.newer, Some((7, 5)));
-        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 5");
+        assert_eq!(error.newer, Some((7, 6)));
+        assert_eq!(error.to_string(), "the state database is of version 7, this cutover-host knows 6");
         assert_eq!(fs::read(layout.store()).unwrap(), before);
     }
 

@@ -365,6 +365,9 @@ impl Database for NoDatabase {
     async fn check(&self, _: &Path, _: &Located) -> Result<Vec<String>, DatabaseError> {
         unreachable!()
     }
+    async fn differing(&self, _: &Path, _: &Path) -> Result<u64, DatabaseError> {
+        unreachable!()
+    }
     async fn restore_beside(&self, _: &Path, _: &Located, _: &str) -> Result<(), DatabaseError> {
         unreachable!()
     }

@@ -218,7 +218,7 @@ impl Database for Simulated {
                 (bytes, ContentHash::of(&std::fs::read(&to).unwrap_or_default()))
             })
             .await?;
-        Ok(Taken { bytes, hash: Some(hash) })
+        Ok(Taken { bytes, hash: Some(hash), counts: None })
     }
 
     async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {
@@ -231,6 +231,12 @@ impl Database for Simulated {
 
     async fn check(&self, _: &Path, _: &Located) -> Result<Vec<String>, DatabaseError> {
         Ok(self.see(|_| Vec::new()).await?)
+    }
+
+    async fn differing(&self, snapshot: &Path, file: &Path) -> Result<u64, DatabaseError> {
+        let (then, now) =
+            (std::fs::read(snapshot).unwrap_or_default(), std::fs::read(file).unwrap_or_default());
+        Ok(self.see(|_| u64::from(then != now)).await?)
     }
 
     async fn restore_beside(&self, snapshot: &Path, of: &Located, to: &str) -> Result<(), DatabaseError> {

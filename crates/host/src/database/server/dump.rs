@@ -279,7 +279,10 @@ fn write(into: Counted, mut coming: mpsc::Receiver<Part>) -> io::Result<Option<(
             Part::End => {
                 let written = packed.finish()?;
                 let hash = ContentHash::from_digest(&written.hash.finalize());
-                return Ok(Some((Taken { bytes: written.bytes, hash: Some(hash) }, written.file)));
+                return Ok(Some((
+                    Taken { bytes: written.bytes, hash: Some(hash), counts: None },
+                    written.file,
+                )));
             }
         }
     }

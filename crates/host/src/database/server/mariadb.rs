@@ -174,6 +174,7 @@ impl InServer for Maria<'_> {
             catalogue: cutover_core::hash::ContentHash::of_value(&found.objects).to_string(),
             objects: found.objects,
             schema,
+            counts: None,
         })
     }
 

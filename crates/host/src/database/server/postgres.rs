@@ -152,6 +152,7 @@ impl InServer for Postgres<'_> {
             catalogue: found.catalogue,
             objects: BTreeMap::new(),
             schema,
+            counts: found.counts,
         })
     }
 
@@ -160,22 +161,27 @@ impl InServer for Postgres<'_> {
         let words = |program: &str| {
             [program, "--format=custom", "--compress=0", "--lock-wait-timeout=60s"].map(str::to_owned)
         };
-        let of = |state: ServerState| Extent::About { bytes: state.bytes };
         let server = self.client.server;
-        match server.way {
+        let mut counts = None;
+        let mut of = |state: ServerState| {
+            counts = state.counts;
+            Extent::About { bytes: state.bytes }
+        };
+        let taken = match server.way {
             // The programs are the server's own, whatever it says: they begin while it is asked.
             Way::Inside { .. } => {
                 let known = async { self.wanted().await.map(of) };
-                self.taken(&words("pg_dump"), known, to).await
+                self.taken(&words("pg_dump"), known, to).await?
             }
             Way::Outside { .. } => {
                 let state = self.wanted().await?;
                 let program = tools::program(server, state.major, "pg_dump")?;
                 // What cannot be put back is no snapshot.
                 tools::program(server, state.major, "pg_restore")?;
-                self.taken(&words(&program), ready(Ok(of(state))), to).await
+                self.taken(&words(&program), ready(Ok(of(state))), to).await?
             }
-        }
+        };
+        Ok(Taken { counts, ..taken })
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {

@@ -4,6 +4,8 @@ use cutover_core::layout;
 use cutover_core::state::SchemaVersion;
 use serde::Deserialize;
 
+use crate::ports::RowCounts;
+
 /// One row, one value: what it is and has, as JSON.
 pub(super) const STATE: &str = "with own as (select oid from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'),
 relations as (select c.* from pg_class c where c.relnamespace in (select oid from own))
@@ -20,6 +22,12 @@ select json_build_object(
         from relations join pg_namespace n on n.oid = relations.relnamespace
         where relkind in ('r', 'p') and relname in ('alembic_version', 'django_migrations', 'schema_migrations', '_sqlx_migrations',
             '_prisma_migrations', 'flyway_schema_history')),
+    -- Counts are begun anew after a crash, which nothing of the database itself says: what is counted of the whole server is, too, and does.
+    'counts', (select json_build_object(
+            'from', concat_ws(' ', d.oid, pg_stat_get_db_stat_reset_time(d.oid), (select stats_reset from pg_stat_bgwriter)),
+            'tables', (select coalesce(json_object_agg(oid, pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid)), '{}')
+                from relations where relkind = 'r'))
+        from pg_database d where datname = current_database() and current_setting('track_counts')::bool),
     'catalogue', (select md5(coalesce(string_agg(line, E'\\n' order by line), '')) from (
         select 'relation ' || relkind::text || ' ' || oid::regclass::text as line from relations
         union all select 'column ' || c.oid::regclass::text || ' ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' '
@@ -109,6 +117,8 @@ pub(super) struct Found {
     pub(super) others: Vec<String>,
     pub(super) tools: Vec<ToolTable>,
     pub(super) catalogue: String,
+    /// `None`: it does not count.
+    pub(super) counts: Option<RowCounts>,
 }
 
 /// A table of a migration tool.
