@@ -231,6 +231,12 @@ fn own_image(
         context.issues.add(draft.remedy("call the service something else"));
         return None;
     }
+    if context.one_offs.keys().any(|other| other.as_str() == name) {
+        let what = format!("the migration's own image is called `{name}`, and so is that of another database");
+        let draft = image.problem(ProblemKind::Conflict, what);
+        context.issues.add(draft.remedy("call one of the databases something else"));
+        return None;
+    }
     let source = run::source(at, name, &mut context.issues)?;
     if let Source::Image { reference } = &source {
         run::note_floating(at, reference, &mut context.issues);
