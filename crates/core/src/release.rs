@@ -131,14 +131,18 @@ impl Release {
     }
 
     /// All that instances are made from.
-    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        let released = self.services.keys().chain(self.one_offs.keys());
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let backing = self.backing.values().map(|of| Part {
             run: &of.settings.run,
             content: &of.content,
             shipped: &of.shipped,
         });
-        released.filter_map(|name| self.part(name)).chain(backing)
+        self.released().chain(backing)
+    }
+
+    /// The same without what outlives releases: services, and what is there for one-off instances alone.
+    pub fn released(&self) -> impl Iterator<Item = Part<'_>> {
+        self.services.keys().chain(self.one_offs.keys()).filter_map(|name| self.part(name))
     }
 
     /// What one-off instances of a service are made from, or of what is there for them alone; `None`: there is nothing of that name.

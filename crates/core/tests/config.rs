@@ -169,6 +169,33 @@ environments:
 }
 
 #[test]
+fn an_environment_that_lists_migrations_says_all_of_them_in_their_order() {
+    let text = "app: shop
+services: { web: { image: \"shop:1\" } }
+backing: { db: { image: \"db:1\" } }
+databases:
+  main:
+    engine: postgres
+    service: db
+    migrate:
+      - { service: web, command: one }
+      - { service: web, command: two, timeout: 1m }
+environments:
+  production:
+    databases:
+      main:
+        migrate:
+          - { service: web, command: one }
+          - { service: web, command: two, timeout: 1h }
+";
+    let config = good(text, "production");
+    let migrate = &config.databases.values().next().unwrap().migrate;
+    let told: Vec<_> =
+        migrate.iter().map(|one| (one.command[0].to_string(), one.timeout.as_secs())).collect();
+    assert_eq!(told, [("one".to_owned(), 600), ("two".to_owned(), 3600)]);
+}
+
+#[test]
 fn the_command_line_is_stronger_than_the_file_and_never_gives_secrets() {
     let text = format!("{SHOP}    environment: {{ LEVEL: info, KEY: }}\n");
     let set = |name: &str, value: &str| {

@@ -283,7 +283,7 @@ fn file_name(path: &str) -> &str {
 fn snapshot(plan: &SnapshotPlan, host: &HostPlan) -> String {
     let direct = host.migrate.todo().into_iter().flat_map(|migrate| &migrate.direct);
     let parts = direct.filter(|migration| plan.databases.contains(&migration.database)).map(|migration| {
-        let unless = if migration.pending.is_some() { ", where something is pending" } else { "" };
+        let unless = if migration.questions().is_empty() { "" } else { ", where something is pending" };
         format!("dumps {} into {}{unless}", migration.database, file_name(&migration.snapshot_file))
     });
     let asked =
@@ -296,7 +296,11 @@ fn snapshot(plan: &SnapshotPlan, host: &HostPlan) -> String {
 
 fn migrate(plan: &MigratePlan) -> String {
     let names = |migrations: &[&Migration]| {
-        migrations.iter().map(|migration| migration.database.to_string()).collect::<Vec<_>>().join(", ")
+        let names = migrations.iter().map(|migration| match migration.instances().count() {
+            1 => migration.database.to_string(),
+            several => format!("{} ({several} commands)", migration.database),
+        });
+        names.collect::<Vec<_>>().join(", ")
     };
     let (files, servers): (Vec<_>, Vec<_>) =
         plan.rehearse.iter().partition(|migration| migration.file().is_some());

@@ -1,6 +1,6 @@
 //! Databases: where each lies, and how it is migrated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::mounts;
@@ -9,8 +9,8 @@ use super::read::At;
 use super::run::{self, Context};
 use super::service::within;
 use super::settings::{
-    Command, Compatible, Database, DatabaseEngine, Migrate, OneOff, ServerKind, Service, SnapshotPolicy,
-    Source,
+    Command, Compatible, Database, DatabaseEngine, Migrate, Mount, OneOff, ServerKind, Service,
+    SnapshotPolicy, Source,
 };
 use crate::defaults;
 use crate::names::{DatabaseName, ServiceName};
@@ -232,7 +232,8 @@ fn own_image(
         return None;
     }
     if context.one_offs.keys().any(|other| other.as_str() == name) {
-        let what = format!("the migration's own image is called `{name}`, and so is that of another database");
+        let what =
+            format!("the migration's own image is called `{name}`, and so is that of another database");
         let draft = image.problem(ProblemKind::Conflict, what);
         context.issues.add(draft.remedy("call one of the databases something else"));
         return None;
@@ -245,6 +246,15 @@ fn own_image(
     let mut settings = run::run(at, shared.as_ref(), false, context);
     let files = at.get("files").map(|files| files.one_or_more()).unwrap_or_default();
     settings.mounts = files.iter().filter_map(|at| mounts::shipped(at, context)).collect();
+    let mut targets = BTreeSet::new();
+    for (at, mount) in files.iter().zip(&settings.mounts) {
+        let Mount::Shipped { target, .. } = mount else { continue };
+        if !targets.insert(target.clone()) {
+            let draft =
+                at.problem(ProblemKind::Conflict, format!("two of the `files` are found at `{target}`"));
+            context.issues.add(draft.remedy("say another place of one of them: `./shop/migrations:/shop`"));
+        }
+    }
     // Each command is handed over when it is run.
     settings.command = None;
     let name: ServiceName = match name.parse() {

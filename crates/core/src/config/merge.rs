@@ -14,16 +14,18 @@ enum Rule {
     Replace,
     /// Lists, item by item: what mounts the same target is replaced.
     Targets,
+    /// Maps key by key; a list is one thing, in its order, and stands as a whole.
+    Whole,
 }
 
 fn rule(key: &str) -> Rule {
     match key {
         "environment" | "labels" | "args" | "extra_hosts" | "sysctls" | "variables" | "json" => Rule::Pairs,
         "depends_on" => Rule::Names,
-        "command" | "entrypoint" | "test" | "artifact" | "verify" | "hosts" | "status" | "services_of" => {
-            Rule::Replace
-        }
+        "command" | "entrypoint" | "pending" | "down" | "test" | "artifact" | "verify" | "hosts"
+        | "status" | "services_of" => Rule::Replace,
         "volumes" => Rule::Targets,
+        "migrate" => Rule::Whole,
         _ => Rule::Usual,
     }
 }
@@ -49,7 +51,7 @@ fn lay_by(base: Node, over: &Node, rule: &Rule) -> Node {
             }
             Value::Map(entries)
         }
-        (Value::List(mut items), Value::List(others)) => {
+        (Value::List(mut items), Value::List(others)) if !matches!(rule, Rule::Whole) => {
             for node in others {
                 append(&mut items, node, rule);
             }

@@ -49,9 +49,18 @@ fn may_be_pending(
         let parts = database.migrate.iter().map(|migrate| release.part(&migrate.service));
         parts.map(|part| part.map(|part| (part.content.identity().clone(), part.shipped.clone()))).collect()
     };
+    // What it is told says where its files and its database are, and nothing but the migration is run with it.
+    let own = |release: &Release| -> Vec<_> {
+        let own = database.migrate.iter().map(|migrate| release.one_offs.get(&migrate.service));
+        own.map(|own| own.map(|own| own.settings.run.clone())).collect()
+    };
+    let told = own(release).into_iter().flatten().flat_map(|run| run.environment.into_values());
+    let told: BTreeSet<_> =
+        told.flat_map(|text| text.variables().into_iter().cloned().collect::<Vec<_>>()).collect();
     let url = if let DatabaseEngine::Server { url, .. } = &database.engine { url.as_ref() } else { None };
-    let mut named = url.into_iter().flat_map(Template::variables);
+    let mut named = url.into_iter().flat_map(Template::variables).chain(&told);
     content(was) != content(release)
+        || own(was) != own(release)
         || commands(before) != commands(database)
         || lies(before) != lies(database)
         || named.any(|variable| was.variables.get(variable) != release.variables.get(variable))
@@ -86,17 +95,17 @@ pub(super) fn migration(
         let number = if number == 1 { String::new() } else { format!("-{number}") };
         let instance = format!("{what}-{name}-{}{number}", stamp.run.short()).parse().ok()?;
         let identity = Identity { name: instance, slot, replica: 1, run: stamp.run, address: None };
-        let mut spec = ground.one_off(&migrate.service, command.clone(), &identity)?;
+        ground.one_off(&migrate.service, command.clone(), &identity)
+    };
+    let command = |number: usize, migrate: &Migrate| {
+        let mut spec = one_off("migrate", number, migrate, &migrate.command)?;
         if let Some(DatabasePlace::Server(ServerPlace { kind: ServerKind::Postgres, .. })) = place {
             // Its sessions in the server are found by this (S19).
             let variable = crate::variables::given::DATABASE_CLIENT.parse().ok()?;
             spec.given.insert(variable, layout::MIGRATION_CLIENT.to_owned());
         }
-        Some(spec)
-    };
-    let command = |number: usize, migrate: &Migrate| {
         Some(NextCommand {
-            spec: one_off("migrate", number, migrate, &migrate.command)?,
+            spec,
             pending: match &migrate.pending {
                 Some(command) => Some(Box::new(one_off("pending", number, migrate, command)?)),
                 None => None,

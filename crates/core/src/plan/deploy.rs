@@ -192,7 +192,7 @@ fn shipped(run: &RunSettings, request: &Request) -> BTreeMap<String, Shipped> {
 
 fn absent_file(path: &str) -> Failure {
     Failure::new(Exit::Refused, format!("`{path}`, which is mounted, is not there"))
-        .next("it is looked for beside cutover.yml: create it, or correct `volumes:`")
+        .next("it is looked for beside cutover.yml: create it, or correct `volumes:`, or the `files:` of a migration")
 }
 
 /// Salted hashes of what the release's env file will hold.

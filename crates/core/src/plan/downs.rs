@@ -185,7 +185,7 @@ fn one_database(
         }
     }
     whole.compatible = Compatible::Breaking;
-    whole.down = Some(Down { undoes });
+    whole.down = Some(Down { then: Vec::new(), undoes });
     Ok(whole)
 }
 
@@ -201,9 +201,13 @@ fn nothing(database: &DatabaseName, to: &Release) -> Failure {
 /// What has no `down` on record is not guessed.
 fn without(one: &Back<'_>, to: &Release) -> Failure {
     let (database, migrated) = (one.database(), &one.record.release.id);
-    let cause = format!("release {migrated} migrated `{database}`, and has no `down` on record for it");
-    other_ways(one, to, cause)
-        .next(format!("`databases.{database}.migrate.down` in cutover.yml records one with the next release"))
+    let of_it = one.record.release.databases.get(database);
+    let several = of_it.is_some_and(|of_it| of_it.migrate.len() > 1);
+    let (which, each) = if several { ("each of its commands", " of each") } else { ("it", "") };
+    let cause = format!("release {migrated} migrated `{database}`, and has no `down` on record for {which}");
+    other_ways(one, to, cause).next(format!(
+        "`databases.{database}.migrate.down`{each} in cutover.yml records one with the next release"
+    ))
 }
 
 /// Nor is the version that it leads to.

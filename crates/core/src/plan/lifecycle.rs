@@ -22,6 +22,7 @@ use crate::release::{Live, Release, RuntimeKind};
 use crate::request::{Request, Stamp};
 use crate::rules;
 use crate::state::{HostState, MigrationRecord, ReleaseRecord, World};
+use crate::template::Template;
 use crate::verdict::Outcome;
 
 /// Plans a verb that needs no configuration.
@@ -251,12 +252,8 @@ fn back_again(state: &HostState, live: &Live, target: &Release) -> Option<String
 
 /// Names that are set, and that nothing of the release gets.
 fn unasked(release: &Release, request: &Request) -> Option<String> {
-    let services = release.services.values().map(|of| &of.settings.run.environment);
-    let asked: BTreeSet<_> = services
-        .chain(release.backing.values().map(|of| &of.settings.run.environment))
-        .flatten()
-        .flat_map(|(_, value)| value.variables())
-        .collect();
+    let told = release.parts().flat_map(|part| part.run.environment.values());
+    let asked: BTreeSet<_> = told.flat_map(Template::variables).collect();
     let names: Vec<&str> =
         request.overlay.keys().filter(|name| !asked.contains(name)).map(VariableName::as_str).collect();
     (!names.is_empty()).then(|| {

@@ -746,6 +746,9 @@ pub struct NextCommand {
 /// Migrations that are taken back by their own `down` commands, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Down {
+    /// Of plans of earlier builds: what is run after the first one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<InstanceSpec>,
     /// What is undone by all of them.
     pub undoes: Vec<Undone>,
 }
@@ -754,7 +757,8 @@ impl Migration {
     /// The one-off instances that change the database, in their order, each with how long it may take.
     pub fn commands(&self) -> impl Iterator<Item = (&InstanceSpec, Duration)> {
         let then = self.then.iter().map(|next| (&next.spec, next.timeout));
-        std::iter::once((&self.spec, self.timeout)).chain(then)
+        let earlier = self.down.iter().flat_map(|down| &down.then).map(|spec| (spec, self.timeout));
+        std::iter::once((&self.spec, self.timeout)).chain(then).chain(earlier)
     }
 
     /// The same without the time.

@@ -305,7 +305,8 @@ fn on_what_is_there(state: &HostState, networks: Vec<NetworkUse>) -> Vec<Network
 
 /// The services that settings refer to.
 fn referred(run: &RunSettings) -> impl Iterator<Item = &ServiceName> {
-    let texts = run.environment.values().chain(run.command.iter().flatten());
+    let words = run.command.iter().chain(&run.entrypoint).flatten();
+    let texts = run.environment.values().chain(words);
     texts.flat_map(crate::template::Template::services)
 }
 
@@ -314,8 +315,11 @@ pub(crate) fn urls(
     release: &Release,
     address: impl Fn(&ServiceName) -> Option<SocketAddr>,
 ) -> BTreeMap<ServiceName, String> {
+    let migrating = release.databases.values().flat_map(|database| &database.migrate);
+    let migrating = migrating.flat_map(|one| [Some(&one.command), one.pending.as_ref(), one.down.as_ref()]);
+    let migrating = migrating.flatten().flatten().flat_map(crate::template::Template::services);
     let referred: std::collections::BTreeSet<&ServiceName> =
-        release.services.values().flat_map(|service| referred(&service.settings.run)).collect();
+        release.released().flat_map(|part| referred(part.run)).chain(migrating).collect();
     let services = release.services.iter().map(|(name, s)| (name, s.content.runtime(), s.settings.port));
     let backing = release.backing.iter().map(|(name, b)| (name, b.content.runtime(), b.settings.port));
     services

@@ -174,6 +174,30 @@ fn given_nothing_but_another_file_that_a_migration_reads_then_something_may_be_p
 }
 
 #[test]
+fn given_an_image_of_a_migrations_own_that_is_told_something_else_then_something_may_be_pending() {
+    for told in ["environment: { DIR: /migrations }", "entrypoint: [sh, -e]", "environment: { TOKEN: }"] {
+        let mut host = crate::rehearsals::serving(TOOL_AND_WEB);
+        host.text = host.text.replace("command: up,", &format!("command: up, {told},"));
+        let contents = host.contents("v1");
+
+        let plan = host.deploy_of(contents).unwrap();
+
+        assert!(todo(&plan.migrate).if_pending.is_some(), "{told}: {:?}", plan.migrate);
+    }
+}
+
+#[test]
+fn given_a_question_then_its_sessions_are_not_taken_for_those_of_a_migration() {
+    let mut host = crate::rehearsals::serving(TOOL_AND_WEB);
+    let plan = pending(&mut host);
+    let HeldDatabase::Migrate { migration } = &todo(&plan.handover).databases[0] else { panic!("{plan:?}") };
+    let client = cutover_core::variables::given::DATABASE_CLIENT.parse().unwrap();
+
+    assert!(migration.instances().all(|spec| spec.given.contains_key(&client)));
+    assert!(migration.questions().iter().all(|(spec, _)| !spec.given.contains_key(&client)));
+}
+
+#[test]
 fn given_a_breaking_migration_of_postgres_then_what_opens_it_is_handed_over() {
     let mut host = Host::serving(&SERVER.replace("COMPATIBLE", "breaking"));
 

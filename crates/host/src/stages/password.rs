@@ -213,8 +213,8 @@ fn said_elsewhere(act: &Act<'_>, change: &PasswordChange) -> Result<Option<Varia
     let live = act.store.releases(act.app())?.into_iter().find(|record| record.release.id == change.from);
     let told: BTreeSet<VariableName> = live
         .iter()
-        .flat_map(|live| live.release.services.values())
-        .flat_map(|service| service.settings.run.environment.values())
+        .flat_map(|live| live.release.released())
+        .flat_map(|part| part.run.environment.values())
         .flat_map(Template::variables)
         .cloned()
         .collect();

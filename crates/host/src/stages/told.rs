@@ -110,11 +110,18 @@ pub(super) fn forbidden(not_rehearsed: Failure, path: &Path, service: &ServiceNa
 pub(super) fn out_of_memory(act: &Act<'_>, plan: &ScratchRehearsal, ended: &InstanceSpec) -> Failure {
     let why = out_of_memory_of(ended, ended.name == plan.server.name);
     let mut failure = not_rehearsed(act, plan, Exit::Failed, &why);
+    // An image of a migration's own has no such key.
+    let release = act.plan.release.as_ref();
+    let has_limit = release.is_none_or(|release| !release.one_offs.contains_key(&ended.service));
     failure.next.insert(
         0,
         format!(
-            "rehearse where more memory is free, or give `{}` a larger `mem_limit:` where that is what it had",
-            ended.service
+            "rehearse where more memory is free{}",
+            if has_limit {
+                format!(", or give `{}` a larger `mem_limit:` where that is what it had", ended.service)
+            } else {
+                String::new()
+            }
         ),
     );
     failure

@@ -307,6 +307,7 @@ fn next_sequence(transaction: &Transaction<'_>, app: &str) -> Result<u64, StoreE
 /// What instances are made of and configured with may not change under a name; how a deploy of it goes may.
 fn refuse_other_content(new: &Release, known: &Release) -> Result<(), StoreError> {
     let same = new.services == known.services
+        && new.one_offs == known.one_offs
         && new.backing == known.backing
         && new.databases == known.databases
         && new.volumes == known.volumes
