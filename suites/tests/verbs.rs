@@ -277,6 +277,45 @@ async fn prune_takes_what_nothing_needs_and_nothing_else() {
     assert!(exits(&app, &["history"], 0).await.contains("prune"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_stay_for_as_long_as_the_live_release_says() {
+    let site = site();
+    let app = site.app("guestbook", "guestbook.localhost").unwrap();
+    let keep = |config: &str| config.replace("engine: sqlite", "engine: sqlite\n    snapshot: { keep: 1d }");
+    app.commit("v1", keep).unwrap();
+    app.cutover(&["deploy"]).await.unwrap().expect(0).unwrap();
+    let (layout, folder) = (site.layout(), site.layout().snapshots(app.id()));
+    let file = |name: &str| folder.join(format!("main_{name}_7f3c9e1.sqlite"));
+    // Many that are new, two that are old, and one that came out of an old backup just now.
+    let new: Vec<_> = (10..25).map(|number| file(&format!("20991126T0405{number}000Z"))).collect();
+    let (old, asked) = (file("20200101T000000000Z"), file("20200101T000000001Z"));
+    let recalled = file("20200101T000000002Z");
+    for path in new.iter().chain([&old, &asked, &recalled]) {
+        put(path, 1_000);
+    }
+    long_ago(&old);
+    long_ago(&asked);
+    let store = Store::open(&layout).unwrap();
+    for path in new.iter().chain([&old, &recalled]) {
+        let file = in_snapshots(app.id(), path.file_name().unwrap().to_str().unwrap());
+        let hash = cutover_core::hash::ContentHash::of(b"rows");
+        store.put_snapshot(app.id(), &file, Some(&hash)).unwrap();
+    }
+    drop(store);
+
+    // What is on no record goes only once somebody was asked.
+    exits(&app, &["snapshot", "create"], 0).await;
+    assert!(!old.exists() && asked.exists() && recalled.exists());
+    assert!(new.iter().all(|path| path.exists()), "however many they are");
+    let told = exits(&app, &["snapshot", "prune", "--yes"], 0).await;
+    assert!(told.contains("20200101T000000001Z") && !asked.exists() && recalled.exists(), "{told}");
+    assert!(exits(&app, &["prune", "--yes"], 0).await.contains("nothing to do"));
+
+    // Once nothing is said of it any more, the newest ten stay.
+    app.deploy("v2").await.unwrap().expect(0).unwrap();
+    assert_eq!(names_in(&folder).len(), 10, "{:?}", names_in(&folder));
+}
+
 /// The names of an app's snapshots, as a list shows them: the newest first.
 async fn snapshots(app: &App<'_>) -> Vec<String> {
     let listed = app.cutover(&["snapshot", "list", "--json"]).await.unwrap().expect(0).unwrap().output;

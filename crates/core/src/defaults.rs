@@ -111,7 +111,11 @@ pub const HTTP_UNPRIVILEGED: &str = "127.0.0.1:8080";
 pub const ROWS_CHANGED: Duration = Duration::from_secs(5);
 /// The largest file of SQLite that is compared with a snapshot for that, in bytes: it is copied into memory.
 pub const COMPARED: u64 = 64 * 1024 * 1024;
-/// Snapshots kept for each database besides those that rollback needs.
+/// The shortest time for which snapshots can be kept: a rollback that comes at once finds the one before.
+pub const SNAPSHOT_KEEP_LEAST: Duration = Duration::from_hours(1);
+/// The longest.
+pub const SNAPSHOT_KEEP_MOST: Duration = Duration::from_hours(365 * 24);
+/// Snapshots kept for each database besides those that rollback needs, where no time is given for which they stay.
 pub const SNAPSHOTS: u32 = 10;
 /// Runs whose journals and events are kept, for each app.
 pub const RUNS: u32 = 100;

@@ -1,7 +1,8 @@
-//! Retention: what may go of what lies on a host. By references, of all apps on the host, and by sequence; never by clock (S26). What lies there
-//! and who needs it comes in as data.
+//! Retention: what may go of what lies on a host. By references, of all apps on the host, and by sequence; by clock only where somebody says how
+//! long snapshots stay (S26). What lies there and who needs it comes in as data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -199,6 +200,21 @@ pub struct HeldSnapshot {
     pub sequence: Option<u64>,
     /// Its size.
     pub bytes: u64,
+    /// Since when it is what it is: when it was taken, or came out of a backup.
+    pub since: Timestamp,
+    /// It was read back when it came, and what was read is on record.
+    pub verified: bool,
+}
+
+/// Which snapshots stay that nothing needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotsKept<'a> {
+    /// The newest so many of each database …
+    pub newest: u32,
+    /// … but of these the younger ones, however many they are, and the newest that is verified.
+    pub younger: &'a BTreeMap<DatabaseName, Duration>,
+    /// The clock by which they are younger. What seems to come from its future is young.
+    pub now: Timestamp,
 }
 
 /// A snapshot as `snapshot list` shows it.
@@ -227,16 +243,33 @@ pub struct KnownSnapshot {
     pub problem: Option<String>,
 }
 
-/// Snapshots beyond the newest `keep` of each database. Those in `needed` stay and are not counted. Without a place in the order one is older
-/// than all that have one; among such ones their names tell.
-pub fn unneeded_snapshots(held: &[HeldSnapshot], needed: &BTreeSet<String>, keep: u32) -> Vec<Leftover> {
-    let mut free: Vec<&HeldSnapshot> = held.iter().filter(|one| !needed.contains(&one.file)).collect();
-    free.sort_by(|one, other| {
+/// Snapshots beyond those that are kept. Those in `needed` stay and are not counted. Without a place in the order one is older than all that have one;
+/// among such ones their names tell.
+pub fn unneeded_snapshots(
+    held: &[HeldSnapshot],
+    needed: &BTreeSet<String>,
+    kept: SnapshotsKept<'_>,
+) -> Vec<Leftover> {
+    let mut all: Vec<&HeldSnapshot> = held.iter().collect();
+    all.sort_by(|one, other| {
         (&one.database, other.sequence, &other.file).cmp(&(&other.database, one.sequence, &one.file))
     });
-    let of_each = free.chunk_by(|one, other| one.database == other.database);
-    let old = of_each.flat_map(|of_one| of_one.iter().skip(keep as usize));
-    old.map(|one| Leftover { kind: Kind::Snapshot, name: one.file.clone(), bytes: one.bytes }).collect()
+    let of_each = all.chunk_by(|one, other| one.database == other.database);
+    let old = of_each.flat_map(|of_one| {
+        let newest = of_one.iter().find(|one| one.verified && one.bytes > 0);
+        let younger = of_one.first().and_then(|one| kept.younger.get(&one.database));
+        let free = of_one.iter().filter(|one| !needed.contains(&one.file));
+        free.enumerate().filter(move |(place, one)| match younger {
+            None => *place >= kept.newest as usize,
+            Some(time) => newest != Some(*one) && is_older(one.since, kept.now, *time),
+        })
+    });
+    old.map(|(_, one)| Leftover { kind: Kind::Snapshot, name: one.file.clone(), bytes: one.bytes }).collect()
+}
+
+/// Whether so much time has passed. A clock that was set back says of none that it has.
+fn is_older(since: Timestamp, now: Timestamp, than: Duration) -> bool {
+    Duration::try_from(now.duration_since(since)).is_ok_and(|age| age > than)
 }
 
 /// The snapshots that releases on record refer to: what a rollback across their migrations puts back.
@@ -305,8 +338,25 @@ mod tests {
         assert_eq!(told.stays, ["image cutover/shop/local/web:1 stays: container `my-own` uses it"]);
     }
 
+    const NOW: &str = "2026-11-26T12:00:00Z";
+
     fn snapshot(database: &str, name: &str, sequence: Option<u64>) -> HeldSnapshot {
-        HeldSnapshot { file: name.to_owned(), database: database.parse().unwrap(), sequence, bytes: 1 }
+        HeldSnapshot {
+            file: name.to_owned(),
+            database: database.parse().unwrap(),
+            sequence,
+            bytes: 1,
+            since: NOW.parse().unwrap(),
+            verified: true,
+        }
+    }
+
+    fn unneeded(held: &[HeldSnapshot], needed: &[&str], newest: u32, younger: &[(&str, u64)]) -> Vec<String> {
+        let needed = needed.iter().map(|name| (*name).to_owned()).collect();
+        let hours = |(name, hours): &(&str, u64)| (name.parse().unwrap(), Duration::from_hours(*hours));
+        let younger = younger.iter().map(hours).collect();
+        let kept = SnapshotsKept { newest, younger: &younger, now: NOW.parse().unwrap() };
+        unneeded_snapshots(held, &needed, kept).into_iter().map(|one| one.name).collect()
     }
 
     #[test]
@@ -319,12 +369,36 @@ mod tests {
             snapshot("main", "main_2029", None),
             snapshot("other", "other_2020", Some(1)),
         ];
-        let gone = |needed: &[&str], keep| -> Vec<String> {
-            let needed = needed.iter().map(|name| (*name).to_owned()).collect();
-            unneeded_snapshots(&held, &needed, keep).into_iter().map(|one| one.name).collect()
+        assert_eq!(unneeded(&held, &[], 2, &[]), ["main_2031", "main_2030", "main_2029"]);
+        assert_eq!(unneeded(&held, &["main_2031"], 2, &[]), ["main_2030", "main_2029"]);
+        assert_eq!(unneeded(&held, &[], 4, &[]), ["main_2029"]);
+    }
+
+    #[test]
+    fn where_a_time_is_given_the_younger_ones_stay_and_the_newest_that_is_verified() {
+        let of = |name: &str, sequence, hours: i64| HeldSnapshot {
+            since: NOW.parse::<Timestamp>().unwrap() - jiff::SignedDuration::from_hours(hours),
+            ..snapshot("main", name, sequence)
         };
-        assert_eq!(gone(&[], 2), ["main_2031", "main_2030", "main_2029"]);
-        assert_eq!(gone(&["main_2031"], 2), ["main_2030", "main_2029"]);
-        assert_eq!(gone(&[], 4), ["main_2029"]);
+        let mut held = vec![
+            of("old", Some(1), 200),
+            of("needed", Some(2), 100),
+            of("verified", Some(3), 90),
+            HeldSnapshot { verified: false, ..of("torn", Some(4), 80) },
+            of("on no record", None, 70),
+            snapshot("other", "other", Some(1)),
+        ];
+        let gone = |held: &[HeldSnapshot], hours| unneeded(held, &["needed"], 1, &[("main", hours)]);
+        assert_eq!(gone(&held, 24), ["torn", "old", "on no record"]);
+        assert_eq!(gone(&held, 85), ["old"], "however many there are");
+        assert_eq!(gone(&held, 200), [""; 0]);
+
+        // A new one, which is verified; and a clock that was set back since some were taken.
+        held.push(of("new", Some(5), 1));
+        assert_eq!(gone(&held, 24), ["torn", "verified", "old", "on no record"]);
+        for one in &mut held {
+            one.since += jiff::SignedDuration::from_hours(300);
+        }
+        assert_eq!(gone(&held, 24), [""; 0], "what comes from the future is young");
     }
 }

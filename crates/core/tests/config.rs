@@ -8,8 +8,9 @@
 )]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use cutover_core::config::settings::{Config, Origin, Service, Source, Strategy};
+use cutover_core::config::settings::{Config, Origin, Service, SnapshotPolicy, Source, Strategy};
 use cutover_core::config::{
     Problems, Selection, Sources, compose_files, compose_table, env_files, environments, parse,
     reference_markdown,
@@ -53,6 +54,26 @@ fn the_model_settles_for_a_server() {
     );
     assert_eq!(config.variables[&"DOMAIN".parse().unwrap()], Origin::EnvironmentVariables);
     assert!(config.volumes.contains_key(&"pgdata".parse().unwrap()));
+}
+
+#[test]
+fn how_long_snapshots_stay_is_said_of_each_database() {
+    let text = format!(
+        "{SHOP}databases:\n  a: {{ engine: postgres, url: \"${{A}}\", snapshot: {{ keep: 7d }} }}\n  b: {{ engine: postgres, url: \"${{B}}\", snapshot: none }}\n  c: {{ engine: postgres, url: \"${{C}}\" }}\n"
+    );
+    let config = good(&text, "");
+    let kept = config.databases.values().map(|database| (database.snapshot, database.keep));
+    let week = Duration::from_hours(7 * 24);
+    assert_eq!(
+        kept.collect::<Vec<_>>(),
+        [
+            (SnapshotPolicy::BeforeMigration, Some(week)),
+            (SnapshotPolicy::None, None),
+            (SnapshotPolicy::BeforeMigration, None)
+        ]
+    );
+    let written = serde_json::to_value(&config.databases).unwrap();
+    assert!(written["c"].get("keep").is_none(), "as releases on record have it: {written}");
 }
 
 #[test]
@@ -303,7 +324,7 @@ services:
     let process = service(&config, "process");
     assert_eq!(process.source, Source::Artifact { path: "process".to_owned() });
     assert_eq!(process.run.command.as_ref().unwrap()[1].to_string(), "${PORT}");
-    assert_eq!(config.bake, std::time::Duration::from_secs(10));
+    assert_eq!(config.bake, Duration::from_secs(10));
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn values() {
         ("gates that look at two things, or at a gap", web("health: { path: /health, tcp: 80, status: [200, 404] }")),
         ("codes and hosts", web("health: { path: health, status: 42 }\nroute: { host: \"https://example.com/\", path: api }")),
         ("bounds of gates and migrations", web("health: { path: /, interval: 0, timeout: 0, within: 0 }\nstop_grace_period: 2h") + "backing: { pg: { image: \"postgres:17\" } }\ndatabases: { main: { engine: postgres, service: pg, migrate: { service: web, command: m, timeout: 0 } } }\n"),
+        ("how long snapshots stay", shop("databases:\n  a: { engine: postgres, url: \"${A}\", snapshot: { keep: 30m } }\n  b: { engine: postgres, url: \"${B}\", snapshot: { keep: 400d } }\n  c: { engine: postgres, url: \"${C}\", snapshot: { keep: week } }\n  d: { engine: postgres, url: \"${D}\", snapshot: {} }\n  e: { engine: postgres, url: \"${E}\", snapshot: all }\n  f: { engine: postgres, url: \"${F}\", snapshot: { keeps: 7d } }\n")),
         ("placeholders", web("environment: { SECRET_KEY: CHANGE_ME }")),
         ("a name with a reference", "app: \"${APP}\"\nservices: { web: { image: \"x:1\" } }\n".to_owned()),
         ("what an environment fills", shop("environments: { production: { hosts: [\"${H}\"], protected: \"${P}\", variables: { H: -x, P: perhaps } } }\n")),

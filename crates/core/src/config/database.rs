@@ -12,6 +12,7 @@ use super::settings::{
     Command, Compatible, Database, DatabaseEngine, Migrate, Mount, OneOff, ServerKind, Service,
     SnapshotPolicy, Source,
 };
+use super::value;
 use crate::defaults;
 use crate::names::{DatabaseName, ServiceName};
 use crate::template::Template;
@@ -46,19 +47,35 @@ pub(crate) fn database(
         "mariadb" => server(ServerKind::Mariadb, at, context),
         _ => server(ServerKind::Postgres, at, context),
     };
-    let database = Database {
-        engine: engine?,
-        migrate,
-        snapshot: if at.get("snapshot").is_some() {
-            SnapshotPolicy::None
-        } else {
-            SnapshotPolicy::BeforeMigration
-        },
-    };
+    let (snapshot, keep) = snapshot(at, context);
+    let database = Database { engine: engine?, migrate, snapshot, keep };
     for (migrate, at) in database.migrate.iter().zip(&migrating) {
         refuse_blind_migration(name, at, &database, migrate, services, context);
     }
     Some(database)
+}
+
+/// Whether one is taken before a migration, and how long it stays.
+fn snapshot(at: &At<'_>, context: &mut Context<'_>) -> (SnapshotPolicy, Option<Duration>) {
+    match at.get("snapshot") {
+        None => (SnapshotPolicy::BeforeMigration, None),
+        Some(given) if given.text().is_some() => (SnapshotPolicy::None, None),
+        Some(given) => {
+            let keep = given.get("keep");
+            if keep.is_none() && !context.issues.has_at(&given.path) {
+                let draft = given.problem(ProblemKind::Missing, "`snapshot` does not say which of them stay");
+                context.issues.add(draft.remedy("snapshot: { keep: 7d }"));
+            }
+            (SnapshotPolicy::BeforeMigration, keep.and_then(|keep| kept(keep.text()?).ok()))
+        }
+    }
+}
+
+/// Reads how long snapshots stay.
+pub(crate) fn kept(text: &str) -> Result<Duration, String> {
+    let time = value::duration(text)?;
+    let fits = (defaults::SNAPSHOT_KEEP_LEAST..=defaults::SNAPSHOT_KEEP_MOST).contains(&time);
+    if fits { Ok(time) } else { Err(format!("`{text}` is not from 1h to 365d")) }
 }
 
 fn sqlite(name: &DatabaseName, at: &At<'_>, context: &mut Context<'_>) -> Option<DatabaseEngine> {

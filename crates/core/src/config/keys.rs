@@ -276,9 +276,9 @@ static DATABASE: Shape = Shape::Keys(&[&[
     ),
     Key::own(
         "snapshot",
-        Shape::OneOf(&["none"]),
+        SNAPSHOT,
         "",
-        "`none` is the recorded decision to migrate without a snapshot.",
+        "`none` is the recorded decision to migrate without a snapshot; a map says which of them stay.",
     ),
     Key::own(
         "migrate",
@@ -288,6 +288,22 @@ static DATABASE: Shape = Shape::Keys(&[&[
     ),
     Key::later("backup", "`backup:` of the file, or of an environment, takes every database and volume"),
 ]]);
+
+const SNAPSHOT: Shape = Shape::Either(&[
+    Shape::OneOf(&["none"]),
+    Shape::Keys(&[&[Key::own(
+        "keep",
+        Shape::Form(&SNAPSHOT_KEEP),
+        "the newest ten",
+        "How long each of them stays, however many there are. Those that rollback needs, and the newest, stay longer.",
+    )]]),
+]);
+
+static SNAPSHOT_KEEP: super::shape::Form = super::shape::Form {
+    expected: "a duration from 1h to 365d, such as `7d`",
+    check: |text| super::database::kept(text).map(drop),
+    pattern: r"^([0-9.]+(s|m|h|d))+$",
+};
 
 const MIGRATE: Shape = Shape::Keys(&[&[
     Key::own(

@@ -474,6 +474,9 @@ pub struct Database {
     pub migrate: Vec<Migrate>,
     /// `snapshot: none`, the recorded decision to go without.
     pub snapshot: SnapshotPolicy,
+    /// How long its snapshots stay; `None`: the newest ten do, however old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Duration>,
 }
 
 impl Database {

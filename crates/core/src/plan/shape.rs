@@ -1058,7 +1058,8 @@ pub struct RecordPlan {
     /// The env file stays (remove): a volume does, and may have been made with what it says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub env_stays: bool,
-    /// Snapshots of each database that stay, the newest, besides those that releases on record refer to; `None`: all.
+    /// Snapshots of each database that stay, the newest, besides those that releases on record refer to; `None`: all. Where the release that is live
+    /// says how long they stay, that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<u32>,
     /// What nothing on the host needs, as a look found it (prune). Looked at again before anything goes.

@@ -5,19 +5,23 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cutover_core::defaults::{RUNS_PRUNED, SNAPSHOTS, STAGED};
 use cutover_core::hash::ContentHash;
 use cutover_core::layout::{self, Layout};
-use cutover_core::names::{AppId, InstanceName, ReleaseId, RunId, ServiceName};
-use cutover_core::retention::{HeldSnapshot, Kind, Leftover, needed_snapshots, unneeded_snapshots};
+use cutover_core::names::{AppId, DatabaseName, InstanceName, ReleaseId, RunId, ServiceName};
+use cutover_core::retention::{
+    HeldSnapshot, Kind, Leftover, SnapshotsKept, needed_snapshots, unneeded_snapshots,
+};
+use jiff::Timestamp;
 
 use super::{Going, Needed};
 use crate::backup;
 use crate::files::{self, FileError};
 use crate::journal::Trouble;
 use crate::lock::{ProcessLock, RunLock};
+use crate::observe::live_on_disk;
 use crate::parcels;
 use crate::runtime::process::artifact::Artifacts;
 use crate::store::Store;
@@ -74,25 +78,49 @@ fn artifacts(layout: &Layout, needed: &Needed) -> Result<Vec<Leftover>, Trouble>
     Ok(unneeded.map(leftover).collect())
 }
 
-/// Snapshots of an app beyond the newest `keep` of each database, and beyond those that releases refer to which are not `going`.
+/// Snapshots of an app beyond those that releases refer to which are not `going`, and beyond those that are kept: the younger ones where the release
+/// that is live says how long they stay, else the `newest`. Where it is not known what that says, all stay.
 pub(crate) fn old_snapshots(
     layout: &Layout,
     store: &Store,
     app: &AppId,
     going: &BTreeSet<ReleaseId>,
-    keep: u32,
+    newest: u32,
 ) -> Result<Vec<Leftover>, Trouble> {
     let known = store.snapshots(app)?;
+    let hashes = store.snapshot_hashes(app)?;
     let records = store.releases(app)?;
+    let live = live_on_disk(layout, app)
+        .map_err(|failure| Trouble::plain(format!("what is live is not known: {}", failure.what)))?;
+    let databases = match live {
+        None => BTreeMap::new(),
+        Some(live) => match records.iter().find(|record| record.release.id == live.release) {
+            Some(record) => record.release.databases.clone(),
+            None => return Ok(Vec::new()),
+        },
+    };
+    let younger: BTreeMap<DatabaseName, Duration> =
+        databases.into_iter().filter_map(|(name, database)| Some((name, database.keep?))).collect();
     let needed = needed_snapshots(records.iter().filter(|record| !going.contains(&record.release.id)));
     let folder = layout.snapshots(app);
     let held = names(&folder)?.into_iter().filter_map(|name| {
         let file = layout::in_snapshots(app, &name);
-        let bytes = room(&folder.join(&name));
-        let (database, sequence) = (layout::database_of_snapshot(&name)?, known.get(&file).copied());
-        Some(HeldSnapshot { file, database, sequence, bytes })
+        let path = folder.join(&name);
+        let (database, taken, _) = layout::parts_of_snapshot(&name)?;
+        // One that came out of a backup is called by when that was made.
+        let written = fs::symlink_metadata(&path).and_then(|found| found.modified());
+        let written = written.ok().and_then(|at| Timestamp::try_from(at).ok());
+        Some(HeldSnapshot {
+            database,
+            sequence: known.get(&file).copied(),
+            bytes: room(&path),
+            since: written.map_or(taken, |at| at.max(taken)),
+            verified: hashes.contains_key(&file),
+            file,
+        })
     });
-    Ok(unneeded_snapshots(&held.collect::<Vec<_>>(), &needed, keep))
+    let kept = SnapshotsKept { newest, younger: &younger, now: Timestamp::now() };
+    Ok(unneeded_snapshots(&held.collect::<Vec<_>>(), &needed, kept))
 }
 
 /// Journals and events of runs long over, and events whose run nobody knows any more.
