@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
-use cutover_core::journal::{Entry, What};
+use cutover_core::journal::{Entry, LockHolder, What};
 use cutover_core::layout::in_snapshots;
+use cutover_core::plan::Verb;
 use cutover_core::verdict::{Outcome, Verdict};
+use cutover_host::lock::AppLock;
 use cutover_host::store::Store;
 use cutover_suites::engine::{SHELL_IMAGE, shell_image, usable};
 use cutover_testkit::get;
@@ -362,6 +364,15 @@ async fn a_snapshot_by_hand_is_taken_read_and_put_back_and_the_present_is_kept()
     let told = exits(&app, &["snapshot", "restore", &name], 2).await;
     assert!(told.contains("ago (main_") && told.contains("3 rows were changed since (the two"), "{told}");
     assert!(is_marked(&app));
+    // Nobody opens the file while a run may have it closed.
+    let run = "018f3c9e-0000-7000-8000-000000000001".parse().unwrap();
+    let (verb, since) = (Verb::Deploy, "2026-11-26T04:05:06Z".parse().unwrap());
+    let holder =
+        LockHolder { app: app.id().clone(), run, by: "ann".to_owned(), verb, since, pid: std::process::id() };
+    let lock = AppLock::take(&site.layout(), app.id(), &holder).unwrap();
+    let told = exits(&app, &["snapshot", "restore", &name, "--dry-run"], 0).await;
+    assert!(told.contains("is not known (a run works on it)"), "{told}");
+    drop(lock);
     // Requests wait meanwhile; what is written by them is not served any more, but there.
     let told = exits(&app, &["snapshot", "restore", &name, "--yes"], 0).await;
     assert!(told.contains("is in its database's place"), "{told}");

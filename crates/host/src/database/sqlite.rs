@@ -279,12 +279,17 @@ fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
 /// cut leaves the old file without its log: content that was to be dropped anyway, and the restore is repeated before anything opens it.
 fn swap_in(next: &Path, file: &Path) -> Result<(), FileError> {
     for ending in BESIDE {
-        let mut name = file.as_os_str().to_owned();
-        name.push(ending);
-        files::remove(&PathBuf::from(name))?;
+        files::remove(&with_ending(file, ending))?;
     }
     fs::rename(next, file).map_err(|error| FileError::new("replace", file, &error))?;
     files::sync_folder(files::folder_of(file))
+}
+
+/// What lies beside a database's file.
+fn with_ending(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// A durable copy with the owner and mode of the file whose place it will take; where that is absent, for its folder's owner alone.
@@ -325,9 +330,10 @@ fn refuse_while_open(file: &Path, act: &str) -> Result<(), DatabaseError> {
 
 /// A copy in memory is compared: whoever writes meanwhile waits for no more than one of its pieces.
 fn differing(snapshot: &Path, file: &Path) -> Result<u64, DatabaseError> {
-    if [snapshot, file].into_iter().filter_map(length).any(|bytes| bytes > COMPARED) {
+    let log = with_ending(file, "-wal");
+    if [snapshot, file, &log].into_iter().filter_map(length).any(|bytes| bytes > COMPARED) {
         let most = cutover_core::rules::size(COMPARED);
-        return Err(other(file, "compare", &format!("it or its snapshot is larger than {most}")));
+        return Err(other(file, "compare", &format!("it, its log or its snapshot is larger than {most}")));
     }
     if is_absent(file)? {
         return Err(other(file, "compare", "it is not there"));

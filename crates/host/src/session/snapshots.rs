@@ -21,6 +21,7 @@ use crate::blocking::blocking;
 use crate::host::Host;
 use crate::journal::Trouble;
 use crate::leftovers::{Going, Place};
+use crate::lock::AppLock;
 use crate::meter;
 use crate::observe::observe_again;
 use crate::ports::Located;
@@ -129,6 +130,10 @@ async fn changed(host: &Host, app: &AppId, asked: &PutBack) -> RowsChanged {
     let here = Whereabouts { ports: &host.ports, layout: &host.layout, app, client: layout::OWN_CLIENT };
     let counted = async {
         match here.find(&asked.place).await? {
+            // Nobody has it open while it is migrated or put back (P8). A run that comes later sees that we have.
+            Located::File(_) if AppLock::peek(&host.layout, app).is_some() => {
+                Ok((None, "a run works on it".to_owned()))
+            }
             // What is said of a file has no values in it.
             Located::File(path) => {
                 Ok(match host.ports.database.differing(&host.layout.snapshot(&file), &path).await {
