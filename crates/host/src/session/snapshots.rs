@@ -148,8 +148,10 @@ async fn changed(host: &Host, app: &AppId, asked: &PutBack) -> RowsChanged {
                 let Some(then) = host.store.row_counts(&file)? else {
                     return Ok((None, "what its server had counted by then is on no record".to_owned()));
                 };
-                let now = host.ports.database.look(&server).await?.counts;
-                Ok::<_, Trouble>(match now.and_then(|now| now.since(&then)) {
+                let Some(now) = host.ports.database.look(&server).await?.counts else {
+                    return Ok((None, "its server keeps no count of them any more".to_owned()));
+                };
+                Ok::<_, Trouble>(match now.since(&then) {
                     Some(rows) => (Some(rows), COUNTED.to_owned()),
                     None => (None, "its server began to count anew meanwhile".to_owned()),
                 })
