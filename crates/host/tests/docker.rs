@@ -13,7 +13,7 @@ use cutover_core::plan::InstanceSpec;
 use cutover_core::release::Content;
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::state::{InstanceState, RestartPolicy};
-use cutover_engine::RestartPolicy as EnginePolicy;
+use cutover_engine::{RestartPolicy as EnginePolicy, State};
 use cutover_host::ports::{Exec, LogQuery, Runtime, RuntimeErrorKind, Scope};
 use place::{BASE, IDLE, Place, kind, on_engine, until, within};
 
@@ -345,6 +345,38 @@ fn output_is_told_by_stream_by_count_and_by_start() {
         assert_eq!(place.log(&spec, &last).await.len(), 1);
         let later = LogQuery { since: Some(jiff::Timestamp::now()), ..LogQuery::default() };
         assert_eq!(place.log(&spec, &later).await, [] as [&str; 0]);
+    });
+}
+
+#[test]
+fn one_that_is_paused_stands_still_and_goes_on_as_often_as_it_is_asked() {
+    on_engine("one_that_is_paused_stands_still_and_goes_on_as_often_as_it_is_asked", |place| async move {
+        let script = "trap 'exit 0' TERM; while :; do echo on; sleep 0.05 & wait $!; done";
+        let spec = place.started(place.script("web", script)).await;
+        place.says(&spec, "on").await;
+        let (app, name) = (&place.app, &spec.name);
+
+        for _ in 0..2 {
+            within(place.runtime.pause(app, name)).await.unwrap();
+        }
+        assert_eq!(place.container(&spec).await.state, State::Paused);
+        assert!(place.found(name).await.is_running(), "watch would start it");
+        for _ in 0..2 {
+            within(place.runtime.resume(app, name)).await.unwrap();
+        }
+        let lines = async || place.log(&spec, &LogQuery::default()).await.len();
+        let before = lines().await;
+        until("it goes on", async || lines().await > before).await;
+
+        // Paused by somebody who was killed, it is stopped all the same.
+        within(place.runtime.pause(app, name)).await.unwrap();
+        place.stop(&spec).await;
+        assert!(!place.found(name).await.is_running());
+        within(place.runtime.resume(app, name)).await.unwrap();
+        place.remove(&spec).await;
+        within(place.runtime.resume(app, name)).await.unwrap();
+        let (kind, message) = kind(within(place.runtime.pause(app, name)).await);
+        assert_eq!(kind, RuntimeErrorKind::Gone, "{message}");
     });
 }
 

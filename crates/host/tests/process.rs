@@ -58,6 +58,41 @@ async fn an_instance_is_created_inert_then_started_stopped_and_removed() {
 }
 
 #[tokio::test]
+async fn one_that_is_paused_stands_still_with_all_that_it_started_and_its_keeper_answers() {
+    let rig = Rig::new();
+    let busy = "while :; do echo on >> $SCRATCH/$NAME; sleep 0.01; done";
+    let spec = rig
+        .started(&format!("export NAME=left; setsid sh -c '{busy}' & export NAME=own; sh -c '{busy}' & wait"))
+        .await;
+    let written = |name: &str| std::fs::metadata(rig.scratch(name)).map_or(0, |found| found.len());
+    let grows = async |than: (u64, u64)| {
+        until("it goes on", || written("own") > than.0 && written("left") > than.1).await;
+    };
+    grows((0, 0)).await;
+
+    for _ in 0..2 {
+        rig.runtime.pause(&rig.app, &spec.name).await.unwrap();
+    }
+    let still = (written("own"), written("left"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((written("own"), written("left")), still, "something goes on");
+    assert!(matches!(rig.state(&spec.name).await, InstanceState::Running { restarts: 0, .. }));
+    assert!(rig.runtime.is_kept(&rig.app, &spec.name).await.unwrap());
+
+    for _ in 0..2 {
+        rig.runtime.resume(&rig.app, &spec.name).await.unwrap();
+    }
+    grows(still).await;
+    // Paused by somebody who was killed, it is stopped all the same.
+    rig.runtime.pause(&rig.app, &spec.name).await.unwrap();
+    rig.stop(&spec).await;
+    rig.runtime.remove(&rig.app, &spec.name).await.unwrap();
+    rig.runtime.resume(&rig.app, &spec.name).await.unwrap();
+    let gone = rig.runtime.pause(&rig.app, &spec.name).await.unwrap_err();
+    assert_eq!(gone.kind, RuntimeErrorKind::Gone);
+}
+
+#[tokio::test]
 async fn another_specification_under_the_same_name_is_refused() {
     let rig = Rig::new();
     let spec = rig.script("exec sleep 1000");

@@ -116,6 +116,22 @@ impl Engine {
             .map_err(explain(Subject::Thing, || format!("stop container {container}")))
     }
 
+    /// Freezes all of its processes; one that is frozen or does not run is a `Conflict`.
+    pub async fn pause(&self, container: &str) -> Result<(), EngineError> {
+        self.docker()
+            .pause_container(container)
+            .await
+            .map_err(explain(Subject::Thing, || format!("pause container {container}")))
+    }
+
+    /// Lets it go on; one that is not frozen is a `Conflict`.
+    pub async fn unpause(&self, container: &str) -> Result<(), EngineError> {
+        self.docker()
+            .unpause_container(container)
+            .await
+            .map_err(explain(Subject::Thing, || format!("unpause container {container}")))
+    }
+
     /// Sends a signal, such as `SIGHUP`. A container that is not running is a `Conflict`.
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), EngineError> {
         self.docker()

@@ -42,6 +42,17 @@ pub trait Runtime: Send + Sync {
         self.stop(app, name, stop).await
     }
 
+    /// Stops all of it where it is; returns when it has. Paused already: nothing.
+    async fn pause(&self, _app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        let message = format!("{name} cannot be paused");
+        Err(RuntimeError::new(RuntimeErrorKind::Refused, Certainty::NotDone, message))
+    }
+
+    /// Lets it go on from there. No such instance, or not paused: nothing.
+    async fn resume(&self, _app: &AppId, _name: &InstanceName) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Removes what a stopped one left. No such instance: nothing. One that runs is an error.
     async fn remove(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError>;
 

@@ -200,6 +200,23 @@ impl DockerRuntime {
         self.engine.stop(&container.id, std::time::Duration::ZERO).await
     }
 
+    pub(super) async fn pause_instance(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        let container = self.existing(app, name).await?;
+        match container.state.phase() {
+            Phase::Paused => Ok(()),
+            _ => self.engine.pause(&container.id).await.map_err(failed),
+        }
+    }
+
+    pub(super) async fn resume_instance(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        match self.ours(app, name).await? {
+            Some(container) if container.state.phase() == Phase::Paused => {
+                self.engine.unpause(&container.id).await.map_err(failed)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub(super) async fn remove_instance(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
         let Some(container) = self.ours(app, name).await? else { return Ok(()) };
         let volumes = unnamed_volumes(&container);

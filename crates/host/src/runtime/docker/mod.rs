@@ -117,6 +117,14 @@ impl Runtime for DockerRuntime {
         self.stop_instance(app, name, stop).await
     }
 
+    async fn pause(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        self.pause_instance(app, name).await
+    }
+
+    async fn resume(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        self.resume_instance(app, name).await
+    }
+
     async fn end(&self, app: &AppId, name: &InstanceName, stop: &StopSettings) -> Result<(), RuntimeError> {
         self.end_instance(app, name, stop).await
     }

@@ -35,7 +35,9 @@ impl From<LaunchError> for RuntimeError {
 impl From<LeftoverError> for RuntimeError {
     fn from(error: LeftoverError) -> Self {
         let kind = match error {
-            LeftoverError::Stuck(_) | LeftoverError::Endless => RuntimeErrorKind::Late,
+            LeftoverError::Stuck(_) | LeftoverError::Deaf(_) | LeftoverError::Endless => {
+                RuntimeErrorKind::Late
+            }
             LeftoverError::System { .. } => RuntimeErrorKind::Other,
         };
         Self::new(kind, Certainty::Unknown, error.to_string())

@@ -15,6 +15,15 @@ use super::processes::{self, Handle, ProcessId, Stat};
 /// For the kernel to end what was killed.
 const KILLED: Duration = Duration::from_secs(5);
 
+/// For the kernel to stop what was told to, or to let it go on: one that waits for a disk does neither.
+const STOPPED: Duration = Duration::from_secs(5);
+
+/// For what waits for a disk to be done with that. It does nothing more once it is.
+const WAITED: Duration = Duration::from_millis(200);
+
+/// Between two looks at whether it has.
+const BETWEEN: Duration = Duration::from_millis(2);
+
 /// What was left may start others while it ends: so many looks until we give up.
 const ROUNDS: usize = 10;
 
@@ -23,6 +32,8 @@ const ROUNDS: usize = 10;
 pub(super) enum LeftoverError {
     #[error("process {0} was killed and does not end")]
     Stuck(i32),
+    #[error("process {0} neither stops nor goes on")]
+    Deaf(i32),
     #[error("it starts new processes faster than they can be ended")]
     Endless,
     #[error("process {pid} cannot be ended: {error}")]
@@ -47,13 +58,59 @@ impl Search {
 
     /// All that is there of it.
     pub(super) fn find(&self) -> Vec<ProcessId> {
+        self.look().into_iter().map(|stat| stat.id).collect()
+    }
+
+    fn look(&self) -> Vec<Stat> {
         let all = processes::all();
         let own = std::process::id().cast_signed();
-        all.iter()
-            .filter(|stat| stat.id.pid != own && !stat.ended)
-            .filter(|stat| self.in_session(stat, &all) || self.by_environment(stat))
-            .map(|stat| stat.id)
-            .collect()
+        let is_of_it = |stat: &Stat| self.in_session(stat, &all) || self.by_environment(stat);
+        let there = all.iter().filter(|stat| stat.id.pid != own && !stat.ended);
+        there.filter(|stat| is_of_it(stat)).copied().collect()
+    }
+
+    /// Stops all of it where it is, but its keeper: one that does not answer would be taken for hung. Returns when all has stopped.
+    pub(super) async fn pause(&self) -> Result<(), LeftoverError> {
+        let began = Instant::now();
+        // What waits for a child that was stopped in between goes nowhere, and the kernel does not call that stopped.
+        let is_still = |stat: &Stat| stat.stopped || (stat.waits && began.elapsed() > WAITED);
+        // One that began while the others were looked at is seen by the second look at the latest.
+        for _ in 0..2 {
+            self.signal_until(Signal::STOP, is_still).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets it go on from there: also what has not stopped yet, and would.
+    pub(super) async fn resume(&self) -> Result<(), LeftoverError> {
+        for handle in open(&self.without_keeper(|_| true))? {
+            send(&handle, Signal::CONT)?;
+        }
+        self.signal_until(Signal::CONT, |stat| !stat.stopped).await
+    }
+
+    fn without_keeper(&self, wanted: impl Fn(&Stat) -> bool) -> Vec<ProcessId> {
+        let all = self.look().into_iter().filter(|stat| Some(stat.id) != self.keeper && wanted(stat));
+        all.map(|stat| stat.id).collect()
+    }
+
+    async fn signal_until(
+        &self,
+        signal: Signal,
+        is_done: impl Fn(&Stat) -> bool,
+    ) -> Result<(), LeftoverError> {
+        let end = Instant::now() + STOPPED;
+        loop {
+            let left = self.without_keeper(|stat| !is_done(stat));
+            let Some(first) = left.first() else { return Ok(()) };
+            if Instant::now() >= end {
+                return Err(LeftoverError::Deaf(first.pid));
+            }
+            for handle in open(&left)? {
+                send(&handle, signal)?;
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
     }
 
     /// The number of a session stays taken while it has members; once it had none, another process may wear it.
@@ -132,7 +189,7 @@ mod tests {
     use super::*;
 
     fn stat(pid: i32, start: u64, session: i32) -> Stat {
-        Stat { id: ProcessId { pid, start }, parent: 1, session, ended: false }
+        Stat { id: ProcessId { pid, start }, parent: 1, session, ended: false, stopped: false, waits: false }
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub(crate) struct Stat {
     pub(super) session: i32,
     /// It has ended and waits for its parent to hear of it.
     pub(crate) ended: bool,
+    /// It was stopped where it is, and goes on when it is told.
+    pub(super) stopped: bool,
+    /// It waits for the kernel: for a disk, or for a child that shares its memory to become another program.
+    pub(super) waits: bool,
 }
 
 /// The id of this boot; empty where the kernel tells none.
@@ -126,6 +130,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
         parent: field(4)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
         ended: matches!(field(3)?, "Z" | "X" | "x"),
+        stopped: field(3)? == "T",
+        waits: field(3)? == "D",
     })
 }
 

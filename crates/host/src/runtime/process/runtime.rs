@@ -96,6 +96,19 @@ impl Runtime for ProcessRuntime {
         life::stop(self, app, name, stop).await
     }
 
+    async fn pause(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        let (folder, record) = self.existing(app, name)?;
+        Ok(Search::new(&record, folder.state().as_ref(), &self.boot).pause().await?)
+    }
+
+    async fn resume(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
+        if !self.folder(app, name).exists() {
+            return Ok(());
+        }
+        let (folder, record) = self.existing(app, name)?;
+        Ok(Search::new(&record, folder.state().as_ref(), &self.boot).resume().await?)
+    }
+
     async fn remove(&self, app: &AppId, name: &InstanceName) -> Result<(), RuntimeError> {
         if let Some(found) = self.inspect(app, name).await?
             && (found.is_running() || self.is_kept(app, name).await?)
