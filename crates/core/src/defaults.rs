@@ -41,6 +41,14 @@ pub const KEEP: u32 = 5;
 pub const BACKUP_AGAIN: Duration = Duration::from_mins(15);
 /// From one backup to the next.
 pub const BACKUP_EVERY: Duration = Duration::from_hours(24);
+/// For an app to keep a volume as it is until that is copied, and again to go on.
+pub const BACKUP_HOOK: Duration = Duration::from_mins(1);
+/// For services that are paused while a volume is copied.
+pub const BACKUP_PAUSE: Duration = HOLD_BUDGET;
+/// The most that a service with a route may be paused: a proxy waits a minute for an answer.
+pub const BACKUP_PAUSE_ROUTED: Duration = Duration::from_secs(45);
+/// The most that either may be given.
+pub const BACKUP_STILL_MOST: Duration = Duration::from_hours(1);
 /// For a migration.
 pub const MIGRATE: Duration = Duration::from_mins(10);
 /// For a command that verifies.

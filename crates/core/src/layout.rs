@@ -117,6 +117,10 @@ impl Layout {
     pub fn backup_begun(&self, app: &AppId) -> PathBuf {
         self.app(app).join("backup-begun.json")
     }
+    /// What keeps a volume as it is while a backup copies it, and is to be undone.
+    pub fn backup_undo(&self, app: &AppId) -> PathBuf {
+        self.app(app).join("backup-undo.json")
+    }
     /// What of an app's backups comes back for a trial.
     pub fn drill_room(&self, app: &AppId) -> PathBuf {
         self.state.join("backup").join(".drill").join(app.app.as_str()).join(app.environment.as_str())

@@ -134,6 +134,14 @@ fn what_must_fit_together() {
         ("backups with their secrets in the file", shop("backup: { to: \"s3:https://s3.example.com/b\", password: hunter2, key: \"${K}\" }\n")),
         ("backups to places and times that are none", shop("backup: { to: ./here, password: \"${P}\", every: 5m, at: noon, keep: { daily: 0 } }\n")),
         ("backups at a time of no day", shop("backup: { to: \"sftp:a@b:/c\", password: \"${P}\", every: hour, at: \"03:00\", secret: \"${S}\" }\n")),
+        (
+            "volumes of backups that nobody keeps as they are",
+            "app: shop\nservices:\n  web: { image: \"shop:1\", port: 80, volumes: [\"uploads:/up\"] }\n  bot: { image: \"shop:1\" }\nbackup:\n  to: /mnt/b\n  password: \"${P}\"\n  volumes:\n    nowhere: { pause: [web] }\n    uploads: { service: bot, before: freeze }\n".to_owned(),
+        ),
+        (
+            "hooks and pauses that are half or both",
+            "app: shop\nservices:\n  web: { image: \"shop:1\", port: 80, volumes: [\"a:/a\", \"b:/b\", \"c:/c\", \"d:/d\", \"e:/e\", \"f:/f\"], route: { host: shop.example.com } }\nbackup:\n  to: /mnt/b\n  password: \"${P}\"\n  volumes:\n    a: { service: web, after: thaw }\n    b: { pause: [web], before: freeze }\n    c: { pause: [wbe], timeout: 2h }\n    d: { service: web, before: \"freeze ${P}\" }\n    e: { pause: [] }\n    f: { pause: [web], timeout: 1m }\n".to_owned(),
+        ),
     ]);
 }
 

@@ -7,6 +7,7 @@
 
 mod drill;
 mod killed;
+mod still;
 mod targets;
 mod told;
 

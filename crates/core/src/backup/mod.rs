@@ -11,4 +11,4 @@ pub use record::{
     MANIFEST_VERSION, Manifest, VolumeInBackup,
 };
 pub use schedule::{Attempt, condition, is_drill_due, is_due, is_stale};
-pub use settings::{Access, BackupSettings, Drill, Keep, Target};
+pub use settings::{Access, BackupSettings, Drill, Keep, Still, Target};

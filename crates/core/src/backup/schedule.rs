@@ -118,6 +118,7 @@ mod tests {
             at: at.map(|at| at.parse().unwrap()),
             keep: Keep::default(),
             drill: None,
+            volumes: std::collections::BTreeMap::new(),
         }
     }
 

@@ -1,13 +1,13 @@
 //! What people want of backups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::civil::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::names::DatabaseName;
+use crate::names::{DatabaseName, ServiceName, VolumeName};
 use crate::template::Template;
 
 /// `backup:` of one environment.
@@ -31,6 +31,46 @@ pub struct BackupSettings {
     /// How often the newest is put back for a trial; `None`: when somebody asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
+    /// Volumes that are copied while nothing changes them, and what sees to that; all others are taken from where they lie.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, Still>,
+}
+
+/// What keeps a volume as it is while it is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum Still {
+    /// The app itself does, told by commands in a running instance of a service.
+    Hook {
+        /// Which service.
+        service: ServiceName,
+        /// Comes before the copy.
+        before: Vec<String>,
+        /// Comes after it, however it went; empty: nothing does.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<String>,
+        /// From the beginning of `before` to the end of the copy at most; as long again for `after`.
+        #[serde(with = "crate::millis")]
+        timeout: Duration,
+    },
+    /// All instances of these services are paused.
+    Pause {
+        /// Which services.
+        services: BTreeSet<ServiceName>,
+        /// So long at most.
+        #[serde(with = "crate::millis")]
+        timeout: Duration,
+    },
+}
+
+impl Still {
+    /// The services that it needs.
+    pub fn services(&self) -> Vec<&ServiceName> {
+        match self {
+            Self::Hook { service, .. } => vec![service],
+            Self::Pause { services, .. } => services.iter().collect(),
+        }
+    }
 }
 
 /// A trial of the newest backup.

@@ -1,17 +1,18 @@
 //! Backups: where they go, when, and with what they are encrypted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::civil::Time;
 
-use super::problem::{Draft, ProblemKind};
+use super::problem::{Draft, Issues, ProblemKind};
 use super::read::At;
 use super::run::Context;
-use super::value;
-use crate::backup::{Access, BackupSettings, Drill, Keep, Target};
+use super::settings::{Config, DatabaseEngine, Mount, RunSettings};
+use super::{service, value};
+use crate::backup::{Access, BackupSettings, Drill, Keep, Still, Target};
 use crate::defaults;
-use crate::names::DatabaseName;
+use crate::names::{DatabaseName, ServiceName, VolumeName};
 use crate::template::{Piece, Template};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -76,6 +77,7 @@ pub(crate) fn backup(root: &At<'_>, context: &mut Context<'_>) -> Option<BackupS
         access,
         keep: keep(&at),
         drill: at.get("drill").map(|at| drill(&at, root, context)),
+        volumes: volumes(&at, context),
         at: time.filter(|_| every >= DAY),
         to,
         every,
@@ -106,6 +108,122 @@ fn drill(at: &At<'_>, root: &At<'_>, context: &mut Context<'_>) -> Drill {
         }
     }
     Drill { every, checks }
+}
+
+/// Reads `backup.volumes`. What is wrong with one is among the problems.
+fn volumes(at: &At<'_>, context: &mut Context<'_>) -> BTreeMap<VolumeName, Still> {
+    let entries = at.get("volumes").map(|all| all.entries().collect::<Vec<_>>()).unwrap_or_default();
+    let read =
+        entries.into_iter().filter_map(|(name, _, at)| Some((name.parse().ok()?, still(&at, context)?)));
+    read.collect()
+}
+
+/// Reads one of `backup.volumes`.
+fn still(at: &At<'_>, context: &mut Context<'_>) -> Option<Still> {
+    let hooks = ["service", "before", "after"];
+    let Some(pause) = at.get("pause") else {
+        let missing: Vec<&str> = hooks[..2].iter().copied().filter(|key| at.get(key).is_none()).collect();
+        if !missing.is_empty() {
+            if !context.issues.has_at(&at.path) {
+                let what =
+                    format!("`{}` is missing: nothing keeps the volume as it is", missing.join("` and `"));
+                let draft = at.problem(ProblemKind::Missing, what);
+                context.issues.add(draft.remedy(
+                    "{ service: web, before: ./app freeze, after: ./app thaw }, or { pause: [web] }",
+                ));
+            }
+            return None;
+        }
+        return Some(Still::Hook {
+            service: at.parsed("service")?,
+            before: at.settled_command("before", &mut context.issues)?,
+            after: if at.get("after").is_some() {
+                at.settled_command("after", &mut context.issues)?
+            } else {
+                Vec::new()
+            },
+            timeout: timeout(at, defaults::BACKUP_HOOK, context),
+        });
+    };
+    if let Some((key, other)) = hooks.iter().find_map(|key| Some((key, at.get(key)?))) {
+        let what =
+            format!("`{key}` is for an app that keeps the volume as it is, and `pause` for one that cannot");
+        let draft = other.problem(ProblemKind::Conflict, what).also(at.place("pause"));
+        context.issues.add(draft.remedy("leave one of them away"));
+        return None;
+    }
+    let services: BTreeSet<ServiceName> =
+        pause.texts_here().into_iter().filter_map(|name| name.parse().ok()).collect();
+    if services.is_empty() {
+        let draft = pause.problem(ProblemKind::Missing, "`pause` names no service");
+        context.issues.add(draft.remedy("name those that write to the volume"));
+        return None;
+    }
+    Some(Still::Pause { services, timeout: timeout(at, defaults::BACKUP_PAUSE, context) })
+}
+
+fn timeout(at: &At<'_>, default: Duration, context: &mut Context<'_>) -> Duration {
+    let Some(given) = at.get("timeout") else { return default };
+    let Some(time) = at.duration("timeout") else { return default };
+    let (least, most) = (Duration::from_secs(1), defaults::BACKUP_STILL_MOST);
+    service::within(&given, "`timeout`", time, least, most, &mut context.issues);
+    time
+}
+
+/// What is to keep a volume as it is has to be there, and to use it.
+pub(crate) fn refuse_unused(settings: &BackupSettings, config: &Config, root: &At<'_>, issues: &mut Issues) {
+    let Some(all) = root.get("backup").and_then(|at| at.get("volumes")) else { return };
+    for (volume, still) in &settings.volumes {
+        let Some(at) = all.get(volume.as_str()) else { continue };
+        let users = users(config, volume);
+        if users.is_empty() {
+            let what = format!("nothing uses a volume `{volume}`");
+            issues.add(at.problem(ProblemKind::Refused, what).remedy("name a volume that a service mounts"));
+            continue;
+        }
+        if let Still::Pause { services, timeout } = still
+            && *timeout > defaults::BACKUP_PAUSE_ROUTED
+            && let Some(routed) = services.iter().find(|name| has_route(config, name))
+        {
+            let what = format!("`{routed}` has a route, and requests do not wait so long for an answer");
+            let draft = Draft::new(ProblemKind::Refused, at.place("timeout"), &at.path, what);
+            issues.add(draft.remedy(format!("at most {} s", defaults::BACKUP_PAUSE_ROUTED.as_secs())));
+        }
+        for service in still.services() {
+            let place = at.get("pause").or_else(|| at.get("service"));
+            let Some(place) = place.filter(|_| !users.contains(service)) else { continue };
+            let is_there = config.services.contains_key(service) || config.backing.contains_key(service);
+            let what = if is_there {
+                format!("service `{service}` does not use volume `{volume}`")
+            } else {
+                format!("there is no service `{service}`")
+            };
+            let known: Vec<String> = users.iter().map(|service| format!("`{service}`")).collect();
+            let remedy = format!("volume `{volume}` is used by {}", known.join(", "));
+            issues.add(place.problem(ProblemKind::Refused, what).remedy(remedy));
+        }
+    }
+}
+
+fn has_route(config: &Config, name: &ServiceName) -> bool {
+    config.services.get(name).is_some_and(|service| service.route.is_some())
+}
+
+/// Who mounts a volume, or has a database in it.
+fn users<'c>(config: &'c Config, volume: &VolumeName) -> BTreeSet<&'c ServiceName> {
+    let mounts = |run: &RunSettings| {
+        run.mounts
+            .iter()
+            .any(|mount| matches!(mount, Mount::Volume { volume: mounted, .. } if mounted == volume))
+    };
+    let services = config.services.iter().map(|(name, service)| (name, &service.run));
+    let backing = config.backing.iter().map(|(name, backing)| (name, &backing.run));
+    let mounting = services.chain(backing).filter(|(_, run)| mounts(run)).map(|(name, _)| name);
+    let opening = config.databases.values().flat_map(|database| match &database.engine {
+        DatabaseEngine::Sqlite { volume: of, services, .. } if of == volume => services.as_slice(),
+        DatabaseEngine::Sqlite { .. } | DatabaseEngine::Server { .. } => &[],
+    });
+    mounting.chain(opening).collect()
 }
 
 fn access(at: &At<'_>, to: &Target, context: &mut Context<'_>) -> Option<Access> {

@@ -404,6 +404,25 @@ const BACKUP: Shape = Shape::Keys(&[&[
         "",
         "The newest is put back beside everything for a trial, and taken away again.",
     ),
+    Key::own(
+        "volumes",
+        Shape::Map(Naming::Volume, &BACKUP_VOLUME),
+        "",
+        "Volumes that are copied while nothing changes them: `before` and `after`, or `pause`. All others are taken from where they lie.",
+    ),
+]]);
+
+static BACKUP_VOLUME: Shape = Shape::Keys(&[&[
+    Key::own("service", Shape::Text, "", "In a running instance of which `before` and `after` are run."),
+    Key::own("before", Shape::Words, "", "Run before the volume is copied: from then on nothing changes it."),
+    Key::own("after", Shape::Words, "", "Run after that, however it went."),
+    Key::own("pause", NAMES, "", "Services that are paused while the volume is copied."),
+    Key::own(
+        "timeout",
+        TIME,
+        "`1m`, with `pause` `30s`",
+        "For `before` and the copy, and again for `after`.",
+    ),
 ]]);
 
 const BACKUP_DRILL: Shape = Shape::Keys(&[&[

@@ -252,6 +252,9 @@ fn read(
     {
         issues.add(problem);
     }
+    if let Some(backup) = backup {
+        backup::refuse_unused(backup, &config, &at, issues);
+    }
     cross::check(&config, &at, issues);
     demand::unused(&config, root, selection, issues);
     Some(config)

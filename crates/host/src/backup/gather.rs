@@ -7,13 +7,17 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use cutover_core::backup::{DatabaseItem, Items, MANIFEST_VERSION, Manifest, VolumeInBackup, VolumeItem};
+use cutover_core::backup::{
+    DatabaseItem, Items, MANIFEST_VERSION, Manifest, Still, VolumeInBackup, VolumeItem,
+};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
 use cutover_core::names::{AppId, DatabaseName, ReleaseId, VolumeName};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{FILE, VOLUMES};
+use super::still::{self, Of};
+use super::whole;
 use crate::files::{self, FileError};
 use crate::host::Host;
 use crate::ports::{Certainty, Database, DatabaseError, Located};
@@ -22,8 +26,10 @@ use crate::ports::{Certainty, Database, DatabaseError, Located};
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Every `SQLite` file is a multiple of this long.
 const PAGE: u64 = 512;
-/// What may lie beside a `SQLite` file and belongs to its present content.
-const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// Where volumes lie that were copied whole, in the room.
+const WHOLE: &str = "whole";
+/// A `SQLite` file, and what may lie beside it and belongs to its present content, by their endings.
+const ENDINGS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 /// So many files of a volume that `SQLite` does not copy are named: whoever may bring files there may bring thousands.
 const NAMED: usize = 5;
 
@@ -66,6 +72,7 @@ pub(super) async fn gather(
     app: &AppId,
     release: &ReleaseId,
     items: &Items,
+    stills: &BTreeMap<VolumeName, Still>,
     room: &Path,
 ) -> Result<Gathered, Failure> {
     let mut left_out = items.left_out.clone();
@@ -79,7 +86,11 @@ pub(super) async fn gather(
             })
             .next("deploy a release that has one; or leave `backup` away"));
     }
-    refuse_without_room(room, bytes(&volumes))?;
+    let mut needed = bytes(&volumes);
+    for volume in volumes.iter().filter(|volume| stills.contains_key(&volume.item.name)) {
+        needed = needed.saturating_add(whole::needed(&volume.path, room).map_err(|error| trouble(&error))?);
+    }
+    refuse_without_room(room, needed)?;
     let mut gathered = Gathered {
         paths: Vec::new(),
         exclude: Vec::new(),
@@ -96,18 +107,32 @@ pub(super) async fn gather(
         },
     };
     for volume in &volumes {
-        let folder = room.join(VOLUMES).join(volume.item.name.as_str());
-        let copies = copies(&*host.ports.database, volume, &folder, &mut gathered).await?;
+        let name = &volume.item.name;
+        let folder = room.join(VOLUMES).join(name.as_str());
+        let copying = copies(&*host.ports.database, volume, &folder, &mut gathered);
+        let (path, copies) = match stills.get(name) {
+            None => (volume.path.clone(), copying.await?),
+            Some(still) => {
+                let (of, to) = (
+                    Of { ports: &host.ports, layout: &host.layout, app },
+                    room.join(WHOLE).join(name.as_str()),
+                );
+                let copying = async {
+                    let copies = copying.await?;
+                    let copied =
+                        whole::copy(&volume.path, &to, &beside(volume, &copies), &host.ports.meter).await;
+                    copied.map(|()| copies).map_err(|error| trouble(&error))
+                };
+                let copies = still::keep(of, name, still, copying).await?;
+                (to, copies)
+            }
+        };
         gathered.manifest.volumes.insert(
             volume.item.name.clone(),
-            VolumeInBackup {
-                path: volume.path.display().to_string(),
-                copies,
-                spec: Some(volume.item.spec.clone()),
-            },
+            VolumeInBackup { path: path.display().to_string(), copies, spec: Some(volume.item.spec.clone()) },
         );
         gathered.items.push(format!("volume {}", volume.item.name));
-        gathered.paths.push(volume.path.clone());
+        gathered.paths.push(path);
     }
     for database in &items.databases {
         let is_copied = volumes.iter().any(|volume| {
@@ -131,12 +156,7 @@ impl Gathered {
     /// The copy goes into it, and not the file itself, nor what lies beside that.
     fn copied(&mut self, from: &Path, to: PathBuf, hash: [u8; 32]) {
         self.hashes.insert(to, hash);
-        self.exclude.push(from.to_owned());
-        for ending in BESIDE {
-            let mut name = from.as_os_str().to_owned();
-            name.push(ending);
-            self.exclude.push(name.into());
-        }
+        self.exclude.extend(with_logs(from));
     }
 
     /// What it says of itself is written: nothing comes to it any more.
@@ -319,6 +339,20 @@ fn hash(path: &Path) -> io::Result<[u8; 32]> {
     }
 }
 
+/// A `SQLite` file, and what may lie beside it.
+fn with_logs(file: &Path) -> [PathBuf; 4] {
+    ENDINGS.map(|ending| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(ending);
+        name.into()
+    })
+}
+
+/// The files of a volume of which `SQLite` made these copies.
+fn beside(volume: &Volume<'_>, copies: &[String]) -> BTreeSet<PathBuf> {
+    copies.iter().flat_map(|copy| with_logs(&volume.path.join(copy))).collect()
+}
+
 /// What the copies of files will take.
 fn bytes(volumes: &[Volume<'_>]) -> u64 {
     let files =
@@ -334,7 +368,7 @@ pub(super) fn refuse_without_room(room: &Path, bytes: u64) -> Result<(), Failure
         return Ok(());
     }
     let size = cutover_core::rules::size;
-    Err(failed("there is no room for the copies of the databases")
+    Err(failed("there is no room for the copies of databases and volumes")
         .because(format!("{} free at {}, {} needed", size(free), room.display(), size(needed)))
         .next("make room: `cutover prune`, `docker image prune`"))
 }

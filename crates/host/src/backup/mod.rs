@@ -20,8 +20,10 @@ mod redis;
 mod restic;
 mod restore;
 mod returning;
+mod still;
 mod store;
 mod undated;
+mod whole;
 mod work;
 
 pub(crate) use condition::condition;
@@ -31,6 +33,7 @@ pub(crate) use drill_room::{filled_up, needed as room_beside};
 pub(crate) use job::{Heard, Job, begin, values};
 pub use record::lock_name;
 pub(crate) use returning::{bring_back, half};
+pub(crate) use still::{is_left, is_paused, let_go};
 pub use work::main;
 pub(crate) use work::{has_one, last, settings, state};
 

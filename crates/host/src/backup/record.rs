@@ -109,6 +109,7 @@ mod tests {
                 at: None,
                 keep: Keep::default(),
                 drill: None,
+                volumes: std::collections::BTreeMap::new(),
             },
             by: "schedule".to_owned(),
             work: BackupWork::Run,

@@ -33,6 +33,7 @@ use super::record::{self, lock_name, unreadable};
 use super::restic::{Counted, Kernel, Listed, Restic, ResticError, VERIFIED, dumps_tag, new_mark, tag};
 use super::restore;
 use super::returning;
+use super::still::Of;
 use super::store::store;
 use super::{recalled, redis};
 use crate::files;
@@ -133,6 +134,8 @@ impl Worker {
         let ready = async {
             if job.order.work == BackupWork::Run {
                 record::begin(&layout, &job.order, started)?;
+                // Another volume would take its mark away. All other work leaves it to watch.
+                Of { ports: &host.ports, layout: &layout, app: &app }.undo().await?;
             }
             Self::ready_to_work(&layout, &job, &host.ports.meter).await
         };
@@ -388,9 +391,10 @@ impl Worker {
     async fn gathered(&self) -> Result<(String, Gathered, Vec<Dump>), Failure> {
         let app = &self.order.app;
         let alone = self.alone("there is no new backup").await?;
-        let (release, items) = self.items()?;
+        let (release, mut items) = self.items()?;
         doing("databases are copied");
-        let mut gathered = gather(&self.host, app, &release.id, &items, &self.room).await?;
+        let mut gathered =
+            gather(&self.host, app, &release.id, &items, &self.order.settings.volumes, &self.room).await?;
         let asking = ProcessLock::take(&self.host.layout, &super::dump_lock(app));
         let asking = asking.map_err(|error| busy(app, &error))?;
         drop(alone);
@@ -401,6 +405,8 @@ impl Worker {
         }
         // A save may take an hour, and no migration minds it.
         drop(asking);
+        // What was copied already is not saved once more.
+        items.volumes.retain(|volume| !self.order.settings.volumes.contains_key(&volume.name));
         redis::save(&self.host, app, &items, &mut gathered).await?;
         let named: Vec<&str> = items.servers.iter().filter_map(|item| item.place.name.as_deref()).collect();
         for dump in &dumps {

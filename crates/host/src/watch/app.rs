@@ -291,6 +291,7 @@ impl AppWatch {
             }
             let attendance = Attendance {
                 ports: self.shared.ports(),
+                layout: self.shared.layout.clone(),
                 app: self.app.clone(),
                 instance: instance.clone(),
                 since,

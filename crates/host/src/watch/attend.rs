@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use cutover_core::defaults;
 use cutover_core::gate::{Check, Finding, Gate, GateCheck, Probe, Tally, pause};
+use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, InstanceName};
 use cutover_core::state::FoundInstance;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::backup;
 use crate::ports::{Ports, ProbeTarget, Prober, Runtime};
 
 /// What is heard of an instance, for its start at `since`.
@@ -38,6 +40,7 @@ pub(super) enum What {
 #[derive(Clone)]
 pub(super) struct Attendance {
     pub(super) ports: Ports,
+    pub(super) layout: Layout,
     pub(super) app: AppId,
     pub(super) instance: FoundInstance,
     pub(super) since: Timestamp,
@@ -111,7 +114,13 @@ impl Attendance {
         loop {
             tokio::time::sleep(interval.max(Duration::from_millis(100))).await;
             for (check, tally) in checks.iter().zip(&mut tallies) {
-                tally.count(prober.probe(target, &check.check, check.timeout).await);
+                let probe = prober.probe(target, &check.check, check.timeout).await;
+                // It is no fault of its own that it does not answer.
+                if backup::is_paused(&self.layout, &self.app, &self.instance.name) {
+                    *tally = Tally::default();
+                } else {
+                    tally.count(probe);
+                }
             }
             let mut each = checks.iter().zip(&tallies);
             let failed = each.clone().find(|(check, tally)| tally.failed(check));

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::told::Told;
 use crate::backup::{self, Heard, Job};
 use crate::lock::ProcessLock;
+use crate::ports::Ports;
 use crate::store::Store;
 
 /// From one look at what is due to the next.
@@ -35,11 +36,14 @@ pub(super) struct Backups {
     told: Told,
     started: BTreeMap<(AppId, &'static str), (Instant, Option<Child>)>,
     looked: Option<Instant>,
+    /// When what was kept as it was last was told to go on.
+    let_go: BTreeMap<AppId, Instant>,
 }
 
 impl Backups {
     pub(super) fn new(layout: &Layout, start: Starter) -> Self {
-        Self { start, told: Told::read(layout), started: BTreeMap::new(), looked: None }
+        let told = Told::read(layout);
+        Self { start, told, started: BTreeMap::new(), looked: None, let_go: BTreeMap::new() }
     }
 
     /// By real processes.
@@ -53,7 +57,7 @@ impl Backups {
     }
 
     /// One look at all apps, where the last was long ago.
-    pub(super) fn pass(&mut self, layout: &Layout, store: &Store) {
+    pub(super) fn pass(&mut self, layout: &Layout, store: &Store, ports: &Ports) {
         self.reap();
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
             return;
@@ -65,6 +69,7 @@ impl Backups {
         };
         let now = Timestamp::now();
         for app in &apps {
+            self.let_go(layout, ports, app);
             if let Err(failure) = self.look(layout, store, app, now) {
                 tracing::warn!(%app, %failure, "whether a backup is due cannot be told");
             }
@@ -122,6 +127,16 @@ impl Backups {
             Err(error) => tracing::warn!(%app, %error, "a {word} that is due could not be started"),
         }
         Ok(())
+    }
+
+    /// What a backup that was killed kept as it was goes on.
+    fn let_go(&mut self, layout: &Layout, ports: &Ports, app: &AppId) {
+        let was_tried = self.let_go.get(app).is_some_and(|at| at.elapsed() < LOOK);
+        if was_tried || !backup::is_left(layout, app) {
+            return;
+        }
+        self.let_go.insert(app.clone(), Instant::now());
+        tokio::spawn(backup::let_go(ports.clone(), layout.clone(), app.clone()));
     }
 
     /// Takes the numbers of those back that have ended.

@@ -159,7 +159,7 @@ impl Watch {
             }
             self.find(&mut apps, &mut watches);
             let pause = settling.pass(&self.shared.layout, &self.shared.store, &self.settler);
-            backups.pass(&self.shared.layout, &self.shared.store);
+            backups.pass(&self.shared.layout, &self.shared.store, &self.shared.ports());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 let_go = self.changes.next() => match let_go {
