@@ -51,26 +51,31 @@ pub fn is_stale(every: Duration, verified: Option<Timestamp>, now: Timestamp) ->
     verified.is_none_or(|at| at > now || after(at, every.saturating_mul(2)) < now)
 }
 
-/// How backups (or drills) of which there should be one `every` so long are: by when the newest that counts began, why the newest that was tried has failed,
-/// where it has, and what was told of them last. The first has as long as from one to the next, a day at most, until it is missed.
+/// How backups (or drills) of which there should be one `every` so long are: by when the newest that counts began, when the newest that was tried began and
+/// why it has failed, where it has, and what was told of them last. The first since they are wanted has as long as from one to the next, a day at most,
+/// until it is missed; nothing from before is told meanwhile.
 pub fn condition(
     every: Duration,
     good: Option<Timestamp>,
-    failure: Option<&str>,
+    failure: Option<(Timestamp, &str)>,
     told: Option<&Event>,
     now: Timestamp,
 ) -> Condition {
+    // Since when the first is awaited.
+    let since = match told.map(|told| (&told.condition, told.at)) {
+        None | Some((Condition::Unwanted, _)) => Some(now),
+        // Where the clock was set back since, it was long enough.
+        Some((Condition::Awaited, at)) if at <= now && after(at, every.min(DAY)) >= now => Some(at),
+        Some(_) => None,
+    };
+    let failure = failure.filter(|(at, _)| since.is_none_or(|since| *at >= since));
+    let is_old = is_stale(every, good, now);
     match (good, failure) {
-        (Some(newest), _) if is_stale(every, good, now) => Condition::Old { newest },
-        (_, Some(why)) => Condition::Failed { why: why.to_owned() },
-        (Some(newest), None) => Condition::Good { newest },
-        (None, None) => match told {
-            Some(Event { condition: Condition::Absent, .. }) => Condition::Absent,
-            Some(Event { condition: Condition::Awaited, at, .. }) if after(*at, every.min(DAY)) < now => {
-                Condition::Absent
-            }
-            _ => Condition::Awaited,
-        },
+        (Some(newest), _) if is_old && since.is_none() => Condition::Old { newest },
+        (_, Some((_, why))) => Condition::Failed { why: why.to_owned() },
+        (Some(newest), None) if !is_old => Condition::Good { newest },
+        _ if since.is_some() => Condition::Awaited,
+        _ => Condition::Absent,
     }
 }
 
@@ -219,10 +224,22 @@ mod tests {
         };
         let (fresh, old) = (moment("2026-11-26T03:00:00Z"), moment("2026-11-24T03:00:00Z"));
         let failed = Condition::Failed { why: "no room".to_owned() };
+        let (was_good, no_room) =
+            (told(Condition::Good { newest: old }, "2026-11-24T03:05:00Z"), (now, "no room"));
+        let was_good = Some(&was_good);
         assert_eq!(condition(DAY, Some(fresh), None, None, now), Condition::Good { newest: fresh });
-        assert_eq!(condition(DAY, Some(fresh), Some("no room"), None, now), failed);
-        assert_eq!(condition(DAY, None, Some("no room"), None, now), failed);
-        assert_eq!(condition(DAY, Some(old), Some("no room"), None, now), Condition::Old { newest: old });
+        assert_eq!(condition(DAY, Some(fresh), Some(no_room), was_good, now), failed);
+        assert_eq!(condition(DAY, None, Some(no_room), was_good, now), failed);
+        assert_eq!(condition(DAY, Some(old), Some(no_room), was_good, now), Condition::Old { newest: old });
+
+        // They were not wanted for a while: what is from before is no news.
+        for unwanted in [None, Some(told(Condition::Unwanted, "2026-11-25T14:00:00Z"))] {
+            let before = Some((old, "no room"));
+            assert_eq!(condition(DAY, Some(old), before, unwanted.as_ref(), now), Condition::Awaited);
+        }
+        let wanted = told(Condition::Awaited, "2026-11-26T13:59:00Z");
+        assert_eq!(condition(DAY, Some(old), Some((old, "no room")), Some(&wanted), now), Condition::Awaited);
+        assert_eq!(condition(DAY, Some(old), Some(no_room), Some(&wanted), now), failed);
 
         assert_eq!(condition(DAY, None, None, None, now), Condition::Awaited);
         let awaited = told(Condition::Awaited, "2026-11-25T14:00:00Z");

@@ -14,7 +14,7 @@ use crate::files;
 use crate::lock::ProcessLock;
 
 /// Why it has failed.
-pub(super) const KILLED: &str = "it did not come to its end: it was killed, or the host went down";
+pub(super) const KILLED: &str = "it did not come to its end, or that could not be recorded: it was killed, the host went down, or its disk was full";
 
 /// Marks that it begins, under its lock. Without that nothing does: nobody would know how often it is tried.
 pub(super) fn begin(mark: &Path, begun: &impl Serialize) -> Result<(), Failure> {
@@ -33,6 +33,6 @@ pub(super) fn read<T: DeserializeOwned>(mark: &Path) -> Option<T> {
 pub(super) fn killed<T: DeserializeOwned + PartialEq>(layout: &Layout, mark: &Path, lock: &str) -> Option<T> {
     let begun = read::<T>(mark)?;
     // Its mark goes before its lock does.
-    let is_over = ProcessLock::peek(layout, lock).is_none() && read(mark).as_ref() == Some(&begun);
+    let is_over = !ProcessLock::is_held(layout, lock) && read(mark).as_ref() == Some(&begun);
     is_over.then_some(begun)
 }

@@ -20,6 +20,14 @@ struct Begun {
     started: Timestamp,
 }
 
+impl Begun {
+    fn failed(self) -> DrillRecord {
+        let Self { by, started } = self;
+        let outcome = DrillOutcome::Failed { why: KILLED.to_owned() };
+        DrillRecord { by, started, finished: started, outcome }
+    }
+}
+
 /// The lock of whoever drills: everything else that is done with an app's backups goes on beside it.
 pub fn drill_lock_name(app: &AppId) -> String {
     format!("drill.{}.{}", app.app, app.environment)
@@ -28,15 +36,17 @@ pub fn drill_lock_name(app: &AppId) -> String {
 /// The newest whose end is known: one that was killed has ended badly. One that cannot be read is none: the next is due.
 pub(crate) fn newest(layout: &Layout, app: &AppId) -> Option<DrillRecord> {
     let killed = begun::killed(layout, &layout.drill_begun(app), &drill_lock_name(app));
-    if let Some(Begun { by, started }) = killed {
-        let outcome = DrillOutcome::Failed { why: KILLED.to_owned() };
-        return Some(DrillRecord { by, started, finished: started, outcome });
+    if let Some(killed) = killed {
+        return Some(Begun::failed(killed));
     }
     serde_json::from_slice(&fs::read(layout.drill(app)).ok()?).ok()
 }
 
-/// Marks that one begins, under its lock.
+/// Marks that one begins, under its lock. One before it that was killed is put on record first: this one's mark takes the place of its.
 pub(super) fn begin(layout: &Layout, app: &AppId, by: &str, started: Timestamp) -> Result<(), Failure> {
+    if let Some(killed) = begun::read::<Begun>(&layout.drill_begun(app)) {
+        put(layout, app, &killed.failed())?;
+    }
     begun::begin(&layout.drill_begun(app), &Begun { by: by.to_owned(), started })
 }
 
@@ -76,5 +86,9 @@ mod tests {
 
         let killed = newest(&layout, &app).unwrap();
         assert!(!killed.is_good() && killed.by == "schedule", "{killed:?}");
+
+        let _lock = ProcessLock::take(&layout, &drill_lock_name(&app)).unwrap();
+        begin(&layout, &app, "schedule", at).unwrap();
+        assert_eq!(newest(&layout, &app), Some(killed), "the next one goes on: it says nothing yet");
     }
 }

@@ -18,6 +18,7 @@ use cutover_core::layout::Layout;
 use cutover_core::names::{AppId, RunId};
 use cutover_core::plan::Verb;
 use cutover_core::release::{Live, Release};
+use cutover_core::secret::Secrets;
 use cutover_core::wire::{BackupOrder, BackupTold, BackupWork, Extent, Reply};
 use jiff::Timestamp;
 
@@ -104,6 +105,8 @@ struct Worker {
     restic: Restic,
     room: PathBuf,
     started: Timestamp,
+    /// What no record and no message may have in it (P6).
+    values: Secrets,
     /// For as long as we work: of the app, and of the repository, which several may share.
     _locks: (ProcessLock, Option<ProcessLock>),
 }
@@ -141,9 +144,11 @@ impl Worker {
         };
         match ready.await {
             Ok((restic, room, repository)) => {
-                Ok(Self { host, order: job.order, restic, room, started, _locks: (lock, repository) })
+                let values = job.values();
+                Ok(Self { host, order: job.order, restic, room, started, values, _locks: (lock, repository) })
             }
             Err(failure) => {
+                let failure = without_values(&job.values(), failure);
                 if job.order.work == BackupWork::Run {
                     let outcome = BackupOutcome::Failed { why: failure.to_string() };
                     let of = record_of(&job.order, started, outcome);
@@ -212,7 +217,7 @@ impl Worker {
                 say(&Reply::Backup { told: Box::new(told) });
                 ExitCode::SUCCESS
             }
-            Err(failure) => refuse(failure),
+            Err(failure) => refuse(without_values(&self.values, failure)),
         }
     }
 
@@ -267,6 +272,7 @@ impl Worker {
         let mut remarks = Vec::new();
         let mark = new_mark();
         let made = self.make(&mut remarks, &mark).await;
+        let made = made.map_err(|failure| without_values(&self.values, failure));
         let outcome = match &made {
             Ok(outcome) => outcome.clone(),
             Err(failure) => BackupOutcome::Failed { why: failure.to_string() },
@@ -572,6 +578,7 @@ impl Worker {
             let failure = failed("the drill was broken off: it took too long");
             Err(failure.next("`cutover doctor` tells what does not answer; then `cutover backup drill`"))
         });
+        let tried = tried.map_err(|failure| without_values(&self.values, failure));
         let outcome = match &tried {
             Ok((id, lines)) => DrillOutcome::Good { id: id.clone(), lines: lines.clone() },
             Err(failure) => DrillOutcome::Failed { why: failure.to_string() },
@@ -635,6 +642,19 @@ impl Worker {
         let mut lines = vec!["repository: every piece is what was written".to_owned()];
         lines.extend(databases.chain(dumps).chain(volumes));
         Ok(BackupTold::Verified { id: known(&backup).id, lines })
+    }
+}
+
+/// What client programs and servers say may have in it what they were told.
+fn without_values(values: &Secrets, failure: Failure) -> Failure {
+    let all = |lines: Vec<String>| lines.iter().map(|line| values.redact(line)).collect();
+    Failure {
+        exit: failure.exit,
+        what: values.redact(&failure.what),
+        cause: all(failure.cause),
+        state: failure.state,
+        next: all(failure.next),
+        log: all(failure.log),
     }
 }
 

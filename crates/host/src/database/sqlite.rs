@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cutover_core::defaults::COMPARED;
+use cutover_core::defaults::{COMPARED, ROWS_CHANGED};
 use cutover_core::hash::ContentHash;
 use cutover_core::wire::Extent;
 use rusqlite::backup::{Backup, StepResult};
@@ -343,6 +343,12 @@ fn differing(snapshot: &Path, file: &Path) -> Result<u64, DatabaseError> {
     let mut now = Connection::open_in_memory_with_flags(flags).map_err(failed)?;
     back_up_into(file, &mut now)?;
     now.execute("ATTACH ?1 AS earlier", [unwritten(snapshot)]).map_err(failed)?;
+    // Nobody waits for longer, and what goes on would take a core from the app.
+    let end = now.get_interrupt_handle();
+    std::thread::spawn(move || {
+        std::thread::sleep(ROWS_CHANGED);
+        end.interrupt();
+    });
     content::differing(&now, "earlier").map_err(failed)
 }
 

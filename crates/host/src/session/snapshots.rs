@@ -137,7 +137,7 @@ async fn changed(host: &Host, app: &AppId, asked: &PutBack) -> RowsChanged {
             // What is said of a file has no values in it.
             Located::File(path) => {
                 Ok(match host.ports.database.differing(&host.layout.snapshot(&file), &path).await {
-                    Ok(rows) => (Some(rows), "the two were compared, without virtual tables".to_owned()),
+                    Ok(rows) => (Some(rows), COMPARED.to_owned()),
                     Err(error) => (None, error.message),
                 })
             }
@@ -160,18 +160,17 @@ async fn changed(host: &Host, app: &AppId, asked: &PutBack) -> RowsChanged {
     };
     let (rows, how) = match timeout(ROWS_CHANGED, counted).await {
         Ok(Ok(told)) => told,
-        // What a client program says may.
-        Ok(Err(trouble)) => {
-            tracing::warn!(%trouble, database = %asked.database, "what was changed since a snapshot is not known");
-            (None, "it could not be asked".to_owned())
-        }
+        // What a client program says may: so it is told nowhere (P6).
+        Ok(Err(_)) => (None, "it could not be asked".to_owned()),
         Err(_) => (None, format!("it did not answer within {} s", ROWS_CHANGED.as_secs())),
     };
     RowsChanged { rows, how }
 }
 
+/// What is compared of two files of `SQLite`.
+const COMPARED: &str = "the two were compared, without virtual tables and columns that came since; of a table that lost a column every row counts";
 /// What `PostgreSQL` counts.
-const COUNTED: &str = "as its server counts them: one that was changed twice is two, and one that went with its table or a TRUNCATE is none";
+const COUNTED: &str = "as its server counts them, which may lack the last seconds, and what connections that are idle have not told yet: one that was changed twice is two, and one that went with its table or a TRUNCATE is none";
 
 fn unknown(app: &AppId, name: &str) -> Failure {
     Failure::new(Exit::Refused, format!("there is no snapshot `{name}`"))

@@ -82,7 +82,12 @@ fn append(path: &Path, event: &Event) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| found.len() > LOG_BYTES) {
         fs::rename(path, rotated(path, 1))?;
     }
+    let is_new = !path.exists();
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // Whoever was let in to read it still is.
+    if is_new && rotated(path, 1).exists() {
+        files::like(path, &rotated(path, 1)).map_err(io::Error::other)?;
+    }
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     // A line that was broken off stays alone.
