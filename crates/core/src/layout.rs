@@ -137,6 +137,10 @@ impl Layout {
     pub fn backup_cache(&self) -> PathBuf {
         self.state.join("backup").join(".cache")
     }
+    /// Which processes of restic are ours, while they work.
+    pub fn restics(&self) -> PathBuf {
+        self.state.join("backup").join(".restics")
+    }
     /// The lock of the host itself (upgrades; runs hold it shared, S23).
     pub fn host_lock(&self) -> PathBuf {
         self.locks().join("host.lock")

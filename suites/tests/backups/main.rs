@@ -290,6 +290,43 @@ async fn a_backup_that_is_killed_leaves_nothing_that_the_next_cannot_mend_and_tw
     assert_eq!(verified, [true, false, true], "the one that was killed is on record, once: {records:?}");
 }
 
+/// Its process was none of ours and is not there: so it is with a server that was made from the same image, whose name is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_another_host_with_the_same_name_is_waited_for() {
+    use tokio::io::AsyncBufReadExt as _;
+
+    let Some(place) = Place::new("a_lock_of_another_host_with_the_same_name_is_waited_for") else { return };
+    let app = place.backed_up().await;
+    let locks = place.repository().join("locks");
+    let has_lock = || fs::read_dir(&locks).unwrap().any(|entry| is_lock(&entry.unwrap().path()));
+    let mut other = std::process::Command::new("restic");
+    other.args(["backup", "--stdin"]).env("RESTIC_REPOSITORY", place.repository());
+    other.env("RESTIC_PASSWORD", PASSWORD).env("RESTIC_CACHE_DIR", place.site.folder().join("cache"));
+    let mut other = other.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    wait_until("it has its lock", SOON, async || has_lock().then_some(())).await.unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+
+    let mut command = app.command(&["backup", "run"]);
+    command.stderr(std::process::Stdio::piped()).kill_on_drop(true);
+    let mut running = command.spawn().unwrap();
+    let mut talk = tokio::io::BufReader::new(running.stderr.take().unwrap()).lines();
+    let waits = async {
+        while let Some(line) = talk.next_line().await.unwrap() {
+            println!("{line}");
+            if line.contains("waits for process") {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(tokio::time::timeout(SOON, waits).await.unwrap(), "it did not wait");
+    assert!(has_lock(), "somebody else's lock was taken away");
+    place.restic(&["unlock", "--remove-all"]);
+    let ended = tokio::time::timeout(SOON, running.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(0));
+}
+
 /// By its name: what is written beside, to be renamed, is none yet.
 fn is_lock(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.len() == 64)

@@ -321,7 +321,6 @@ mod tests {
             paths: Vec::new(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             original: None,
-            hostname: String::new(),
         };
         let all = [listed("c", &[]), listed("b", &[VERIFIED]), listed("a", &[VERIFIED])];
         assert_eq!(all.each_ref().map(|backup| is_newest(&all, backup)), [false, true, false]);

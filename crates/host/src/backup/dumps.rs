@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use super::drill::scratch_of;
 use super::drill_record::drill_lock_name;
 use super::gather::{failed, refuse_without_room};
+use super::locks::Own;
 use super::proof::{Amount, prove};
 use super::prose::Trouble;
 use super::restic::{Ended, Restic, ResticError, dumps_tag};
@@ -195,7 +196,8 @@ impl Dump {
         command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let packed = self.packed.clone();
         let passing = restic.meter.begin("stored", Extent::Exactly { bytes });
-        let poured = blocking(move || pour(command, &packed, &passing)).await;
+        let own = restic.own.clone();
+        let poured = blocking(move || pour(command, &packed, &own, &passing)).await;
         let poured = poured.map_err(|error| ResticError::other(format!("it broke off: {error}")))?;
         poured.map_err(|error| restic.without_secrets(&error))
     }
@@ -205,10 +207,12 @@ impl Dump {
 fn pour(
     mut command: std::process::Command,
     packed: &Path,
+    own: &Own,
     passing: &Passing,
 ) -> Result<(Summary, [u8; 32]), ResticError> {
     let other = |error: &io::Error| ResticError::other(error.to_string());
     let mut child = command.spawn().map_err(|error| other(&error))?;
+    own.begins(child.id());
     let complaints = heard(child.stderr.take());
     let told = heard(child.stdout.take());
     let mut input = child.stdin.take();
@@ -225,6 +229,9 @@ fn pour(
     let status = child.wait().map_err(|error| other(&error))?;
     let said = complaints.join().unwrap_or_default();
     let ended = Ended { code: status.code(), said };
+    if ended.has_let_go() {
+        own.ended(child.id());
+    }
     let out = told.join().unwrap_or_default();
     match (poured, summary(&out)) {
         (Ok(unpacked), Some(summary)) if ended.code == Some(0) => Ok((summary, unpacked.hash)),

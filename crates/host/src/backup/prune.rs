@@ -41,7 +41,9 @@ pub(super) async fn prune(
         let broken: Vec<&str> = unverified(&kept).iter().map(|backup| backup.id.as_str()).collect();
         kept.iter().filter(|backup| !broken.contains(&backup.id.as_str())).collect()
     };
-    let broken = unverified(&kept).into_iter().chain(without_backup(&dumps, &stay));
+    let went: Vec<&Listed> =
+        before.iter().filter(|it| is_verified(it) && !kept.iter().any(|kept| kept.id == it.id)).collect();
+    let broken = unverified(&kept).into_iter().chain(without_backup(&dumps, &stay, &went));
     let mut words: Vec<&str> = vec!["forget", "--prune"];
     words.extend(broken.map(|backup| backup.id.as_str()));
     if words.len() > 2 {
@@ -56,16 +58,14 @@ pub(super) async fn prune(
 /// Another host of the same app may be at a backup for so long.
 const ANOTHERS: SignedDuration = SignedDuration::from_hours(48);
 
-/// Dumps whose backup is not there: it went, or was never finished. On this host nobody else works on backups of this app; where it moved from
-/// somebody may.
-fn without_backup<'a>(dumps: &'a [Listed], stay: &[&Listed]) -> Vec<&'a Listed> {
-    let has_backup = |dump: &&Listed| {
-        dump.tags.iter().any(|tag| is_mark(tag) && stay.iter().any(|it| it.tags.contains(tag)))
+/// Dumps whose backup is not there: it went just now, or was never finished. On this host nobody else works on backups of this app; where it moved
+/// from somebody may, and that host may be called as this one is.
+fn without_backup<'a>(dumps: &'a [Listed], stay: &[&Listed], went: &[&Listed]) -> Vec<&'a Listed> {
+    let is_of = |dump: &Listed, backups: &[&Listed]| {
+        dump.tags.iter().any(|tag| is_mark(tag) && backups.iter().any(|it| it.tags.contains(tag)))
     };
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let is_over =
-        |dump: &&Listed| dump.hostname == host || Timestamp::now().duration_since(dump.time) > ANOTHERS;
-    dumps.iter().filter(|dump| !has_backup(dump)).filter(is_over).collect()
+    let is_over = |dump: &&Listed| is_of(dump, went) || Timestamp::now().duration_since(dump.time) > ANOTHERS;
+    dumps.iter().filter(|dump| !is_of(dump, stay)).filter(is_over).collect()
 }
 
 /// Those that were not verified, where a newer one was: nobody works on them any more.
@@ -83,4 +83,37 @@ pub(super) fn is_verified(backup: &Listed) -> bool {
 pub(super) fn known(backup: &Listed) -> KnownBackup {
     let id = backup.id[..backup.id.len().min(8)].to_owned();
     KnownBackup { id, at: backup.time, verified: is_verified(backup) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(id: &str, mark: &str, age: SignedDuration) -> Listed {
+        Listed {
+            id: id.to_owned(),
+            time: Timestamp::now() - age,
+            paths: Vec::new(),
+            tags: vec![mark.to_owned()],
+            original: None,
+        }
+    }
+
+    #[test]
+    fn a_dump_goes_with_its_backup_and_one_without_any_when_nobody_can_be_at_it_any_more() {
+        let marks: [String; 3] = std::array::from_fn(|_| super::super::restic::new_mark());
+        let hour = SignedDuration::from_hours(1);
+        let (stays, went) = (listed("stays", &marks[0], hour), listed("went", &marks[1], hour));
+        let dumps = [
+            listed("of what stays", &marks[0], ANOTHERS + hour),
+            listed("of what went", &marks[1], hour),
+            listed("on its way", &marks[2], ANOTHERS - hour),
+            listed("left", &marks[2], ANOTHERS + hour),
+        ];
+
+        let gone = without_backup(&dumps, &[&stays], &[&went]);
+
+        let gone: Vec<&str> = gone.iter().map(|dump| dump.id.as_str()).collect();
+        assert_eq!(gone, ["of what went", "left"]);
+    }
 }

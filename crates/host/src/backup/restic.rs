@@ -10,6 +10,7 @@ use std::time::Duration;
 use cutover_core::backup::{BackupSettings, Target};
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
+use cutover_core::layout::Layout;
 use cutover_core::names::VariableName;
 use cutover_core::secret::{Secret, Secrets};
 use cutover_core::template::Template;
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::time::Instant;
 
-use super::locks::LET_GO;
+use super::locks::{LET_GO, Own};
 use super::prose::{Trouble, last_words, trouble};
 use crate::images::Values;
 use crate::meter::{self, Meter};
@@ -43,6 +44,8 @@ pub(super) struct Restic {
     cache: PathBuf,
     /// For files that it makes while it works.
     temporary: PathBuf,
+    /// Those of its processes that may hold a lock.
+    pub(super) own: Own,
     /// What counts the bytes that go in and out.
     pub(super) meter: Meter,
 }
@@ -96,8 +99,6 @@ pub(super) struct Listed {
     pub(super) tags: Vec<String>,
     #[serde(default)]
     pub(super) original: Option<String>,
-    #[serde(default)]
-    pub(super) hostname: String,
 }
 
 impl Restic {
@@ -105,7 +106,7 @@ impl Restic {
     pub(super) fn new(
         settings: &BackupSettings,
         values: &Secrets,
-        cache: PathBuf,
+        layout: &Layout,
         temporary: PathBuf,
         meter: Meter,
     ) -> Result<Self, Failure> {
@@ -121,7 +122,9 @@ impl Restic {
                 all.insert(name, value.clone());
             }
         }
-        Ok(Self { to: settings.to.clone(), environment, values: all, cache, temporary, meter })
+        let (to, cache) = (settings.to.clone(), layout.backup_cache());
+        let own = Own::of(layout, &to);
+        Ok(Self { to, environment, values: all, cache, temporary, own, meter })
     }
 
     pub(super) fn without_secrets(&self, error: &ResticError) -> ResticError {
@@ -172,6 +175,10 @@ impl Restic {
         let mut command = tokio::process::Command::from(self.command());
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| not_started(&error))?;
+        let pid = child.id();
+        if let Some(pid) = pid {
+            self.own.begins(pid);
+        }
         let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(not_started(&io::ErrorKind::BrokenPipe.into()));
         };
@@ -189,7 +196,6 @@ impl Restic {
             // What is beyond that is read, too: else it would wait for us.
             tokio::io::copy(&mut err, &mut tokio::io::sink()).await
         };
-        let pid = child.id();
         let (heard, complained) = tokio::select! {
             both = async { tokio::join!(heard, complained) } => both,
             never = look(pid) => match never {},
@@ -198,7 +204,13 @@ impl Restic {
         let said = self.values.redact(&String::from_utf8_lossy(&said));
         heard.and(complained.map(drop)).map_err(|error| not_started(&error))?;
         let status = status.map_err(|error| not_started(&error))?;
-        Ok(Ended { code: status.code(), said })
+        let ended = Ended { code: status.code(), said };
+        if let Some(pid) = pid
+            && ended.has_let_go()
+        {
+            self.own.ended(pid);
+        }
+        Ok(ended)
     }
 
     /// The same; an exit code other than 0 is an error. Gives all that it wrote.
@@ -324,6 +336,11 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    /// Whether it has left no lock in the repository: one that was killed has, and one that lost the connection may have.
+    pub(super) fn has_let_go(&self) -> bool {
+        self.code == Some(0) || self.error().trouble == Trouble::Locked
+    }
+
     pub(super) fn good(self) -> Result<(), ResticError> {
         if self.code == Some(0) { Ok(()) } else { Err(self.error()) }
     }

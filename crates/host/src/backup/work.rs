@@ -201,8 +201,7 @@ impl Worker {
         for folder in [&temporary, &layout.backup_cache()] {
             files::ensure_folder(folder, 0o700).map_err(|error| trouble(&error))?;
         }
-        let (cache, meter) = (layout.backup_cache(), meter.clone());
-        let restic = Restic::new(&job.order.settings, &job.values(), cache, temporary, meter)?;
+        let restic = Restic::new(&job.order.settings, &job.values(), layout, temporary, meter.clone())?;
         Ok((restic, room, repository))
     }
 
