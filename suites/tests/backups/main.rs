@@ -214,6 +214,14 @@ async fn what_keeps_a_backup_from_being_made_is_said_and_status_tells() {
     assert!(told.failure().contains("cannot be reached"), "{}", told.talk);
     fs::write(&config, &text).unwrap();
 
+    // What vanished is not left out of a backup that looks good.
+    let (file, aside) = (app.volume("data").join("guestbook.db"), app.volume("data").join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    let told = run().await;
+    println!("{}", told.failure());
+    assert!(told.failure().contains("earlier backups have it"), "{}", told.talk);
+    fs::rename(&aside, &file).unwrap();
+
     // One that failed does not make the good one before it worthless.
     let status = app.cutover(&["status", "--check"]).await.unwrap().expect(0).unwrap();
     assert!(status.output.contains("failed: there is no new backup"), "{}", status.output);

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cutover_core::backup::{
-    DatabaseItem, Items, MANIFEST_VERSION, Manifest, Still, VolumeInBackup, VolumeItem,
+    BackupOutcome, DatabaseItem, Items, MANIFEST_VERSION, Manifest, Still, VolumeInBackup, VolumeItem,
 };
 use cutover_core::exit::Exit;
 use cutover_core::failure::Failure;
@@ -16,6 +16,7 @@ use cutover_core::names::{AppId, DatabaseName, ReleaseId, VolumeName};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{FILE, VOLUMES};
+use super::record::unreadable;
 use super::still::{self, Of};
 use super::whole;
 use crate::files::{self, FileError};
@@ -142,7 +143,9 @@ pub(super) async fn gather(
         if is_copied {
             let file = format!("{VOLUMES}/{}/{}", database.volume, database.file);
             gathered.manifest.databases.insert(database.name.clone(), file);
-            gathered.items.push(format!("database {}", database.name));
+            gathered.items.push(item_of(&database.name));
+        } else if in_one_before(host, app, database)? {
+            return Err(vanished(database));
         } else {
             gathered
                 .left_out
@@ -150,6 +153,32 @@ pub(super) async fn gather(
         }
     }
     Ok(gathered)
+}
+
+/// Whether an earlier backup that counts has the database.
+fn in_one_before(host: &Host, app: &AppId, database: &DatabaseItem) -> Result<bool, Failure> {
+    let records = host.store.backups(app).map_err(|error| unreadable(&error))?;
+    let item = item_of(&database.name);
+    Ok(records.iter().any(|record| match &record.outcome {
+        BackupOutcome::Verified { items, .. } => items.contains(&item),
+        BackupOutcome::Failed { .. } => false,
+    }))
+}
+
+/// A backup without data that was there before would push the good ones out, one day.
+fn vanished(database: &DatabaseItem) -> Failure {
+    let DatabaseItem { name, volume, file, .. } = database;
+    failed("there is no new backup")
+        .because(format!(
+            "database `{name}`: its file `{file}` is not in volume `{volume}` any more, or has nothing in it; earlier backups have it"
+        ))
+        .next("`cutover backup restore` brings it among the snapshots, and `cutover snapshot restore` puts it back")
+        .next("if it is to be gone, take it out of `databases` in cutover.yml and deploy")
+}
+
+/// How it is called among a backup's items.
+fn item_of(database: &DatabaseName) -> String {
+    format!("database {database}")
 }
 
 impl Gathered {
