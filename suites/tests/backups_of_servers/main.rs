@@ -324,16 +324,18 @@ async fn a_mariadb_is_in_a_backup_and_comes_back_from_it_in_place_and_on_a_new_h
             create event never on schedule every 1 year do delete from counted").await;
         let all = maria(app, ALL_OF_IT).await;
         assert_eq!(all, "1000\trow 999\t1000\t2000\t1\t1");
+        maria(app, "create table hits (n int) engine=Aria transactional=0").await;
 
         let told = app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
 
         println!("{}{}", told.talk, told.output);
         assert!(told.output.contains("database main"), "{}", told.output);
         assert!(told.talk.contains("without the server's users and their rights"), "{}", told.talk);
+        assert!(told.talk.contains("the rows of `hits` are not of one moment with the rest"), "{}", told.talk);
         app.cutover(&["backup", "verify"]).await.unwrap().expect(0).unwrap();
         let drilled = app.cutover(&["backup", "drill"]).await.unwrap().expect(0).unwrap();
         println!("{}", drilled.output);
-        assert!(drilled.output.contains("database main: it came back with 2 tables"), "{}", drilled.output);
+        assert!(drilled.output.contains("database main: it came back with 3 tables"), "{}", drilled.output);
         assert_eq!(maria(app, "select schema_name from information_schema.schemata where schema_name like '%cutover%'").await, "");
         // A person with restic and the client program, and nothing of ours.
         let listed = restic(site, &["snapshots", "--json", "--tag", &format!("{}/dump", app.id())]);

@@ -216,10 +216,12 @@ async fn a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_ha
     let name = "a_migration_beside_the_old_release_has_a_snapshot_and_one_that_fails_half_way_is_told";
     with_ledger(name, async |app| {
         let before = dumps(app).len();
+        query(app, "create table hits (n int) engine=MyISAM; create table seen (n int) engine=MEMORY").await;
         under_traffic(app, "beside", "text", async {
             let migrate = "sql \"alter table entries add column mark varchar(9) not null default 'wider'\"";
             let talk = deploy(app, &Version { name: "wider", migrate, ..FIRST }, 0).await;
             assert!(talk.contains(".dump.zst"), "{talk}");
+            assert!(talk.contains("the rows of `hits`, `seen` are not of one moment with the rest"), "{talk}");
             serves(app, "wider").await;
             assert_eq!(dumps(app).len(), before + 1);
 

@@ -59,6 +59,8 @@ pub(super) struct Dump {
     roles: Vec<String>,
     /// What the server has besides, where it is the app's own.
     pub(super) others: Vec<String>,
+    /// What is not of its moment, in words.
+    pub(super) loose: Option<String>,
 }
 
 /// The way to a database's server.
@@ -96,16 +98,17 @@ pub(super) async fn take(host: &Host, app: &AppId, item: &ServerItem, room: &Pat
     let packed = room.join(WAITING).join(item.name.as_str());
     let roles = host.ports.database.roles(&server).await.map_err(told)?;
     let located = Located::Server(server.clone());
-    tokio::select! {
-        taken = host.ports.database.snapshot(&located, &packed) => drop(taken.map_err(told)?),
+    let taken = tokio::select! {
+        taken = host.ports.database.snapshot(&located, &packed) => taken.map_err(told)?,
         failure = filled_up(room) => return Err(failure.because(format!("database `{}` was being dumped", item.name))),
-    }
+    };
     let others =
         if matches!(item.place.reached, Reached::Backing { .. }) { state.others } else { Vec::new() };
     let others = others.into_iter().filter(|other| *other != left).collect();
     let after = host.ports.database.look(&server).await.map(|after| after.tables);
     let tables = after.ok().and_then(|after| agreed(state.tables, after));
-    Ok(Dump { database: item.name.clone(), kind: item.place.kind, packed, tables, roles, others })
+    let (database, loose) = (item.name.clone(), taken.told_loose());
+    Ok(Dump { database, kind: item.place.kind, packed, tables, roles, others, loose })
 }
 
 /// The dump is of a moment between both: where tables came or went meanwhile it is not known how many it has.

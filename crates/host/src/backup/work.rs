@@ -415,6 +415,8 @@ impl Worker {
         redis::save(&self.host, app, &items, &mut gathered).await?;
         let named: Vec<&str> = items.servers.iter().filter_map(|item| item.place.name.as_deref()).collect();
         for dump in &dumps {
+            let loose = dump.loose.iter().map(|loose| format!("database `{}`: {loose}", dump.database));
+            gathered.left_out.extend(loose);
             let others = dump.others.iter().filter(|other| !named.contains(&other.as_str()));
             gathered.left_out.extend(others.map(|other| {
                 format!(

@@ -38,7 +38,8 @@ impl Database for Databases {
     async fn snapshot(&self, of: &Located, to: &Path) -> Result<Taken, DatabaseError> {
         match of {
             Located::File(file) => {
-                Ok(Taken { bytes: Sqlite::snapshot(file, to, &self.meter).await?, hash: None, counts: None })
+                let bytes = Sqlite::snapshot(file, to, &self.meter).await?;
+                Ok(Taken { bytes, hash: None, counts: None, loose: Vec::new() })
             }
             Located::Server(server) => server::of(server, &self.meter).snapshot(to).await,
         }

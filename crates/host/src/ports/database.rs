@@ -230,6 +230,28 @@ pub struct Taken {
     pub hash: Option<ContentHash>,
     /// What the server had counted when it was taken, where it counts.
     pub counts: Option<RowCounts>,
+    /// Tables whose rows are in a dump, but not of the moment of which it is: their engine has no transactions.
+    pub loose: Vec<String>,
+}
+
+/// So many tables are named.
+const NAMED: usize = 5;
+
+impl Taken {
+    /// What is not of the copy's moment, in words; `None`: all is.
+    pub fn told_loose(&self) -> Option<String> {
+        let names: Vec<String> = self.loose.iter().take(NAMED).map(|table| format!("`{table}`")).collect();
+        let more = match self.loose.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more tables"),
+        };
+        (!names.is_empty()).then(|| {
+            format!(
+                "the rows of {}{more} are not of one moment with the rest: there the engine has no transactions (`alter table … engine=InnoDB` mends that)",
+                names.join(", ")
+            )
+        })
+    }
 }
 
 /// Rows that a server has counted as inserted, changed or deleted, from some moment on.
@@ -314,5 +336,18 @@ mod tests {
         assert_eq!(counts("1", &[]).since(&then), Some(0));
         assert_eq!(counts("1", &[("entries", 39), ("new", 5)]).since(&then), None, "it was begun anew");
         assert_eq!(counts("2", &[("entries", 42)]).since(&then), None, "it is another database");
+    }
+
+    #[test]
+    fn what_is_not_of_the_moment_is_named_up_to_five_tables() {
+        let told = |count: usize| {
+            let loose = (1..=count).map(|number| format!("t{number}")).collect();
+            Taken { bytes: 0, hash: None, counts: None, loose }.told_loose()
+        };
+        assert_eq!(told(0), None);
+        assert!(told(1).unwrap().starts_with("the rows of `t1` are not of one moment"));
+        assert!(
+            told(7).unwrap().starts_with("the rows of `t1`, `t2`, `t3`, `t4`, `t5` and 2 more tables are")
+        );
     }
 }

@@ -248,6 +248,7 @@ pub(super) async fn take(
     let snapshot = async {
         files::ensure_folder(to.parent().unwrap_or(&to), 0o700)?;
         let taken = act.ports.database.snapshot(of, &to).await?;
+        let loose = taken.told_loose();
         let hash = match taken.hash {
             Some(hash) => hash,
             None => hash_of(act, &to).await?,
@@ -256,9 +257,12 @@ pub(super) async fn take(
         if let Some(counts) = &taken.counts {
             act.store.put_row_counts(file, counts)?;
         }
-        Ok::<_, Trouble>(((), StepResult::Snapshot { bytes: taken.bytes, hash: Some(hash) }))
+        Ok::<_, Trouble>((loose, StepResult::Snapshot { bytes: taken.bytes, hash: Some(hash) }))
     };
-    act.journal.act(stage, step, snapshot).await
+    match act.journal.act(stage, step, snapshot).await? {
+        Some(loose) => act.journal.note(stage, format!("the snapshot of `{database}`: {loose}")),
+        None => Ok(()),
+    }
 }
 
 async fn hash_of(act: &Act<'_>, file: &Path) -> Result<ContentHash, Trouble> {

@@ -218,7 +218,7 @@ impl Database for Simulated {
                 (bytes, ContentHash::of(&std::fs::read(&to).unwrap_or_default()))
             })
             .await?;
-        Ok(Taken { bytes, hash: Some(hash), counts: None })
+        Ok(Taken { bytes, hash: Some(hash), counts: None, loose: Vec::new() })
     }
 
     async fn closed(&self, database: &Located) -> Result<(), DatabaseError> {

@@ -279,10 +279,8 @@ fn write(into: Counted, mut coming: mpsc::Receiver<Part>) -> io::Result<Option<(
             Part::End => {
                 let written = packed.finish()?;
                 let hash = ContentHash::from_digest(&written.hash.finalize());
-                return Ok(Some((
-                    Taken { bytes: written.bytes, hash: Some(hash), counts: None },
-                    written.file,
-                )));
+                let taken = Taken { bytes: written.bytes, hash: Some(hash), counts: None, loose: Vec::new() };
+                return Ok(Some((taken, written.file)));
             }
         }
     }

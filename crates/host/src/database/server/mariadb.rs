@@ -196,7 +196,8 @@ impl InServer for Maria<'_> {
         let proof = async |dump| mariadb_dump::proven_as_it_comes(dump, &found).await;
         let of = ready(Ok(Extent::About { bytes: found.bytes }));
         let frames = self.frames(&found);
-        dump::take(&self.client, Making { frames: &frames, of, shown: None }, to, proof).await
+        let taken = dump::take(&self.client, Making { frames: &frames, of, shown: None }, to, proof).await?;
+        Ok(Taken { loose: found.loose, ..taken })
     }
 
     async fn connected(&self) -> Result<String, DatabaseError> {

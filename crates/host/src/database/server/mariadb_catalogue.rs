@@ -15,6 +15,8 @@ select 'database', database(), default_character_set_name, default_collation_nam
 select 'bytes', cast(coalesce(sum(data_length + index_length), 0) as unsigned) from information_schema.tables where table_schema = database();
 select 'packet', @@global.max_allowed_packet;
 select 'versioned', table_name from information_schema.tables where table_schema = database() and table_type = 'SYSTEM VERSIONED';
+select 'loose', table_name from information_schema.tables where table_schema = database() and table_type in ('BASE TABLE', 'SYSTEM VERSIONED')
+    and engine not in (select engine from information_schema.engines where transactions = 'YES') order by 2;
 select 'child', concat(constraint_schema, '.', table_name) from information_schema.referential_constraints
     where unique_constraint_schema = database() and constraint_schema <> database();
 select distinct 'definer', 'view', definer from information_schema.views where table_schema = database();
@@ -113,6 +115,8 @@ pub(super) struct Found {
     pub(super) others: Vec<String>,
     /// Tables that keep what their rows were.
     pub(super) versioned: Vec<String>,
+    /// Tables whose engine has no transactions.
+    pub(super) loose: Vec<String>,
     /// Tables of other databases that refer to this one's.
     pub(super) children: Vec<String>,
     /// A kind of what cannot move, and by whom some of that kind was defined.
@@ -137,6 +141,7 @@ pub(super) fn read(lines: &str) -> Result<Found, DatabaseError> {
         tables: 0,
         others: Vec::new(),
         versioned: Vec::new(),
+        loose: Vec::new(),
         children: Vec::new(),
         definers: Vec::new(),
         packet: 0,
@@ -157,6 +162,7 @@ pub(super) fn read(lines: &str) -> Result<Found, DatabaseError> {
             "bytes" => found.bytes = name.parse().unwrap_or_default(),
             "packet" => found.packet = name.parse().unwrap_or_default(),
             "versioned" => found.versioned.push(unescaped(name)),
+            "loose" => found.loose.push(unescaped(name)),
             "child" => found.children.push(unescaped(name)),
             "definer" => {
                 let who = words.next().map(unescaped).unwrap_or_default();
@@ -273,12 +279,12 @@ mod tests {
 
     #[test]
     fn what_is_told_of_a_database_is_sorted_by_object() {
-        let lines = "version\t10.11.18-MariaDB\ndatabase\tshop\tutf8mb4\tutf8mb4_general_ci\nbytes\t16384\nother\tblog\ntool\tschema_migrations\tversion\ntool\tschema_migrations\tdirty\n\
+        let lines = "version\t10.11.18-MariaDB\ndatabase\tshop\tutf8mb4\tutf8mb4_general_ci\nbytes\t16384\nloose\thits\nother\tblog\ntool\tschema_migrations\tversion\ntool\tschema_migrations\tdirty\n\
             table\tentries\tBASE TABLE\tInnoDB\ntable\tentries\tcolumn\ttext\nview\tseen\tabc\ntable\tseen\tcolumn\ttext\n";
         let found = read(lines).unwrap();
 
         assert_eq!((found.database.as_str(), found.bytes, found.tables), ("shop", 16384, 1));
-        assert_eq!(found.others, ["blog"]);
+        assert_eq!((found.loose, found.others), (vec!["hits".to_owned()], vec!["blog".to_owned()]));
         assert_eq!(found.objects.keys().collect::<Vec<_>>(), ["table `entries`", "view `seen`"]);
         let wider = read(&format!("{lines}table\tentries\tcolumn\tmark\n")).unwrap();
         assert_ne!(wider.objects["table `entries`"], found.objects["table `entries`"]);
