@@ -21,7 +21,7 @@ use super::still::{self, Of};
 use super::whole;
 use crate::files::{self, FileError};
 use crate::host::Host;
-use crate::ports::{Certainty, Database, DatabaseError, Located};
+use crate::ports::{Database, DatabaseError, Located};
 
 /// What every `SQLite` file begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -344,16 +344,10 @@ fn not_copied(error: &DatabaseError) -> Failure {
 
 /// A consistent copy of a file that is used, with the owner and the mode of the file itself; gives its hash.
 async fn copy(database: &dyn Database, from: &Path, to: &Path) -> Result<[u8; 32], DatabaseError> {
-    let not_done = |error: FileError| DatabaseError {
-        full: error.full,
-        certainty: Certainty::NotDone,
-        message: error.message,
-    };
-    files::ensure_folder(files::folder_of(to), 0o700).map_err(not_done)?;
+    files::ensure_folder(files::folder_of(to), 0o700)?;
     database.snapshot(&Located::File(from.to_owned()), to).await?;
-    files::like(to, from)
-        .and_then(|()| hash(to).map_err(|error| FileError::new("read", to, &error)))
-        .map_err(not_done)
+    files::like(to, from)?;
+    Ok(hash(to).map_err(|error| FileError::new("read", to, &error))?)
 }
 
 fn hash(path: &Path) -> io::Result<[u8; 32]> {

@@ -151,7 +151,7 @@ fn length(file: &Path) -> Option<u64> {
 }
 
 fn copy(from: &Path, next: &Path, to: &Path, check: Check) -> Result<u64, DatabaseError> {
-    files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| not_done(&error))?;
+    files::ensure_folder(files::folder_of(to), 0o700)?;
     let copied = copy_beside(from, next, check).and_then(|bytes| {
         put_in_place(next, to)?;
         Ok(bytes)
@@ -163,7 +163,7 @@ fn copy(from: &Path, next: &Path, to: &Path, check: Check) -> Result<u64, Databa
 }
 
 fn copy_beside(from: &Path, next: &Path, check: Check) -> Result<u64, DatabaseError> {
-    files::private(next).map_err(|error| not_done(&FileError::new("make", next, &error)))?;
+    files::private(next).map_err(|error| FileError::new("make", next, &error))?;
     if !is_absent(from)? {
         back_up(from, next)?;
     }
@@ -175,7 +175,7 @@ fn copy_beside(from: &Path, next: &Path, check: Check) -> Result<u64, DatabaseEr
         file.sync_all()?;
         Ok(file.metadata()?.len())
     });
-    durable.map_err(|error| not_done(&FileError::new("make durable", next, &error)))
+    Ok(durable.map_err(|error| FileError::new("make durable", next, &error))?)
 }
 
 fn back_up(from: &Path, to: &Path) -> Result<(), DatabaseError> {
@@ -240,12 +240,12 @@ fn restore_beside(snapshot: &Path, to: &Path) -> Result<(), DatabaseError> {
     let next = part(snapshot, to);
     // Of a copy of this snapshot that was killed.
     files::discard(&next);
-    let copied = copy_for(snapshot, &next, to).map_err(|error| not_done(&error));
+    let copied = copy_for(snapshot, &next, to).map_err(DatabaseError::from);
     // A link and not a rename: what came there meanwhile is somebody's.
     let placed = copied.and_then(|()| match fs::hard_link(&next, to) {
-        Ok(()) => files::sync_folder(files::folder_of(to)).map_err(|error| not_done(&error)),
+        Ok(()) => Ok(files::sync_folder(files::folder_of(to))?),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(is_there()),
-        Err(error) => Err(not_done(&FileError::new("make", to, &error))),
+        Err(error) => Err(FileError::new("make", to, &error).into()),
     });
     files::discard(&next);
     placed
@@ -265,7 +265,7 @@ fn restore(snapshot: &Path, file: &Path) -> Result<(), DatabaseError> {
     let ready = copy_for(snapshot, &next, file);
     if let Err(error) = ready {
         files::discard(&next);
-        return Err(not_done(&error));
+        return Err(error.into());
     }
     swap_in(&next, file).map_err(|error| DatabaseError {
         full: error.full,
@@ -392,17 +392,13 @@ fn open(file: &Path) -> Result<Connection, DatabaseError> {
 }
 
 fn is_absent(file: &Path) -> Result<bool, DatabaseError> {
-    let exists = file.try_exists().map_err(|error| not_done(&FileError::new("look at", file, &error)))?;
+    let exists = file.try_exists().map_err(|error| FileError::new("look at", file, &error))?;
     Ok(!exists)
 }
 
 fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
     let placed = fs::rename(next, to).map_err(|error| FileError::new("replace", to, &error));
-    placed.and_then(|()| files::sync_folder(files::folder_of(to))).map_err(|error| not_done(&error))
-}
-
-fn not_done(error: &FileError) -> DatabaseError {
-    DatabaseError { full: error.full, certainty: Certainty::NotDone, message: error.message.clone() }
+    Ok(placed.and_then(|()| files::sync_folder(files::folder_of(to)))?)
 }
 
 fn failed(action: &str, file: &Path, error: &rusqlite::Error) -> DatabaseError {

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Certainty, Runtime};
+use crate::files::FileError;
 
 /// What is done with databases.
 #[async_trait]
@@ -311,6 +312,12 @@ pub struct DatabaseError {
     pub certainty: Certainty,
     /// What happened. May hold what a client program said: not redacted yet.
     pub message: String,
+}
+
+impl From<FileError> for DatabaseError {
+    fn from(FileError { full, message, .. }: FileError) -> Self {
+        Self { full, certainty: Certainty::NotDone, message }
+    }
 }
 
 impl DatabaseError {

@@ -23,7 +23,7 @@ use super::following::Following;
 use crate::blocking::blocking;
 use crate::files::{self, FileError};
 use crate::meter::Passing;
-use crate::ports::{Attached, Certainty, DatabaseError, Taken};
+use crate::ports::{Attached, DatabaseError, Taken};
 
 /// Pieces that may wait for the disk.
 const WAITING: usize = 16;
@@ -70,10 +70,10 @@ pub(super) async fn take(
     to: &Path,
     proof: impl AsyncFnOnce(Following) -> Result<(), DatabaseError>,
 ) -> Result<Taken, DatabaseError> {
-    files::ensure_folder(files::folder_of(to), 0o700).map_err(|error| from_file(&error))?;
+    files::ensure_folder(files::folder_of(to), 0o700)?;
     let next = files::beside(to);
     let taken = async {
-        let failed = |error: io::Error| from_file(&FileError::new("write", &next, &error));
+        let failed = |error: io::Error| DatabaseError::from(FileError::new("write", &next, &error));
         let file = files::private(&next).map_err(failed)?;
         let (following, told) = Following::of(&next).map_err(failed)?;
         let into = Counted { file, hash: Sha256::new(), bytes: 0, told };
@@ -81,7 +81,7 @@ pub(super) async fn take(
             let (taken, file) = into_file(client, making, into, &next).await?;
             let flushed = blocking(move || file.sync_all()).await;
             flushed.map_err(|error| broken_off(&error))?.map_err(failed)?;
-            Ok(taken)
+            Ok::<_, DatabaseError>(taken)
         };
         // It is read back from memory, while more of it comes and the disk takes it.
         let (taken, proved) = tokio::join!(flushed, proof(following));
@@ -107,8 +107,8 @@ fn broken_off(error: &tokio::task::JoinError) -> DatabaseError {
 }
 
 fn put_in_place(next: &Path, to: &Path) -> Result<(), DatabaseError> {
-    std::fs::rename(next, to).map_err(|error| from_file(&FileError::new("replace", to, &error)))?;
-    files::sync_folder(files::folder_of(to)).map_err(|error| from_file(&error))
+    std::fs::rename(next, to).map_err(|error| FileError::new("replace", to, &error))?;
+    Ok(files::sync_folder(files::folder_of(to))?)
 }
 
 async fn into_file(
@@ -132,7 +132,7 @@ async fn into_file(
     let (poured, written) = tokio::join!(wanted(known, pouring), writing);
     let written = written.map_err(|error| broken_off(&error))?;
     // A disk that is full is why the pouring stopped.
-    let taken = written.map_err(|error| from_file(&error))?;
+    let taken = written?;
     poured?;
     taken.ok_or_else(|| DatabaseError::plain("the dump did not come whole"))
 }
@@ -474,10 +474,6 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(count)
-}
-
-fn from_file(error: &FileError) -> DatabaseError {
-    DatabaseError { full: error.full, certainty: Certainty::NotDone, message: error.message.clone() }
 }
 
 #[cfg(test)]
