@@ -113,7 +113,7 @@ fn holds_the_files(release: &Release, server: &ServiceName, wanted: &VolumeName)
     let mounts = release.backing.get(server).map(|backing| backing.settings.run.mounts.as_slice());
     mounts.unwrap_or_default().iter().any(|mount| match mount {
         Mount::Volume { volume, target, .. } => {
-            volume == wanted && FILES.iter().any(|files| target.starts_with(files))
+            volume == wanted && FILES.iter().any(|files| Path::new(target).starts_with(files))
         }
         Mount::Shipped { .. } | Mount::Host { .. } | Mount::Tmpfs { .. } => false,
     })
