@@ -21,13 +21,8 @@ impl Store {
         file: &str,
         hash: Option<&ContentHash>,
     ) -> Result<(), StoreError> {
-        self.write_lasting(Lasting::WithTheNext, |transaction| {
-            let insert = "INSERT INTO snapshots (app, file, hash, moment) \
-                VALUES (?1, ?2, ?3, (SELECT coalesce(max(sequence), 0) FROM releases WHERE app = ?1)) \
-                ON CONFLICT (file) DO UPDATE SET hash = coalesce(excluded.hash, hash)";
-            transaction.execute(insert, params![app.to_string(), file, hash.map(ContentHash::as_str)])?;
-            Ok(())
-        })
+        let newest = "SELECT coalesce(max(sequence), 0) FROM releases WHERE app = ?1 AND ?4 IS NULL";
+        self.insert_snapshot(app, file, hash, newest, None)
     }
 
     /// Records what a database's server had counted when a snapshot was taken that is on record.
@@ -68,11 +63,27 @@ impl Store {
         hash: &ContentHash,
         release: &ReleaseId,
     ) -> Result<(), StoreError> {
+        let of_release = "SELECT sequence FROM releases WHERE app = ?1 AND id = ?4 AND lived = 1";
+        self.insert_snapshot(app, file, Some(hash), of_release, Some(release))
+    }
+
+    /// `moment` asks for the number of the release that had gone live last; `?1` is the app there and `?4` the release.
+    fn insert_snapshot(
+        &self,
+        app: &AppId,
+        file: &str,
+        hash: Option<&ContentHash>,
+        moment: &str,
+        release: Option<&ReleaseId>,
+    ) -> Result<(), StoreError> {
         self.write_lasting(Lasting::WithTheNext, |transaction| {
-            let insert = "INSERT INTO snapshots (app, file, hash, moment) \
-                VALUES (?1, ?2, ?3, (SELECT sequence FROM releases WHERE app = ?1 AND id = ?4 AND lived = 1)) \
-                ON CONFLICT (file) DO UPDATE SET hash = excluded.hash";
-            transaction.execute(insert, params![app.to_string(), file, hash.as_str(), release.as_str()])?;
+            let insert = format!(
+                "INSERT INTO snapshots (app, file, hash, moment) VALUES (?1, ?2, ?3, ({moment})) \
+                ON CONFLICT (file) DO UPDATE SET hash = coalesce(excluded.hash, hash)"
+            );
+            let values =
+                params![app.to_string(), file, hash.map(ContentHash::as_str), release.map(ReleaseId::as_str)];
+            transaction.execute(&insert, values)?;
             Ok(())
         })
     }
