@@ -23,6 +23,11 @@ use super::{mariadb_dump, mariadb_password};
 use crate::meter::Meter;
 use crate::ports::{Account, Alone, DatabaseError, LockSamples, NotAlone, Server, ServerState, Taken, Way};
 
+/// Texts come and go in these letters.
+pub(super) const LETTERS: &str = "--default-character-set=utf8mb4";
+/// Each row is said once it is there.
+pub(super) const AT_ONCE: &str = "--unbuffered";
+
 /// A database of `MariaDB` or `MySQL`.
 pub(super) struct Maria<'a> {
     pub(super) client: Client<'a>,
@@ -44,6 +49,12 @@ impl Maria<'_> {
         if self.is_mariadb() { "mariadb" } else { "mysql" }
     }
 
+    /// The words of the program that talks: it gives a line a row, without a head, and waits for no server that is not there.
+    pub(super) fn talks(&self, more: &[&str]) -> Vec<String> {
+        let words = [self.talker(), "--batch", "--skip-column-names", "--connect-timeout=10"];
+        words.iter().chain(more).map(|word| (*word).to_owned()).collect()
+    }
+
     /// What statements give: a line a row, its values between tabs.
     pub(super) async fn ask(
         &self,
@@ -59,15 +70,7 @@ impl Maria<'_> {
         statements: &str,
         timeout: Duration,
     ) -> Result<String, DatabaseError> {
-        let words = [
-            self.talker(),
-            "--batch",
-            "--skip-column-names",
-            "--connect-timeout=10",
-            "--default-character-set=utf8mb4",
-            DATABASE,
-        ];
-        self.output(database, &words.map(str::to_owned), statements, timeout).await
+        self.output(database, &self.talks(&[LETTERS, DATABASE]), statements, timeout).await
     }
 
     /// The same of the server as a whole, whether or not the database is there.
@@ -103,16 +106,9 @@ impl Maria<'_> {
 
     /// Tells statements with a password to a session that [`InServer::end_sessions`] finds by the lock that it takes first.
     async fn tell_password(&self, statements: &str) -> Result<(), DatabaseError> {
-        let words = [
-            self.talker(),
-            "--batch",
-            "--skip-column-names",
-            "--unbuffered",
-            "--connect-timeout=10",
-            "--default-character-set=utf8mb4",
-        ];
+        let words = self.talks(&[AT_ONCE, LETTERS]);
         let first = format!("select get_lock({}, 0);\n", literal(PASSWORD_LOCK));
-        tell(&self.client, Some("information_schema"), &words.map(str::to_owned), &first, statements).await
+        tell(&self.client, Some("information_schema"), &words, &first, statements).await
     }
 
     fn no_program(&self, words: &[String]) -> DatabaseError {
@@ -205,15 +201,7 @@ impl InServer for Maria<'_> {
     }
 
     async fn alone(&self) -> Result<Alone, NotAlone> {
-        let words = [
-            self.talker(),
-            "--batch",
-            "--skip-column-names",
-            "--unbuffered",
-            "--connect-timeout=10",
-            DATABASE,
-        ];
-        let words = words.map(str::to_owned).to_vec();
+        let words = self.talks(&[AT_ONCE, DATABASE]);
         // Its name may have 64 characters.
         let statements = format!(
             "set session wait_timeout = {SILENCE};\nset @lock = concat('cutover ', left(sha2(database(), 256), 7));\nuse information_schema;\nselect get_lock(@lock, 0);\n"

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::io::AsyncWriteExt as _;
 
 use super::client::Carried;
-use super::mariadb::Maria;
+use super::mariadb::{AT_ONCE, LETTERS, Maria};
 use super::mariadb_catalogue::unescaped;
 use super::mariadb_login::DATABASE;
 use crate::ports::{Attached, DatabaseError, LockSamples};
@@ -44,16 +44,8 @@ impl Maria<'_> {
     /// # Errors
     /// The client program cannot be started.
     pub(super) async fn lock_samples(&self) -> Result<LockSamples, DatabaseError> {
-        let words = [
-            self.talker(),
-            "--batch",
-            "--skip-column-names",
-            "--unbuffered",
-            "--connect-timeout=10",
-            "--default-character-set=utf8mb4",
-            DATABASE,
-        ];
-        let session = self.client.start(None, &words.map(str::to_owned), Carried::Plain).await?;
+        let words = self.talks(&[AT_ONCE, LETTERS, DATABASE]);
+        let session = self.client.start(None, &words, Carried::Plain).await?;
         let question = [if self.is_mariadb() { OF_MARIADB } else { OF_MYSQL }, CLOCK].concat();
         let looks = Looks { session, question, has_begun: false };
         Ok(Box::pin(stream::unfold(looks, Looks::next)))
