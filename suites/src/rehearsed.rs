@@ -1,5 +1,9 @@
 //! What a rehearsal of a migration could leave behind, whatever the engine of its database.
-#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it fails, and says what it heard"
+)]
 
 use cutover_core::journal::{Entry, What};
 use cutover_core::layout::label;
@@ -8,6 +12,16 @@ use cutover_host::store::Store;
 use cutover_testkit::site::App;
 
 use crate::engine::docker;
+
+/// A verb of cutover's, expected to end with this code; gives all that was said.
+///
+/// # Panics
+/// When it ends otherwise.
+pub async fn told(app: &App<'_>, words: &[&str], exit: i32) -> String {
+    let told = app.cutover(words).await.unwrap().expect(exit).unwrap();
+    println!("--- {} ({exit})\n{}{}", words.join(" "), told.output, told.talk);
+    format!("{}{}", told.output, told.talk)
+}
 
 /// Containers of the app with this in their name, whatever their state.
 pub fn named(app: &App<'_>, name: &str) -> String {

@@ -1,6 +1,6 @@
 //! Migrations rehearsed, as in suite `postgres`: what is told of them, and that nothing live is touched however they end.
 
-use cutover_suites::rehearsed::{acts, left, named};
+use cutover_suites::rehearsed::{acts, left, named, told};
 
 use super::*;
 
@@ -14,13 +14,6 @@ const MARKED: Version<'static> = Version {
 const MARKS: &str = "select count(*) from information_schema.columns where column_name in ('mark', 'half')";
 /// As the live server keeps the passwords.
 const KEPT: &str = "select distinct authentication_string from mysql.user where user in ('ledger', 'root') and authentication_string like '*%'";
-
-/// A verb of cutover's, expected to end with this code; gives all that was said.
-async fn told(app: &App<'_>, words: &[&str], exit: i32) -> String {
-    let told = app.cutover(words).await.unwrap().expect(exit).unwrap();
-    println!("--- {} ({exit})\n{}{}", words.join(" "), told.output, told.talk);
-    format!("{}{}", told.output, told.talk)
-}
 
 /// Of a run that handed users over nothing says how their passwords are kept.
 async fn says_no_hash(app: &App<'_>, told: &str) {

@@ -25,6 +25,7 @@ use cutover_suites::disk::Disk;
 use cutover_suites::engine::{
     DATABASES_IMAGE, POSTGRES_START, containers, databases_image, docker, on_engine,
 };
+use cutover_suites::rehearsed::told;
 use cutover_suites::rows::{HOST, none_is_missing, serves, written_while};
 use cutover_suites::{KILL_AT, killing_binaries};
 use cutover_testkit::site::{App, Binaries};
@@ -456,13 +457,6 @@ async fn a_breaking_migration_holds_is_put_back_when_it_fails_and_is_taken_back_
 
 /// The databases that restores have left beside.
 const BESIDE: &str = "select string_agg(datname, ' ') from pg_database where datname like '%cutover%'";
-
-/// A verb of cutover's, expected to end with this code; gives all that was said.
-async fn told(app: &App<'_>, words: &[&str], exit: i32) -> String {
-    let told = app.cutover(words).await.unwrap().expect(exit).unwrap();
-    println!("--- {} ({exit})\n{}{}", words.join(" "), told.output, told.talk);
-    format!("{}{}", told.output, told.talk)
-}
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
