@@ -49,7 +49,8 @@ async fn a_backup_that_fails_or_is_old_is_told_once_and_so_is_that_it_is_good_ag
     let mut old = place.records(&app, 1).await.remove(0);
     old.started -= jiff::SignedDuration::from_hours(24 * 180);
     store.put_backup(app.id(), &old).unwrap();
-    app.cutover(&["backup", "list"]).await.unwrap().expect(0).unwrap();
+    // Its end rings for watch, unless that was quicker and works on the backups already.
+    app.cutover(&["backup", "list"]).await.unwrap();
 
     let newest =
         wait_until("the next is good", SOON, async || Some(events(&app)).filter(|all| all.len() >= 6));
