@@ -93,9 +93,20 @@ async fn an_app_that_is_told_keeps_its_volume_still_for_the_copy_and_goes_on_wha
     assert!(entries(&back.join("guestbook.db")) >= 0, "the database came with it");
     assert!(!frozen.exists(), "it was not told to go on");
 
-    // What its command says is told, without the values it was given.
+    // That it may go on is said again, where it was not heard.
     let config = app.repository().join("cutover.yml");
     let text = fs::read_to_string(&config).unwrap();
+    let heard = format!("[rm, -f, {}]", frozen.display());
+    assert!(text.contains(&heard), "{text}");
+    let flaky = format!(
+        "[sh, -c, 'cd {}; if [ -e tried ]; then rm frozen tried; else touch tried; exit 1; fi']",
+        volume.display()
+    );
+    fs::write(&config, text.replace(&heard, &flaky)).unwrap();
+    app.cutover(&["backup", "run"]).await.unwrap().expect(0).unwrap();
+    assert!(!frozen.exists() && !volume.join("tried").exists(), "it was told once only");
+
+    // What its command says is told, without the values it was given.
     let freeze = FREEZE.replace("VOLUME", &volume.display().to_string());
     let fails = format!(
         "touch {}; cat {}; echo no key; exit 3",

@@ -173,6 +173,8 @@ fn timeout(at: &At<'_>, default: Duration, context: &mut Context<'_>) -> Duratio
 /// What is to keep a volume as it is has to be there, and to use it.
 pub(crate) fn refuse_unused(settings: &BackupSettings, config: &Config, root: &At<'_>, issues: &mut Issues) {
     let Some(all) = root.get("backup").and_then(|at| at.get("volumes")) else { return };
+    // One pause follows the other, and between them nobody is answered either.
+    let mut pauses: BTreeMap<ServiceName, Duration> = BTreeMap::new();
     for (volume, still) in &settings.volumes {
         let Some(at) = all.get(volume.as_str()) else { continue };
         let users = users(config, volume);
@@ -181,13 +183,19 @@ pub(crate) fn refuse_unused(settings: &BackupSettings, config: &Config, root: &A
             issues.add(at.problem(ProblemKind::Refused, what).remedy("name a volume that a service mounts"));
             continue;
         }
-        if let Still::Pause { services, timeout } = still
-            && *timeout > defaults::BACKUP_PAUSE_ROUTED
-            && let Some(routed) = services.iter().find(|name| has_route(config, name))
-        {
-            let what = format!("`{routed}` has a route, and requests do not wait so long for an answer");
-            let draft = Draft::new(ProblemKind::Refused, at.place("timeout"), &at.path, what);
-            issues.add(draft.remedy(format!("at most {} s", defaults::BACKUP_PAUSE_ROUTED.as_secs())));
+        if let Still::Pause { services, timeout } = still {
+            let mut routed = services.iter().filter(|name| has_route(config, name));
+            let long = routed.find(|name| {
+                let pause = pauses.entry((*name).clone()).or_default();
+                *pause += *timeout;
+                *pause > defaults::BACKUP_PAUSE_ROUTED
+            });
+            if let Some(routed) = long {
+                let what = format!("`{routed}` has a route, and requests do not wait so long for an answer");
+                let draft = Draft::new(ProblemKind::Refused, at.place("timeout"), &at.path, what);
+                let most = defaults::BACKUP_PAUSE_ROUTED.as_secs();
+                issues.add(draft.remedy(format!("at most {most} s for all volumes together")));
+            }
         }
         for service in still.services() {
             let place = at.get("pause").or_else(|| at.get("service"));

@@ -89,7 +89,9 @@ pub(super) async fn gather(
     }
     let mut needed = bytes(&volumes);
     for volume in volumes.iter().filter(|volume| stills.contains_key(&volume.item.name)) {
-        needed = needed.saturating_add(whole::needed(&volume.path, room).map_err(|error| trouble(&error))?);
+        let by_sqlite = volume.files.iter().flat_map(|file| with_logs(&volume.path.join(&file.path)));
+        let whole = whole::needed(&volume.path, room, &by_sqlite.collect());
+        needed = needed.saturating_add(whole.map_err(|error| trouble(&error))?);
     }
     refuse_without_room(room, needed)?;
     let mut gathered = Gathered {

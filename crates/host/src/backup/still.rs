@@ -1,6 +1,7 @@
 //! Volumes that nothing changes while they are copied: the app is told so by a command, or services are paused. What undoes that is on disk before it is
 //! done, and done once the copy is there or has failed; of a process that was killed, whoever comes next undoes it: watch, at once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cutover_core::backup::Still;
@@ -22,13 +23,27 @@ use crate::{files, observe, redact};
 
 /// So many of the last lines of a command are told.
 const LINES: usize = 5;
+/// So often a command that lets the app go on is tried.
+const TRIES: u32 = 5;
+/// Between one try and the next of whoever made the copy; watch leaves more time.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So long after it was paused at most an instance that does not answer is taken for one that is paused.
+const BELIEVED: Duration = Duration::from_mins(10);
 
 /// What is to be undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "snake_case")]
 enum Undo {
     /// The app may go on: so it is told.
-    Tell { volume: VolumeName, service: ServiceName, words: Vec<String>, timeout: Duration },
+    Tell {
+        volume: VolumeName,
+        service: ServiceName,
+        words: Vec<String>,
+        timeout: Duration,
+        /// How often it was tried in vain.
+        #[serde(default)]
+        tries: u32,
+    },
     /// Instances are paused.
     Resume { volume: VolumeName, instances: Vec<Paused> },
 }
@@ -43,7 +58,7 @@ struct Paused {
 enum Undone {
     /// Nothing is left to do.
     Over,
-    /// It was tried, and would go no better another time.
+    /// It was tried, as often as that is done.
     Badly(Failure),
     /// It is tried again.
     NotYet(Failure),
@@ -68,32 +83,56 @@ pub(super) async fn keep<T>(
         Still::Hook { timeout, .. } | Still::Pause { timeout, .. } => *timeout,
     };
     let end = Instant::now() + timeout;
+    let mut paused = None;
+    let mut is_late = false;
     let ready = match still {
         Still::Hook { service, .. } if of.is_stopped(service)? => return copy.await,
         Still::Hook { service, before, after, .. } => {
             let (words, service_of) = (after.clone(), service.clone());
-            of.mark(&Undo::Tell { volume: volume.clone(), service: service_of, words, timeout })?;
+            of.mark(&Undo::Tell { volume: volume.clone(), service: service_of, words, timeout, tries: 0 })?;
             doing(format!("`{service}` keeps volume {volume} as it is"));
-            of.tell(volume, "before", service, before, timeout).await.map_err(|(_, failure)| failure)
+            of.tell(volume, "before", service, before, timeout).await.map_err(|ended| {
+                is_late = ended.is_late;
+                ended.failure
+            })
         }
         Still::Pause { services, .. } => {
             let running = of.running(|found| services.contains(&found.service)).await;
             let running = running.map_err(|error| not_paused(volume, &error))?;
             let instances: Vec<Paused> = running
-                .into_iter()
-                .map(|found| Paused { runtime: found.runtime, name: found.name })
+                .iter()
+                .map(|found| Paused { runtime: found.runtime, name: found.name.clone() })
                 .collect();
+            paused = Some((services, running));
             of.mark(&Undo::Resume { volume: volume.clone(), instances: instances.clone() })?;
             let names: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
             doing(format!("{} paused while volume {volume} is copied", are(&names)));
-            of.pause(&instances).await.map_err(|error| not_paused(volume, &error))
+            let pausing = timeout_at(end, of.pause(&instances)).await;
+            pausing.map_or_else(
+                |_| Err(late(volume, timeout)),
+                |paused| paused.map_err(|error| not_paused(volume, &error)),
+            )
         }
     };
     let copied = match ready {
         Ok(()) => timeout_at(end, copy).await.unwrap_or_else(|_| Err(late(volume, timeout))),
         Err(failure) => Err(failure),
     };
-    match (copied, of.undo().await) {
+    let copied = match (copied, paused) {
+        (Ok(copied), Some((services, before))) => {
+            of.refuse_changed(volume, services, &before).await.map(|()| copied)
+        }
+        (copied, _) => copied,
+    };
+    let again = begun::read::<Undo>(&of.layout.backup_undo(of.app)).filter(|_| is_late);
+    let mut undone = of.undo_soon().await;
+    // What was late goes on by itself, and may keep the volume so after it was told to let go: it is told once more.
+    if let (Ok(()), Some(again)) = (&undone, again) {
+        of.mark(&again)?;
+        tokio::time::sleep(timeout).await;
+        undone = of.undo_soon().await;
+    }
+    match (copied, undone) {
         (copied, Ok(())) => copied,
         (Ok(_), Err(failure)) => Err(failure),
         (Err(failure), Err(also)) => Err(also.next(failure.to_string())),
@@ -102,11 +141,16 @@ pub(super) async fn keep<T>(
 
 /// Whether something of the app waits to be undone by somebody who is not there any more.
 pub(crate) fn is_left(layout: &Layout, app: &AppId) -> bool {
-    layout.backup_undo(app).exists() && ProcessLock::peek(layout, &lock_name(app)).is_none()
+    layout.backup_undo(app).exists() && !ProcessLock::is_held(layout, &lock_name(app))
 }
 
 /// Whether the instance is paused, so that no probe of it tells anything.
 pub(crate) fn is_paused(layout: &Layout, app: &AppId, name: &InstanceName) -> bool {
+    let since = std::fs::metadata(layout.backup_undo(app)).and_then(|about| about.modified());
+    let is_new = since.is_ok_and(|at| at.elapsed().is_ok_and(|passed| passed < BELIEVED));
+    if !is_new && !ProcessLock::is_held(layout, &lock_name(app)) {
+        return false;
+    }
     match begun::read::<Undo>(&layout.backup_undo(app)) {
         Some(Undo::Resume { instances, .. }) => instances.iter().any(|paused| paused.name == *name),
         Some(Undo::Tell { .. }) | None => false,
@@ -133,14 +177,28 @@ impl Of<'_> {
     pub(super) async fn undo(self) -> Result<(), Failure> {
         let mark = self.layout.backup_undo(self.app);
         let undone = match begun::read::<Undo>(&mark) {
+            None if mark.exists() => {
+                return Err(failed("what a backup that was killed had kept as it was may not go on")
+                    .because(format!("{} cannot be read", mark.display()))
+                    .next("`cutover restart` ends and starts what is paused; then remove that file"));
+            }
             None => return Ok(()),
             Some(Undo::Tell { words, .. }) if words.is_empty() => Undone::Over,
+            Some(Undo::Tell { service, .. }) if self.is_stopped(&service).unwrap_or(false) => Undone::Over,
             Some(Undo::Tell { service, .. }) if self.has_none(&service).await => Undone::Over,
-            Some(Undo::Tell { volume, service, words, timeout }) => {
+            Some(Undo::Tell { volume, service, words, timeout, tries }) => {
                 match self.tell(&volume, "after", &service, &words, timeout).await {
                     Ok(()) => Undone::Over,
-                    Err((true, failure)) => Undone::Badly(failure),
-                    Err((false, failure)) => Undone::NotYet(failure),
+                    Err(ended) => {
+                        let tries = tries + u32::from(ended.was_run);
+                        let failure = still_kept(ended.failure, &service, &words);
+                        if tries >= TRIES {
+                            Undone::Badly(failure)
+                        } else {
+                            self.mark(&Undo::Tell { volume, service, words, timeout, tries })?;
+                            Undone::NotYet(failure)
+                        }
+                    }
                 }
             }
             Some(Undo::Resume { volume, instances }) => self.resume(&volume, &instances).await,
@@ -152,6 +210,39 @@ impl Of<'_> {
         };
         files::remove(&mark).map_err(|error| trouble(&error))?;
         outcome
+    }
+
+    /// The same by whoever made the copy: what fails for a moment only leaves nothing to watch.
+    async fn undo_soon(self) -> Result<(), Failure> {
+        let undone = self.undo().await;
+        if undone.is_ok() || !self.layout.backup_undo(self.app).exists() {
+            return undone;
+        }
+        tokio::time::sleep(AGAIN).await;
+        self.undo().await
+    }
+
+    /// An instance that was started meanwhile, by its policy or its engine, is not paused: what was copied may be of several moments.
+    async fn refuse_changed(
+        self,
+        volume: &VolumeName,
+        services: &BTreeSet<ServiceName>,
+        before: &[FoundInstance],
+    ) -> Result<(), Failure> {
+        let now = self.running(|found| services.contains(&found.service)).await;
+        let now = now.map_err(|error| not_paused(volume, &error))?;
+        let told = |all: &[FoundInstance]| -> BTreeSet<(InstanceName, String)> {
+            all.iter().map(|found| (found.name.clone(), format!("{:?}", found.state))).collect()
+        };
+        let (was, is) = (told(before), told(&now));
+        match was.symmetric_difference(&is).next() {
+            None => Ok(()),
+            Some((name, _)) => {
+                Err(failed(&format!("the copy of volume `{volume}` may be of several moments"))
+                    .because(format!("{name} ended, or was started, while it was made"))
+                    .next("see why (`cutover logs`), then `cutover backup run`"))
+            }
+        }
     }
 
     async fn pause(self, instances: &[Paused]) -> Result<(), RuntimeError> {
@@ -183,7 +274,7 @@ impl Of<'_> {
         )
     }
 
-    /// Runs a command in a running instance of the service; with an error, whether it was run.
+    /// Runs a command in a running instance of the service.
     async fn tell(
         self,
         volume: &VolumeName,
@@ -191,7 +282,7 @@ impl Of<'_> {
         service: &ServiceName,
         words: &[String],
         timeout: Duration,
-    ) -> Result<(), (bool, Failure)> {
+    ) -> Result<(), Ended> {
         let shown = words.join(" ");
         let failure = |why: String| {
             let what = match key {
@@ -202,18 +293,21 @@ impl Of<'_> {
                 "mend `backup.volumes.{volume}.{key}` (`cutover exec {service} …` tries it), then `cutover backup run`"
             ))
         };
-        let live = observe::live_on_disk(self.layout, self.app).map_err(|failure| (false, failure))?;
+        let not_run = |failure| Ended { was_run: false, is_late: false, failure };
+        let live = observe::live_on_disk(self.layout, self.app).map_err(not_run)?;
         let found = self.running(|found| found.service == *service).await;
-        let found = found.map_err(|error| (false, failure(error.to_string())))?;
+        let found = found.map_err(|error| not_run(failure(error.to_string())))?;
         let is_live = |found: &&FoundInstance| live.as_ref().is_some_and(|live| live.has(&found.name));
         let Some(instance) = found.iter().find(is_live).or(found.first()) else {
-            return Err((false, failure(format!("no instance of `{service}` runs"))));
+            return Err(not_run(failure(format!("no instance of `{service}` runs"))));
         };
         let exec = Exec { words: words.to_vec(), timeout };
         let ran = async { self.ports.runtime(instance.runtime)?.exec(self.app, &instance.name, &exec).await };
         let finished = ran.await.map_err(|error| {
             let was_run = !matches!(error.kind, RuntimeErrorKind::Unreachable | RuntimeErrorKind::Gone);
-            (was_run, failure(format!("`{shown}` in {}: {error}", instance.name)))
+            let is_late = error.kind == RuntimeErrorKind::Late;
+            let failure = failure(format!("`{shown}` in {}: {error}", instance.name));
+            Ended { was_run, is_late, failure }
         })?;
         if finished.exit.code == Some(0) {
             return Ok(());
@@ -222,7 +316,7 @@ impl Of<'_> {
         let values = redact::values(self.layout, self.app, [&instance.release]);
         let said = redact::redact(&values, &finished.output[skipped..].join("; "));
         let why = format!("`{shown}` in {}: {}; {said}", instance.name, finished.exit);
-        Err((true, failure(why)))
+        Err(Ended { was_run: true, is_late: false, failure: failure(why) })
     }
 
     /// Running instances of the app, of any release.
@@ -257,6 +351,21 @@ impl Of<'_> {
         let live: Option<Live> = observe::live_on_disk(self.layout, self.app)?;
         Ok(live.is_some_and(|live| live.stopped.contains(service)))
     }
+}
+
+/// How a command ended that did not end well.
+struct Ended {
+    was_run: bool,
+    is_late: bool,
+    failure: Failure,
+}
+
+/// Nobody knows whether it goes on.
+fn still_kept(failure: Failure, service: &ServiceName, words: &[String]) -> Failure {
+    failure.while_serving(format!("`{service}` may still keep it as it is")).next(format!(
+        "`cutover exec {service} -- {}` lets it go on; watch tries that some times by itself",
+        words.join(" ")
+    ))
 }
 
 fn are(names: &[&str]) -> String {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,11 +51,11 @@ pub(super) async fn copy(
     copied.await.map_err(broken).flatten()
 }
 
-/// What copies of these folders will take in `room`; nothing where they share their bytes.
+/// What a copy of this folder, without the files in `left`, will take in `room`; nothing where they share their bytes.
 ///
 /// # Errors
 /// When a folder cannot be looked into.
-pub(super) fn needed(folder: &Path, room: &Path) -> Result<u64, FileError> {
+pub(super) fn needed(folder: &Path, room: &Path, left: &BTreeSet<PathBuf>) -> Result<u64, FileError> {
     let (mut bytes, mut folders, mut shares) = (0_u64, vec![folder.to_owned()], None);
     while let Some(folder) = folders.pop() {
         let failed = |error: io::Error| FileError::new("look into", &folder, &error);
@@ -64,11 +64,12 @@ pub(super) fn needed(folder: &Path, room: &Path) -> Result<u64, FileError> {
             let Ok(about) = fs::symlink_metadata(&path) else { continue };
             if about.is_dir() {
                 folders.push(path);
-            } else if about.is_file() && about.len() > 0 {
+            } else if about.is_file() && about.len() > 0 && !left.contains(&path) {
                 if *shares.get_or_insert_with(|| is_shared(&path, room)) {
                     return Ok(0);
                 }
-                bytes = bytes.saturating_add(about.len());
+                // Holes stay holes.
+                bytes = bytes.saturating_add(about.len().min(about.blocks().saturating_mul(512)));
             }
         }
     }
@@ -156,13 +157,25 @@ impl Copying {
         if ioctl_ficlone(&to, &from).is_ok() {
             return Ok(());
         }
-        loop {
-            self.go_on()?;
-            match io::copy(&mut (&mut from).take(PIECE), &mut to)? {
-                0 => return Ok(()),
-                bytes => self.passing.add(bytes),
+        let mut at = 0;
+        while let Some((begin, end)) = data(&from, at)? {
+            from.seek(SeekFrom::Start(begin))?;
+            to.seek(SeekFrom::Start(begin))?;
+            let mut left = end - begin;
+            while left > 0 {
+                self.go_on()?;
+                match io::copy(&mut (&mut from).take(left.min(PIECE)), &mut to)? {
+                    0 => break,
+                    bytes => {
+                        self.passing.add(bytes);
+                        left = left.saturating_sub(bytes);
+                    }
+                }
             }
+            at = end;
         }
+        // A hole at its end.
+        to.set_len(from.metadata()?.len())
     }
 
     fn go_on(&self) -> io::Result<()> {
@@ -171,6 +184,21 @@ impl Copying {
         }
         Ok(())
     }
+}
+
+/// Where the next piece with something in it begins from `at` on, and ends; `None`: there is none.
+fn data(file: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
+    let begin = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(begin) => begin,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that tells nothing of holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+            let length = file.metadata()?.len();
+            return Ok((at < length).then_some((at, length)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some((begin, rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(begin))?)))
 }
 
 /// `None`: it went away meanwhile.
@@ -240,6 +268,9 @@ mod tests {
         fs::create_dir_all(volume.join("deep/er")).unwrap();
         fs::write(volume.join("deep/er/large"), vec![7; 9 << 20]).unwrap();
         fs::write(volume.join("deep/empty"), "").unwrap();
+        let sparse = File::create(volume.join("deep/sparse")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, &[7; 5], 8 << 20).unwrap();
+        sparse.set_len(1 << 30).unwrap();
         fs::write(volume.join("app.db"), "copied by SQLite").unwrap();
         fs::hard_link(volume.join("deep/empty"), volume.join("again")).unwrap();
         symlink("/etc/passwd", volume.join("link")).unwrap();
@@ -265,6 +296,13 @@ mod tests {
             assert_eq!(about(&to), about(&volume), "{name}");
         }
         assert_eq!(fs::read(to.join("deep/er/large")).unwrap(), vec![7; 9 << 20]);
+        let sparse = fs::metadata(to.join("deep/sparse")).unwrap();
+        assert_eq!(sparse.len(), 1 << 30);
+        assert!(sparse.blocks() < 1 << 10, "its holes are holes: {}", sparse.blocks());
+        let mut there = [0; 5];
+        let copied = File::open(to.join("deep/sparse")).unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&copied, &mut there, 8 << 20).unwrap();
+        assert_eq!(there, [7; 5]);
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("/etc/passwd"));
         let inode = |name: &str| fs::metadata(to.join(name)).unwrap().ino();
         assert_eq!(inode("again"), inode("deep/empty"));
@@ -293,8 +331,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let volume = volume(folder.path());
         let shares = is_shared(&volume.join("app.db"), folder.path());
-        let wanted = if shares { 0 } else { (9 << 20) + 16 };
-        assert_eq!(needed(&volume, folder.path()).unwrap(), wanted);
+        let sparse = (8 << 20) + 5;
+        let wanted = |more: u64| if shares { 0 } else { (9 << 20) + more };
+        let needed = |left: &[&str]| {
+            let left = left.iter().map(|name| volume.join(name)).collect();
+            needed(&volume, folder.path(), &left).unwrap()
+        };
+        assert_eq!(needed(&["deep/sparse"]), wanted(16));
+        assert_eq!(needed(&["deep/sparse", "app.db"]), wanted(0), "SQLite copies that one");
+        assert!(needed(&[]) < (9 << 20) + sparse, "holes take none");
         let names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["volume"], "the probe is gone");

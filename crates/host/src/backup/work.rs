@@ -134,11 +134,17 @@ impl Worker {
             }
             tracing::warn!(%failure, "a backup that was killed is not on record yet");
         }
+        let of = Of { ports: &host.ports, layout: &layout, app: &app };
+        // Our lock keeps watch from it.
+        let undone =
+            if matches!(job.order.work, BackupWork::Drill { .. }) { Ok(()) } else { of.undo().await };
         let ready = async {
             if job.order.work == BackupWork::Run {
                 record::begin(&layout, &job.order, started)?;
-                // Another volume would take its mark away. All other work leaves it to watch.
-                Of { ports: &host.ports, layout: &layout, app: &app }.undo().await?;
+                // Another volume would take its mark away.
+                undone?;
+            } else if let Err(failure) = undone {
+                tracing::error!(%app, %failure, "a backup that was killed left something kept as it is");
             }
             Self::ready_to_work(&layout, &job, &host.ports.meter).await
         };
