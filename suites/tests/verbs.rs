@@ -298,7 +298,7 @@ async fn snapshots_stay_for_as_long_as_the_live_release_says() {
     long_ago(&old);
     long_ago(&asked);
     let store = Store::open(&layout).unwrap();
-    for path in new.iter().chain([&old, &recalled]) {
+    for path in [&old, &recalled].into_iter().chain(&new) {
         let file = in_snapshots(app.id(), path.file_name().unwrap().to_str().unwrap());
         let hash = cutover_core::hash::ContentHash::of(b"rows");
         store.put_snapshot(app.id(), &file, Some(&hash)).unwrap();

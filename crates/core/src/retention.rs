@@ -211,7 +211,7 @@ pub struct HeldSnapshot {
 pub struct SnapshotsKept<'a> {
     /// The newest so many of each database …
     pub newest: u32,
-    /// … but of these the younger ones, however many they are, and the newest that is verified.
+    /// … but of these the younger ones, however many they are, and the newest three that are verified.
     pub younger: &'a BTreeMap<DatabaseName, Duration>,
     /// The clock by which they are younger. What seems to come from its future is young.
     pub now: Timestamp,
@@ -256,16 +256,20 @@ pub fn unneeded_snapshots(
     });
     let of_each = all.chunk_by(|one, other| one.database == other.database);
     let old = of_each.flat_map(|of_one| {
-        let newest = of_one.iter().find(|one| one.verified && one.bytes > 0);
+        // By their order: whatever the clock says, these stay (S26).
+        let newest: Vec<_> = of_one.iter().filter(|one| one.verified && one.bytes > 0).take(STAY).collect();
         let younger = of_one.first().and_then(|one| kept.younger.get(&one.database));
         let free = of_one.iter().filter(|one| !needed.contains(&one.file));
         free.enumerate().filter(move |(place, one)| match younger {
             None => *place >= kept.newest as usize,
-            Some(time) => newest != Some(*one) && is_older(one.since, kept.now, *time),
+            Some(time) => !newest.contains(one) && is_older(one.since, kept.now, *time),
         })
     });
     old.map(|(_, one)| Leftover { kind: Kind::Snapshot, name: one.file.clone(), bytes: one.bytes }).collect()
 }
+
+/// So many of the newest that were read back whole stay of each database.
+const STAY: usize = 3;
 
 /// Whether so much time has passed. A clock that was set back says of none that it has.
 fn is_older(since: Timestamp, now: Timestamp, than: Duration) -> bool {
@@ -375,12 +379,13 @@ mod tests {
     }
 
     #[test]
-    fn where_a_time_is_given_the_younger_ones_stay_and_the_newest_that_is_verified() {
+    fn where_a_time_is_given_the_younger_ones_stay_and_the_newest_that_are_verified() {
         let of = |name: &str, sequence, hours: i64| HeldSnapshot {
             since: NOW.parse::<Timestamp>().unwrap() - jiff::SignedDuration::from_hours(hours),
             ..snapshot("main", name, sequence)
         };
         let mut held = vec![
+            of("older", Some(0), 300),
             of("old", Some(1), 200),
             of("needed", Some(2), 100),
             of("verified", Some(3), 90),
@@ -389,13 +394,13 @@ mod tests {
             snapshot("other", "other", Some(1)),
         ];
         let gone = |held: &[HeldSnapshot], hours| unneeded(held, &["needed"], 1, &[("main", hours)]);
-        assert_eq!(gone(&held, 24), ["torn", "old", "on no record"]);
-        assert_eq!(gone(&held, 85), ["old"], "however many there are");
-        assert_eq!(gone(&held, 200), [""; 0]);
+        assert_eq!(gone(&held, 24), ["torn", "older", "on no record"]);
+        assert_eq!(gone(&held, 85), ["older"], "however many there are");
+        assert_eq!(gone(&held, 400), [""; 0]);
 
         // A new one, which is verified; and a clock that was set back since some were taken.
         held.push(of("new", Some(5), 1));
-        assert_eq!(gone(&held, 24), ["torn", "verified", "old", "on no record"]);
+        assert_eq!(gone(&held, 24), ["torn", "old", "older", "on no record"]);
         for one in &mut held {
             one.since += jiff::SignedDuration::from_hours(300);
         }

@@ -21,6 +21,11 @@ struct Begun {
 }
 
 impl Begun {
+    /// Whether that is its record: then its end is known, and only the mark is there still.
+    fn is(&self, record: Option<&DrillRecord>) -> bool {
+        record.is_some_and(|record| record.started == self.started && record.by == self.by)
+    }
+
     fn failed(self) -> DrillRecord {
         let Self { by, started } = self;
         let outcome = DrillOutcome::Failed { why: KILLED.to_owned() };
@@ -35,16 +40,22 @@ pub fn drill_lock_name(app: &AppId) -> String {
 
 /// The newest whose end is known: one that was killed has ended badly. One that cannot be read is none: the next is due.
 pub(crate) fn newest(layout: &Layout, app: &AppId) -> Option<DrillRecord> {
-    let killed = begun::killed(layout, &layout.drill_begun(app), &drill_lock_name(app));
-    if let Some(killed) = killed {
-        return Some(Begun::failed(killed));
+    let killed: Option<Begun> = begun::killed(layout, &layout.drill_begun(app), &drill_lock_name(app));
+    let on_record = on_record(layout, app);
+    match killed.filter(|killed| !killed.is(on_record.as_ref())) {
+        Some(killed) => Some(killed.failed()),
+        None => on_record,
     }
+}
+
+fn on_record(layout: &Layout, app: &AppId) -> Option<DrillRecord> {
     serde_json::from_slice(&fs::read(layout.drill(app)).ok()?).ok()
 }
 
 /// Marks that one begins, under its lock. One before it that was killed is put on record first: this one's mark takes the place of its.
 pub(super) fn begin(layout: &Layout, app: &AppId, by: &str, started: Timestamp) -> Result<(), Failure> {
-    if let Some(killed) = begun::read::<Begun>(&layout.drill_begun(app)) {
+    let killed = begun::read::<Begun>(&layout.drill_begun(app));
+    if let Some(killed) = killed.filter(|killed| !killed.is(on_record(layout, app).as_ref())) {
         put(layout, app, &killed.failed())?;
     }
     begun::begin(&layout.drill_begun(app), &Begun { by: by.to_owned(), started })

@@ -87,6 +87,7 @@ pub(super) async fn gather(
             })
             .next("deploy a release that has one; or leave `backup` away"));
     }
+    refuse_vanished(host, app, items, &volumes)?;
     let mut needed = bytes(&volumes);
     for volume in volumes.iter().filter(|volume| stills.contains_key(&volume.item.name)) {
         let by_sqlite = volume.files.iter().flat_map(|file| with_logs(&volume.path.join(&file.path)));
@@ -134,7 +135,7 @@ pub(super) async fn gather(
             volume.item.name.clone(),
             VolumeInBackup { path: path.display().to_string(), copies, spec: Some(volume.item.spec.clone()) },
         );
-        gathered.items.push(format!("volume {}", volume.item.name));
+        gathered.items.push(of_volume(&volume.item.name));
         gathered.paths.push(path);
     }
     for database in &items.databases {
@@ -146,8 +147,6 @@ pub(super) async fn gather(
             let file = format!("{VOLUMES}/{}/{}", database.volume, database.file);
             gathered.manifest.databases.insert(database.name.clone(), file);
             gathered.items.push(item_of(&database.name));
-        } else if in_one_before(host, app, database)? {
-            return Err(vanished(database));
         } else {
             gathered
                 .left_out
@@ -157,17 +156,36 @@ pub(super) async fn gather(
     Ok(gathered)
 }
 
-/// Whether an earlier backup that counts has the database.
-fn in_one_before(host: &Host, app: &AppId, database: &DatabaseItem) -> Result<bool, Failure> {
+/// A backup without data that an earlier one has, which counts, would push the good ones out, one day. That is seen before anything is kept still.
+fn refuse_vanished(host: &Host, app: &AppId, items: &Items, volumes: &[Volume<'_>]) -> Result<(), Failure> {
     let records = host.store.backups(app).map_err(|error| unreadable(&error))?;
-    let item = item_of(&database.name);
-    Ok(records.iter().any(|record| match &record.outcome {
-        BackupOutcome::Verified { items, .. } => items.contains(&item),
-        BackupOutcome::Failed { .. } => false,
-    }))
+    let had = |item: &String| {
+        records.iter().any(|record| match &record.outcome {
+            BackupOutcome::Verified { items, .. } => items.contains(item),
+            BackupOutcome::Failed { .. } => false,
+        })
+    };
+    let has = |volume: &VolumeName| volumes.iter().find(|found| found.item.name == *volume);
+    let gone =
+        items.volumes.iter().find(|volume| has(&volume.name).is_none() && had(&of_volume(&volume.name)));
+    if let Some(volume) = gone {
+        return Err(failed("there is no new backup")
+            .because(format!("volume `{}` is not there any more; earlier backups have it", volume.name))
+            .next("`cutover backup restore --to FOLDER` brings its files back beside")
+            .next("if it is to be gone, take it out of cutover.yml and deploy"));
+    }
+    let is_copied = |database: &&DatabaseItem| {
+        let mut files = has(&database.volume).into_iter().flat_map(|volume| &volume.files);
+        files.any(|file| file.path == Path::new(&database.file))
+    };
+    let gone = items.databases.iter().filter(|database| !is_copied(database));
+    gone.into_iter().find(|database| had(&item_of(&database.name))).map_or(Ok(()), |gone| Err(vanished(gone)))
 }
 
-/// A backup without data that was there before would push the good ones out, one day.
+fn of_volume(name: &VolumeName) -> String {
+    format!("volume {name}")
+}
+
 fn vanished(database: &DatabaseItem) -> Failure {
     let DatabaseItem { name, volume, file, .. } = database;
     failed("there is no new backup")

@@ -23,7 +23,7 @@ use crate::{files, observe, redact};
 
 /// So many of the last lines of a command are told.
 const LINES: usize = 5;
-/// So often a command that lets the app go on is tried.
+/// So often it is tried to let the app go on before a new backup may begin all the same; watch goes on trying.
 const TRIES: u32 = 5;
 /// Between one try and the next of whoever made the copy; watch leaves more time.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -52,16 +52,6 @@ enum Undo {
 struct Paused {
     runtime: RuntimeKind,
     name: InstanceName,
-}
-
-/// How undoing it went.
-enum Undone {
-    /// Nothing is left to do.
-    Over,
-    /// It was tried, as often as that is done.
-    Badly(Failure),
-    /// It is tried again.
-    NotYet(Failure),
 }
 
 /// Whose volumes.
@@ -118,12 +108,6 @@ pub(super) async fn keep<T>(
         Ok(()) => timeout_at(end, copy).await.unwrap_or_else(|_| Err(late(volume, timeout))),
         Err(failure) => Err(failure),
     };
-    let copied = match (copied, paused) {
-        (Ok(copied), Some((services, before))) => {
-            of.refuse_changed(volume, services, &before).await.map(|()| copied)
-        }
-        (copied, _) => copied,
-    };
     let again = begun::read::<Undo>(&of.layout.backup_undo(of.app)).filter(|_| is_late);
     let mut undone = of.undo_soon().await;
     // What was late goes on by itself, and may keep the volume so after it was told to let go: it is told once more.
@@ -132,6 +116,12 @@ pub(super) async fn keep<T>(
         tokio::time::sleep(timeout).await;
         undone = of.undo_soon().await;
     }
+    let copied = match (copied, paused) {
+        (Ok(copied), Some((services, before))) => {
+            of.refuse_changed(volume, services, &before).await.map(|()| copied)
+        }
+        (copied, _) => copied,
+    };
     match (copied, undone) {
         (copied, Ok(())) => copied,
         (Ok(_), Err(failure)) => Err(failure),
@@ -176,40 +166,37 @@ impl Of<'_> {
     /// Undoes what is marked; once that is over, the mark is gone.
     pub(super) async fn undo(self) -> Result<(), Failure> {
         let mark = self.layout.backup_undo(self.app);
-        let undone = match begun::read::<Undo>(&mark) {
+        match begun::read::<Undo>(&mark) {
             None if mark.exists() => {
                 return Err(failed("what a backup that was killed had kept as it was may not go on")
                     .because(format!("{} cannot be read", mark.display()))
                     .next("`cutover restart` ends and starts what is paused; then remove that file"));
             }
             None => return Ok(()),
-            Some(Undo::Tell { words, .. }) if words.is_empty() => Undone::Over,
-            Some(Undo::Tell { service, .. }) if self.is_stopped(&service).unwrap_or(false) => Undone::Over,
-            Some(Undo::Tell { service, .. }) if self.has_none(&service).await => Undone::Over,
+            Some(Undo::Tell { words, .. }) if words.is_empty() => {}
+            Some(Undo::Tell { service, .. }) if self.has_none(&service).await => {}
             Some(Undo::Tell { volume, service, words, timeout, tries }) => {
-                match self.tell(&volume, "after", &service, &words, timeout).await {
-                    Ok(()) => Undone::Over,
-                    Err(ended) => {
-                        let tries = tries + u32::from(ended.was_run);
-                        let failure = still_kept(ended.failure, &service, &words);
-                        if tries >= TRIES {
-                            Undone::Badly(failure)
-                        } else {
-                            self.mark(&Undo::Tell { volume, service, words, timeout, tries })?;
-                            Undone::NotYet(failure)
-                        }
-                    }
+                if let Err(ended) = self.tell(&volume, "after", &service, &words, timeout).await {
+                    let failure = still_kept(ended.failure, &service, &words);
+                    self.mark(&Undo::Tell {
+                        volume,
+                        service,
+                        words,
+                        timeout,
+                        tries: tries.saturating_add(1),
+                    })?;
+                    return Err(failure);
                 }
             }
-            Some(Undo::Resume { volume, instances }) => self.resume(&volume, &instances).await,
-        };
-        let outcome = match undone {
-            Undone::Over => Ok(()),
-            Undone::Badly(failure) => Err(failure),
-            Undone::NotYet(failure) => return Err(failure),
-        };
-        files::remove(&mark).map_err(|error| trouble(&error))?;
-        outcome
+            Some(Undo::Resume { volume, instances }) => self.resume(&volume, &instances).await?,
+        }
+        files::remove(&mark).map_err(|error| trouble(&error))
+    }
+
+    /// Whether it was tried so often in vain that nothing else is kept waiting for it.
+    pub(super) fn was_tried(self) -> bool {
+        let left = begun::read::<Undo>(&self.layout.backup_undo(self.app));
+        matches!(left, Some(Undo::Tell { tries, .. }) if tries >= TRIES)
     }
 
     /// The same by whoever made the copy: what fails for a moment only leaves nothing to watch.
@@ -253,7 +240,7 @@ impl Of<'_> {
     }
 
     /// All of them are tried.
-    async fn resume(self, volume: &VolumeName, instances: &[Paused]) -> Undone {
+    async fn resume(self, volume: &VolumeName, instances: &[Paused]) -> Result<(), Failure> {
         let mut why = Vec::new();
         for Paused { runtime, name } in instances {
             let resumed = async { self.ports.runtime(*runtime)?.resume(self.app, name).await };
@@ -263,15 +250,13 @@ impl Of<'_> {
             }
         }
         if why.is_empty() {
-            return Undone::Over;
+            return Ok(());
         }
         let failure = failed(&format!("what was paused for the copy of volume `{volume}` does not go on"));
         let failure = why.into_iter().fold(failure, Failure::because);
-        Undone::NotYet(
-            failure
-                .while_serving("these instances are paused and answer nobody")
-                .next("watch tries again by itself; `cutover restart` ends and starts them"),
-        )
+        Err(failure
+            .while_serving("these instances are paused and answer nobody")
+            .next("watch tries again by itself; `cutover restart` ends and starts them"))
     }
 
     /// Runs a command in a running instance of the service.
@@ -293,7 +278,7 @@ impl Of<'_> {
                 "mend `backup.volumes.{volume}.{key}` (`cutover exec {service} …` tries it), then `cutover backup run`"
             ))
         };
-        let not_run = |failure| Ended { was_run: false, is_late: false, failure };
+        let not_run = |failure| Ended { is_late: false, failure };
         let live = observe::live_on_disk(self.layout, self.app).map_err(not_run)?;
         let found = self.running(|found| found.service == *service).await;
         let found = found.map_err(|error| not_run(failure(error.to_string())))?;
@@ -304,10 +289,9 @@ impl Of<'_> {
         let exec = Exec { words: words.to_vec(), timeout };
         let ran = async { self.ports.runtime(instance.runtime)?.exec(self.app, &instance.name, &exec).await };
         let finished = ran.await.map_err(|error| {
-            let was_run = !matches!(error.kind, RuntimeErrorKind::Unreachable | RuntimeErrorKind::Gone);
-            let is_late = error.kind == RuntimeErrorKind::Late;
-            let failure = failure(format!("`{shown}` in {}: {error}", instance.name));
-            Ended { was_run, is_late, failure }
+            // In a plain process it was ended.
+            let is_late = error.kind == RuntimeErrorKind::Late && instance.runtime == RuntimeKind::Container;
+            Ended { is_late, failure: failure(format!("`{shown}` in {}: {error}", instance.name)) }
         })?;
         if finished.exit.code == Some(0) {
             return Ok(());
@@ -316,7 +300,7 @@ impl Of<'_> {
         let values = redact::values(self.layout, self.app, [&instance.release]);
         let said = redact::redact(&values, &finished.output[skipped..].join("; "));
         let why = format!("`{shown}` in {}: {}; {said}", instance.name, finished.exit);
-        Err(Ended { was_run: true, is_late: false, failure: failure(why) })
+        Err(Ended { is_late: false, failure: failure(why) })
     }
 
     /// Running instances of the app, of any release.
@@ -341,9 +325,16 @@ impl Of<'_> {
         Ok(instances)
     }
 
-    /// The app has no such service any more, so that nobody waits to be told.
+    /// The app has no such service any more, so that nobody waits to be told. One that is live and not seen, or may be in an engine that does not
+    /// answer yet, waits.
     async fn has_none(self, service: &ServiceName) -> bool {
-        self.instances(|found| found.service == *service).await.is_ok_and(|found| found.is_empty())
+        match observe::live_on_disk(self.layout, self.app) {
+            Ok(None) => true,
+            Ok(Some(live)) if !live.members.contains_key(service) && self.ports.container.is_some() => {
+                self.instances(|found| found.service == *service).await.is_ok_and(|found| found.is_empty())
+            }
+            Ok(Some(_)) | Err(_) => false,
+        }
     }
 
     /// Nothing of it changes anything, and nobody can be told.
@@ -355,7 +346,7 @@ impl Of<'_> {
 
 /// How a command ended that did not end well.
 struct Ended {
-    was_run: bool,
+    /// It goes on all the same.
     is_late: bool,
     failure: Failure,
 }
@@ -363,7 +354,7 @@ struct Ended {
 /// Nobody knows whether it goes on.
 fn still_kept(failure: Failure, service: &ServiceName, words: &[String]) -> Failure {
     failure.while_serving(format!("`{service}` may still keep it as it is")).next(format!(
-        "`cutover exec {service} -- {}` lets it go on; watch tries that some times by itself",
+        "`cutover exec {service} -- {}` lets it go on, once it runs; watch tries that by itself, too",
         words.join(" ")
     ))
 }

@@ -141,10 +141,14 @@ impl Worker {
         let ready = async {
             if job.order.work == BackupWork::Run {
                 record::begin(&layout, &job.order, started)?;
-                // Another volume would take its mark away.
-                undone?;
-            } else if let Err(failure) = undone {
-                tracing::error!(%app, %failure, "a backup that was killed left something kept as it is");
+            }
+            match undone {
+                // Another volume would take its mark away; and our lock would keep watch from it for as long as we work.
+                Err(failure) if job.order.work != BackupWork::List && !of.was_tried() => return Err(failure),
+                Err(failure) => {
+                    tracing::error!(%app, %failure, "a backup that was killed left something kept as it is");
+                }
+                Ok(()) => {}
             }
             Self::ready_to_work(&layout, &job, &host.ports.meter).await
         };

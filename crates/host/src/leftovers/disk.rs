@@ -78,8 +78,8 @@ fn artifacts(layout: &Layout, needed: &Needed) -> Result<Vec<Leftover>, Trouble>
     Ok(unneeded.map(leftover).collect())
 }
 
-/// Snapshots of an app beyond those that releases refer to which are not `going`, and beyond those that are kept: the younger ones where the release
-/// that is live says how long they stay, else the `newest`. Where it is not known what that says, all stay.
+/// Snapshots of an app beyond those that releases refer to which are not `going`, and beyond those that are kept: the younger ones where the live
+/// release says how long they stay, or else the newest one that has the database, else the `newest`. Where it is not known what the live one says, all stay.
 pub(crate) fn old_snapshots(
     layout: &Layout,
     store: &Store,
@@ -92,15 +92,23 @@ pub(crate) fn old_snapshots(
     let records = store.releases(app)?;
     let live = live_on_disk(layout, app)
         .map_err(|failure| Trouble::plain(format!("what is live is not known: {}", failure.what)))?;
-    let databases = match live {
-        None => BTreeMap::new(),
-        Some(live) => match records.iter().find(|record| record.release.id == live.release) {
-            Some(record) => record.release.databases.clone(),
-            None => return Ok(Vec::new()),
-        },
+    let is_live = |record: &cutover_core::state::ReleaseRecord| {
+        live.as_ref().is_some_and(|live| record.release.id == live.release)
     };
-    let younger: BTreeMap<DatabaseName, Duration> =
-        databases.into_iter().filter_map(|(name, database)| Some((name, database.keep?))).collect();
+    if live.is_some() && !records.iter().any(is_live) {
+        return Ok(Vec::new());
+    }
+    // A rollback to a release of before that was said, or a database that is in no release any more, changes nothing of it.
+    let mut newest_last: Vec<_> = records.iter().collect();
+    newest_last.sort_by_key(|record| record.release.created);
+    let mut younger: BTreeMap<DatabaseName, Option<Duration>> = BTreeMap::new();
+    for record in newest_last {
+        younger.extend(record.release.databases.iter().map(|(name, database)| (name.clone(), database.keep)));
+    }
+    let of_live =
+        records.iter().filter(|record| is_live(record)).flat_map(|record| &record.release.databases);
+    younger.extend(of_live.filter(|(_, of)| of.keep.is_some()).map(|(name, of)| (name.clone(), of.keep)));
+    let younger = younger.into_iter().filter_map(|(name, keep)| Some((name, keep?))).collect();
     let needed = needed_snapshots(records.iter().filter(|record| !going.contains(&record.release.id)));
     let folder = layout.snapshots(app);
     let held = names(&folder)?.into_iter().filter_map(|name| {
