@@ -22,10 +22,10 @@ const SNAPSHOT: &str = "main_20261126T040506007Z_7f3c9e1.dump.zst";
 const REPOSITORY: &str = "sftp:backup@nas.example.com:/backups";
 const ALL: &str = "select count(*) from orders";
 
-/// What the page has of backups in its configurations, where they go and what a drill asks.
+/// What the page has of backups in its configurations, where they go and what a drill asks. One that is an app of its own stays by itself.
 pub(crate) fn configuration() -> String {
     let blocks = PAGE.split("```yaml\n").skip(1).filter_map(|text| text.split("```").next());
-    blocks.filter(|block| block.contains("backup:")).collect()
+    blocks.filter(|block| block.contains("backup:") && !block.starts_with("app:")).collect()
 }
 
 /// The line of what `cutover backup list` or `restic snapshots` says that has this in it begins with an ID.
